@@ -1,0 +1,21 @@
+//! The wire: generated types of `proto/softstore/v1/*.proto`, and all conversions to and from the cores' types.
+//!
+//! Nothing outside this crate turns bytes of a peer into a core's type. Every conversion validates (`TryFrom`), and what
+//! does not fit is a [`WireError`] that names the field. There is no logic here.
+
+/// Generated from `proto/softstore/v1`. Documented in the .proto files.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+pub mod v1 {
+    tonic::include_proto!("softstore.v1");
+}
+
+/// The services' descriptors, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/softstore.v1.bin"));

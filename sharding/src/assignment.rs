@@ -1,0 +1,146 @@
+//! [`Assignment`]: who owns what, since when, and where everyone listens.
+//!
+//! `since` is what makes ownership unambiguous: the generation at which the present incarnation of a range's owner
+//! acquired it. Who is neither owner nor provider of a range drops it at once. An incarnation that the directory does
+//! not list is dead.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use crate::generation::Generation;
+use crate::node::{Life, NodeEntry, NodeId, Peer};
+use crate::slice::Slice;
+use crate::slice_key::SliceKey;
+use crate::slice_map::{SliceMap, SliceMapError};
+
+/// Most providers that one range lists.
+pub const PROVIDERS_MAX: usize = 64;
+
+/// A node that may still hold the entries of a range that another one takes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Provider {
+    /// Who.
+    pub life: Life,
+    /// The generation at which it acquired, or was to acquire, the range.
+    pub since: Generation,
+}
+
+/// What the assignment says of one range.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RangeAssignment {
+    /// The owner's present life. Not listed in the directory: dead, and the range unreachable.
+    pub owner: Life,
+    /// The generation at which that life acquired the range.
+    pub since: Generation,
+    /// While a hand-off is on: every living node that owned or was to own the range since the last completed one,
+    /// newest first. Empty: nothing moves.
+    pub providers: Vec<Provider>,
+}
+
+/// A complete map of the key space to owners, stamped with a [`Generation`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Assignment {
+    generation: Generation,
+    ranges: SliceMap<RangeAssignment>,
+    directory: BTreeMap<NodeId, NodeEntry>,
+}
+
+/// Why something is no valid assignment.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AssignmentError {
+    /// The ranges do not cover the key space exactly once.
+    #[error(transparent)]
+    Ranges(#[from] SliceMapError),
+    /// A range claims an acquisition in the assignment's future.
+    #[error("range {0} says it was acquired after the assignment's own generation")]
+    SinceInFuture(Slice),
+    /// A range lists too many providers.
+    #[error("range {0} lists more than {PROVIDERS_MAX} providers")]
+    TooManyProviders(Slice),
+    /// A range lists its owner's present claim as its provider, or providers out of order.
+    #[error("range {0} lists a provider that is not older than what stands before it")]
+    ProviderOrder(Slice),
+}
+
+impl Assignment {
+    /// Checks and builds an assignment from ranges in order.
+    ///
+    /// # Errors
+    /// If the ranges are incomplete, overlap or are out of order, or a range's `since` or providers are impossible.
+    pub fn new(
+        generation: Generation,
+        ranges: Vec<(Slice, RangeAssignment)>,
+        directory: BTreeMap<NodeId, NodeEntry>,
+    ) -> Result<Self, AssignmentError> {
+        for (slice, range) in &ranges {
+            if range.since > generation {
+                return Err(AssignmentError::SinceInFuture(*slice));
+            }
+            if range.providers.len() > PROVIDERS_MAX {
+                return Err(AssignmentError::TooManyProviders(*slice));
+            }
+            let mut newest = range.since;
+            for provider in &range.providers {
+                if provider.since >= newest {
+                    return Err(AssignmentError::ProviderOrder(*slice));
+                }
+                newest = provider.since;
+            }
+        }
+        Ok(Self {
+            generation,
+            ranges: SliceMap::new(ranges)?,
+            directory,
+        })
+    }
+
+    /// Its stamp.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Who owns what.
+    #[must_use]
+    pub fn ranges(&self) -> &SliceMap<RangeAssignment> {
+        &self.ranges
+    }
+
+    /// The living nodes.
+    #[must_use]
+    pub fn directory(&self) -> &BTreeMap<NodeId, NodeEntry> {
+        &self.directory
+    }
+
+    /// What it says of the range at a position.
+    #[inline]
+    #[must_use]
+    pub fn range_at(&self, position: SliceKey) -> &RangeAssignment {
+        self.ranges.get(position)
+    }
+
+    /// The directory's entry of a life; `None` if that life is dead.
+    #[must_use]
+    pub fn entry_of(&self, life: &Life) -> Option<&NodeEntry> {
+        self.directory
+            .get(&life.node)
+            .filter(|entry| entry.incarnation == life.incarnation)
+    }
+
+    /// Whether a life is listed as living.
+    #[must_use]
+    pub fn is_living(&self, life: &Life) -> bool {
+        self.entry_of(life).is_some()
+    }
+
+    /// Where a life listens; `None` if it is dead.
+    #[must_use]
+    pub fn peer(&self, life: &Life) -> Option<Peer> {
+        let entry = self.entry_of(life)?;
+        Some(Peer {
+            life: life.clone(),
+            address: entry.address.clone(),
+        })
+    }
+}

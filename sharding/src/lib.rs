@@ -1,0 +1,38 @@
+//! Keys, slices, assignments, and the state machines of the control plane.
+//!
+//! This crate is pure: no sockets, no clocks, no tasks, no randomness. Each protocol decision is a state machine
+//! `step(event, now) -> actions`; the server, the client and the simulation carry the actions out.
+//!
+//! ```text
+//!   key bytes --SliceKey::of_key--> SliceKey --Assignment::range_at--> owner, since
+//!
+//!   slice_key, slice       positions and ranges of them
+//!   slice_map, range_map   complete map with fast lookup; map with gaps for per-range state
+//!   generation, time       stamps and versions; the clock the cores are given
+//!   holding                names local to one node: epochs, pulls, frequency classes
+//!   node, assignment, diff who is alive, who owns what, who may still hold it; what changed
+//!   session                what nodes and the Assigner say to each other
+//! ```
+
+pub mod assignment;
+pub mod diff;
+pub mod generation;
+pub mod holding;
+pub mod node;
+pub mod range_map;
+pub mod session;
+pub mod slice;
+pub mod slice_key;
+pub mod slice_map;
+pub mod time;
+
+pub use assignment::{Assignment, AssignmentError, Provider, RangeAssignment};
+pub use diff::{AssignmentDiff, DiffError};
+pub use generation::{Generation, Incarnation, Version, VersionCounter};
+pub use holding::{Epoch, FrequencyClass, PullId};
+pub use node::{Life, NodeEntry, NodeId, NodeState, Peer};
+pub use range_map::RangeMap;
+pub use slice::Slice;
+pub use slice_key::{SliceKey, Slot};
+pub use slice_map::SliceMap;
+pub use time::Timestamp;

@@ -1,0 +1,212 @@
+//! What a node and the Assigner say to each other on their session. Pure data; the wire form is in `proto`.
+//!
+//! A session opens with the node's [`Hello`]. Heartbeats carry load; their answers confirm that the Assigner still
+//! counts the node as living. Hand-off messages that two nodes cannot exchange directly are relayed, unread.
+
+use std::sync::Arc;
+
+use crate::assignment::{Assignment, Provider};
+use crate::diff::AssignmentDiff;
+use crate::generation::Generation;
+use crate::node::{Life, Peer};
+use crate::slice::Slice;
+
+/// Versions of a format that a build can read and write, both included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VersionRange {
+    /// Oldest.
+    pub min: u32,
+    /// Newest.
+    pub max: u32,
+}
+
+impl VersionRange {
+    /// The newest version that both sides know.
+    #[must_use]
+    pub fn newest_common(self, other: Self) -> Option<u32> {
+        let newest = self.max.min(other.max);
+        (newest >= self.min.max(other.min)).then_some(newest)
+    }
+}
+
+/// The session's own format, as spoken by this build.
+pub const SESSION_VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+
+/// What a node is, wants and holds.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Hello {
+    /// Its present life and gRPC address.
+    pub peer: Peer,
+    /// Its HTTP address; empty if none.
+    pub http_address: Arc<str>,
+    /// Its failure domain; empty if none.
+    pub zone: Arc<str>,
+    /// Its store's budget in bytes.
+    pub capacity_bytes: u64,
+    /// It is on its way out and wants nothing new.
+    pub draining: bool,
+    /// The newest assignment it holds; [`Generation::NONE`] if none.
+    pub generation: Generation,
+    /// What it claims, with the phases. A fenced range is no claim to own.
+    pub claims: Vec<RangeClaim>,
+    /// Versions of the session format it speaks.
+    pub versions: VersionRange,
+}
+
+/// One range that a node holds, is to hold, or has fenced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RangeClaim {
+    /// Which.
+    pub slice: Slice,
+    /// Since when it holds or is to hold it.
+    pub since: Generation,
+    /// The providers it knows for it.
+    pub providers: Vec<Provider>,
+    /// How far it is.
+    pub phase: ClaimPhase,
+}
+
+/// How far a node is with a range.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClaimPhase {
+    /// To own it; the search for a provider is on.
+    NotStarted,
+    /// Owner; nothing is being pulled.
+    Serving,
+    /// Owner; pulling the entries from this life.
+    Pulling(Life),
+    /// Fenced for this life: no claim.
+    Fenced(Life),
+}
+
+/// Load and fill of one owned range.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct SliceLoad {
+    /// Which.
+    pub slice: Slice,
+    /// Operations per second, decayed.
+    pub operations_per_second: f64,
+    /// Resident bytes, an estimate.
+    pub bytes: u64,
+}
+
+/// What a heartbeat tells of a node's condition.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct LoadReport {
+    /// Live entries.
+    pub entries: u64,
+    /// Bytes used of the budget.
+    pub bytes: u64,
+    /// Reads since the start of this life.
+    pub gets: u64,
+    /// Of which found.
+    pub hits: u64,
+    /// Hand-offs in progress as taker (ranges pulling or not started).
+    pub ranges_taking: u64,
+    /// Ranges fenced whose frozen copy is still held.
+    pub ranges_giving: u64,
+    /// Entries received in hand-offs since the start of this life.
+    pub entries_imported: u64,
+    /// Bytes (keys and values) received in hand-offs since the start of this life.
+    pub bytes_imported: u64,
+    /// Per owned range; may be empty.
+    pub slices: Vec<SliceLoad>,
+}
+
+/// How a hand-off of a range ended, as its taker tells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HandoffOutcome {
+    /// The search ended, the taker owns and serves; a pull may still be on.
+    Started,
+    /// All entries that the giver had have arrived, or nothing was to be had (cold).
+    Completed,
+    /// The pull was given up (deadline, full, giver gone); what had not arrived is lost.
+    GaveUp,
+}
+
+/// A taker's word about a range it acquired.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HandoffReport {
+    /// Which.
+    pub slice: Slice,
+    /// Under which acquisition.
+    pub since: Generation,
+    /// What happened.
+    pub outcome: HandoffOutcome,
+}
+
+/// From a node to the Assigner.
+#[derive(Clone, PartialEq, Debug)]
+pub enum NodeMessage {
+    /// First on every session.
+    Hello(Hello),
+    /// "I live"; answered with [`AssignerMessage::HeartbeatAnswer`].
+    Heartbeat {
+        /// Grows with each heartbeat of a life.
+        sequence: u64,
+        /// The assignment it holds.
+        generation: Generation,
+        /// Its condition.
+        load: LoadReport,
+    },
+    /// A diff did not fit what it holds: send a full assignment.
+    NeedFull,
+    /// It leaves: move everything away.
+    Draining,
+    /// It has stopped serving, for good.
+    Goodbye,
+    /// Hand-offs started, completed or given up.
+    Handoffs(Vec<HandoffReport>),
+    /// The answer to [`AssignerMessage::FetchAssignment`].
+    HeldAssignment(Option<Arc<Assignment>>),
+    /// Pass this on, unread.
+    Relay {
+        /// To whom.
+        to: Life,
+        /// An encoded hand-off message.
+        payload: Vec<u8>,
+    },
+}
+
+/// A new assignment, whole or as what changed.
+#[derive(Clone, PartialEq, Debug)]
+pub enum AssignmentUpdate {
+    /// All of it.
+    Full(Arc<Assignment>),
+    /// What changed since its base.
+    Diff(Arc<AssignmentDiff>),
+}
+
+/// From the Assigner to a node.
+#[derive(Clone, PartialEq, Debug)]
+pub enum AssignerMessage {
+    /// A newer assignment.
+    Update(AssignmentUpdate),
+    /// Your heartbeat arrived; you are counted as living, and this is the newest generation published.
+    HeartbeatAnswer {
+        /// Which heartbeat.
+        sequence: u64,
+        /// The newest generation that the Assigner has published.
+        generation: Generation,
+    },
+    /// Your incarnation is dead, for ever: drop everything and come back as a new one.
+    YouAreDead,
+    /// Send the assignment you hold: a new Assigner recovers from it.
+    FetchAssignment,
+    /// An operator asked this node to leave.
+    Drain,
+    /// There is no node to take what you hold: end your drain at once.
+    NoTaker,
+    /// A hand-off message from another node that could not reach you.
+    Relay {
+        /// From whom.
+        from: Life,
+        /// An encoded hand-off message.
+        payload: Vec<u8>,
+    },
+    /// The hello was refused for good (a format of another version, an impossible claim).
+    Refused {
+        /// What to tell the operator.
+        reason: String,
+    },
+}

@@ -1,0 +1,189 @@
+//! What the two nodes of a hand-off say to each other. Pure data; the wire form is in `proto`.
+//!
+//! Each message carries ranges, the `since` under which they move, and both incarnations: the receiver's in
+//! [`Take::to`], so that a message meant for an earlier life is refused. Repeating a message repeats its answer.
+
+use bytes::Bytes;
+use softstore_sharding::session::VersionRange;
+use softstore_sharding::{FrequencyClass, Generation, Life, Peer, Slice, SliceKey, Version};
+
+/// "These ranges are mine now: fence them."
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Take {
+    /// The provider's life that is asked.
+    pub to: Life,
+    /// Who takes.
+    pub taker: Peer,
+    /// What.
+    pub ranges: Vec<TakeRange>,
+}
+
+/// One range of a [`Take`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TakeRange {
+    /// Which.
+    pub slice: Slice,
+    /// The acquisition it is taken under.
+    pub since: Generation,
+    /// The acquisition under which the provider is asked to have held it.
+    pub from: Generation,
+}
+
+/// A provider's answers, per part of what was asked; together they cover the ranges of the [`Take`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TakeReply {
+    /// Who answers.
+    pub from: Life,
+    /// Versions of the chunk format it can send.
+    pub chunk_versions: VersionRange,
+    /// The answers.
+    pub answers: Vec<TakeAnswer>,
+}
+
+/// The answer for one part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TakeAnswer {
+    /// Which part.
+    pub slice: Slice,
+    /// The `since` it was asked under.
+    pub since: Generation,
+    /// The `from` it was asked under.
+    pub from: Generation,
+    /// What the provider says.
+    pub verdict: Verdict,
+}
+
+/// What a provider says to a [`Take`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It held the range unfenced; now it is fenced, and the taker is the only owner.
+    Fenced {
+        /// No version given so far is this high.
+        next_version: Version,
+    },
+    /// It was to own the range, never started, and never will under that `since`.
+    NotStarted,
+    /// It fenced the range for this life before.
+    FencedTo {
+        /// The life it was fenced for, and where that listens.
+        taker: Peer,
+        /// The acquisition it was fenced under.
+        since: Generation,
+    },
+    /// It knows of a higher acquisition: wait for the assignment.
+    Superseded {
+        /// That acquisition.
+        since: Generation,
+    },
+    /// Its own search for the range is still on: ask again shortly.
+    Searching,
+}
+
+/// Why a provider refused a message whole. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The message was meant for another life of this node.
+    #[error("the message was meant for another incarnation of this node")]
+    WrongIncarnation,
+    /// The sender's incarnation is dead, by the assignment that this node holds.
+    #[error("the sender's incarnation is dead")]
+    SenderDead,
+    /// The frozen copy is gone: released, dropped, or never made for this taker and `since`.
+    #[error("the frozen copy is gone")]
+    Gone,
+    /// Both sides share no version of the chunk format.
+    #[error("no common version of the chunk format")]
+    NoCommonVersion,
+    /// A message over a limit, or one that contradicts itself.
+    #[error("malformed: {0}")]
+    Malformed(&'static str),
+}
+
+/// A range under the acquisition it was taken for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TakenRange {
+    /// Which.
+    pub slice: Slice,
+    /// The acquisition.
+    pub since: Generation,
+}
+
+/// "Send me what you froze for me, hottest class first across all of it."
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PullRequest {
+    /// The giver's life.
+    pub to: Life,
+    /// Who pulls.
+    pub taker: Life,
+    /// What.
+    pub ranges: Vec<TakenRange>,
+    /// Where to go on; empty from the start. Opaque to the taker.
+    pub cursor: Bytes,
+    /// Versions of the chunk format that the taker can read.
+    pub chunk_versions: VersionRange,
+}
+
+/// "Have you these keys?" Asked before a taker in mid-pull calls them absent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeekRequest {
+    /// The giver's life.
+    pub to: Life,
+    /// Who asks.
+    pub taker: Life,
+    /// The keys, each with the acquisition of its range.
+    pub keys: Vec<PeekKey>,
+}
+
+/// One key of a [`PeekRequest`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeekKey {
+    /// The application's key.
+    pub key: Bytes,
+    /// The acquisition under which its range was taken.
+    pub since: Generation,
+}
+
+/// The answer for one peeked key, in the order of the request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeekAnswer {
+    /// Here it is.
+    Found(Entry),
+    /// The giver does not have it, nor does anyone before it.
+    Absent,
+    /// The frozen copy is gone: this ends the taker's pull of the range.
+    Gone,
+}
+
+/// An entry on its way from giver to taker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The application's key.
+    pub key: Bytes,
+    /// The value.
+    pub value: Bytes,
+    /// Its version at the giver.
+    pub version: Version,
+    /// Milliseconds it had left when the giver received the [`Take`]; `None` if it does not expire (H5).
+    pub ttl_ms: Option<u64>,
+    /// How hot it was at the fence.
+    pub class: FrequencyClass,
+}
+
+impl Entry {
+    /// The position of its key.
+    #[must_use]
+    pub fn at(&self) -> SliceKey {
+        SliceKey::of_key(&self.key)
+    }
+}
+
+/// "These ranges are complete or given up: drop your frozen copy."
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Release {
+    /// The giver's life.
+    pub to: Life,
+    /// Who took.
+    pub taker: Life,
+    /// What.
+    pub ranges: Vec<TakenRange>,
+}
