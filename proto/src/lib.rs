@@ -2,6 +2,24 @@
 //!
 //! Nothing outside this crate turns bytes of a peer into a core's type. Every conversion validates (`TryFrom`), and what
 //! does not fit is a [`WireError`] that names the field. There is no logic here.
+//!
+//! ```text
+//!   assignment   generations, slices, lives, assignments, diffs     <-> softstore_sharding
+//!   session      a node's session with the Assigner                 <-> softstore_sharding::session
+//!   transfer     the hand-off, and its relayed form                 <-> softstore_transfer::message
+//!   cache        classes of an operation's status, `Moved`
+//!   limits       how long anything may be
+//!   error        WireError
+//! ```
+
+pub mod assignment;
+pub mod cache;
+pub mod error;
+pub mod limits;
+pub mod session;
+pub mod transfer;
+
+pub use error::WireError;
 
 /// Generated from `proto/softstore/v1`. Documented in the .proto files.
 #[allow(

@@ -77,6 +77,9 @@ pub enum Verdict {
     },
     /// Its own search for the range is still on: ask again shortly.
     Searching,
+    /// It held the range under that acquisition and dropped it, frozen copy and all: whatever an older provider has is
+    /// out of date, so the taker starts cold.
+    Dropped,
 }
 
 /// Why a provider refused a message whole. Nothing was changed.

@@ -1,0 +1,319 @@
+//! `assigner.proto`: what a node and the Assigner say to each other, to and from `softstore_sharding::session`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use softstore_sharding::Slice;
+use softstore_sharding::session::{
+    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LoadReport, NodeMessage, RangeClaim,
+    SliceLoad,
+};
+
+use crate::assignment::{generation, generation_or_none, life, peer, slice, versions};
+use crate::error::{WireError, each, required, text, within};
+use crate::limits::{
+    ADDRESS_BYTES_MAX, PROVIDERS_MAX, RANGES_MAX, REASON_BYTES_MAX, RELAY_BYTES_MAX, ZONE_BYTES_MAX,
+};
+use crate::v1;
+
+impl From<&RangeClaim> for v1::RangeClaim {
+    fn from(claim: &RangeClaim) -> Self {
+        use v1::range_claim::Phase;
+        let (phase, other) = match &claim.phase {
+            ClaimPhase::NotStarted => (Phase::NotStarted, None),
+            ClaimPhase::Serving => (Phase::Serving, None),
+            ClaimPhase::Pulling(giver) => (Phase::Pulling, Some(giver.into())),
+            ClaimPhase::Fenced(taker) => (Phase::Fenced, Some(taker.into())),
+        };
+        Self {
+            slice: Some(claim.slice.into()),
+            since: Some(claim.since.into()),
+            providers: claim.providers.iter().map(Into::into).collect(),
+            phase: phase.into(),
+            other,
+        }
+    }
+}
+
+impl TryFrom<v1::RangeClaim> for RangeClaim {
+    type Error = WireError;
+
+    fn try_from(wire: v1::RangeClaim) -> Result<Self, WireError> {
+        use v1::range_claim::Phase;
+        let phase =
+            Phase::try_from(wire.phase).map_err(|error| WireError::bad("range_claim.phase", error))?;
+        let phase = match phase {
+            Phase::Unspecified => {
+                return Err(WireError::Missing {
+                    field: "range_claim.phase",
+                });
+            }
+            Phase::NotStarted => ClaimPhase::NotStarted,
+            Phase::Serving => ClaimPhase::Serving,
+            Phase::Pulling => ClaimPhase::Pulling(life("range_claim.other", wire.other)?),
+            Phase::Fenced => ClaimPhase::Fenced(life("range_claim.other", wire.other)?),
+        };
+        Ok(Self {
+            slice: slice("range_claim.slice", wire.slice)?,
+            since: generation("range_claim.since", wire.since)?,
+            providers: each("range_claim.providers", wire.providers, PROVIDERS_MAX)?,
+            phase,
+        })
+    }
+}
+
+impl From<&Hello> for v1::Hello {
+    fn from(hello: &Hello) -> Self {
+        Self {
+            peer: Some((&hello.peer).into()),
+            http_address: hello.http_address.as_ref().to_owned(),
+            zone: hello.zone.as_ref().to_owned(),
+            capacity_bytes: hello.capacity_bytes,
+            draining: hello.draining,
+            generation: Some(hello.generation.into()),
+            claims: hello.claims.iter().map(Into::into).collect(),
+            versions: Some(hello.versions.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::Hello> for Hello {
+    type Error = WireError;
+
+    fn try_from(wire: v1::Hello) -> Result<Self, WireError> {
+        Ok(Self {
+            peer: peer("hello.peer", wire.peer)?,
+            http_address: text("hello.http_address", wire.http_address, ADDRESS_BYTES_MAX)?,
+            zone: text("hello.zone", wire.zone, ZONE_BYTES_MAX)?,
+            capacity_bytes: wire.capacity_bytes,
+            draining: wire.draining,
+            generation: generation_or_none(wire.generation)?,
+            claims: each("hello.claims", wire.claims, RANGES_MAX)?,
+            versions: versions("hello.versions", wire.versions)?,
+        })
+    }
+}
+
+impl From<&SliceLoad> for v1::SliceLoad {
+    fn from(load: &SliceLoad) -> Self {
+        Self {
+            slice: Some(load.slice.into()),
+            operations_per_second: load.operations_per_second,
+            bytes: load.bytes,
+        }
+    }
+}
+
+impl TryFrom<v1::SliceLoad> for SliceLoad {
+    type Error = WireError;
+
+    fn try_from(wire: v1::SliceLoad) -> Result<Self, WireError> {
+        let rate = wire.operations_per_second;
+        if !rate.is_finite() || rate < 0.0 {
+            return Err(WireError::bad("slice_load.operations_per_second", rate));
+        }
+        Ok(Self {
+            slice: slice("slice_load.slice", wire.slice)?,
+            operations_per_second: rate,
+            bytes: wire.bytes,
+        })
+    }
+}
+
+impl From<&LoadReport> for v1::LoadReport {
+    fn from(load: &LoadReport) -> Self {
+        Self {
+            entries: load.entries,
+            bytes: load.bytes,
+            gets: load.gets,
+            hits: load.hits,
+            ranges_taking: load.ranges_taking,
+            ranges_giving: load.ranges_giving,
+            slices: load.slices.iter().map(Into::into).collect(),
+            entries_imported: load.entries_imported,
+            bytes_imported: load.bytes_imported,
+        }
+    }
+}
+
+impl TryFrom<v1::LoadReport> for LoadReport {
+    type Error = WireError;
+
+    fn try_from(wire: v1::LoadReport) -> Result<Self, WireError> {
+        Ok(Self {
+            entries: wire.entries,
+            bytes: wire.bytes,
+            gets: wire.gets,
+            hits: wire.hits,
+            ranges_taking: wire.ranges_taking,
+            ranges_giving: wire.ranges_giving,
+            entries_imported: wire.entries_imported,
+            bytes_imported: wire.bytes_imported,
+            slices: each("load.slices", wire.slices, RANGES_MAX)?,
+        })
+    }
+}
+
+impl From<&HandoffReport> for v1::HandoffReport {
+    fn from(report: &HandoffReport) -> Self {
+        use v1::handoff_report::Outcome;
+        let outcome = match report.outcome {
+            HandoffOutcome::Started => Outcome::Started,
+            HandoffOutcome::Completed => Outcome::Completed,
+            HandoffOutcome::GaveUp => Outcome::GaveUp,
+        };
+        Self {
+            slice: Some(report.slice.into()),
+            since: Some(report.since.into()),
+            outcome: outcome.into(),
+        }
+    }
+}
+
+impl TryFrom<v1::HandoffReport> for HandoffReport {
+    type Error = WireError;
+
+    fn try_from(wire: v1::HandoffReport) -> Result<Self, WireError> {
+        use v1::handoff_report::Outcome;
+        const FIELD: &str = "handoff_report.outcome";
+        let outcome = match Outcome::try_from(wire.outcome) {
+            Ok(Outcome::Started) => HandoffOutcome::Started,
+            Ok(Outcome::Completed) => HandoffOutcome::Completed,
+            Ok(Outcome::GaveUp) => HandoffOutcome::GaveUp,
+            Ok(Outcome::Unspecified) => return Err(WireError::Missing { field: FIELD }),
+            Err(error) => return Err(WireError::bad(FIELD, error)),
+        };
+        let slice: Slice = slice("handoff_report.slice", wire.slice)?;
+        Ok(Self {
+            slice,
+            since: generation("handoff_report.since", wire.since)?,
+            outcome,
+        })
+    }
+}
+
+impl From<&NodeMessage> for v1::NodeMessage {
+    fn from(message: &NodeMessage) -> Self {
+        use v1::node_message as wire;
+        use wire::Message;
+        let message = match message {
+            NodeMessage::Hello(hello) => Message::Hello(hello.into()),
+            NodeMessage::Heartbeat {
+                sequence,
+                generation,
+                load,
+            } => Message::Heartbeat(v1::Heartbeat {
+                sequence: *sequence,
+                generation: Some((*generation).into()),
+                load: Some(load.into()),
+            }),
+            NodeMessage::NeedFull => Message::NeedFull(wire::NeedFull {}),
+            NodeMessage::Draining => Message::Draining(wire::Draining {}),
+            NodeMessage::Goodbye => Message::Goodbye(wire::Goodbye {}),
+            NodeMessage::Handoffs(reports) => Message::Handoffs(wire::Handoffs {
+                reports: reports.iter().map(Into::into).collect(),
+            }),
+            NodeMessage::HeldAssignment(held) => Message::HeldAssignment(wire::HeldAssignment {
+                assignment: held.as_deref().map(Into::into),
+            }),
+            NodeMessage::Relay { to, payload } => Message::Relay(wire::RelayTo {
+                to: Some(to.into()),
+                payload: payload.clone().into(),
+            }),
+        };
+        Self {
+            message: Some(message),
+        }
+    }
+}
+
+impl TryFrom<v1::NodeMessage> for NodeMessage {
+    type Error = WireError;
+
+    fn try_from(wire: v1::NodeMessage) -> Result<Self, WireError> {
+        use v1::node_message::Message;
+        Ok(match required("node_message.message", wire.message)? {
+            Message::Hello(hello) => Self::Hello(hello.try_into()?),
+            Message::Heartbeat(heartbeat) => Self::Heartbeat {
+                sequence: heartbeat.sequence,
+                generation: generation_or_none(heartbeat.generation)?,
+                load: required("heartbeat.load", heartbeat.load)?.try_into()?,
+            },
+            Message::NeedFull(_) => Self::NeedFull,
+            Message::Draining(_) => Self::Draining,
+            Message::Goodbye(_) => Self::Goodbye,
+            Message::Handoffs(handoffs) => {
+                Self::Handoffs(each("handoffs.reports", handoffs.reports, RANGES_MAX)?)
+            }
+            Message::HeldAssignment(held) => {
+                let assignment = held.assignment.map(TryInto::try_into).transpose()?;
+                Self::HeldAssignment(assignment.map(Arc::new))
+            }
+            Message::Relay(relay) => Self::Relay {
+                to: life("relay.to", relay.to)?,
+                payload: payload(&relay.payload)?,
+            },
+        })
+    }
+}
+
+impl From<&AssignerMessage> for v1::AssignerMessage {
+    fn from(message: &AssignerMessage) -> Self {
+        use v1::assigner_message as wire;
+        use wire::Message;
+        let message = match message {
+            AssignerMessage::Update(update) => Message::Update(update.into()),
+            AssignerMessage::HeartbeatAnswer { sequence, generation } => {
+                Message::HeartbeatAnswer(wire::HeartbeatAnswer {
+                    sequence: *sequence,
+                    generation: Some((*generation).into()),
+                })
+            }
+            AssignerMessage::YouAreDead => Message::YouAreDead(wire::YouAreDead {}),
+            AssignerMessage::FetchAssignment => Message::FetchAssignment(wire::FetchAssignment {}),
+            AssignerMessage::Drain => Message::Drain(wire::DrainOrder {}),
+            AssignerMessage::NoTaker => Message::NoTaker(wire::NoTaker {}),
+            AssignerMessage::Relay { from, payload } => Message::Relay(wire::RelayFrom {
+                from: Some(from.into()),
+                payload: payload.clone().into(),
+            }),
+            AssignerMessage::Refused { reason } => Message::Refused(wire::Refused {
+                reason: reason.clone(),
+            }),
+        };
+        Self {
+            message: Some(message),
+        }
+    }
+}
+
+impl TryFrom<v1::AssignerMessage> for AssignerMessage {
+    type Error = WireError;
+
+    fn try_from(wire: v1::AssignerMessage) -> Result<Self, WireError> {
+        use v1::assigner_message::Message;
+        Ok(match required("assigner_message.message", wire.message)? {
+            Message::Update(update) => Self::Update(update.try_into()?),
+            Message::HeartbeatAnswer(answer) => Self::HeartbeatAnswer {
+                sequence: answer.sequence,
+                generation: generation_or_none(answer.generation)?,
+            },
+            Message::YouAreDead(_) => Self::YouAreDead,
+            Message::FetchAssignment(_) => Self::FetchAssignment,
+            Message::Drain(_) => Self::Drain,
+            Message::NoTaker(_) => Self::NoTaker,
+            Message::Relay(relay) => Self::Relay {
+                from: life("relay.from", relay.from)?,
+                payload: payload(&relay.payload)?,
+            },
+            Message::Refused(refused) => Self::Refused {
+                reason: text("refused.reason", refused.reason, REASON_BYTES_MAX)?,
+            },
+        })
+    }
+}
+
+fn payload(wire: &Bytes) -> Result<Vec<u8>, WireError> {
+    within("relay.payload", wire.len(), RELAY_BYTES_MAX)?;
+    Ok(wire.to_vec())
+}

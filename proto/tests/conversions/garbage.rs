@@ -1,0 +1,151 @@
+//! Whatever the bytes are, a conversion ends in a value or a typed error (H8).
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use prost::Message;
+use softstore_proto::cache::Moved;
+use softstore_proto::limits::{KEY_BYTES_MAX, PROVIDERS_MAX};
+use softstore_proto::transfer::Relayed;
+use softstore_proto::{WireError, v1};
+use softstore_sharding::session::{AssignerMessage, NodeMessage};
+use softstore_sharding::{Assignment, Generation, Life, Slice};
+use softstore_transfer::message::{Entry, PeekAnswer, PeekRequest, PullRequest, Release, Take, TakeReply};
+
+use crate::values;
+
+/// Decodes and converts; all that counts is that it returns.
+fn probe<W: Message + Default, C: TryFrom<W>>(bytes: &[u8]) {
+    if let Ok(wire) = W::decode(bytes) {
+        drop(C::try_from(wire));
+    }
+}
+
+fn probe_all(bytes: &[u8]) {
+    probe::<v1::NodeMessage, NodeMessage>(bytes);
+    probe::<v1::AssignerMessage, AssignerMessage>(bytes);
+    probe::<v1::Assignment, Assignment>(bytes);
+    probe::<v1::TakeRequest, Take>(bytes);
+    probe::<v1::TakeReply, TakeReply>(bytes);
+    probe::<v1::PullRequest, PullRequest>(bytes);
+    probe::<v1::PeekRequest, PeekRequest>(bytes);
+    probe::<v1::PeekAnswer, PeekAnswer>(bytes);
+    probe::<v1::ReleaseRequest, Release>(bytes);
+    probe::<v1::Moved, Moved>(bytes);
+    drop(Relayed::decode(bytes));
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
+        probe_all(&bytes);
+    }
+
+    /// Valid messages with some bytes overwritten get much deeper than noise does.
+    #[test]
+    fn damaged_messages_never_panic(
+        node in values::node_message(),
+        assigner in values::assigner_message(),
+        take in values::take_reply(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let encoded = [
+            v1::NodeMessage::from(&node).encode_to_vec(),
+            v1::AssignerMessage::from(&assigner).encode_to_vec(),
+            v1::TakeReply::from(&take).encode_to_vec(),
+        ];
+        for mut bytes in encoded.into_iter().filter(|bytes| !bytes.is_empty()) {
+            for (at, byte) in &damage {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            probe_all(&bytes);
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let life = v1::Life {
+        node: "a".into(),
+        incarnation: 1,
+    };
+    let since = v1::Generation {
+        number: 5,
+        assigner: 1,
+    };
+    let field = |error: WireError| match error {
+        WireError::Missing { field } | WireError::Bad { field, .. } | WireError::Limit { field, .. } => field,
+        WireError::Undecodable { message, .. } => message,
+    };
+    let refused = |result: Result<(), WireError>| field(result.expect_err("refused"));
+
+    let nameless = v1::Life {
+        node: String::new(),
+        ..life.clone()
+    };
+    assert_eq!(refused(Life::try_from(nameless).map(drop)), "life.node");
+    let unborn = v1::Life {
+        incarnation: 0,
+        ..life.clone()
+    };
+    assert_eq!(refused(Life::try_from(unborn).map(drop)), "life.incarnation");
+    let empty = v1::Slice { low: 5, high: 5 };
+    assert_eq!(refused(Slice::try_from(empty).map(drop)), "slice");
+    let huge = v1::Generation {
+        number: 1 << 42,
+        assigner: 1,
+    };
+    assert_eq!(refused(Generation::try_from(huge).map(drop)), "generation.number");
+
+    let gap = v1::Assignment {
+        generation: Some(since),
+        ..Default::default()
+    };
+    assert_eq!(refused(Assignment::try_from(gap).map(drop)), "assignment.ranges");
+
+    let crowded = v1::RangeAssignment {
+        slice: Some(v1::Slice { low: 0, high: 0 }),
+        owner: Some(life.clone()),
+        since: Some(since),
+        providers: vec![v1::Provider::default(); PROVIDERS_MAX + 1],
+    };
+    let crowded = v1::Assignment {
+        generation: Some(since),
+        ranges: vec![crowded],
+        directory: vec![],
+    };
+    assert_eq!(
+        refused(Assignment::try_from(crowded).map(drop)),
+        "range.providers"
+    );
+
+    let twin = v1::NodeEntry {
+        life: Some(life),
+        state: v1::NodeState::Serving.into(),
+        ..Default::default()
+    };
+    let twins = v1::Assignment {
+        generation: Some(since),
+        ranges: vec![],
+        directory: vec![twin.clone(), twin],
+    };
+    assert_eq!(
+        refused(Assignment::try_from(twins).map(drop)),
+        "assignment.directory"
+    );
+
+    let entry = |key: Vec<u8>, class| v1::Entry {
+        key: Bytes::from(key),
+        class,
+        ..Default::default()
+    };
+    assert_eq!(refused(Entry::try_from(entry(vec![], 0)).map(drop)), "entry.key");
+    let long = entry(vec![0; KEY_BYTES_MAX + 1], 0);
+    assert_eq!(refused(Entry::try_from(long).map(drop)), "entry.key");
+    assert_eq!(
+        refused(Entry::try_from(entry(vec![1], 32)).map(drop)),
+        "entry.class"
+    );
+    assert_eq!(refused(Relayed::decode(&[0xff]).map(drop)), "Relayed");
+}

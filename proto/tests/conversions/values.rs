@@ -1,0 +1,347 @@
+//! Arbitrary values of the cores' message types.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use softstore_sharding::generation::GENERATION_NUMBER_MAX;
+use softstore_sharding::session::{
+    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LoadReport,
+    NodeMessage, RangeClaim, SliceLoad, VersionRange,
+};
+use softstore_sharding::{
+    Assignment, AssignmentDiff, FrequencyClass, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState,
+    Peer, Provider, RangeAssignment, Slice, SliceKey, Version,
+};
+use softstore_transfer::message::{
+    Entry, PeekAnswer, PeekKey, PeekRequest, PullRequest, Release, Take, TakeAnswer, TakeRange, TakeReply,
+    TakenRange, Verdict,
+};
+
+pub fn generation() -> impl Strategy<Value = Generation> {
+    (1..=GENERATION_NUMBER_MAX, any::<u64>()).prop_map(|(number, assigner)| Generation {
+        number,
+        assigner: Incarnation::new(assigner),
+    })
+}
+
+pub fn slice() -> impl Strategy<Value = Slice> {
+    (any::<u64>(), any::<u64>())
+        .prop_map(|(a, b)| Slice::between(SliceKey::new(a.min(b)), SliceKey::new(a.max(b))).expect("ordered"))
+}
+
+fn life() -> impl Strategy<Value = Life> {
+    ("[A-Za-z0-9._-]{1,12}", 1..=u64::MAX).prop_map(|(name, incarnation)| Life {
+        node: NodeId::new(&name).expect("allowed characters"),
+        incarnation: Incarnation::new(incarnation),
+    })
+}
+
+fn text() -> impl Strategy<Value = Arc<str>> {
+    "[ -~]{0,20}".prop_map(Arc::from)
+}
+
+fn peer() -> impl Strategy<Value = Peer> {
+    (life(), text()).prop_map(|(life, address)| Peer { life, address })
+}
+
+fn provider() -> impl Strategy<Value = Provider> {
+    (life(), generation()).prop_map(|(life, since)| Provider { life, since })
+}
+
+fn entry_of_node() -> impl Strategy<Value = (NodeId, NodeEntry)> {
+    let state = prop_oneof![
+        Just(NodeState::Joining),
+        Just(NodeState::Serving),
+        Just(NodeState::Draining)
+    ];
+    (life(), text(), text(), text(), state).prop_map(|(life, address, http_address, zone, state)| {
+        let entry = NodeEntry {
+            incarnation: life.incarnation,
+            address,
+            http_address,
+            zone,
+            state,
+        };
+        (life.node, entry)
+    })
+}
+
+/// A range's assignment whose `since` is `ceiling` and whose providers are older, newest first.
+fn range(ceiling: u64) -> impl Strategy<Value = RangeAssignment> {
+    (life(), vec(life(), 0..4)).prop_map(move |(owner, providers)| {
+        let since = |age: u64| Generation {
+            number: ceiling - age,
+            assigner: Incarnation::new(9),
+        };
+        let providers = providers.into_iter().zip(1..);
+        RangeAssignment {
+            owner,
+            since: since(0),
+            providers: providers
+                .map(|(life, age)| Provider {
+                    life,
+                    since: since(age),
+                })
+                .collect(),
+        }
+    })
+}
+
+/// Adjoining slices from `cuts`, each with a range.
+fn ranges() -> impl Strategy<Value = Vec<(Slice, RangeAssignment)>> {
+    vec((1..=u64::MAX, range(1_000)), 1..8).prop_map(|cuts| {
+        let mut cuts: BTreeMap<u64, RangeAssignment> = cuts.into_iter().collect();
+        let first = cuts.pop_first().expect("at least one").1;
+        cuts.insert(0, first);
+        let lows: Vec<u64> = cuts.keys().copied().collect();
+        cuts.into_values()
+            .enumerate()
+            .map(|(index, range)| {
+                let high = lows.get(index + 1).map(|&high| SliceKey::new(high));
+                (
+                    Slice::new(SliceKey::new(lows[index]), high).expect("ascending"),
+                    range,
+                )
+            })
+            .collect()
+    })
+}
+
+pub fn assignment() -> impl Strategy<Value = Assignment> {
+    (1_000..GENERATION_NUMBER_MAX, ranges(), vec(entry_of_node(), 0..5)).prop_map(
+        |(number, ranges, nodes)| {
+            let generation = Generation {
+                number,
+                assigner: Incarnation::new(u64::MAX),
+            };
+            Assignment::new(generation, ranges, nodes.into_iter().collect()).expect("valid")
+        },
+    )
+}
+
+fn diff() -> impl Strategy<Value = AssignmentDiff> {
+    (
+        generation(),
+        generation(),
+        ranges(),
+        vec(entry_of_node(), 0..5),
+        vec(life(), 0..4),
+    )
+        .prop_map(|(base, next, ranges, joined, left)| AssignmentDiff {
+            base,
+            next,
+            ranges: ranges.into_iter().skip(1).collect(),
+            joined,
+            left: left.into_iter().map(|life| life.node).collect(),
+        })
+}
+
+pub fn update() -> impl Strategy<Value = AssignmentUpdate> {
+    prop_oneof![
+        assignment().prop_map(|full| AssignmentUpdate::Full(Arc::new(full))),
+        diff().prop_map(|diff| AssignmentUpdate::Diff(Arc::new(diff))),
+    ]
+}
+
+fn versions() -> impl Strategy<Value = VersionRange> {
+    (any::<u32>(), any::<u32>()).prop_map(|(a, b)| VersionRange {
+        min: a.min(b),
+        max: a.max(b),
+    })
+}
+
+fn claim() -> impl Strategy<Value = RangeClaim> {
+    let phase = prop_oneof![
+        Just(ClaimPhase::NotStarted),
+        Just(ClaimPhase::Serving),
+        life().prop_map(ClaimPhase::Pulling),
+        life().prop_map(ClaimPhase::Fenced),
+    ];
+    (slice(), generation(), vec(provider(), 0..3), phase).prop_map(|(slice, since, providers, phase)| {
+        RangeClaim {
+            slice,
+            since,
+            providers,
+            phase,
+        }
+    })
+}
+
+fn hello() -> impl Strategy<Value = Hello> {
+    (
+        peer(),
+        text(),
+        text(),
+        any::<u64>(),
+        any::<bool>(),
+        option::of(generation()),
+        vec(claim(), 0..4),
+        versions(),
+    )
+        .prop_map(
+            |(peer, http_address, zone, capacity_bytes, draining, held, claims, versions)| Hello {
+                peer,
+                http_address,
+                zone,
+                capacity_bytes,
+                draining,
+                generation: held.unwrap_or(Generation::NONE),
+                claims,
+                versions,
+            },
+        )
+}
+
+fn load() -> impl Strategy<Value = LoadReport> {
+    let slice_load = (slice(), 0.0..1e9, any::<u64>()).prop_map(|(slice, rate, bytes)| SliceLoad {
+        slice,
+        operations_per_second: rate,
+        bytes,
+    });
+    (any::<[u64; 8]>(), vec(slice_load, 0..4)).prop_map(|(n, slices)| LoadReport {
+        entries: n[0],
+        bytes: n[1],
+        gets: n[2],
+        hits: n[3],
+        ranges_taking: n[4],
+        ranges_giving: n[5],
+        entries_imported: n[6],
+        bytes_imported: n[7],
+        slices,
+    })
+}
+
+fn handoff() -> impl Strategy<Value = HandoffReport> {
+    let outcome = prop_oneof![
+        Just(HandoffOutcome::Started),
+        Just(HandoffOutcome::Completed),
+        Just(HandoffOutcome::GaveUp)
+    ];
+    (slice(), generation(), outcome).prop_map(|(slice, since, outcome)| HandoffReport {
+        slice,
+        since,
+        outcome,
+    })
+}
+
+pub fn node_message() -> impl Strategy<Value = NodeMessage> {
+    prop_oneof![
+        hello().prop_map(NodeMessage::Hello),
+        (any::<u64>(), generation(), load()).prop_map(|(sequence, generation, load)| {
+            NodeMessage::Heartbeat {
+                sequence,
+                generation,
+                load,
+            }
+        }),
+        Just(NodeMessage::NeedFull),
+        Just(NodeMessage::Draining),
+        Just(NodeMessage::Goodbye),
+        vec(handoff(), 0..5).prop_map(NodeMessage::Handoffs),
+        option::of(assignment()).prop_map(|held| NodeMessage::HeldAssignment(held.map(Arc::new))),
+        (life(), vec(any::<u8>(), 0..50)).prop_map(|(to, payload)| NodeMessage::Relay { to, payload }),
+    ]
+}
+
+pub fn assigner_message() -> impl Strategy<Value = AssignerMessage> {
+    prop_oneof![
+        update().prop_map(AssignerMessage::Update),
+        (any::<u64>(), generation())
+            .prop_map(|(sequence, generation)| AssignerMessage::HeartbeatAnswer { sequence, generation }),
+        Just(AssignerMessage::YouAreDead),
+        Just(AssignerMessage::FetchAssignment),
+        Just(AssignerMessage::Drain),
+        Just(AssignerMessage::NoTaker),
+        (life(), vec(any::<u8>(), 0..50))
+            .prop_map(|(from, payload)| AssignerMessage::Relay { from, payload }),
+        "[ -~]{0,40}".prop_map(|reason| AssignerMessage::Refused { reason }),
+    ]
+}
+
+pub fn take() -> impl Strategy<Value = Take> {
+    let range = (slice(), generation(), generation()).prop_map(|(slice, since, from)| TakeRange {
+        slice,
+        since,
+        from,
+    });
+    (life(), peer(), vec(range, 0..5)).prop_map(|(to, taker, ranges)| Take { to, taker, ranges })
+}
+
+pub fn take_reply() -> impl Strategy<Value = TakeReply> {
+    let verdict = prop_oneof![
+        any::<u64>().prop_map(|next| Verdict::Fenced {
+            next_version: Version::new(next)
+        }),
+        Just(Verdict::NotStarted),
+        (peer(), generation()).prop_map(|(taker, since)| Verdict::FencedTo { taker, since }),
+        generation().prop_map(|since| Verdict::Superseded { since }),
+        Just(Verdict::Searching),
+    ];
+    let answer =
+        (slice(), generation(), generation(), verdict).prop_map(|(slice, since, from, verdict)| TakeAnswer {
+            slice,
+            since,
+            from,
+            verdict,
+        });
+    (life(), versions(), vec(answer, 0..5)).prop_map(|(from, chunk_versions, answers)| TakeReply {
+        from,
+        chunk_versions,
+        answers,
+    })
+}
+
+fn taken() -> impl Strategy<Value = TakenRange> {
+    (slice(), generation()).prop_map(|(slice, since)| TakenRange { slice, since })
+}
+
+fn bytes(length: std::ops::Range<usize>) -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), length).prop_map(Bytes::from)
+}
+
+pub fn pull() -> impl Strategy<Value = PullRequest> {
+    (life(), life(), vec(taken(), 0..5), bytes(0..40), versions()).prop_map(
+        |(to, taker, ranges, cursor, chunk_versions)| PullRequest {
+            to,
+            taker,
+            ranges,
+            cursor,
+            chunk_versions,
+        },
+    )
+}
+
+pub fn release() -> impl Strategy<Value = Release> {
+    (life(), life(), vec(taken(), 0..5)).prop_map(|(to, taker, ranges)| Release { to, taker, ranges })
+}
+
+pub fn peek() -> impl Strategy<Value = PeekRequest> {
+    let key = (bytes(1..40), generation()).prop_map(|(key, since)| PeekKey { key, since });
+    (life(), life(), vec(key, 0..5)).prop_map(|(to, taker, keys)| PeekRequest { to, taker, keys })
+}
+
+pub fn peek_answer() -> impl Strategy<Value = PeekAnswer> {
+    let entry = (
+        bytes(1..40),
+        bytes(0..40),
+        any::<u64>(),
+        option::of(any::<u64>()),
+        0..FrequencyClass::COUNT,
+    )
+        .prop_map(|(key, value, version, ttl_ms, class)| Entry {
+            key,
+            value,
+            version: Version::new(version),
+            ttl_ms,
+            class: FrequencyClass::clamped(class),
+        });
+    prop_oneof![
+        entry.prop_map(PeekAnswer::Found),
+        Just(PeekAnswer::Absent),
+        Just(PeekAnswer::Gone)
+    ]
+}

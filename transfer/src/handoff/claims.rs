@@ -1,0 +1,90 @@
+//! What a node tells of its ranges: in its hello to an Assigner, and in its status.
+
+use softstore_sharding::session::{ClaimPhase, RangeClaim};
+use softstore_sharding::{Epoch, Generation, Slice};
+
+use super::HandoffCore;
+use super::state::End;
+
+/// How many ranges are in which state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RangeCounts {
+    /// Served here.
+    pub held: usize,
+    /// Of which still being filled by a pull.
+    pub pulling: usize,
+    /// To be owned; the search is on.
+    pub pending: usize,
+    /// Fenced, with the frozen copy still kept.
+    pub giving: usize,
+}
+
+impl HandoffCore {
+    /// What this node claims, for a hello.
+    #[must_use]
+    pub fn claims(&self) -> Vec<RangeClaim> {
+        let mut claims = Vec::new();
+        for (slice, held) in self.held.iter() {
+            let giver = held
+                .pull
+                .and_then(|pull| self.pulls.get(&pull))
+                .map(|pull| pull.giver.life.clone());
+            let phase = giver.map_or(ClaimPhase::Serving, ClaimPhase::Pulling);
+            self.push_claims(slice, held.since, &phase, &mut claims);
+        }
+        for (slice, pending) in self.pending.iter() {
+            let providers = pending.providers.to_vec();
+            claims.push(RangeClaim {
+                slice,
+                since: pending.since,
+                providers,
+                phase: ClaimPhase::NotStarted,
+            });
+        }
+        for (slice, past) in self.past.iter() {
+            if let End::Fenced { taker, .. } = &past.end {
+                let phase = ClaimPhase::Fenced(taker.life.clone());
+                claims.push(RangeClaim {
+                    slice,
+                    since: past.since,
+                    providers: Vec::new(),
+                    phase,
+                });
+            }
+        }
+        claims
+    }
+
+    /// A held range's claim, with the providers that the assignment lists for it under that acquisition.
+    fn push_claims(&self, slice: Slice, since: Generation, phase: &ClaimPhase, claims: &mut Vec<RangeClaim>) {
+        let Some(assignment) = &self.assignment else {
+            return;
+        };
+        for (slice, range) in assignment.ranges().overlapping(slice) {
+            let ours = range.owner == self.me.life && range.since == since;
+            let providers = if ours { range.providers.clone() } else { Vec::new() };
+            claims.push(RangeClaim {
+                slice,
+                since,
+                providers,
+                phase: phase.clone(),
+            });
+        }
+    }
+
+    /// The ranges held here, with their epochs in the store.
+    pub fn held(&self) -> impl Iterator<Item = (Slice, Epoch)> {
+        self.held.iter().map(|(slice, held)| (slice, held.epoch))
+    }
+
+    /// How many ranges are in which state.
+    #[must_use]
+    pub fn counts(&self) -> RangeCounts {
+        RangeCounts {
+            held: self.held.len(),
+            pulling: self.held.iter().filter(|(_, held)| held.pull.is_some()).count(),
+            pending: self.pending.len(),
+            giving: self.copies().count(),
+        }
+    }
+}

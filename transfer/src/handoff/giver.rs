@@ -1,0 +1,376 @@
+//! The giver's side: fences, frozen copies, and what may be read of them.
+
+use softstore_sharding::{Epoch, Generation, Life, Peer, PullId, Slice, SliceKey, Timestamp};
+
+use super::search::TAKE_RANGES_MAX;
+use super::state::{Copy, End, Past};
+use super::{Action, CopyEnd, HandoffCore, Notice, PullEnd, drop_copy};
+use crate::message::{PullRequest, Refusal, Release, Take, TakeAnswer, TakeRange, TakeReply, Verdict};
+
+/// Leave to read a part of a frozen copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopyGrant {
+    /// Which part.
+    pub slice: Slice,
+    /// The epoch of its entries.
+    pub epoch: Epoch,
+    /// When the range was fenced: TTLs are told relative to it, classes are as of it.
+    pub received: Timestamp,
+    /// The pull that still fills it: what is absent may yet arrive, and has to be asked about upstream.
+    pub upstream: Option<PullId>,
+}
+
+impl HandoffCore {
+    /// Answers a `Take`. When this returns, what it fenced is fenced: the caller had the core to itself, so no operation
+    /// was inside the store.
+    ///
+    /// # Errors
+    /// If the message is for another life, from a dead one, or malformed; nothing was changed then.
+    pub fn take(&mut self, take: &Take, now: Timestamp) -> Result<(TakeReply, Vec<Action>), Refusal> {
+        self.check_addressee(&take.to)?;
+        if take.ranges.len() > TAKE_RANGES_MAX {
+            return Err(Refusal::Malformed("too many ranges in one Take"));
+        }
+        if take.ranges.iter().any(|range| range.from >= range.since) {
+            return Err(Refusal::Malformed(
+                "a range is taken under an acquisition no newer than the provider's",
+            ));
+        }
+        if take.taker.life == self.me.life {
+            return Err(Refusal::Malformed("a node cannot take from itself"));
+        }
+        self.check_living(
+            &take.taker.life,
+            take.ranges.iter().map(|range| range.since).max(),
+        )?;
+        let mut actions = Vec::new();
+        let mut answers: Vec<TakeAnswer> = Vec::new();
+        for range in &take.ranges {
+            for slice in self.parts(range.slice) {
+                let verdict = self.verdict(slice, range, &take.taker, now, &mut actions);
+                let joins = |last: &&mut TakeAnswer| {
+                    last.slice.touches(slice)
+                        && (last.since, last.from) == (range.since, range.from)
+                        && last.verdict == verdict
+                };
+                match answers.last_mut().filter(joins) {
+                    Some(last) => {
+                        last.slice =
+                            Slice::between(last.slice.low(), slice.last()).expect("touching parts ascend");
+                    }
+                    None => answers.push(TakeAnswer {
+                        slice,
+                        since: range.since,
+                        from: range.from,
+                        verdict,
+                    }),
+                }
+            }
+        }
+        let reply = TakeReply {
+            from: self.me.life.clone(),
+            chunk_versions: self.chunk_versions,
+            answers,
+        };
+        Ok((reply, actions))
+    }
+
+    /// The answer for a part that reads the same throughout.
+    fn verdict(
+        &mut self,
+        part: Slice,
+        asked: &TakeRange,
+        taker: &Peer,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) -> Verdict {
+        let at = part.low();
+        if let Some(past) = self.past.get(at).map(|(_, past)| past)
+            && let End::Fenced {
+                taker: before, since, ..
+            } = &past.end
+            && (&before.life, *since) == (&taker.life, asked.since)
+            && self.held.get(at).is_none()
+            && past.since >= asked.from
+        {
+            return Verdict::Fenced {
+                next_version: past.next_version,
+            };
+        }
+        if let Some(highest) = self.highest_known(at).filter(|highest| *highest > asked.since) {
+            return Verdict::Superseded { since: highest };
+        }
+        if let Some((_, pending)) = self.pending.get(at)
+            && pending.since == asked.from
+        {
+            if pending.take_is_open() {
+                return Verdict::Searching;
+            }
+            self.pending.remove(part);
+            return self.never_started(part, asked.from);
+        }
+        if let Some((_, held)) = self.held.get(at) {
+            return if asked.from > held.since {
+                self.never_started(part, asked.from)
+            } else {
+                self.fence(part, taker, asked.since, now, actions)
+            };
+        }
+        match self.past.get(at).map(|(_, past)| past) {
+            Some(past) if past.since >= asked.from => match &past.end {
+                End::Fenced { taker, since, .. } => Verdict::FencedTo {
+                    taker: taker.clone(),
+                    since: *since,
+                },
+                End::Dropped => Verdict::Dropped,
+            },
+            _ => self.never_started(part, asked.from),
+        }
+    }
+
+    /// Promises never to start under `from`, and says that it has not.
+    fn never_started(&mut self, part: Slice, from: Generation) -> Verdict {
+        let highest = self
+            .never
+            .overlapping(part)
+            .map(|(_, since)| *since)
+            .max()
+            .map_or(from, |since| since.max(from));
+        self.never.insert(part, highest);
+        Verdict::NotStarted
+    }
+
+    /// Stops serving a part for good.
+    fn fence(
+        &mut self,
+        part: Slice,
+        taker: &Peer,
+        since: Generation,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) -> Verdict {
+        let mut next_version = softstore_sharding::Version::default();
+        for (part, held) in self.held.remove(part) {
+            next_version = next_version.max(held.versions.peek());
+            let copy = Copy {
+                epoch: held.epoch,
+                received: now,
+                upstream: held.pull,
+            };
+            let end = End::Fenced {
+                taker: taker.clone(),
+                since,
+                copy: Some(copy),
+            };
+            self.past.insert(
+                part,
+                Past {
+                    since: held.since,
+                    next_version: held.versions.peek(),
+                    end,
+                },
+            );
+            actions.push(Action::Notice(Notice::Fenced {
+                slice: part,
+                taker: taker.life.clone(),
+                since,
+            }));
+        }
+        // A claim of ours that is older than the taker's, and was never asked about, ends with the holding.
+        if self
+            .pending
+            .get(part.low())
+            .is_some_and(|(_, pending)| pending.since < since && !pending.take_is_open())
+        {
+            self.pending.remove(part);
+        }
+        actions.push(Action::Wake);
+        Verdict::Fenced { next_version }
+    }
+
+    /// The highest acquisition that this node knows of at a position.
+    fn highest_known(&self, at: SliceKey) -> Option<Generation> {
+        let assigned = self
+            .assignment
+            .as_ref()
+            .map(|assignment| assignment.range_at(at).since);
+        let held = self.held.get(at).map(|(_, held)| held.since);
+        let pending = self.pending.get(at).map(|(_, pending)| pending.since);
+        let taken = self.past.get(at).and_then(|(_, past)| match &past.end {
+            End::Fenced { since, .. } => Some(*since),
+            End::Dropped => None,
+        });
+        assigned.max(held).max(pending).max(taken)
+    }
+
+    /// What a taker may pull: the parts of the ranges asked for that are still kept for it.
+    ///
+    /// # Errors
+    /// If the request is for another life, or nothing of what it asks for is kept for that taker.
+    pub fn grant_pull(&self, request: &PullRequest) -> Result<Vec<CopyGrant>, Refusal> {
+        self.check_addressee(&request.to)?;
+        if self
+            .chunk_versions
+            .newest_common(request.chunk_versions)
+            .is_none()
+        {
+            return Err(Refusal::NoCommonVersion);
+        }
+        let grants: Vec<CopyGrant> = request
+            .ranges
+            .iter()
+            .flat_map(|range| self.grants(range.slice, range.since, &request.taker))
+            .collect();
+        if grants.is_empty() {
+            Err(Refusal::Gone)
+        } else {
+            Ok(grants)
+        }
+    }
+
+    /// The copy at a position, if it is still kept for that taker under that acquisition.
+    #[must_use]
+    pub fn copy_at(&self, at: SliceKey, since: Generation, taker: &Life) -> Option<CopyGrant> {
+        self.grants(Slice::single(at), since, taker).next()
+    }
+
+    fn grants(&self, slice: Slice, taken: Generation, by: &Life) -> impl Iterator<Item = CopyGrant> {
+        self.past
+            .overlapping(slice)
+            .filter_map(move |(slice, past)| match &past.end {
+                End::Fenced {
+                    taker,
+                    since,
+                    copy: Some(copy),
+                } if taker.life == *by && *since == taken => Some(CopyGrant {
+                    slice,
+                    epoch: copy.epoch,
+                    received: copy.received,
+                    upstream: copy.upstream,
+                }),
+                _ => None,
+            })
+    }
+
+    /// Drops what a taker is done with. Releasing twice, or what was never kept, changes nothing.
+    ///
+    /// # Errors
+    /// If the message is for another life.
+    pub fn release(&mut self, release: &Release) -> Result<Vec<Action>, Refusal> {
+        self.check_addressee(&release.to)?;
+        let mut actions = Vec::new();
+        for range in &release.ranges {
+            self.drop_copies(range.slice, CopyEnd::Released, &mut actions, |taker, since, _| {
+                *taker == release.taker && since == range.since
+            });
+        }
+        Ok(actions)
+    }
+
+    /// Drops the copies whose taker is dead or that this node is no longer listed for.
+    pub(super) fn drop_orphaned_copies(&mut self, actions: &mut Vec<Action>) {
+        let Some(assignment) = self.assignment.clone() else {
+            return;
+        };
+        self.drop_copies(Slice::FULL, CopyEnd::TakerDead, actions, |taker, since, _| {
+            since <= assignment.generation() && !assignment.is_living(taker)
+        });
+        let me = self.me.life.clone();
+        for (slice, range) in assignment.ranges().iter() {
+            let listed = |since: Generation| range.providers.iter().any(|p| p.life == me && p.since == since);
+            self.drop_copies(slice, CopyEnd::Unlisted, actions, |_, taken, held| {
+                taken <= assignment.generation() && !listed(held)
+            });
+        }
+        self.forget_ended(assignment.generation());
+    }
+
+    pub(super) fn drop_old_copies(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let age_ms_max = self.config.copy_age_ms_max;
+        let old: Vec<Slice> = self
+            .copies()
+            .filter(|(_, copy)| now.ms_since(copy.received) >= age_ms_max)
+            .map(|(slice, _)| slice)
+            .collect();
+        for slice in old {
+            self.drop_copies(slice, CopyEnd::TooOld, actions, |_, _, _| true);
+        }
+    }
+
+    /// Drops the copies within `slice` that `which(taker, taken since, held since)` names.
+    fn drop_copies(
+        &mut self,
+        slice: Slice,
+        reason: CopyEnd,
+        actions: &mut Vec<Action>,
+        which: impl Fn(&Life, Generation, Generation) -> bool,
+    ) {
+        let parts: Vec<Slice> = self
+            .past
+            .overlapping(slice)
+            .filter(|(_, past)| {
+                matches!(&past.end, End::Fenced { taker, since, copy: Some(_) } if which(&taker.life, *since, past.since))
+            })
+            .map(|(part, _)| part)
+            .collect();
+        for part in parts {
+            let mut upstream = Vec::new();
+            self.past.update(part, |part, past| {
+                let held = past.since;
+                if let End::Fenced { copy, .. } = &mut past.end
+                    && let Some(copy) = copy.take()
+                {
+                    drop_copy(part, &copy, reason, actions);
+                    upstream.extend(copy.upstream.map(|pull| (pull, part, held)));
+                }
+            });
+            for (pull, part, held) in upstream {
+                self.leave_pull(pull, part, held, PullEnd::Unwanted, actions);
+            }
+        }
+    }
+
+    /// Forgets how holdings ended once an assignment as new as their end is held and nothing is kept: whoever asks under
+    /// an older acquisition is told `Superseded` by the assignment, and who asks under a newer one is not told to come
+    /// here. A holding that this node is still listed for as provider is remembered, since it may be asked about.
+    fn forget_ended(&mut self, generation: Generation) {
+        let Some(assignment) = self.assignment.clone() else {
+            return;
+        };
+        let me = &self.me.life;
+        let listed = |slice: Slice, since: Generation| {
+            assignment
+                .ranges()
+                .overlapping(slice)
+                .any(|(_, range)| range.providers.iter().any(|p| p.life == *me && p.since >= since))
+        };
+        self.past.extract(|slice, past| match &past.end {
+            End::Fenced { copy: Some(_), .. } => false,
+            End::Fenced { since, .. } => *since <= generation && !listed(slice, past.since),
+            End::Dropped => !listed(slice, past.since),
+        });
+        self.never
+            .extract(|slice, since| *since <= generation && !listed(slice, *since));
+    }
+
+    fn check_addressee(&self, to: &Life) -> Result<(), Refusal> {
+        if *to == self.me.life {
+            Ok(())
+        } else {
+            Err(Refusal::WrongIncarnation)
+        }
+    }
+
+    /// A sender that the assignment does not list is dead, if the assignment is as new as what it wants.
+    fn check_living(&self, sender: &Life, since: Option<Generation>) -> Result<(), Refusal> {
+        let Some(assignment) = &self.assignment else {
+            return Ok(());
+        };
+        let known = since.is_some_and(|since| since <= assignment.generation());
+        if known && !assignment.is_living(sender) {
+            Err(Refusal::SenderDead)
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! [`HandoffCore`]: all that one node knows of the ranges it serves, takes and gives. Pure: no I/O, no clock.
+//!
+//! ```text
+//!   assignment --adopt--> pending --take_answered--> held --take--> past (frozen copy) --release--> past
+//!                           |  search.rs: who still has it?   |  giver.rs: fence, copies, peeks
+//!                           v                                 v
+//!                         SendTake                      admission.rs: may this operation run here?
+//!                                                       pull.rs: what still arrives
+//! ```
+//!
+//! A range can be *held* (served) and *pending* (to be taken under a newer acquisition) at once: an old owner serves
+//! until it is fenced, by the taker or by itself. How holdings ended is remembered in *past*, so that a repeated `Take`
+//! gets its answer again and no older copy is ever taken for the newest.
+//!
+//! The shell keeps the core behind a lock. An operation is admitted and executed under the shared lock; every method
+//! that takes `&mut self` runs under the exclusive one. So when `take` answers `Fenced`, no operation is inside the
+//! store (H1), and whoever waits outside has to be admitted again and learns of the move.
+//!
+//! Invariants kept here: H1 (one owner), H4 (versions start above), H6 (chains), H7 (nothing waits for ever), and the
+//! pull's part of H3 (`import_target` knows which pull may still import where).
+
+mod action;
+mod admission;
+mod claims;
+mod giver;
+mod pull;
+mod search;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use softstore_sharding::session::VersionRange;
+use softstore_sharding::{
+    Assignment, Epoch, Generation, Life, Peer, PullId, RangeAssignment, RangeMap, Slice, SliceKey, Timestamp,
+    Version, VersionCounter,
+};
+
+pub use action::{Action, ColdReason, CopyEnd, Notice, PullEnd};
+pub use admission::{Admission, Moved, Serving};
+pub use claims::RangeCounts;
+pub use giver::CopyGrant;
+pub use pull::ImportTarget;
+use state::{Copy, End, Held, Past, Pending, Pull};
+
+use crate::config::HandoffConfig;
+
+/// A node's part in all hand-offs. See the head of this file.
+#[derive(Debug)]
+pub struct HandoffCore {
+    me: Peer,
+    config: HandoffConfig,
+    chunk_versions: VersionRange,
+    assignment: Option<Arc<Assignment>>,
+    held: RangeMap<Held>,
+    pending: RangeMap<Pending>,
+    past: RangeMap<Past>,
+    /// Acquisitions up to this one will never start here: a taker was told so.
+    never: RangeMap<Generation>,
+    pulls: BTreeMap<PullId, Pull>,
+    epochs_given: u32,
+    pulls_given: u64,
+}
+
+impl HandoffCore {
+    /// A node that holds nothing. `chunk_versions` are the chunk formats it reads and writes.
+    #[must_use]
+    pub fn new(me: Peer, config: HandoffConfig, chunk_versions: VersionRange) -> Self {
+        Self {
+            me,
+            config,
+            chunk_versions,
+            assignment: None,
+            held: RangeMap::new(),
+            pending: RangeMap::new(),
+            past: RangeMap::new(),
+            never: RangeMap::new(),
+            pulls: BTreeMap::new(),
+            epochs_given: 0,
+            pulls_given: 0,
+        }
+    }
+
+    /// This node's life and address.
+    #[must_use]
+    pub fn me(&self) -> &Peer {
+        &self.me
+    }
+
+    /// The newest assignment adopted.
+    #[must_use]
+    pub fn assignment(&self) -> Option<&Arc<Assignment>> {
+        self.assignment.as_ref()
+    }
+
+    /// Drops everything and goes on as a new life: the old one was declared dead. Epochs and pulls are not reused.
+    pub fn reborn(&mut self, me: Peer) -> Vec<Action> {
+        let mut actions: Vec<Action> = Vec::new();
+        for pull in std::mem::take(&mut self.pulls).into_keys() {
+            actions.extend([Action::EndPull(pull), Action::StopPull(pull)]);
+        }
+        for (slice, held) in self.held.remove(Slice::FULL) {
+            actions.push(Action::Purge(slice, held.epoch));
+        }
+        for (slice, past) in self.past.remove(Slice::FULL) {
+            if let End::Fenced { copy: Some(copy), .. } = past.end {
+                actions.push(Action::Purge(slice, copy.epoch));
+            }
+        }
+        self.pending.clear();
+        self.never.clear();
+        self.assignment = None;
+        self.me = me;
+        actions.push(Action::Wake);
+        actions
+    }
+
+    /// Takes note of an assignment. One that is not newer than what is held is ignored.
+    pub fn adopt(&mut self, assignment: &Arc<Assignment>, now: Timestamp) -> Vec<Action> {
+        if self
+            .assignment
+            .as_ref()
+            .is_some_and(|held| held.generation() >= assignment.generation())
+        {
+            return Vec::new();
+        }
+        self.assignment = Some(assignment.clone());
+        let mut actions = Vec::new();
+        for (slice, range) in assignment.ranges().iter() {
+            self.reconcile(slice, range, now, &mut actions);
+        }
+        self.drop_orphaned_copies(&mut actions);
+        self.end_pulls_of_the_dead(&mut actions);
+        self.search(now, &mut actions);
+        actions.push(Action::Wake);
+        actions
+    }
+
+    /// Does what is due: repeated `Take`s, deadlines, broken pulls, old copies.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.drop_old_copies(now, &mut actions);
+        self.tick_pulls(now, &mut actions);
+        self.search(now, &mut actions);
+        actions
+    }
+
+    /// When `tick` next has something to do; `None`: not before the next event.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let takes = self
+            .pending
+            .iter()
+            .filter_map(|(_, pending)| Some(pending.asking.as_ref()?.send_at));
+        let pulls = self
+            .pulls
+            .values()
+            .map(|pull| pull.retry_at.unwrap_or(pull.deadline).min(pull.deadline));
+        let copies = self
+            .copies()
+            .map(|(_, copy)| copy.received.plus_ms(self.config.copy_age_ms_max));
+        takes.chain(pulls).chain(copies).min()
+    }
+
+    /// Whether nothing is held, to be taken, or kept for a taker: a draining node may leave.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.pending.is_empty() && self.copies().next().is_none()
+    }
+
+    /// Removes all entries of a slice from what is held here, in one step, and ends the pulls that fill it. Returns the
+    /// parts flushed; the rest of the slice is not served here.
+    pub fn flush(&mut self, slice: Slice) -> (Vec<Slice>, Vec<Action>) {
+        let mut actions = Vec::new();
+        let mut flushed = Vec::new();
+        let epoch = self.next_epoch();
+        let mut pulled = Vec::new();
+        self.held.update(slice, |part, held| {
+            actions.push(Action::Purge(part, held.epoch));
+            flushed.push(part);
+            held.epoch = epoch;
+            pulled.extend(held.pull.take().map(|pull| (pull, part, held.since)));
+        });
+        for (pull, part, since) in pulled {
+            self.leave_pull(pull, part, since, PullEnd::Unwanted, &mut actions);
+        }
+        (flushed, actions)
+    }
+
+    /// Brings what this node holds of one range of the assignment in line with it.
+    fn reconcile(
+        &mut self,
+        slice: Slice,
+        range: &RangeAssignment,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        if range.owner == self.me.life {
+            self.claim(slice, range, now, actions);
+        } else {
+            self.yield_to_owner(slice, range, actions);
+        }
+    }
+
+    /// This node is the owner: whatever is not yet held under that acquisition becomes pending.
+    fn claim(&mut self, slice: Slice, range: &RangeAssignment, now: Timestamp, actions: &mut Vec<Action>) {
+        for part in self.parts(slice) {
+            let at = part.low();
+            let held = self.held.get(at).map(|(_, held)| held.since);
+            let ended = self
+                .past
+                .get(at)
+                .map(|(_, past)| past.since)
+                .max(self.never.get(at).map(|(_, since)| *since));
+            if held.max(ended) >= Some(range.since) {
+                continue;
+            }
+            if let Some((_, pending)) = self.pending.get(at)
+                && (pending.since >= range.since || pending.take_is_open())
+            {
+                // An open Take settles first; `settled` comes back here for the newer acquisition.
+                continue;
+            }
+            self.never.remove(part);
+            self.pending.insert(
+                part,
+                Pending {
+                    since: range.since,
+                    providers: range.providers.clone().into(),
+                    next: 0,
+                    asking: None,
+                },
+            );
+            self.advance(part, now, actions);
+        }
+    }
+
+    /// Another node is the owner: keep what it will take from here, drop what it will not.
+    fn yield_to_owner(&mut self, slice: Slice, range: &RangeAssignment, actions: &mut Vec<Action>) {
+        let me = self.me.life.clone();
+        let listed = |since: Generation| {
+            range
+                .providers
+                .iter()
+                .any(|listed| listed.life == me && listed.since == since)
+        };
+        for part in self.parts(slice) {
+            if let Some((_, pending)) = self.pending.get(part.low())
+                && !(listed(pending.since) && pending.take_is_open())
+            {
+                self.pending.remove(part);
+            }
+            if let Some((_, held)) = self.held.get(part.low())
+                && !listed(held.since)
+            {
+                for (part, held) in self.held.remove(part) {
+                    self.past.insert(
+                        part,
+                        Past {
+                            since: held.since,
+                            next_version: held.versions.peek(),
+                            end: End::Dropped,
+                        },
+                    );
+                    actions.push(Action::Purge(part, held.epoch));
+                    actions.push(Action::Notice(Notice::Dropped { slice: part }));
+                    if let Some(pull) = held.pull {
+                        self.leave_pull(pull, part, held.since, PullEnd::Unwanted, actions);
+                    }
+                }
+            }
+        }
+    }
+
+    /// After a search under an older acquisition was settled: what does the assignment want now?
+    fn settled(&mut self, slice: Slice, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some(assignment) = self.assignment.clone() else {
+            return;
+        };
+        for (part, range) in assignment.ranges().overlapping(slice) {
+            self.reconcile(part, range, now, actions);
+        }
+    }
+
+    /// Makes this node the owner of a part: the end of its search.
+    fn start(
+        &mut self,
+        slice: Slice,
+        since: Generation,
+        epoch: Epoch,
+        floor: Version,
+        pull: Option<PullId>,
+        actions: &mut Vec<Action>,
+    ) {
+        self.pending.remove(slice);
+        let mut own = Version::default();
+        for (part, past) in self.past.remove(slice) {
+            own = own.max(past.next_version);
+            if let End::Fenced { copy: Some(copy), .. } = past.end {
+                drop_copy(part, &copy, CopyEnd::OwnedAgain, actions);
+            }
+        }
+        for (part, held) in self.held.remove(slice) {
+            own = own.max(held.versions.peek());
+            if held.epoch != epoch {
+                actions.push(Action::Purge(part, held.epoch));
+            }
+        }
+        let first = since.first_version().max(own).max(floor);
+        self.held.insert(
+            slice,
+            Held {
+                since,
+                epoch,
+                versions: VersionCounter::starting_at(first),
+                pull,
+            },
+        );
+        actions.push(Action::Wake);
+    }
+
+    fn next_epoch(&mut self) -> Epoch {
+        self.epochs_given = self
+            .epochs_given
+            .checked_add(1)
+            .expect("a process does not change 4 billion slices");
+        Epoch::new(self.epochs_given)
+    }
+
+    fn next_pull(&mut self) -> PullId {
+        self.pulls_given += 1;
+        PullId::new(self.pulls_given)
+    }
+
+    /// Whether a life is dead, by the assignment. Without one, nobody is known to be.
+    fn is_dead(&self, life: &Life) -> bool {
+        self.assignment
+            .as_ref()
+            .is_some_and(|assignment| !assignment.is_living(life))
+    }
+
+    /// Cuts a slice so that each part reads the same everywhere in this node's state and in the assignment.
+    fn parts(&self, slice: Slice) -> Vec<Slice> {
+        let mut lows: Vec<SliceKey> = vec![slice.low()];
+        let mut cut = |part: Slice| {
+            lows.push(part.low());
+            lows.extend(part.high_excluded().filter(|high| slice.contains(*high)));
+        };
+        self.held.overlapping(slice).for_each(|(part, _)| cut(part));
+        self.pending.overlapping(slice).for_each(|(part, _)| cut(part));
+        self.past.overlapping(slice).for_each(|(part, _)| cut(part));
+        self.never.overlapping(slice).for_each(|(part, _)| cut(part));
+        if let Some(assignment) = &self.assignment {
+            assignment
+                .ranges()
+                .overlapping(slice)
+                .for_each(|(part, _)| cut(part));
+        }
+        lows.sort_unstable();
+        lows.dedup();
+        let highs = lows
+            .iter()
+            .skip(1)
+            .map(|&low| Some(low))
+            .chain([slice.high_excluded()]);
+        lows.iter()
+            .zip(highs)
+            .filter_map(|(&low, high)| Slice::new(low, high))
+            .collect()
+    }
+
+    /// The frozen copies kept here.
+    fn copies(&self) -> impl Iterator<Item = (Slice, &Copy)> {
+        self.past.iter().filter_map(|(slice, past)| match &past.end {
+            End::Fenced { copy: Some(copy), .. } => Some((slice, copy)),
+            _ => None,
+        })
+    }
+}
+
+fn drop_copy(slice: Slice, copy: &Copy, reason: CopyEnd, actions: &mut Vec<Action>) {
+    actions.push(Action::Purge(slice, copy.epoch));
+    actions.push(Action::Notice(Notice::CopyDropped { slice, reason }));
+}

@@ -1,0 +1,226 @@
+//! The taker's pulls: what is still on its way, where it may be imported, and when it is given up.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use softstore_sharding::session::HandoffOutcome;
+use softstore_sharding::{Epoch, Generation, Peer, PullId, Slice, SliceKey, Timestamp};
+
+use super::state::{End, Pull};
+use super::{Action, HandoffCore, Notice, PullEnd};
+use crate::message::{PullRequest, Release, TakenRange};
+
+/// Where an entry that arrives by a pull belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ImportTarget {
+    /// The epoch to import under.
+    pub epoch: Epoch,
+    /// What the entry's remaining TTL is added to (H5).
+    pub first_sent: Timestamp,
+}
+
+impl HandoffCore {
+    /// Where an entry at `at` may be imported by a pull: the held range that the pull fills, or the frozen copy that it
+    /// still fills for the next owner in a chain. `None`: nowhere any more. Ask under the shared lock and import before
+    /// letting it go.
+    #[must_use]
+    pub fn import_target(&self, pull: PullId, at: SliceKey) -> Option<ImportTarget> {
+        let first_sent = self.pulls.get(&pull)?.first_sent;
+        if let Some((_, held)) = self.held.get(at)
+            && held.pull == Some(pull)
+        {
+            return Some(ImportTarget {
+                epoch: held.epoch,
+                first_sent,
+            });
+        }
+        match &self.past.get(at)?.1.end {
+            End::Fenced { copy: Some(copy), .. } if copy.upstream == Some(pull) => Some(ImportTarget {
+                epoch: copy.epoch,
+                first_sent,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Whom to peek for a key of an open pull, and under which acquisition its range was taken.
+    #[must_use]
+    pub fn peek_target(&self, pull: PullId, at: SliceKey) -> Option<(Peer, Generation)> {
+        let pull = self.pulls.get(&pull)?;
+        let (_, since) = pull.ranges.iter().find(|(slice, _)| slice.contains(at))?;
+        Some((pull.giver.clone(), *since))
+    }
+
+    /// A chunk was imported: resume after it, should the stream break.
+    pub fn pull_advanced(&mut self, pull: PullId, cursor: Bytes) {
+        if let Some(pull) = self.pulls.get_mut(&pull) {
+            pull.cursor = cursor;
+        }
+    }
+
+    /// The stream broke, or could not be opened: it is tried again until the pull's deadline.
+    pub fn pull_broken(&mut self, pull: PullId, now: Timestamp) {
+        let retry_ms = self.config.pull_retry_ms;
+        if let Some(pull) = self.pulls.get_mut(&pull) {
+            pull.retry_at = Some(now.plus_ms(retry_ms));
+        }
+    }
+
+    /// A pull is over: complete, or given up. Both the giver and the Assigner are told.
+    pub fn pull_ended(&mut self, pull: PullId, end: PullEnd) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.end_pull(pull, end, &mut actions);
+        actions
+    }
+
+    /// A peek found the copy of one key's range gone: that ends the pull.
+    pub fn pull_gone(&mut self, pull: PullId) -> Vec<Action> {
+        self.pull_ended(pull, PullEnd::Gone)
+    }
+
+    /// How many pulls are open.
+    #[must_use]
+    pub fn pulls_open(&self) -> usize {
+        self.pulls.len()
+    }
+
+    fn end_pull(&mut self, id: PullId, end: PullEnd, actions: &mut Vec<Action>) {
+        let Some(pull) = self.pulls.remove(&id) else {
+            return;
+        };
+        let mut owned = Vec::new();
+        for (slice, held) in self.held.iter_mut().filter(|(_, held)| held.pull == Some(id)) {
+            held.pull = None;
+            owned.push((slice, held.since));
+        }
+        for (_, past) in self.past.iter_mut() {
+            if let End::Fenced { copy: Some(copy), .. } = &mut past.end
+                && copy.upstream == Some(id)
+            {
+                copy.upstream = None;
+            }
+        }
+        let outcome = if end == PullEnd::Complete {
+            HandoffOutcome::Completed
+        } else {
+            HandoffOutcome::GaveUp
+        };
+        actions.extend([Action::EndPull(id), Action::StopPull(id)]);
+        if !owned.is_empty() {
+            self.report(&owned, outcome, actions);
+        }
+        self.release_to(&pull.giver, &pull.ranges, actions);
+        actions.push(Action::Notice(Notice::PullEnded {
+            pull: id,
+            giver: pull.giver.life,
+            end,
+        }));
+        // Operations that wait for a peek need not any more.
+        actions.push(Action::Wake);
+    }
+
+    /// A range no longer takes part in a pull (flushed, dropped, or its next owner is done): the giver may let go of it,
+    /// and with its last range the pull ends.
+    pub(super) fn leave_pull(
+        &mut self,
+        id: PullId,
+        slice: Slice,
+        held_since: Generation,
+        end: PullEnd,
+        actions: &mut Vec<Action>,
+    ) {
+        let is_owned = self
+            .held
+            .get(slice.low())
+            .is_some_and(|(_, held)| held.since == held_since);
+        if is_owned {
+            self.report(&[(slice, held_since)], HandoffOutcome::Completed, actions);
+        }
+        let Some(pull) = self.pulls.get(&id) else { return };
+        let giver = pull.giver.clone();
+        let taken: Vec<(Slice, Generation)> = pull
+            .ranges
+            .iter()
+            .filter_map(|&(range, since)| Some((range.intersect(slice)?, since)))
+            .collect();
+        let still_filling = self.held.iter().any(|(_, held)| held.pull == Some(id))
+            || self.copies().any(|(_, copy)| copy.upstream == Some(id));
+        if still_filling {
+            self.release_to(&giver, &taken, actions);
+        } else {
+            self.end_pull(id, end, actions);
+        }
+    }
+
+    pub(super) fn end_pulls_of_the_dead(&mut self, actions: &mut Vec<Action>) {
+        let dead: Vec<PullId> = self
+            .pulls
+            .iter()
+            .filter(|(_, pull)| self.is_dead(&pull.giver.life))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in dead {
+            self.end_pull(id, PullEnd::GiverDead, actions);
+        }
+    }
+
+    pub(super) fn tick_pulls(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let late: Vec<PullId> = self
+            .pulls
+            .iter()
+            .filter(|(_, pull)| pull.deadline <= now)
+            .map(|(&id, _)| id)
+            .collect();
+        for id in late {
+            self.end_pull(id, PullEnd::Deadline, actions);
+        }
+        let (me, chunk_versions) = (self.me.life.clone(), self.chunk_versions);
+        for (&id, pull) in &mut self.pulls {
+            if pull.retry_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            pull.retry_at = None;
+            let request = request_of(pull, me.clone(), chunk_versions);
+            actions.push(Action::StartPull {
+                pull: id,
+                giver: pull.giver.clone(),
+                request,
+            });
+        }
+    }
+
+    pub(super) fn release_to(&self, giver: &Peer, ranges: &[(Slice, Generation)], actions: &mut Vec<Action>) {
+        if self.is_dead(&giver.life) || ranges.is_empty() {
+            return;
+        }
+        let ranges = ranges
+            .iter()
+            .map(|&(slice, since)| TakenRange { slice, since })
+            .collect();
+        let release = Release {
+            to: giver.life.clone(),
+            taker: self.me.life.clone(),
+            ranges,
+        };
+        let address: Arc<str> = giver.address.clone();
+        actions.push(Action::SendRelease { release, address });
+    }
+}
+
+fn request_of(
+    pull: &Pull,
+    taker: softstore_sharding::Life,
+    chunk_versions: softstore_sharding::session::VersionRange,
+) -> PullRequest {
+    PullRequest {
+        to: pull.giver.life.clone(),
+        taker,
+        ranges: pull
+            .ranges
+            .iter()
+            .map(|&(slice, since)| TakenRange { slice, since })
+            .collect(),
+        cursor: pull.cursor.clone(),
+        chunk_versions,
+    }
+}
