@@ -14,6 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     tonic_prost_build::configure()
         .bytes(".")
+        // Rare, and large beside the rest of a reply, of which a batch holds hundreds.
+        .boxed(".softstore.v1.Reply.moved")
         .compile_fds(descriptors)?;
     Ok(())
 }

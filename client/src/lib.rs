@@ -1,1 +1,59 @@
-//! Placeholder.
+//! The Rust client of softstore, a sharded in-memory cache.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use softstore_client::{Client, SetOptions};
+//!
+//! let client = Client::builder().seeds(["127.0.0.1:7401"]).connect().await?;
+//! client.set_with("greeting", "hello", SetOptions::new().ttl(Duration::from_secs(60))).await?;
+//! assert_eq!(client.get("greeting").await?.as_deref(), Some(&b"hello"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What to expect of it:
+//! - Every operation ends by its deadline: 1,000 ms from the call by default, retries included.
+//! - A read whose owner cannot be reached is a miss (or an error, see [`ReadPolicy`]).
+//! - A write that is not known to have been applied is an error: [`WriteError::Unavailable`] if it certainly was not,
+//!   [`WriteError::OutcomeUnknown`] if it may have been.
+//! - It follows the cluster through restarts and moves, and needs one living node of it.
+//!
+//! ```text
+//!   client, many, flush, load, typed    what applications call
+//!        |
+//!   operation      one operation to its end: what is tried again, what its outcome is
+//!        |
+//!   routing        the clerk's shell: key -> connection and since     <---  follow: watches assignments
+//!        |
+//!   lane           one connection: opened, read, broken, opened again
+//!        |
+//!   queue          what is pending on it: batches, deadlines, who waits for what
+//! ```
+
+mod backoff;
+mod builder;
+mod client;
+mod config;
+mod error;
+mod flush;
+mod follow;
+mod lane;
+mod load;
+mod many;
+mod metrics;
+mod operation;
+mod options;
+mod payload;
+mod queue;
+mod routing;
+mod typed;
+
+pub use builder::Builder;
+pub use client::Client;
+pub use config::{ClientConfig, ConfigError, ReadPolicy, SEEDS_MAX};
+pub use error::{Cause, ConnectError, LoadError, ReadError, SeedFailure, TypedError, WriteError};
+pub use metrics::ClientMetrics;
+pub use options::{Found, SetOptions, SetOutcome};
+pub use payload::{IntoBytes, KeyError};
+pub use softstore_sharding::{Slice, SliceKey, Version};

@@ -1,1 +1,60 @@
-//! Placeholder.
+//! The drill: restarts every node of a cluster under load, and judges what that cost.
+//!
+//! ```text
+//!   workload, trace  -> request (one sequence, the same for every arm)
+//!                          |
+//!   pace (open loop) -> replay (read-through) -> target (client_target | a fake in tests)
+//!                          |        |
+//!                       record    ledger (what a read may return)
+//!                          |
+//!   arm ---- choreography (restarts) -> fleet (process_fleet: child processes)
+//!    |                \-> control (assigner_status: is it settled, what moved)
+//!   judge (window, dip, avoidable misses, stalls) -> report -> table, json, html
+//! ```
+//!
+//! It talks to the cluster as an application does, through `softstore-client`, and asks the Assigner for its status as an
+//! operator does. It knows nothing of a node's inside, so its verdict is independent of the implementation.
+//! `docs/drill.md` defines every figure.
+
+mod args;
+mod arm;
+mod assigner_status;
+mod chart;
+mod choreography;
+mod client_target;
+mod control;
+mod csv_trace;
+mod error;
+#[cfg(test)]
+mod fake;
+mod fleet;
+mod html;
+mod id_trace;
+mod judge;
+mod ledger;
+mod moved;
+mod options;
+mod pace;
+mod position_rng;
+mod process_fleet;
+mod progress;
+mod record;
+mod replay;
+mod report;
+mod request;
+mod run;
+mod served;
+mod slots;
+mod stall;
+mod table;
+mod target;
+mod trace;
+mod value;
+mod workload;
+
+pub use args::DrillArgs;
+pub use error::{DrillError, OptionsError, TraceError};
+pub use options::{ArmName, DrillOptions, PullOrder, RestartMode};
+pub use report::{ArmReport, Report, RestartReport, Verdict, WindowReport, WorkloadReport};
+pub use run::run;
+pub use workload::{Preset, WorkloadSpec};

@@ -70,6 +70,7 @@ impl From<&TakeAnswer> for v1::TakeAnswer {
                 since: Some((*since).into()),
             }),
             Verdict::Searching => wire::Verdict::Searching(wire::Searching {}),
+            Verdict::Dropped => wire::Verdict::Dropped(wire::Dropped {}),
         };
         Self {
             slice: Some(answer.slice.into()),
@@ -98,6 +99,7 @@ impl TryFrom<v1::TakeAnswer> for TakeAnswer {
                 since: generation("superseded.since", superseded.since)?,
             },
             Wire::Searching(_) => Verdict::Searching,
+            Wire::Dropped(_) => Verdict::Dropped,
         };
         Ok(Self {
             slice: slice("take_answer.slice", wire.slice)?,

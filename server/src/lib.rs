@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The shells of a cache node and of the Assigner: sockets, clocks, tasks, metrics. The decisions are made in the pure
+//! cores (`sharding`, `transfer`); what happens here is I/O.
+//!
+//! ```text
+//!   node      a cache node: data plane, hand-off, session with the Assigner
+//!   assigner  the control plane's process
+//!   config    what an operator decides
+//!   http      /metrics, /healthz, /readyz       grpc, listener   ports and their limits
+//!   clock     the clocks that the cores are given
+//! ```
+//!
+//! Both are libraries: an application that is itself sharded embeds a [`node::Node`] in its own process.
+
+pub mod assigner;
+pub mod clock;
+pub mod config;
+mod grpc;
+pub mod http;
+pub mod listener;
+pub mod node;

@@ -120,3 +120,121 @@ impl AssignmentDiff {
         Ok(Assignment::new(self.next, ranges, directory)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::assignment::Provider;
+    use crate::generation::Incarnation;
+    use crate::node::{Life, NodeState};
+    use crate::slice_key::SliceKey;
+
+    fn life(number: u8) -> Life {
+        Life {
+            node: NodeId::new(&format!("n{number}")).unwrap(),
+            incarnation: Incarnation::new(1 + u64::from(number)),
+        }
+    }
+
+    fn generation(number: u64) -> Generation {
+        Generation {
+            number,
+            assigner: Incarnation::new(1),
+        }
+    }
+
+    fn entry(number: u8, address: u8) -> NodeEntry {
+        NodeEntry {
+            incarnation: life(number).incarnation,
+            address: format!("host:{address}").into(),
+            http_address: "".into(),
+            zone: "".into(),
+            state: NodeState::Serving,
+        }
+    }
+
+    /// Cuts at multiples of 16ths; per part an owner, a `since`, and whether it has a provider; a directory.
+    fn assignments(number: u64) -> impl Strategy<Value = Assignment> {
+        let parts = prop::collection::btree_map(0_u64..16, (0_u8..3, 1_u64..4, any::<bool>()), 1..8);
+        let directory = prop::collection::btree_map(0_u8..4, 0_u8..2, 0..4);
+        (parts, directory).prop_map(move |(parts, directory)| {
+            let mut lows: Vec<(u64, (u8, u64, bool))> = parts.into_iter().collect();
+            lows[0].0 = 0;
+            let highs: Vec<Option<SliceKey>> = lows.iter().map(|(low, _)| Some(SliceKey::new(low << 60))).collect();
+            let ranges = lows.iter().enumerate().map(|(index, (low, (owner, since, moving)))| {
+                let high = highs.get(index + 1).copied().flatten();
+                let slice = Slice::new(SliceKey::new(low << 60), high).unwrap();
+                let provider = Provider {
+                    life: life(9),
+                    since: generation(0),
+                };
+                let range = RangeAssignment {
+                    owner: life(*owner),
+                    since: generation(*since),
+                    providers: moving.then_some(provider).into_iter().collect(),
+                };
+                (slice, range)
+            });
+            let directory = directory
+                .into_iter()
+                .map(|(number, address)| (life(number).node, entry(number, address)))
+                .collect();
+            Assignment::new(generation(number), ranges.collect(), directory).unwrap()
+        })
+    }
+
+    /// The same, with neighbours that read the same as one range.
+    fn coalesced(assignment: &Assignment) -> Assignment {
+        let ranges = assignment.ranges().iter().map(|(slice, range)| (slice, range.clone()));
+        let mut ranges: RangeMap<RangeAssignment> = ranges.collect();
+        ranges.coalesce(|left, right| left == right);
+        let ranges = ranges.iter().map(|(slice, range)| (slice, range.clone())).collect();
+        Assignment::new(assignment.generation(), ranges, assignment.directory().clone()).unwrap()
+    }
+
+    proptest! {
+        /// What changed, applied to the base, gives the next; applied to anything else or led backwards it is refused.
+        #[test]
+        fn a_diff_leads_from_its_base_to_the_next(base in assignments(100), next in assignments(101)) {
+            let diff = AssignmentDiff::between(&base, &next);
+            let applied = diff.apply(&base).unwrap();
+            prop_assert_eq!(applied.generation(), next.generation());
+            prop_assert_eq!(coalesced(&applied), coalesced(&next));
+            for (slice, _) in &diff.ranges {
+                let differs = base.ranges().overlapping(*slice).any(|(part, before)| {
+                    next.ranges().overlapping(part).any(|(_, after)| before != after)
+                });
+                prop_assert!(differs, "{} is told though nothing changed", slice);
+            }
+            let unknown = DiffError::UnknownBase { base: base.generation(), held: next.generation() };
+            prop_assert_eq!(diff.apply(&next), Err(unknown));
+            let back = AssignmentDiff::between(&next, &base);
+            let backwards = DiffError::Backwards { base: next.generation(), next: base.generation() };
+            prop_assert_eq!(back.apply(&next), Err(backwards));
+        }
+    }
+
+    #[test]
+    fn a_diff_whose_result_is_impossible_is_refused() {
+        let held = Assignment::new(
+            generation(5),
+            vec![(
+                Slice::FULL,
+                RangeAssignment {
+                    owner: life(1),
+                    since: generation(5),
+                    providers: Vec::new(),
+                },
+            )],
+            BTreeMap::new(),
+        )
+        .unwrap();
+        let mut diff = AssignmentDiff::between(&held, &held);
+        diff.next = generation(6);
+        diff.ranges = held.ranges().iter().map(|(slice, range)| (slice, range.clone())).collect();
+        diff.ranges[0].1.since = generation(7);
+        assert!(matches!(diff.apply(&held), Err(DiffError::Result(_))));
+    }
+}

@@ -12,27 +12,44 @@
 //!   holding                names local to one node: epochs, pulls, frequency classes
 //!   node, assignment, diff who is alive, who owns what, who may still hold it; what changed
 //!   session                what nodes and the Assigner say to each other
+//!
+//!   sharder                the pluggable policy: (view of the cluster) -> placement
+//!   assigner               the control plane: who lives, what the next assignment is, who is told
+//!   slicelet               a node's side of it: session, heartbeats, adopting, suspending, draining
+//!   clerk                  a client's side of it: where an operation on a key goes
+//! ```
+//!
+//! ```text
+//!   Clerk <--Assignment-- node [Slicelet] <--session--> [Assigner --ClusterView--> Sharder]
 //! ```
 
+pub mod assigner;
 pub mod assignment;
+pub mod clerk;
 pub mod diff;
 pub mod generation;
 pub mod holding;
 pub mod node;
 pub mod range_map;
 pub mod session;
+pub mod sharder;
 pub mod slice;
 pub mod slice_key;
 pub mod slice_map;
+pub mod slicelet;
 pub mod time;
 
+pub use assigner::{Assigner, AssignerAction, AssignerConfig, AssignerEvent, ClusterStatus, NodeStatus, SessionId};
 pub use assignment::{Assignment, AssignmentError, Provider, RangeAssignment};
+pub use clerk::{Clerk, Route};
 pub use diff::{AssignmentDiff, DiffError};
 pub use generation::{Generation, Incarnation, Version, VersionCounter};
 pub use holding::{Epoch, FrequencyClass, PullId};
 pub use node::{Life, NodeEntry, NodeId, NodeState, Peer};
 pub use range_map::RangeMap;
+pub use sharder::{ClusterView, Placement, Sharder};
 pub use slice::Slice;
 pub use slice_key::{SliceKey, Slot};
 pub use slice_map::SliceMap;
+pub use slicelet::{Slicelet, SliceletAction, SliceletConfig, SliceletEvent};
 pub use time::Timestamp;

@@ -121,12 +121,12 @@ pub enum StoreError {
         /// The limit.
         bytes_max: usize,
     },
-    /// The entry alone exceeds the store's budget.
+    /// The entry alone exceeds the store's room.
     #[error("the entry needs {bytes} bytes; the whole store has {budget_bytes}")]
     LargerThanStore {
-        /// What it needs.
+        /// What it needs, metadata included.
         bytes: usize,
-        /// The budget.
+        /// The budget, less what the engine keeps in reserve.
         budget_bytes: u64,
     },
     /// An add found a value that is no decimal 64-bit integer.
@@ -200,7 +200,7 @@ pub struct Part {
     pub epoch: Epoch,
 }
 
-/// The entries of some parts, hottest class first; within a class in the order of positions. 8 bytes per entry.
+/// The entries of some parts that do not overlap, hottest class first; within a class in the order of positions. 8 bytes per entry.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// Positions, hottest class first.
@@ -209,6 +209,27 @@ pub struct Listing {
     pub class_counts: [u64; FrequencyClass::COUNT as usize],
     /// Keys and values together, in bytes.
     pub payload_bytes: u64,
+}
+
+impl Listing {
+    /// The listing of positions by class, coldest class first, each class in any order.
+    #[must_use]
+    pub(crate) fn of_buckets(mut buckets: Vec<Vec<SliceKey>>, payload_bytes: u64) -> Self {
+        let mut class_counts = [0; FrequencyClass::COUNT as usize];
+        let mut positions = Vec::with_capacity(buckets.iter().map(Vec::len).sum());
+        for (class, bucket) in buckets.iter_mut().enumerate().rev() {
+            bucket.sort_unstable();
+            class_counts[class] = bucket.len() as u64;
+            positions.extend_from_slice(bucket);
+            // Frees it now: a listing of millions is not held twice.
+            *bucket = Vec::new();
+        }
+        Self {
+            positions,
+            class_counts,
+            payload_bytes,
+        }
+    }
 }
 
 /// A store's gauges and counters.
@@ -302,6 +323,11 @@ pub trait Store: Send + Sync + 'static {
     /// Inserts an entry that arrived from a giver, unless H3 or room forbids it.
     fn import(&self, pull: PullId, epoch: Epoch, now: Timestamp, import: &Import<'_>) -> ImportOutcome;
 
+    /// Inserts an entry that a peek brought: as [`Store::import`], but room is made for it as for a set, since an
+    /// operation waits for it. Never [`ImportOutcome::TooCold`].
+    fn import_peeked(&self, pull: PullId, epoch: Epoch, now: Timestamp, import: &Import<'_>)
+    -> ImportOutcome;
+
     /// Whether a key is remembered as written in a pull (also true if the memory overflowed or the pull has ended).
     fn is_written(&self, pull: PullId, at: SliceKey) -> bool;
 
@@ -312,8 +338,8 @@ pub trait Store: Send + Sync + 'static {
     /// Hands out an entry of a fenced range, classed as of `as_of`. Counts no access.
     fn read_frozen(&self, at: SliceKey, epoch: Epoch, as_of: Timestamp) -> Option<Frozen>;
 
-    /// Reclaims the entries of a part whose epoch was left. May be called while others use the store; takes the locks
-    /// for short stretches only.
+    /// Reclaims the entries of a part whose epoch was left, at once or in later calls of [`Store::maintain`]. Removes
+    /// nothing of another epoch. May be called while others use the store; takes the locks for short stretches only.
     fn purge(&self, part: Part);
 
     /// What a part holds (an estimate is enough).

@@ -21,14 +21,14 @@ use softstore_transfer::message::{
     TakenRange, Verdict,
 };
 
-pub fn generation() -> impl Strategy<Value = Generation> {
+pub(crate) fn generation() -> impl Strategy<Value = Generation> {
     (1..=GENERATION_NUMBER_MAX, any::<u64>()).prop_map(|(number, assigner)| Generation {
         number,
         assigner: Incarnation::new(assigner),
     })
 }
 
-pub fn slice() -> impl Strategy<Value = Slice> {
+pub(crate) fn slice() -> impl Strategy<Value = Slice> {
     (any::<u64>(), any::<u64>())
         .prop_map(|(a, b)| Slice::between(SliceKey::new(a.min(b)), SliceKey::new(a.max(b))).expect("ordered"))
 }
@@ -111,7 +111,7 @@ fn ranges() -> impl Strategy<Value = Vec<(Slice, RangeAssignment)>> {
     })
 }
 
-pub fn assignment() -> impl Strategy<Value = Assignment> {
+pub(crate) fn assignment() -> impl Strategy<Value = Assignment> {
     (1_000..GENERATION_NUMBER_MAX, ranges(), vec(entry_of_node(), 0..5)).prop_map(
         |(number, ranges, nodes)| {
             let generation = Generation {
@@ -140,7 +140,7 @@ fn diff() -> impl Strategy<Value = AssignmentDiff> {
         })
 }
 
-pub fn update() -> impl Strategy<Value = AssignmentUpdate> {
+pub(crate) fn update() -> impl Strategy<Value = AssignmentUpdate> {
     prop_oneof![
         assignment().prop_map(|full| AssignmentUpdate::Full(Arc::new(full))),
         diff().prop_map(|diff| AssignmentUpdate::Diff(Arc::new(diff))),
@@ -228,7 +228,7 @@ fn handoff() -> impl Strategy<Value = HandoffReport> {
     })
 }
 
-pub fn node_message() -> impl Strategy<Value = NodeMessage> {
+pub(crate) fn node_message() -> impl Strategy<Value = NodeMessage> {
     prop_oneof![
         hello().prop_map(NodeMessage::Hello),
         (any::<u64>(), generation(), load()).prop_map(|(sequence, generation, load)| {
@@ -247,7 +247,7 @@ pub fn node_message() -> impl Strategy<Value = NodeMessage> {
     ]
 }
 
-pub fn assigner_message() -> impl Strategy<Value = AssignerMessage> {
+pub(crate) fn assigner_message() -> impl Strategy<Value = AssignerMessage> {
     prop_oneof![
         update().prop_map(AssignerMessage::Update),
         (any::<u64>(), generation())
@@ -262,7 +262,7 @@ pub fn assigner_message() -> impl Strategy<Value = AssignerMessage> {
     ]
 }
 
-pub fn take() -> impl Strategy<Value = Take> {
+pub(crate) fn take() -> impl Strategy<Value = Take> {
     let range = (slice(), generation(), generation()).prop_map(|(slice, since, from)| TakeRange {
         slice,
         since,
@@ -271,7 +271,7 @@ pub fn take() -> impl Strategy<Value = Take> {
     (life(), peer(), vec(range, 0..5)).prop_map(|(to, taker, ranges)| Take { to, taker, ranges })
 }
 
-pub fn take_reply() -> impl Strategy<Value = TakeReply> {
+pub(crate) fn take_reply() -> impl Strategy<Value = TakeReply> {
     let verdict = prop_oneof![
         any::<u64>().prop_map(|next| Verdict::Fenced {
             next_version: Version::new(next)
@@ -280,6 +280,7 @@ pub fn take_reply() -> impl Strategy<Value = TakeReply> {
         (peer(), generation()).prop_map(|(taker, since)| Verdict::FencedTo { taker, since }),
         generation().prop_map(|since| Verdict::Superseded { since }),
         Just(Verdict::Searching),
+        Just(Verdict::Dropped),
     ];
     let answer =
         (slice(), generation(), generation(), verdict).prop_map(|(slice, since, from, verdict)| TakeAnswer {
@@ -303,7 +304,7 @@ fn bytes(length: std::ops::Range<usize>) -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), length).prop_map(Bytes::from)
 }
 
-pub fn pull() -> impl Strategy<Value = PullRequest> {
+pub(crate) fn pull() -> impl Strategy<Value = PullRequest> {
     (life(), life(), vec(taken(), 0..5), bytes(0..40), versions()).prop_map(
         |(to, taker, ranges, cursor, chunk_versions)| PullRequest {
             to,
@@ -315,16 +316,16 @@ pub fn pull() -> impl Strategy<Value = PullRequest> {
     )
 }
 
-pub fn release() -> impl Strategy<Value = Release> {
+pub(crate) fn release() -> impl Strategy<Value = Release> {
     (life(), life(), vec(taken(), 0..5)).prop_map(|(to, taker, ranges)| Release { to, taker, ranges })
 }
 
-pub fn peek() -> impl Strategy<Value = PeekRequest> {
+pub(crate) fn peek() -> impl Strategy<Value = PeekRequest> {
     let key = (bytes(1..40), generation()).prop_map(|(key, since)| PeekKey { key, since });
     (life(), life(), vec(key, 0..5)).prop_map(|(to, taker, keys)| PeekRequest { to, taker, keys })
 }
 
-pub fn peek_answer() -> impl Strategy<Value = PeekAnswer> {
+pub(crate) fn peek_answer() -> impl Strategy<Value = PeekAnswer> {
     let entry = (
         bytes(1..40),
         bytes(0..40),

@@ -100,14 +100,16 @@ impl HandoffCore {
         if let Some(highest) = self.highest_known(at).filter(|highest| *highest > asked.since) {
             return Verdict::Superseded { since: highest };
         }
-        if let Some((_, pending)) = self.pending.get(at)
-            && pending.since == asked.from
-        {
+        if let Some((_, pending)) = self.pending.get(at) {
+            // Whatever was asked about: an open Take may have made this node the newest holder without its knowing. It
+            // is older than the asker's claim (else: Superseded), so nodes that wait for each other form no circle.
             if pending.take_is_open() {
                 return Verdict::Searching;
             }
-            self.pending.remove(part);
-            return self.never_started(part, asked.from);
+            if pending.since == asked.from {
+                self.pending.remove(part);
+                return self.never_started(part, asked.from);
+            }
         }
         if let Some((_, held)) = self.held.get(at) {
             return if asked.from > held.since {
@@ -176,14 +178,8 @@ impl HandoffCore {
                 since,
             }));
         }
-        // A claim of ours that is older than the taker's, and was never asked about, ends with the holding.
-        if self
-            .pending
-            .get(part.low())
-            .is_some_and(|(_, pending)| pending.since < since && !pending.take_is_open())
-        {
-            self.pending.remove(part);
-        }
+        // A claim of ours is older than the taker's and has no open Take (see `verdict`): it ends with the holding.
+        self.pending.remove(part);
         actions.push(Action::Wake);
         Verdict::Fenced { next_version }
     }
@@ -332,7 +328,9 @@ impl HandoffCore {
 
     /// Forgets how holdings ended once an assignment as new as their end is held and nothing is kept: whoever asks under
     /// an older acquisition is told `Superseded` by the assignment, and who asks under a newer one is not told to come
-    /// here. A holding that this node is still listed for as provider is remembered, since it may be asked about.
+    /// here. A holding that this node is still listed for as provider is remembered, since it may be asked about. A
+    /// promise never to start is kept until the range itself has moved on: the assignment that asks for what was promised
+    /// may be the very one that is held, or the next.
     fn forget_ended(&mut self, generation: Generation) {
         let Some(assignment) = self.assignment.clone() else {
             return;
@@ -349,8 +347,12 @@ impl HandoffCore {
             End::Fenced { since, .. } => *since <= generation && !listed(slice, past.since),
             End::Dropped => !listed(slice, past.since),
         });
+        let moved_on = |slice: Slice, since: Generation| {
+            let mut ranges = assignment.ranges().overlapping(slice);
+            ranges.all(|(_, range)| range.since > since)
+        };
         self.never
-            .extract(|slice, since| *since <= generation && !listed(slice, *since));
+            .extract(|slice, since| moved_on(slice, *since) && !listed(slice, *since));
     }
 
     fn check_addressee(&self, to: &Life) -> Result<(), Refusal> {

@@ -208,13 +208,7 @@ impl HandoffCore {
     fn claim(&mut self, slice: Slice, range: &RangeAssignment, now: Timestamp, actions: &mut Vec<Action>) {
         for part in self.parts(slice) {
             let at = part.low();
-            let held = self.held.get(at).map(|(_, held)| held.since);
-            let ended = self
-                .past
-                .get(at)
-                .map(|(_, past)| past.since)
-                .max(self.never.get(at).map(|(_, since)| *since));
-            if held.max(ended) >= Some(range.since) {
+            if self.is_settled_under(at, range.since) {
                 continue;
             }
             if let Some((_, pending)) = self.pending.get(at)
@@ -235,6 +229,19 @@ impl HandoffCore {
             );
             self.advance(part, now, actions);
         }
+    }
+
+    /// Whether an acquisition under `since` is no news: held under it or a newer one, ended, fenced for a newer taker, or
+    /// promised never to start.
+    fn is_settled_under(&self, at: SliceKey, since: Generation) -> bool {
+        let held = self.held.get(at).map(|(_, held)| held.since);
+        let never = self.never.get(at).map(|(_, since)| *since);
+        let ended = self.past.get(at).map(|(_, past)| match &past.end {
+            // Another node took it later than the assignment says: the assignment is out of date.
+            End::Fenced { since, .. } => (*since).max(past.since),
+            End::Dropped => past.since,
+        });
+        held.max(never).max(ended) >= Some(since)
     }
 
     /// Another node is the owner: keep what it will take from here, drop what it will not.
@@ -296,10 +303,12 @@ impl HandoffCore {
     ) {
         self.pending.remove(slice);
         let mut own = Version::default();
+        let mut left: Vec<(PullId, Slice, Generation)> = Vec::new();
         for (part, past) in self.past.remove(slice) {
             own = own.max(past.next_version);
             if let End::Fenced { copy: Some(copy), .. } = past.end {
                 drop_copy(part, &copy, CopyEnd::OwnedAgain, actions);
+                left.extend(copy.upstream.map(|upstream| (upstream, part, past.since)));
             }
         }
         for (part, held) in self.held.remove(slice) {
@@ -307,6 +316,7 @@ impl HandoffCore {
             if held.epoch != epoch {
                 actions.push(Action::Purge(part, held.epoch));
             }
+            left.extend(held.pull.map(|before| (before, part, held.since)));
         }
         let first = since.first_version().max(own).max(floor);
         self.held.insert(
@@ -318,6 +328,11 @@ impl HandoffCore {
                 pull,
             },
         );
+        for (before, part, held_since) in left {
+            if Some(before) != pull {
+                self.leave_pull(before, part, held_since, PullEnd::Unwanted, actions);
+            }
+        }
         actions.push(Action::Wake);
     }
 

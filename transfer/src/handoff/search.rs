@@ -62,6 +62,9 @@ impl HandoffCore {
                 self.pending.update(part, |_, pending| pending.asking = None);
                 self.advance(part, now, actions);
             }
+            Verdict::FencedTo { taker, since } if taker.life == self.me.life => {
+                self.heard_of_self(part, *since, now, actions);
+            }
             Verdict::FencedTo { taker, since } => {
                 if self.is_dead(&taker.life) {
                     self.start_cold(part, ColdReason::HolderDead, now, actions);
@@ -89,6 +92,27 @@ impl HandoffCore {
             }
             // The repeated Take asks again.
             Verdict::Searching => {}
+        }
+    }
+
+    /// A provider fenced a part for this very node, under an older acquisition. What was made of that decides; if nothing,
+    /// then whatever an older provider has is out of date.
+    fn heard_of_self(&mut self, slice: Slice, taken: Generation, now: Timestamp, actions: &mut Vec<Action>) {
+        for part in self.parts(slice) {
+            let Some((_, pending)) = self.pending.get(part.low()) else {
+                continue;
+            };
+            let since = pending.since;
+            match self.ask_self(part, taken) {
+                SelfAnswer::Unfenced => self.keep(part, since, now, actions),
+                SelfAnswer::FencedTo(asking) if !self.is_dead(&asking.life) => {
+                    self.pending.update(part, |_, pending| pending.asking = Some(asking.clone()));
+                }
+                SelfAnswer::FencedTo(_) => self.start_cold(part, ColdReason::HolderDead, now, actions),
+                SelfAnswer::NotStarted | SelfAnswer::Dropped => {
+                    self.start_cold(part, ColdReason::HolderDropped, now, actions);
+                }
+            }
         }
     }
 

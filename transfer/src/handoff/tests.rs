@@ -1,1 +1,13 @@
-//! Tests.
+//! The hand-off core against hand-made assignments. Whole clusters with faults are simulated in the crate `sim`.
+//!
+//! ```text
+//!   cluster     several cores and what is on its way between them, delivered when a test says so
+//!   answers     what a provider answers to a Take
+//!   moves       who serves when: plain moves, swaps, A -> B -> A, renewals, deaths
+//!   pulls       what still arrives, where it may go, and when it ends
+//! ```
+
+mod answers;
+mod cluster;
+mod moves;
+mod pulls;

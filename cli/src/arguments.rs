@@ -1,0 +1,62 @@
+//! What may be typed: the commands, and the help that explains them.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{assigner, completions, config, del, dev, drain, drill, flush, get, node, set, status, wait};
+
+/// A sharded in-memory cache that keeps its hit rate through a rolling restart.
+///
+/// Nodes own slices of a hashed key space; the Assigner decides who owns what. When a slice changes hands, the new owner
+/// takes the old owner's entries over, hottest first, and serves at once.
+#[derive(Debug, Parser)]
+#[command(name = "softstore", version, max_term_width = 110, after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  softstore dev                        an Assigner and three nodes on this machine
+  softstore set greeting hello         write (a node on 127.0.0.1:7401 is asked where)
+  softstore get greeting               read
+  softstore drill                      restart a cluster under load, with and without hand-over, and judge
+
+Settings:
+  Flags win over the environment (SOFTSTORE_*), that over a TOML file (--config), that over the defaults.
+  `softstore config` prints a file with every setting, its meaning and its default.
+
+Exit codes:
+  0  done    1  the answer is no (absent key, not settled in time, a drill that failed)    2  error";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start an Assigner and some nodes on this machine, to try things out
+    Dev(dev::DevArgs),
+    /// Run the Assigner: it decides which node owns which slice
+    Assigner(assigner::AssignerArgs),
+    /// Run a cache node
+    Node(Box<node::NodeArgs>),
+    /// Read a key
+    Get(get::GetArgs),
+    /// Write a key
+    Set(set::SetArgs),
+    /// Delete a key
+    Del(del::DelArgs),
+    /// Drop every entry of the cluster
+    Flush(flush::FlushArgs),
+    /// Show nodes, slices, memory, hit rates and hand-offs
+    Status(status::StatusArgs),
+    /// Wait until a cluster is settled, or filled again
+    Wait(wait::WaitArgs),
+    /// Make a node hand over all it owns and exit
+    Drain(drain::DrainArgs),
+    /// Restart a cluster under load and judge hit rate, latency and staleness
+    Drill(Box<drill::DrillCommand>),
+    /// Print a settings file with every setting, its meaning and its default
+    Config(config::ConfigArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}

@@ -1,0 +1,57 @@
+//! `softstore assigner`.
+
+use eyre::{Result, WrapErr};
+use crate::pending::S as AssignerServer;
+use tracing::info;
+
+use crate::announce::{AssignerAnnouncement, print};
+use crate::commands::node::ProcessArgs;
+use crate::exit::Exit;
+use crate::logging::{self, LogArgs};
+use crate::settings::assigner::AssignerSettings;
+use crate::settings::file::{FileArgs, layered};
+use crate::stop::Stop;
+
+/// An Assigner's flags.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  softstore assigner --expect-nodes 3
+  softstore assigner --listen 10.0.0.5:7400 --insecure --config /etc/softstore.toml
+
+It keeps its state in memory: one that is restarted learns it from the nodes, which serve on meanwhile.
+Run one at a time.
+
+Exit codes:
+  0  stopped by SIGTERM or SIGINT    2  error (stderr says what to do)")]
+pub(crate) struct AssignerArgs {
+    #[command(flatten)]
+    settings: AssignerSettings,
+    #[command(flatten)]
+    file: FileArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// Runs until a signal.
+pub(crate) async fn run(args: AssignerArgs) -> Result<Exit> {
+    let config = layered(args.settings, &args.file, |file| file.assigner)?;
+    config.validate()?;
+    logging::start(&args.log)?;
+    let mut stop = Stop::listen(args.process.exit_with_parent)?;
+    let server = AssignerServer::start(config).await.wrap_err("cannot start the Assigner")?;
+    if args.process.announce {
+        print(&AssignerAnnouncement {
+            assigner: server.grpc_addr().to_string(),
+            pid: std::process::id(),
+            http: server.http_addr().map(|address| address.to_string()).unwrap_or_default(),
+        })?;
+    }
+    let reason = stop.wanted().await;
+    info!(?reason, "stopping; the nodes serve on by the last assignment");
+    server.shutdown();
+    server.wait().await;
+    Ok(Exit::Ok)
+}

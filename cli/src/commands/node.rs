@@ -1,0 +1,77 @@
+//! `softstore node`.
+
+use eyre::{Result, WrapErr};
+use crate::pending::S as Node;
+use tracing::info;
+
+use crate::announce::{NodeAnnouncement, print};
+use crate::exit::Exit;
+use crate::logging::{self, LogArgs};
+use crate::settings::file::{FileArgs, layered};
+use crate::settings::node::NodeSettings;
+use crate::stop::Stop;
+
+/// A node's flags.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  softstore node --id cache-0 --memory 4GiB
+  softstore node --listen 10.0.0.7:7401 --assigner 10.0.0.5:7400 --insecure
+  SOFTSTORE_MEMORY_BYTES=4GiB softstore node --config /etc/softstore.toml
+
+On SIGTERM or SIGINT it drains: it hands over all it owns, answers what it has accepted, and exits, at the latest after
+drain_deadline_ms. A second signal ends it at once. It stops being ready (/readyz) when the drain begins.
+
+Exit codes:
+  0  drained and stopped    2  error (stderr says what to do)    130, 143  a second signal")]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    settings: NodeSettings,
+    #[command(flatten)]
+    file: FileArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// How a server stands to the process that started it.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub(crate) struct ProcessArgs {
+    /// Print one line of JSON on stdout once it listens: who and where it is.
+    #[arg(long)]
+    pub(crate) announce: bool,
+    /// Stop, as on SIGTERM, when stdin ends: so a child goes with its parent, however that dies.
+    #[arg(long)]
+    pub(crate) exit_with_parent: bool,
+}
+
+/// Runs until it is drained, by a signal or by the Assigner's order.
+pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
+    let config = layered(args.settings, &args.file, |file| file.node)?;
+    config.validate()?;
+    logging::start(&args.log)?;
+    let mut stop = Stop::listen(args.process.exit_with_parent)?;
+    let node = Node::start(config).await.wrap_err("cannot start the node")?;
+    if args.process.announce {
+        print(&NodeAnnouncement {
+            id: node.id().to_string(),
+            pid: std::process::id(),
+            grpc: node.grpc_addr().to_string(),
+            http: node.http_addr().map(|address| address.to_string()).unwrap_or_default(),
+        })?;
+    }
+    tokio::select! {
+        // The Assigner ordered a drain, and it is done.
+        () = node.wait() => return Ok(Exit::Ok),
+        reason = stop.wanted() => info!(?reason, "draining"),
+    }
+    tokio::select! {
+        () = node.drain() => {}
+        () = stop.exit_at_second_signal() => {}
+    }
+    node.shutdown();
+    node.wait().await;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,234 @@
+//! `softstore status`.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use comfy_table::{CellAlignment, Table, presets};
+use eyre::{Result, WrapErr};
+use serde::Serialize;
+use softstore_proto::v1::{ClusterStatus, NodeState, NodeStatus};
+
+use crate::control::{ClusterArgs, Control};
+use crate::exit::Exit;
+use crate::settings::written::span;
+
+/// What to show, and how.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  softstore status
+  softstore status --watch 1s
+  softstore status --json | jq '.nodes[] | {id, state, entries}'
+
+Exit codes:
+  0  shown    2  error (stderr says what to do)")]
+pub(crate) struct StatusArgs {
+    /// Print JSON, one object per line.
+    #[arg(long)]
+    json: bool,
+    /// Show it again and again, every so often (2s if not said).
+    #[arg(long, value_name = "SPAN", value_parser = span, num_args = 0..=1, default_missing_value = "2s")]
+    watch: Option<Duration>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// A cluster as `--json` prints it. Stable.
+#[derive(Debug, PartialEq, Serialize)]
+struct StatusJson {
+    generation: String,
+    settled: bool,
+    unsettled_because: String,
+    recovering: bool,
+    waiting_to_fill: u32,
+    ranges_moving: u32,
+    ranges_unreachable: u32,
+    nodes: Vec<NodeJson>,
+}
+
+/// A node as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct NodeJson {
+    id: String,
+    incarnation: String,
+    state: &'static str,
+    grpc: String,
+    http: String,
+    zone: String,
+    slices: u32,
+    share: f64,
+    entries: u64,
+    bytes: u64,
+    capacity_bytes: u64,
+    gets: u64,
+    hits: u64,
+    /// Of all gets since the node's start; null before the first.
+    hit_rate: Option<f64>,
+    ranges_taking: u64,
+    ranges_giving: u64,
+    waiting_to_fill: bool,
+    silent_ms: u64,
+}
+
+/// Shows it.
+pub(crate) async fn run(args: StatusArgs) -> Result<Exit> {
+    let mut control = Control::at(&args.cluster.config()?.assigner)?;
+    loop {
+        let status = StatusJson::from(control.status().await?);
+        let text = if args.json { to_line(&status)? } else { to_table(&status) };
+        let mut out = std::io::stdout().lock();
+        if args.watch.is_some() && !args.json && out.is_terminal() {
+            // Clears the screen, as `watch` does.
+            out.write_all(b"\x1b[H\x1b[2J").wrap_err("cannot write to stdout")?;
+        }
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).wrap_err("cannot write to stdout")?;
+        drop(out);
+        match args.watch {
+            Some(interval) => tokio::time::sleep(interval).await,
+            None => return Ok(Exit::Ok),
+        }
+    }
+}
+
+fn to_line(status: &StatusJson) -> Result<String> {
+    Ok(serde_json::to_string(status).wrap_err("status as JSON")? + "\n")
+}
+
+fn to_table(status: &StatusJson) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["NODE", "STATE", "ADDRESS", "SLICES", "SHARE", "ENTRIES", "BYTES", "OF", "HIT RATE", "HAND-OFFS"]);
+    for node in &status.nodes {
+        table.add_row(row(node));
+    }
+    for column in table.column_iter_mut().skip(3).take(6) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let summary = if status.settled {
+        format!("settled at generation {}", status.generation)
+    } else {
+        format!("not settled: {} (generation {})", status.unsettled_because, status.generation)
+    };
+    let mut text = format!("{}\n\n{summary}\n", table.trim_fmt());
+    if status.waiting_to_fill > 0 {
+        text.push_str("A node that came back empty waits to take whole what next drains or dies, or to be filled.\n");
+    }
+    if status.ranges_unreachable > 0 {
+        text.push_str(&format!("{} ranges have no living owner: their reads are misses.\n", status.ranges_unreachable));
+    }
+    text
+}
+
+fn row(node: &NodeJson) -> [String; 10] {
+    let hand_offs = match (node.ranges_taking, node.ranges_giving) {
+        (0, 0) if node.waiting_to_fill => "waits to be filled".to_owned(),
+        (0, 0) => "-".to_owned(),
+        (taking, giving) => format!("taking {taking}, giving {giving}"),
+    };
+    [
+        node.id.clone(),
+        node.state.to_owned(),
+        node.grpc.clone(),
+        node.slices.to_string(),
+        format!("{:.1}%", node.share * 100.0),
+        node.entries.to_string(),
+        ByteSize(node.bytes).display().iec().to_string(),
+        ByteSize(node.capacity_bytes).display().iec().to_string(),
+        node.hit_rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.2}%", rate * 100.0)),
+        hand_offs,
+    ]
+}
+
+impl From<ClusterStatus> for StatusJson {
+    fn from(status: ClusterStatus) -> Self {
+        let generation = status.generation.unwrap_or_default();
+        Self {
+            generation: format!("{}.{:x}", generation.number, generation.assigner),
+            settled: status.settled,
+            unsettled_because: status.unsettled_because,
+            recovering: status.recovering,
+            waiting_to_fill: status.waiting_to_fill,
+            ranges_moving: status.ranges_moving,
+            ranges_unreachable: status.ranges_unreachable,
+            nodes: status.nodes.into_iter().map(NodeJson::from).collect(),
+        }
+    }
+}
+
+impl From<NodeStatus> for NodeJson {
+    fn from(node: NodeStatus) -> Self {
+        let state = state_word(node.state());
+        let life = node.life.unwrap_or_default();
+        let load = node.load.unwrap_or_default();
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people; 53 bits of it are plenty")]
+        let hit_rate = (load.gets > 0).then(|| load.hits as f64 / load.gets as f64);
+        Self {
+            id: life.node,
+            incarnation: format!("{:x}", life.incarnation),
+            state,
+            grpc: node.address,
+            http: node.http_address,
+            zone: node.zone,
+            slices: node.slices,
+            share: node.share,
+            entries: load.entries,
+            bytes: load.bytes,
+            capacity_bytes: node.capacity_bytes,
+            gets: load.gets,
+            hits: load.hits,
+            hit_rate,
+            ranges_taking: load.ranges_taking,
+            ranges_giving: load.ranges_giving,
+            waiting_to_fill: node.waiting_to_fill,
+            silent_ms: node.silent_ms,
+        }
+    }
+}
+
+/// A node's state in a word.
+pub(crate) fn state_word(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Joining => "joining",
+        NodeState::Serving => "serving",
+        NodeState::Draining => "draining",
+        NodeState::Unspecified => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use softstore_proto::v1::{Life, LoadReport};
+
+    fn cluster() -> StatusJson {
+        let load = LoadReport { gets: 4, hits: 3, entries: 10, ranges_giving: 2, ..LoadReport::default() };
+        let node = NodeStatus {
+            life: Some(Life { node: "cache-0".into(), incarnation: 0xab }),
+            state: NodeState::Draining.into(),
+            share: 0.5,
+            load: Some(load),
+            ..NodeStatus::default()
+        };
+        let unsettled_because = "cache-0 drains".to_owned();
+        ClusterStatus { nodes: vec![node], unsettled_because, ..ClusterStatus::default() }.into()
+    }
+
+    #[test]
+    fn the_table_says_what_moves_and_why_it_is_not_settled() {
+        let text = to_table(&cluster());
+        for expected in ["cache-0", "draining", "50.0%", "75.00%", "taking 0, giving 2", "not settled: cache-0 drains"] {
+            assert!(text.contains(expected), "{expected} is missing:\n{text}");
+        }
+    }
+
+    #[test]
+    fn json_is_one_line_and_a_rate_without_gets_is_null() {
+        let mut status = cluster();
+        assert!(to_line(&status).unwrap().contains(r#""hit_rate":0.75"#));
+        status.nodes[0] = NodeJson::from(NodeStatus::default());
+        let line = to_line(&status).unwrap();
+        assert!(line.contains(r#""hit_rate":null"#), "{line}");
+        assert_eq!(line.matches('\n').count(), 1);
+    }
+}

@@ -1,0 +1,80 @@
+//! Questions to the Assigner: what the cluster looks like, and "drain this node".
+
+use std::time::Duration;
+
+use eyre::{Result, WrapErr, eyre};
+use softstore_proto::v1::assigner_client::AssignerClient;
+use softstore_proto::v1::{ClusterStatus, DrainReply, DrainRequest, StatusRequest};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::settings::client::{ClientConfig, ClientSettings};
+use crate::settings::file::{FileArgs, layered};
+
+/// How long one question may take.
+const ANSWER_MS_MAX: u64 = 5_000;
+
+/// How often a command that waits for a change asks again.
+pub(crate) const POLL: Duration = Duration::from_millis(100);
+
+/// Flags of every command that uses a running cluster.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub(crate) struct ClusterArgs {
+    #[command(flatten)]
+    settings: ClientSettings,
+    #[command(flatten)]
+    file: FileArgs,
+}
+
+impl ClusterArgs {
+    /// Where the cluster is, from all layers.
+    pub(crate) fn config(&self) -> Result<ClientConfig> {
+        layered(self.settings.clone(), &self.file, |file| file.client)
+    }
+}
+
+/// A connection to the Assigner; it is opened when first used and again when it broke.
+#[derive(Debug, Clone)]
+pub(crate) struct Control {
+    address: String,
+    client: AssignerClient<Channel>,
+}
+
+impl Control {
+    /// For the Assigner at `HOST:PORT`.
+    pub(crate) fn at(address: &str) -> Result<Self> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .wrap_err_with(|| format!("the Assigner's address {address:?} is no HOST:PORT"))?
+            .connect_timeout(Duration::from_millis(ANSWER_MS_MAX))
+            .timeout(Duration::from_millis(ANSWER_MS_MAX));
+        Ok(Self { address: address.to_owned(), client: AssignerClient::new(endpoint.connect_lazy()) })
+    }
+
+    /// What the cluster looks like.
+    pub(crate) async fn status(&mut self) -> Result<ClusterStatus> {
+        let answer = self.client.status(StatusRequest {}).await;
+        Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
+    }
+
+    /// Makes a node hand over all it owns and leave.
+    pub(crate) async fn drain(&mut self, node: &str) -> Result<DrainReply> {
+        let answer = self.client.drain(DrainRequest { node: node.to_owned() }).await;
+        Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
+    }
+
+    /// An answer that is none, and what to do about it.
+    fn explain(&self, status: &tonic::Status) -> eyre::Report {
+        let address = &self.address;
+        match status.code() {
+            tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => eyre!(
+                "no Assigner answers at {address}: start one (softstore assigner, softstore dev), or name another with \
+                 --assigner"
+            ),
+            tonic::Code::Unimplemented | tonic::Code::Internal | tonic::Code::Unknown => eyre!(
+                "{address} is no Assigner (a node's port?): name the Assigner with --assigner ({})",
+                status.message()
+            ),
+            _ => eyre!("the Assigner at {address} refused: {}", status.message()),
+        }
+    }
+}

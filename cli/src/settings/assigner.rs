@@ -1,0 +1,43 @@
+//! The settings of `softstore assigner`. What each means in depth stands at [`AssignerConfig`].
+
+use std::net::SocketAddr;
+
+use softstore_server::config::{AssignerConfig, SharderKind};
+
+use super::settings;
+use super::written::OrOff;
+
+settings! {
+    /// What may be said about the Assigner.
+    AssignerSettings of AssignerConfig, table "assigner", machine dependent [];
+
+    /// Where gRPC listens, for nodes and operators. Port 0 takes a free one.
+    #[arg(long, env = "SOFTSTORE_LISTEN", value_name = "IP:PORT")]
+    listen: SocketAddr,
+    /// Where /metrics, /healthz and /readyz listen, or "off". Port 0 takes a free one.
+    #[arg(long, env = "SOFTSTORE_HTTP_LISTEN", value_name = "IP:PORT|off")]
+    http_listen: OrOff<SocketAddr>,
+    /// Accept listeners beyond loopback. There is no TLS or authentication yet: whoever reaches the port can drain
+    /// nodes and join as one.
+    #[arg(long, env = "SOFTSTORE_INSECURE", value_name = "true|false", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    insecure: bool,
+    /// How many nodes the very first assignment waits for; 0: not known, it waits settle_ms.
+    #[arg(long, env = "SOFTSTORE_EXPECT_NODES", value_name = "N")]
+    expect_nodes: u32,
+    /// How long a new Assigner listens for nodes before it publishes, in milliseconds, unless all that it expects came
+    /// earlier. Longer than failure_timeout_ms.
+    #[arg(long, env = "SOFTSTORE_SETTLE_MS", value_name = "MS")]
+    settle_ms: u64,
+    /// A node not heard of for so many milliseconds is dead. The same as the nodes'.
+    #[arg(long, env = "SOFTSTORE_FAILURE_TIMEOUT_MS", value_name = "MS")]
+    failure_timeout_ms: u64,
+    /// How long a node that joined empty waits to take whole what next drains or dies, in milliseconds, before it is
+    /// filled from the others. Set it a little above the time that a restart of one node takes, from drain to ready.
+    #[arg(long, env = "SOFTSTORE_REBALANCE_DELAY_MS", value_name = "MS")]
+    rebalance_delay_ms: u64,
+    /// The policy that cuts the key space: even (equal shares, moving the least), or ring (a consistent-hash ring, the
+    /// static baseline).
+    #[arg(long, env = "SOFTSTORE_SHARDER", value_name = "even|ring")]
+    sharder: SharderKind,
+}

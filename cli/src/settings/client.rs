@@ -1,0 +1,39 @@
+//! The settings of the commands that use a running cluster: where it is, and how long to wait for it.
+
+use super::settings;
+
+/// Where a cluster is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClientConfig {
+    /// `HOST:PORT` of some nodes; one that lives is enough. Default 127.0.0.1:7401.
+    pub(crate) seeds: Vec<String>,
+    /// `HOST:PORT` of the Assigner. Default 127.0.0.1:7400.
+    pub(crate) assigner: String,
+    /// How long one operation may take. Milliseconds, default 1,000.
+    pub(crate) deadline_ms: u64,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            seeds: vec!["127.0.0.1:7401".to_owned()],
+            assigner: "127.0.0.1:7400".to_owned(),
+            deadline_ms: 1_000,
+        }
+    }
+}
+
+settings! {
+    /// What may be said about the cluster to use.
+    ClientSettings of ClientConfig, table "client", machine dependent [];
+
+    /// Some of the cluster's nodes, with commas between; one that lives is enough.
+    #[arg(long, env = "SOFTSTORE_SEEDS", value_name = "HOST:PORT,..", value_delimiter = ',')]
+    seeds: Vec<String>,
+    /// The Assigner's address (for status, wait and drain).
+    #[arg(long, env = "SOFTSTORE_ASSIGNER", value_name = "HOST:PORT")]
+    assigner: String,
+    /// How long one operation may take, in milliseconds.
+    #[arg(long, env = "SOFTSTORE_DEADLINE_MS", value_name = "MS")]
+    deadline_ms: u64,
+}

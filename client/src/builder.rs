@@ -1,0 +1,134 @@
+//! [`Builder`]: from settings to a connected [`Client`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Client;
+use crate::config::{ClientConfig, ReadPolicy};
+use crate::error::ConnectError;
+use crate::follow::{Attempts, follow};
+use crate::metrics::Counters;
+use crate::routing::Routing;
+
+/// Collects a client's settings. Each has a default but the seeds.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Builder {
+    config: ClientConfig,
+}
+
+impl Builder {
+    pub(crate) fn new(config: ClientConfig) -> Self {
+        Self { config }
+    }
+
+    /// `host:port` of any nodes of the cluster. One that lives is enough.
+    pub fn seeds<S: Into<String>>(mut self, seeds: impl IntoIterator<Item = S>) -> Self {
+        self.config.seeds = seeds.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How long an operation may take, all retries included. Default 1,000 ms.
+    pub fn operation_timeout(mut self, timeout: Duration) -> Self {
+        self.config.operation_timeout_ms = milliseconds(timeout);
+        self
+    }
+
+    /// How long one attempt to connect may take. Default 1,000 ms.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.config.connect_timeout_ms = milliseconds(timeout);
+        self
+    }
+
+    /// How long [`Builder::connect`] waits for a first assignment. Default 5,000 ms.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.config.ready_timeout_ms = milliseconds(timeout);
+        self
+    }
+
+    /// What a read becomes when no owner answers. Default: a miss.
+    pub fn read_policy(mut self, policy: ReadPolicy) -> Self {
+        self.config.read_policy = policy;
+        self
+    }
+
+    /// Whether unconditional sets are sent again after a loss. Default: no.
+    pub fn resend_sets(mut self, resend: bool) -> Self {
+        self.config.resend_sets = resend;
+        self
+    }
+
+    /// Connections per node. Default 1.
+    pub fn connections_per_node(mut self, connections: usize) -> Self {
+        self.config.connections_per_node = connections;
+        self
+    }
+
+    /// Most operations pending on one connection. Default 65,536.
+    pub fn pending_ops_max(mut self, ops: usize) -> Self {
+        self.config.pending_ops_max = ops;
+        self
+    }
+
+    /// Changes any setting.
+    pub fn configure(mut self, change: impl FnOnce(&mut ClientConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Finds the cluster and takes its assignment. Must run within a tokio runtime, on which the client's tasks then
+    /// live; they end with the last clone of the client.
+    ///
+    /// # Errors
+    /// If a setting is out of range; at once if no seed can be reached; after the ready timeout if a seed can but has
+    /// no assignment.
+    pub async fn connect(self) -> Result<Client, ConnectError> {
+        self.config.validate()?;
+        let config = Arc::new(self.config);
+        let counters = Arc::new(Counters::default());
+        let routing = Arc::new(Routing::new(config.clone(), counters.clone()));
+        let attempts = Arc::new(Attempts::default());
+        let stop = CancellationToken::new();
+        // Cancels also if this future is dropped half way.
+        let guard = stop.clone().drop_guard();
+        tokio::spawn(follow(routing.clone(), config.clone(), attempts.clone(), stop));
+        wait_for_assignment(&routing, &attempts, &config).await?;
+        Ok(Client::new(config, routing, counters, guard))
+    }
+}
+
+async fn wait_for_assignment(
+    routing: &Routing,
+    attempts: &Attempts,
+    config: &ClientConfig,
+) -> Result<(), ConnectError> {
+    let mut changes = routing.changes();
+    let until = Instant::now() + Duration::from_millis(config.ready_timeout_ms);
+    loop {
+        if routing.table().epoch() > 0 {
+            return Ok(());
+        }
+        if attempts.reached().is_none()
+            && let Some(failures) = attempts.all_failed()
+        {
+            return Err(ConnectError::Unreachable(failures));
+        }
+        let news = tokio::time::timeout_at(until.into(), changes.changed()).await;
+        if matches!(news, Ok(Ok(()))) {
+            continue;
+        }
+        return Err(match attempts.reached() {
+            Some(seed) => ConnectError::NoAssignment {
+                seed,
+                waited_ms: config.ready_timeout_ms,
+            },
+            None => ConnectError::Unreachable(attempts.all_failed().unwrap_or_default()),
+        });
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,322 @@
+//! [`Lane`]: one connection to one life of a node, with one data stream on it: opened, read, broken, opened again.
+//!
+//! The stream's outgoing half pulls its batches straight from the [`Queue`] when the transport can send, so operations
+//! gather by themselves while it cannot. After a loss it connects again at once; from the second failure on it backs
+//! off, and meanwhile operations are refused at once instead of waiting for a node that does not answer.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use softstore_proto::limits::MESSAGE_BYTES_MAX;
+use softstore_proto::v1;
+use softstore_proto::v1::cache_client::CacheClient;
+use softstore_sharding::Generation;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::backoff::Backoff;
+use crate::config::ClientConfig;
+use crate::metrics::Counters;
+use crate::queue::{Attempt, Gate, Limits, NotSent, Queue};
+
+/// The least time between two sweeps of deadlines: how late an operation may end.
+const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(2);
+
+/// How long the connection of a node that is no longer listed stays open for replies on their way.
+const RETIRED_LINGER: Duration = Duration::from_secs(2);
+
+/// The flow-control windows of a stream and of a connection, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// One connection to one life of a node.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    queue: Mutex<Queue>,
+    /// Told when a deadline is earlier than the one that the sweeper sleeps for.
+    deadlines: Notify,
+    /// Ends the tasks. Cancelled when the node is no longer listed, or the client is gone.
+    retired: CancellationToken,
+    counters: Arc<Counters>,
+}
+
+impl Lane {
+    /// Starts a connection's tasks. They end when `retired` is cancelled.
+    pub(crate) fn start(
+        address: Arc<str>,
+        config: &Arc<ClientConfig>,
+        counters: &Arc<Counters>,
+        retired: CancellationToken,
+    ) -> Arc<Self> {
+        let limits = Limits {
+            pending_ops_max: config.pending_ops_max,
+            pending_bytes_max: config.pending_bytes_max,
+            batch_ops_max: config.batch_ops_max,
+            batch_bytes_max: config.batch_bytes_max,
+        };
+        let lane = Arc::new(Self {
+            queue: Mutex::new(Queue::new(limits)),
+            deadlines: Notify::new(),
+            retired,
+            counters: counters.clone(),
+        });
+        tokio::spawn(sweep_deadlines(lane.clone()));
+        tokio::spawn(drive(lane.clone(), address, config.clone()));
+        lane
+    }
+
+    /// Queues an operation. Dropping the ticket withdraws it, if it was not sent.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        op: v1::Op,
+        since: Generation,
+        deadline: Instant,
+    ) -> Result<Ticket, NotSent> {
+        let submitted = self.queue.lock().submit(op, since, deadline)?;
+        if let Some(writer) = submitted.wake {
+            writer.wake();
+        }
+        if submitted.new_earliest {
+            self.deadlines.notify_one();
+        }
+        Ok(Ticket {
+            lane: self.clone(),
+            id: submitted.id,
+            is_done: false,
+        })
+    }
+
+    /// Runs `change` on the queue, then wakes whom it says.
+    fn with_queue<T>(&self, change: impl FnOnce(&mut Queue, &mut Vec<Waker>) -> T) -> T {
+        let mut wake = Vec::new();
+        let result = change(&mut self.queue.lock(), &mut wake);
+        wake.into_iter().for_each(Waker::wake);
+        result
+    }
+}
+
+/// A caller's place in the queue; a future of what became of its operation.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    lane: Arc<Lane>,
+    id: u64,
+    is_done: bool,
+}
+
+impl Future for Ticket {
+    type Output = Attempt;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Attempt> {
+        let outcome = self.lane.queue.lock().poll(self.id, context);
+        self.is_done = outcome.is_ready();
+        outcome
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.lane.queue.lock().abandon(self.id);
+        }
+    }
+}
+
+/// The outgoing half of a stream.
+struct Outgoing {
+    lane: Arc<Lane>,
+    stream: u64,
+    /// It has let the other tasks run once since it found something to send.
+    has_yielded: bool,
+}
+
+impl futures::Stream for Outgoing {
+    type Item = v1::OpBatch;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<v1::OpBatch>> {
+        let lane = self.lane.clone();
+        let mut wake = Vec::new();
+        let mut queue = lane.queue.lock();
+        loop {
+            match queue.poll_unsent(self.stream, context) {
+                Poll::Pending => break,
+                Poll::Ready(false) => return Poll::Ready(None),
+                Poll::Ready(true) => {}
+            }
+            if !self.has_yielded && !queue.has_full_batch() {
+                // Whoever woke this task is often one of many that a batch of replies has just woken. They run first,
+                // and their operations travel together.
+                self.has_yielded = true;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let batch = queue.take_batch(Instant::now(), &mut wake);
+            if batch.ops.is_empty() {
+                continue;
+            }
+            drop(queue);
+            self.has_yielded = false;
+            wake.into_iter().for_each(Waker::wake);
+            lane.counters.batches.one();
+            lane.counters.batched_ops.add(batch.ops.len() as u64);
+            return Poll::Ready(Some(batch));
+        }
+        drop(queue);
+        self.has_yielded = false;
+        wake.into_iter().for_each(Waker::wake);
+        Poll::Pending
+    }
+}
+
+/// Ends operations at their deadlines.
+async fn sweep_deadlines(lane: Arc<Lane>) {
+    loop {
+        let earliest = lane.with_queue(|queue, wake| queue.sweep(Instant::now(), wake));
+        let next = async {
+            match earliest {
+                Some(earliest) => {
+                    let at = earliest.max(Instant::now() + SWEEP_INTERVAL_MIN);
+                    tokio::time::sleep_until(at.into()).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = next => {}
+            () = lane.deadlines.notified() => {}
+            () = ended(&lane) => return,
+        }
+    }
+}
+
+/// When nobody can be waiting any more.
+async fn ended(lane: &Lane) {
+    lane.retired.cancelled().await;
+    tokio::time::sleep(RETIRED_LINGER * 2).await;
+}
+
+/// How a stream ended.
+enum End {
+    /// It worked, at least for a while.
+    AfterUse,
+    /// It never came to be, or nothing came of it.
+    Unused,
+}
+
+/// Opens the stream again and again until the lane is retired.
+async fn drive(lane: Arc<Lane>, address: Arc<str>, config: Arc<ClientConfig>) {
+    let mut backoff = Backoff::CONNECT;
+    loop {
+        let end = tokio::select! {
+            end = run_stream(&lane, &address, &config) => end,
+            () = linger_when_retired(&lane) => End::Unused,
+        };
+        let was_closing = lane.queue.lock().gate() == Gate::Closing;
+        let at_once = matches!(end, End::AfterUse) && !was_closing && !lane.retired.is_cancelled();
+        let gate = if at_once { Gate::Open } else { Gate::Down };
+        lane.with_queue(|queue, wake| queue.end_stream(gate, wake));
+        if lane.retired.is_cancelled() {
+            return;
+        }
+        if at_once {
+            backoff = Backoff::CONNECT;
+            continue;
+        }
+        let pause = backoff.pause();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = lane.retired.cancelled() => return,
+        }
+    }
+}
+
+/// Ends when the lane is retired and what was sent is answered, or has had its time.
+async fn linger_when_retired(lane: &Lane) {
+    lane.retired.cancelled().await;
+    lane.with_queue(|queue, wake| queue.begin_closing(wake));
+    let until = Instant::now() + RETIRED_LINGER;
+    while lane.queue.lock().open() > 0 && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Connects, opens the stream, and hands out replies until it ends.
+async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> End {
+    let channel = match connect(address, config).await {
+        Ok(channel) => channel,
+        Err(error) => {
+            lane.counters.connects_failed.one();
+            tracing::debug!(address, %error, "cannot connect");
+            return End::Unused;
+        }
+    };
+    let stream = lane.with_queue(Queue::begin_stream);
+    let outgoing = Outgoing {
+        lane: lane.clone(),
+        stream,
+        has_yielded: false,
+    };
+    let mut client = client_of(channel);
+    let opening = tokio::time::timeout(config.connect_timeout(), client.stream(outgoing)).await;
+    let mut replies = match opening {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => {
+            lane.counters.connects_failed.one();
+            tracing::debug!(address, %status, "the node refused the stream");
+            return End::Unused;
+        }
+        Err(_) => {
+            lane.counters.connects_failed.one();
+            tracing::debug!(address, "the node did not open the stream in time");
+            return End::Unused;
+        }
+    };
+    lane.counters.streams_opened.one();
+    lane.queue.lock().set_gate(Gate::Open);
+    let mut end = End::Unused;
+    let mut wake = Vec::new();
+    loop {
+        match replies.message().await {
+            Ok(Some(batch)) => {
+                end = End::AfterUse;
+                if batch.closing {
+                    lane.with_queue(Queue::begin_closing);
+                }
+                lane.queue.lock().dispatch(batch.replies, &mut wake);
+                wake.drain(..).for_each(Waker::wake);
+            }
+            Ok(None) => return end,
+            Err(status) => {
+                tracing::debug!(address, %status, "the stream broke");
+                return end;
+            }
+        }
+    }
+}
+
+/// A channel to a node, connected.
+pub(crate) async fn connect(
+    address: &str,
+    config: &ClientConfig,
+) -> Result<Channel, tonic::transport::Error> {
+    Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(config.connect_timeout())
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_millis(config.keepalive_interval_ms))
+        .keep_alive_timeout(Duration::from_millis(config.keepalive_timeout_ms))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect()
+        .await
+}
+
+/// The service on a channel, with the limits of the wire.
+pub(crate) fn client_of(channel: Channel) -> CacheClient<Channel> {
+    CacheClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}

@@ -1,0 +1,86 @@
+//! Operations on many keys at once: one message per node and batch, a result per key, in the order of the keys.
+//!
+//! All first attempts are queued before any is awaited, so what goes to one node travels together. What must be tried
+//! again is tried key by key; it holds up no other.
+
+use bytes::Bytes;
+use futures::future::join_all;
+use softstore_proto::v1;
+
+use crate::client::Client;
+use crate::error::{ReadError, WriteError};
+use crate::operation::{Failure, Operation, Started};
+use crate::options::{SetOptions, SetOutcome};
+use crate::payload::{IntoBytes, detached};
+
+/// Most operations of one call that are pending at a time.
+const WINDOW_OPS: usize = 4_096;
+
+impl Client {
+    /// What is under each key, in the order of the keys.
+    pub async fn get_many<K: IntoBytes>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Vec<Result<Option<Bytes>, ReadError>> {
+        let keys = keys.into_iter();
+        let operations: Vec<_> = keys.map(|key| self.get_operation(key.into_bytes())).collect();
+        self.run_many(operations, |client, result| {
+            Ok(client.read(result)?.map(|reply| detached(reply.value)))
+        })
+        .await
+    }
+
+    /// Puts each value under its key, as the options say. One outcome per pair, in order.
+    pub async fn set_many<K: IntoBytes, V: IntoBytes>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V)>,
+        options: SetOptions,
+    ) -> Vec<Result<SetOutcome, WriteError>> {
+        let entries = entries.into_iter();
+        let operations: Vec<_> = entries
+            .map(|(key, value)| self.set_operation(key.into_bytes(), value.into_bytes(), options))
+            .collect();
+        self.run_many(operations, Self::set_outcome).await
+    }
+
+    /// Removes what is under each key. One result per key, in order.
+    pub async fn delete_many<K: IntoBytes>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Vec<Result<(), WriteError>> {
+        let keys = keys.into_iter();
+        let operations: Vec<_> = keys
+            .map(|key| self.delete_operation(key.into_bytes(), false))
+            .collect();
+        self.run_many(operations, |client, result| client.wrote(result).map(drop))
+            .await
+    }
+
+    async fn run_many<T, E: Clone>(
+        &self,
+        operations: Vec<Result<Operation, E>>,
+        interpret: impl Fn(&Self, Result<v1::Reply, Failure>) -> Result<T, E>,
+    ) -> Vec<Result<T, E>> {
+        let operator = &self.shared.operator;
+        let mut results = Vec::with_capacity(operations.len());
+        for window in operations.chunks(WINDOW_OPS) {
+            let started: Vec<Option<Started>> = window
+                .iter()
+                .map(|operation| Some(operator.start(operation.as_ref().ok()?)))
+                .collect();
+            let finishing =
+                window
+                    .iter()
+                    .zip(started)
+                    .map(async |(operation, started)| match (operation, started) {
+                        (Ok(operation), Some(started)) => {
+                            interpret(self, operator.finish(operation, started).await)
+                        }
+                        (Ok(operation), None) => interpret(self, operator.run(operation).await),
+                        (Err(error), _) => Err(error.clone()),
+                    });
+            results.extend(join_all(finishing).await);
+        }
+        results
+    }
+}

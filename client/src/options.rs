@@ -1,0 +1,120 @@
+//! What a set may ask for, and what it and a read give back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use softstore_proto::v1::SetCondition;
+use softstore_sharding::Version;
+
+/// How a set is carried out. By default: always, without a time to live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[must_use]
+pub struct SetOptions {
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) condition: Condition,
+}
+
+/// When a set applies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Condition {
+    #[default]
+    Always,
+    IfAbsent,
+    IfPresent,
+    IfVersion(Version),
+}
+
+impl Condition {
+    pub(crate) fn to_wire(self) -> (SetCondition, u64) {
+        match self {
+            Self::Always => (SetCondition::Always, 0),
+            Self::IfAbsent => (SetCondition::IfAbsent, 0),
+            Self::IfPresent => (SetCondition::IfPresent, 0),
+            Self::IfVersion(version) => (SetCondition::IfVersion, version.get()),
+        }
+    }
+}
+
+impl SetOptions {
+    /// Always, without a time to live.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The value expires after `ttl`, rounded up to a millisecond. Zero counts as 1 ms.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Only if nothing is under the key.
+    pub fn if_absent(mut self) -> Self {
+        self.condition = Condition::IfAbsent;
+        self
+    }
+
+    /// Only if something is under the key.
+    pub fn if_present(mut self) -> Self {
+        self.condition = Condition::IfPresent;
+        self
+    }
+
+    /// Only if what is under the key has this version: nobody wrote it since it was read.
+    pub fn if_version(mut self, version: Version) -> Self {
+        self.condition = Condition::IfVersion(version);
+        self
+    }
+}
+
+/// What a set did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetOutcome {
+    /// The value is stored, under this version.
+    Stored(Version),
+    /// The condition did not hold; nothing changed.
+    ConditionFailed {
+        /// The version that is present; `None` if the key is absent.
+        present: Option<Version>,
+    },
+}
+
+impl SetOutcome {
+    /// Whether the value was stored.
+    #[must_use]
+    pub fn is_stored(self) -> bool {
+        matches!(self, Self::Stored(_))
+    }
+}
+
+/// What a read found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// The value.
+    pub value: Bytes,
+    /// Its version, for [`SetOptions::if_version`].
+    pub version: Version,
+    /// What is left of its time to live; `None`: it does not expire.
+    pub ttl: Option<Duration>,
+}
+
+/// A time to live in milliseconds, rounded up; 0 stands for none.
+pub(crate) fn ttl_ms(ttl: Option<Duration>) -> u64 {
+    ttl.map_or(0, |ttl| {
+        let ms = ttl.as_nanos().div_ceil(1_000_000);
+        u64::try_from(ms).unwrap_or(u64::MAX).max(1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_time_to_live_never_becomes_none() {
+        assert_eq!(ttl_ms(None), 0);
+        assert_eq!(ttl_ms(Some(Duration::ZERO)), 1);
+        assert_eq!(ttl_ms(Some(Duration::from_micros(1_001))), 2);
+        assert_eq!(ttl_ms(Some(Duration::from_secs(2))), 2_000);
+        assert_eq!(ttl_ms(Some(Duration::MAX)), u64::MAX);
+    }
+}

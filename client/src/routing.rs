@@ -1,0 +1,260 @@
+//! [`Routing`]: the clerk's shell. Which connection a key's operations take, and since when its owner has it.
+//!
+//! The pure [`Clerk`] decides; this keeps a snapshot of it that operations read without a lock, beside the connections to
+//! the nodes it names. A change clones the clerk, changes the clone and swaps it in. Connections are kept by (address,
+//! incarnation): a node that restarts, or moves, gets new ones, and those of a life that nobody names any more end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use softstore_proto::cache::Moved;
+use softstore_sharding::clerk::{Clerk, Route, UpdateError};
+use softstore_sharding::session::AssignmentUpdate;
+use softstore_sharding::{Generation, Incarnation, Life, Peer, Slice, SliceKey};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::config::ClientConfig;
+use crate::lane::Lane;
+use crate::metrics::Counters;
+
+/// The connections to one life of a node at one address. They end when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Link {
+    address: Arc<str>,
+    lanes: Box<[Arc<Lane>]>,
+    _retire: DropGuard,
+}
+
+impl Link {
+    fn start(address: Arc<str>, config: &Arc<ClientConfig>, counters: &Arc<Counters>) -> Arc<Self> {
+        let retired = CancellationToken::new();
+        let lanes = (0..config.connections_per_node)
+            .map(|_| Lane::start(address.clone(), config, counters, retired.clone()))
+            .collect();
+        Arc::new(Self {
+            address,
+            lanes,
+            _retire: retired.drop_guard(),
+        })
+    }
+
+    /// The connection for a key: always the same one, so that one caller's operations on it keep their order.
+    fn lane(&self, at: SliceKey) -> &Arc<Lane> {
+        match &*self.lanes {
+            [only] => only,
+            lanes => {
+                let index = at.get() % lanes.len() as u64;
+                &lanes[usize::try_from(index).expect("below a usize")]
+            }
+        }
+    }
+}
+
+/// Where an operation goes.
+#[derive(Debug)]
+pub(crate) enum Target<'a> {
+    /// There.
+    Lane {
+        /// The connection.
+        lane: &'a Arc<Lane>,
+        /// The acquisition to send along.
+        since: Generation,
+    },
+    /// The owner is dead and has no successor yet, or nothing is known.
+    Nowhere {
+        /// Since when, as far as known.
+        since: Generation,
+    },
+}
+
+type Links = HashMap<Incarnation, Arc<Link>, foldhash::fast::RandomState>;
+
+/// One snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    clerk: Clerk,
+    links: Links,
+    /// Owners that `Moved` answers named, with the `since` under which they did: kept until an assignment as new.
+    named_by_moved: Vec<(Peer, Generation)>,
+    /// Counts the snapshots.
+    epoch: u64,
+}
+
+impl Table {
+    /// Where operations on the key at `at` go.
+    pub(crate) fn target(&self, at: SliceKey) -> Target<'_> {
+        match self.clerk.route(at) {
+            Route::To { life, address, since } => match self.links.get(&life.incarnation) {
+                Some(link) if link.address == *address => Target::Lane {
+                    lane: link.lane(at),
+                    since,
+                },
+                _ => Target::Nowhere { since },
+            },
+            Route::Unreachable { since } => Target::Nowhere { since },
+            Route::Unknown => Target::Nowhere {
+                since: Generation::NONE,
+            },
+        }
+    }
+
+    fn since(&self, at: SliceKey) -> Generation {
+        match self.target(at) {
+            Target::Lane { since, .. } | Target::Nowhere { since } => since,
+        }
+    }
+
+    /// Counts the snapshots: a higher one is newer.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The newest assignment's generation.
+    pub(crate) fn generation(&self) -> Generation {
+        self.clerk.generation()
+    }
+
+    /// `slice`, cut where the assignment cuts it: each part has one owner, as far as the assignment knows.
+    pub(crate) fn parts(&self, slice: Slice) -> Vec<Slice> {
+        let Some(assignment) = self.clerk.assignment() else {
+            return vec![slice];
+        };
+        let ranges = assignment.ranges().overlapping(slice);
+        ranges.map(|(part, _)| part).collect()
+    }
+
+    /// Where the living nodes listen.
+    pub(crate) fn addresses(&self) -> Vec<Arc<str>> {
+        let directory = self.clerk.assignment().map(|held| held.directory().values());
+        let entries = directory.into_iter().flatten();
+        entries.map(|entry| entry.address.clone()).collect()
+    }
+
+    fn living(&self) -> Vec<Peer> {
+        let Some(assignment) = self.clerk.assignment() else {
+            return Vec::new();
+        };
+        let entries = assignment.directory().iter();
+        entries
+            .map(|(node, entry)| Peer {
+                life: Life {
+                    node: node.clone(),
+                    incarnation: entry.incarnation,
+                },
+                address: entry.address.clone(),
+            })
+            .collect()
+    }
+}
+
+/// The clerk's shell.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    table: ArcSwap<Table>,
+    /// Held while the next snapshot is made.
+    changing: Mutex<()>,
+    /// The epoch of the newest snapshot; also told when the source of assignments comes or goes.
+    changes: watch::Sender<u64>,
+    is_followed: AtomicBool,
+    config: Arc<ClientConfig>,
+    counters: Arc<Counters>,
+}
+
+impl Routing {
+    pub(crate) fn new(config: Arc<ClientConfig>, counters: Arc<Counters>) -> Self {
+        Self {
+            table: ArcSwap::default(),
+            changing: Mutex::new(()),
+            changes: watch::Sender::new(0),
+            is_followed: AtomicBool::new(false),
+            config,
+            counters,
+        }
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn table(&self) -> arc_swap::Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// Told at each new snapshot, and when the source of assignments comes or goes.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Whether assignments are coming in.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.is_followed.load(Ordering::Acquire)
+    }
+
+    /// Says whether assignments are coming in.
+    pub(crate) fn set_followed(&self, is_followed: bool) {
+        self.is_followed.store(is_followed, Ordering::Release);
+        self.changes.send_modify(|_| ());
+    }
+
+    /// Takes a new assignment.
+    pub(crate) fn update(&self, update: &AssignmentUpdate) -> Result<(), UpdateError> {
+        let _changing = self.changing.lock();
+        let held = self.table.load_full();
+        let mut clerk = held.clerk.clone();
+        if clerk.update(update)? {
+            self.counters.assignments.one();
+            let generation = clerk.generation();
+            let mut named_by_moved = held.named_by_moved.clone();
+            named_by_moved.retain(|(_, since)| *since > generation);
+            self.swap_in(&held, clerk, named_by_moved);
+        }
+        Ok(())
+    }
+
+    /// Takes a node's word for where the key at `at` went. Whether the key's operations go elsewhere than under
+    /// `sent_since` now: by this word, or by another that came in between.
+    pub(crate) fn moved(&self, moved: Moved, at: SliceKey, sent_since: Generation) -> bool {
+        if moved.since > self.table().since(at) {
+            let _changing = self.changing.lock();
+            let held = self.table.load_full();
+            let mut clerk = held.clerk.clone();
+            let owner = moved.owner;
+            if clerk.moved(
+                moved.slice,
+                owner.life.clone(),
+                owner.address.clone(),
+                moved.since,
+            ) {
+                let mut named_by_moved = held.named_by_moved.clone();
+                named_by_moved.retain(|(peer, _)| *peer != owner);
+                named_by_moved.push((owner, moved.since));
+                self.swap_in(&held, clerk, named_by_moved);
+            }
+        }
+        self.table().since(at) > sent_since
+    }
+
+    fn swap_in(&self, held: &Table, clerk: Clerk, named_by_moved: Vec<(Peer, Generation)>) {
+        let epoch = held.epoch + 1;
+        let mut next = Table {
+            clerk,
+            links: Links::default(),
+            named_by_moved,
+            epoch,
+        };
+        let named = next.named_by_moved.iter().map(|(peer, _)| peer.clone());
+        let peers: Vec<Peer> = next.living().into_iter().chain(named).collect();
+        for peer in peers {
+            let incarnation = peer.life.incarnation;
+            let kept = held.links.get(&incarnation);
+            let link = match kept.filter(|link| link.address == peer.address) {
+                Some(link) => link.clone(),
+                None => Link::start(peer.address, &self.config, &self.counters),
+            };
+            next.links.insert(incarnation, link);
+        }
+        self.table.store(Arc::new(next));
+        self.changes.send_replace(epoch);
+    }
+}

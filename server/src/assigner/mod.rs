@@ -1,0 +1,165 @@
+//! [`AssignerServer`]: the control plane's process, a shell around `sharding::assigner`.
+//!
+//! ```text
+//!   sessions (tonic) --events--> driver: one task that owns the core --actions--> sessions
+//!   status, drain    --calls --->                                    --reading--> /metrics
+//! ```
+//!
+//! One task owns the core, takes queued input before timers, and answers each step by its actions.
+
+mod driver;
+mod metrics;
+mod service;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use softstore_proto::v1::assigner_server::AssignerServer as GrpcAssigner;
+use softstore_sharding::assigner::{Assigner, AssignerConfig as CoreConfig, AssignerConfigError};
+use softstore_sharding::sharder::{EvenRange, Ring, Sharder};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+
+use crate::clock::{Clock, new_incarnation};
+use crate::config::{AssignerConfig, ConfigError, SharderKind};
+use crate::listener::{self, ListenerCounters};
+use crate::{grpc, http};
+use driver::{Call, Driver};
+use metrics::{AssignerCollector, AssignerMetrics};
+
+/// Connections at once: every node's session, and operators.
+const CONNECTIONS_MAX: usize = 20_000;
+
+/// Calls and messages that wait for the driver.
+const CALLS_MAX: usize = 4_096;
+
+/// Why an Assigner did not start.
+#[derive(Debug, Error)]
+pub enum AssignerError {
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A setting makes no sense to the core.
+    #[error(transparent)]
+    Core(#[from] AssignerConfigError),
+    /// A port could not be listened on.
+    #[error(transparent)]
+    Listen(#[from] std::io::Error),
+    /// gRPC reflection could not be set up.
+    #[error("gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A running Assigner. Dropping it ends its tasks.
+#[derive(Debug)]
+pub struct AssignerServer {
+    grpc_addr: SocketAddr,
+    http_addr: Option<SocketAddr>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl AssignerServer {
+    /// Starts an Assigner.
+    ///
+    /// # Errors
+    /// If a setting is wrong or a port is taken.
+    pub async fn start(config: AssignerConfig) -> Result<Self, AssignerError> {
+        config.validate()?;
+        let core_config = CoreConfig {
+            failure_timeout_ms: config.failure_timeout_ms,
+            settle_ms: config.settle_ms,
+            expect_nodes: (config.expect_nodes > 0).then_some(config.expect_nodes as usize),
+            rebalance_delay_ms: config.rebalance_delay_ms,
+            ..CoreConfig::default()
+        };
+        core_config.validate()?;
+        let grpc = listener::bind(config.listen).await?;
+        let http = match config.http_listen {
+            Some(address) => Some(listener::bind(address).await?),
+            None => None,
+        };
+        let grpc_addr = grpc.local_addr()?;
+        let http_addr = http.as_ref().map(TcpListener::local_addr).transpose()?;
+        let sharder: Box<dyn Sharder> = match config.sharder {
+            SharderKind::Even => Box::new(EvenRange::default()),
+            SharderKind::Ring => Box::new(Ring::default()),
+        };
+        let incarnation = new_incarnation();
+        let core = Assigner::new(core_config, incarnation, sharder, Clock.now());
+        tracing::info!(%grpc_addr, %incarnation, "the Assigner listens");
+        let (calls, queue) = tokio::sync::mpsc::channel::<Call>(CALLS_MAX);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let metrics = Arc::new(AssignerMetrics::default());
+        tasks.spawn(Driver::new(core, queue, metrics.clone()).run(stop.clone()));
+        serve_grpc(grpc, service::AssignerService::new(calls, stop.clone()), &tasks, &stop)?;
+        if let Some(http) = http {
+            let mut registry = Registry::default();
+            registry.register_collector(Box::new(AssignerCollector(metrics.clone())));
+            let readiness = Arc::new(move || metrics.readiness());
+            http::serve(http, registry, readiness, &tasks, stop.clone())?;
+        }
+        Ok(Self { grpc_addr, http_addr, stop, tasks })
+    }
+
+    /// Where its gRPC port listens.
+    #[must_use]
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc_addr
+    }
+
+    /// Where its HTTP port listens, if it has one.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_addr
+    }
+
+    /// Ends it. Nodes and clients go on with the last assignment.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for AssignerServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn serve_grpc(
+    listener: TcpListener,
+    service: service::AssignerService,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(), AssignerError> {
+    let counters = Arc::new(ListenerCounters::default());
+    let incoming = listener::incoming(listener, CONNECTIONS_MAX, counters, stop.clone());
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let assigner = GrpcAssigner::new(service)
+        .max_decoding_message_size(service::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(usize::MAX);
+    let routes = Server::default()
+        .http2_keepalive_interval(Some(grpc::KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(grpc::KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(grpc::STREAMS_MAX)
+        .add_service(assigner)
+        .add_service(health_service)
+        .add_service(grpc::reflection()?);
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        health.set_service_status("softstore.v1.Assigner", tonic_health::ServingStatus::Serving).await;
+        tokio::select! {
+            served = routes.serve_with_incoming(incoming) => if let Err(error) = served {
+                tracing::error!(%error, "the gRPC port has failed");
+            },
+            () = stop.cancelled() => {}
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! The `Assigner` service: sessions of nodes, and what operators ask.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::{Stream, StreamExt};
+use softstore_proto::v1;
+use softstore_sharding::NodeId;
+use softstore_sharding::assigner::{ClusterStatus, DrainError, NodeStatus, SessionId};
+use softstore_sharding::session::NodeMessage;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::driver::Call;
+
+/// Largest message of a node: an assignment that a new Assigner fetches from it.
+pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(super) struct AssignerService {
+    calls: mpsc::Sender<Call>,
+    sessions_opened: Arc<AtomicU64>,
+    stop: CancellationToken,
+}
+
+impl AssignerService {
+    pub(super) fn new(calls: mpsc::Sender<Call>, stop: CancellationToken) -> Self {
+        Self { calls, sessions_opened: Arc::default(), stop }
+    }
+
+    async fn call(&self, call: Call) -> Result<(), Status> {
+        self.calls.send(call).await.map_err(|_| Status::unavailable("the Assigner is stopping"))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::assigner_server::Assigner for AssignerService {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::AssignerMessage, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::NodeMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let session = SessionId::new(self.sessions_opened.fetch_add(1, Ordering::Relaxed) + 1);
+        let (to_node, messages) = mpsc::unbounded_channel();
+        self.call(Call::Opened { session, to_node }).await?;
+        tokio::spawn(listen(self.calls.clone(), session, request.into_inner(), self.stop.clone()));
+        let messages = UnboundedReceiverStream::new(messages).take_until(self.stop.clone().cancelled_owned());
+        Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::ClusterStatus>, Status> {
+        let (answer, status) = oneshot::channel();
+        self.call(Call::Status { answer }).await?;
+        let status = status.await.map_err(|_| Status::unavailable("the Assigner is stopping"))?;
+        Ok(Response::new(status_to_wire(status)))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
+        let node = NodeId::new(&request.into_inner().node).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (answer, started) = oneshot::channel();
+        self.call(Call::Drain { node, answer }).await?;
+        let started = started.await.map_err(|_| Status::unavailable("the Assigner is stopping"))?;
+        match started {
+            Ok(start) => Ok(Response::new(v1::DrainReply { bytes: start.bytes, entries: start.entries })),
+            Err(error @ DrainError::UnknownNode(_)) => Err(Status::not_found(error.to_string())),
+            Err(error @ DrainError::NoTaker(_)) => Err(Status::failed_precondition(error.to_string())),
+        }
+    }
+}
+
+/// Passes on what a node says until its session ends.
+async fn listen(
+    calls: mpsc::Sender<Call>,
+    session: SessionId,
+    mut inbound: Streaming<v1::NodeMessage>,
+    stop: CancellationToken,
+) {
+    loop {
+        let said = tokio::select! {
+            said = inbound.message() => said,
+            () = stop.cancelled() => return,
+        };
+        let message = match said {
+            Ok(Some(message)) => NodeMessage::try_from(message),
+            Ok(None) => break,
+            Err(status) => {
+                tracing::debug!(%status, "a node's session broke");
+                break;
+            }
+        };
+        let call = match message {
+            Ok(message) => Call::Said { session, message: Box::new(message) },
+            Err(error) => {
+                tracing::warn!(%error, "a node's message was refused; its session is closed");
+                break;
+            }
+        };
+        if calls.send(call).await.is_err() {
+            return;
+        }
+    }
+    // If the driver has gone there is nothing to tell.
+    let _ = calls.send(Call::Closed { session }).await;
+}
+
+fn status_to_wire(status: ClusterStatus) -> v1::ClusterStatus {
+    v1::ClusterStatus {
+        generation: Some(status.generation.into()),
+        nodes: status.nodes.into_iter().map(node_to_wire).collect(),
+        settled: status.settled,
+        waiting_to_fill: status.waiting_to_fill,
+        ranges_moving: status.ranges_moving,
+        ranges_unreachable: status.ranges_unreachable,
+        unsettled_because: status.unsettled_because,
+        recovering: status.recovering,
+    }
+}
+
+fn node_to_wire(node: NodeStatus) -> v1::NodeStatus {
+    v1::NodeStatus {
+        life: Some((&node.life).into()),
+        address: node.address.to_string(),
+        http_address: node.http_address.to_string(),
+        zone: node.zone.to_string(),
+        state: v1::NodeState::from(node.state).into(),
+        capacity_bytes: node.capacity_bytes,
+        slices: node.slices,
+        share: node.share,
+        load: Some((&node.load).into()),
+        silent_ms: node.silent_ms,
+        waiting_to_fill: node.waiting_to_fill,
+        generation: Some(node.generation.into()),
+    }
+}

@@ -1,0 +1,40 @@
+//! The clocks that the cores are given: [`Clock`] (monotonic, runs in suspend) and the wall clock.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+use softstore_sharding::{Incarnation, Timestamp};
+
+/// Reads `CLOCK_BOOTTIME`: monotonic, and it runs while the machine is suspended, so that no TTL outlives a suspend (H5).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock;
+
+impl Clock {
+    /// Now.
+    #[must_use]
+    pub fn now(self) -> Timestamp {
+        Timestamp::from_ms(self.now_us() / 1_000)
+    }
+
+    /// Now, in microseconds of the same clock.
+    #[must_use]
+    pub fn now_us(self) -> u64 {
+        let time = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+        seconds * 1_000_000 + nanoseconds / 1_000
+    }
+}
+
+/// Milliseconds since 1970, UTC; 0 on a machine whose clock stands before that.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A fresh incarnation: random, never 0.
+#[must_use]
+pub fn new_incarnation() -> Incarnation {
+    Incarnation::new(rand::random::<u64>().max(1))
+}

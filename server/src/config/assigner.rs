@@ -1,0 +1,83 @@
+//! [`AssignerConfig`].
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::check::{ConfigError, in_range, loopback_unless};
+use super::choice::SharderKind;
+
+/// How an Assigner is set up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AssignerConfig {
+    /// Where gRPC listens: nodes' sessions, status, drain. Port 0 takes a free one. Default 127.0.0.1:7400.
+    pub listen: SocketAddr,
+    /// Where `/metrics`, `/healthz` and `/readyz` listen; none: nowhere. Port 0 takes a free one. Default none.
+    pub http_listen: Option<SocketAddr>,
+    /// Accepts listeners beyond loopback, although there is no TLS or authentication. Default false.
+    pub insecure: bool,
+    /// How many nodes' hellos the very first assignment waits for; 0: not known, it waits `settle_ms`. 0 to 10,000,
+    /// default 0.
+    pub expect_nodes: u32,
+    /// How long a new Assigner gathers hellos before it publishes, unless all it expects came earlier. Milliseconds,
+    /// 0 to 600,000, default 4,000. Longer than `failure_timeout_ms`, so that a living node's hello is not missed.
+    pub settle_ms: u64,
+    /// A node not heard of for so long is dead. Milliseconds, 100 to 600,000, default 3,000; the same on all nodes.
+    pub failure_timeout_ms: u64,
+    /// How long a node that joined empty waits to take whole what next drains or dies, before it is filled from the
+    /// others. Milliseconds, 0 to 3,600,000, default 30,000. Set it a little above the time that a restart of one node
+    /// takes, from drain to ready.
+    pub rebalance_delay_ms: u64,
+    /// The policy that cuts the key space. Default even.
+    pub sharder: SharderKind,
+}
+
+impl Default for AssignerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7400)),
+            http_listen: None,
+            insecure: false,
+            expect_nodes: 0,
+            settle_ms: 4_000,
+            failure_timeout_ms: 3_000,
+            rebalance_delay_ms: 30_000,
+            sharder: SharderKind::Even,
+        }
+    }
+}
+
+impl AssignerConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that does not fit, and what to do.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        loopback_unless(self.insecure, "listen", self.listen)?;
+        if let Some(address) = self.http_listen {
+            loopback_unless(self.insecure, "http_listen", address)?;
+        }
+        in_range("expect_nodes", self.expect_nodes.into(), 0..=10_000)?;
+        in_range("settle_ms", self.settle_ms, 0..=600_000)?;
+        in_range("failure_timeout_ms", self.failure_timeout_ms, 100..=600_000)?;
+        in_range("rebalance_delay_ms", self.rebalance_delay_ms, 0..=3_600_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid() {
+        assert_eq!(AssignerConfig::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn listening_beyond_loopback_wants_consent() {
+        let open = SocketAddr::from(([0, 0, 0, 0], 7400));
+        let mut config = AssignerConfig { listen: open, ..AssignerConfig::default() };
+        let refused = config.validate().unwrap_err();
+        assert_eq!(refused, ConfigError::BeyondLoopback { field: "listen", address: open });
+        config.insecure = true;
+        assert_eq!(config.validate(), Ok(()));
+    }
+}

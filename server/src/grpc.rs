@@ -1,0 +1,35 @@
+//! What the gRPC ports of nodes and of the Assigner have in common: limits, keepalive, reflection.
+
+use std::time::Duration;
+
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+
+/// What a message may hold beside its largest value: the rest of a batch (4 MiB) and the framing.
+pub(crate) const MESSAGE_BYTES_EXTRA: usize = 8 << 20;
+
+/// Largest message sent: a batch of replies to the largest batch of gets.
+pub(crate) const REPLY_BYTES_MAX: usize = usize::MAX;
+
+/// Flow-control window of one stream, in bytes.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Flow-control window of one connection, in bytes.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Streams at once on one connection.
+pub(crate) const STREAMS_MAX: u32 = 1_024;
+
+/// A connection that says nothing for so long is asked whether it lives.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long it may take to answer that.
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The reflection service over all of softstore's services.
+pub(crate) fn reflection()
+-> Result<ServerReflectionServer<impl ServerReflection>, tonic_reflection::server::Error> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(softstore_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+}

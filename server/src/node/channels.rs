@@ -1,0 +1,140 @@
+//! Connections to other nodes, one per address, and the hand-off's unary calls over them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use softstore_proto::error::WireError;
+use softstore_proto::v1;
+use softstore_proto::v1::transfer_client::TransferClient;
+use softstore_transfer::message::{PeekAnswer, PeekRequest, PullRequest, Release, Take, TakeReply};
+use thiserror::Error;
+use tonic::transport::{Channel, Endpoint};
+
+use super::state::PEER_CALL_TIMEOUT_MS;
+
+/// How long connecting to another node may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A connection that says nothing for so long is asked whether it lives.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long it may take to answer that.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Flow-control window of a pull's stream and of its connection: what may be in flight of it, in bytes.
+const PULL_WINDOW_BYTES: u32 = 2 << 20;
+
+/// Largest message of a pull: the largest chunk and its cursor.
+const PULL_MESSAGE_BYTES_MAX: usize = softstore_transfer::chunk::CHUNK_PAYLOAD_BYTES_MAX + (64 << 10);
+
+/// Connections kept to addresses; more than any cluster has nodes in one rolling restart.
+const CHANNELS_MAX: usize = 4_096;
+
+/// Why a call to another node failed.
+#[derive(Debug, Error)]
+pub enum PeerError {
+    /// No connection, or it broke.
+    #[error("{0}")]
+    Call(#[from] Box<tonic::Status>),
+    /// The address is none.
+    #[error("{0:?} is no address")]
+    Address(String),
+    /// The answer was not one.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+impl From<tonic::Status> for PeerError {
+    fn from(status: tonic::Status) -> Self {
+        Self::Call(Box::new(status))
+    }
+}
+
+/// Lazily connected, shared, and reconnecting by themselves.
+#[derive(Debug, Default)]
+pub struct Channels(Mutex<HashMap<Arc<str>, Channel>>);
+
+impl Channels {
+    /// How many addresses are connected, or were.
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    fn client(&self, address: &Arc<str>) -> Result<TransferClient<Channel>, PeerError> {
+        let mut channels = self.0.lock();
+        let channel = match channels.get(address) {
+            Some(channel) => channel.clone(),
+            None => {
+                let endpoint = Endpoint::from_shared(format!("http://{address}"))
+                    .map_err(|_| PeerError::Address(address.to_string()))?
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .tcp_nodelay(true)
+                    .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+                    .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+                    .initial_stream_window_size(PULL_WINDOW_BYTES)
+                    .initial_connection_window_size(2 * PULL_WINDOW_BYTES);
+                if channels.len() >= CHANNELS_MAX {
+                    channels.clear();
+                }
+                let channel = endpoint.connect_lazy();
+                channels.insert(address.clone(), channel.clone());
+                channel
+            }
+        };
+        Ok(TransferClient::new(channel).max_decoding_message_size(PULL_MESSAGE_BYTES_MAX))
+    }
+
+    /// Sends a `Take`.
+    ///
+    /// # Errors
+    /// If the provider cannot be reached in time, refuses, or answers nonsense.
+    pub async fn take(&self, address: &Arc<str>, take: &Take) -> Result<TakeReply, PeerError> {
+        let request = within(v1::TakeRequest::from(take), PEER_CALL_TIMEOUT_MS);
+        Ok(self.client(address)?.take(request).await?.into_inner().try_into()?)
+    }
+
+    /// Sends a release.
+    ///
+    /// # Errors
+    /// If the giver cannot be reached in time, or refuses.
+    pub async fn release(&self, address: &Arc<str>, release: &Release) -> Result<(), PeerError> {
+        let request = within(v1::ReleaseRequest::from(release), PEER_CALL_TIMEOUT_MS);
+        self.client(address)?.release(request).await?;
+        Ok(())
+    }
+
+    /// Sends a peek.
+    ///
+    /// # Errors
+    /// If the giver cannot be reached in time, refuses, or answers nonsense.
+    pub async fn peek(
+        &self,
+        address: &Arc<str>,
+        peek: &PeekRequest,
+        timeout_ms: u64,
+    ) -> Result<Vec<PeekAnswer>, PeerError> {
+        let request = within(v1::PeekRequest::from(peek), timeout_ms);
+        let reply = self.client(address)?.peek(request).await?.into_inner();
+        Ok(softstore_proto::transfer::peek_reply_from_wire(reply, peek.keys.len())?)
+    }
+
+    /// Opens the stream of a pull.
+    ///
+    /// # Errors
+    /// If the giver cannot be reached, or refuses.
+    pub async fn pull(
+        &self,
+        address: &Arc<str>,
+        pull: &PullRequest,
+    ) -> Result<tonic::Streaming<v1::PullItem>, PeerError> {
+        Ok(self.client(address)?.pull(v1::PullRequest::from(pull)).await?.into_inner())
+    }
+}
+
+fn within<T>(message: T, timeout_ms: u64) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(Duration::from_millis(timeout_ms));
+    request
+}

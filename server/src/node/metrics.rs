@@ -1,0 +1,241 @@
+//! What a node counts. Relaxed atomics on the data path; `prometheus-client` renders them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+use softstore_proto::v1::{OpKind, Status};
+use softstore_transfer::handoff::{ColdReason, CopyEnd, Notice, PullEnd};
+
+/// Kinds of operation, by number.
+const KINDS: [(OpKind, &str); 6] = [
+    (OpKind::Get, "get"),
+    (OpKind::Set, "set"),
+    (OpKind::Delete, "delete"),
+    (OpKind::Touch, "touch"),
+    (OpKind::Add, "add"),
+    (OpKind::Flush, "flush"),
+];
+
+/// Outcomes of an operation, by status.
+const OUTCOMES: [(Status, &str); 13] = [
+    (Status::Ok, "ok"),
+    (Status::NotFound, "not_found"),
+    (Status::ConditionFailed, "condition_failed"),
+    (Status::Moved, "moved"),
+    (Status::NotReady, "not_ready"),
+    (Status::Behind, "behind"),
+    (Status::Busy, "busy"),
+    (Status::Expired, "expired"),
+    (Status::InvalidKey, "invalid_key"),
+    (Status::ValueTooLarge, "value_too_large"),
+    (Status::NotANumber, "not_a_number"),
+    (Status::Overflow, "overflow"),
+    (Status::InvalidRequest, "invalid_request"),
+];
+
+const KIND_SLOTS: usize = 7;
+const STATUS_SLOTS: usize = 25;
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
+        /// A node's counters since its start.
+        #[derive(Debug)]
+        pub struct NodeMetrics {
+            operations: [[AtomicU64; STATUS_SLOTS]; KIND_SLOTS],
+            $($(#[doc = $doc])+ pub $name: AtomicU64,)+
+        }
+
+        impl Default for NodeMetrics {
+            fn default() -> Self {
+                Self {
+                    operations: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+                    $($name: AtomicU64::new(0),)+
+                }
+            }
+        }
+
+        impl NodeMetrics {
+            /// Name, help and value of each plain counter.
+            fn plain(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),+).trim_start(), self.$name.load(Ordering::Relaxed)),)+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Operations that were held back because their range's owner was being settled
+    operations_held_back,
+    /// Operations refused because too many were held back already
+    hold_overflows,
+    /// Keys that were asked of an old owner before they were called absent
+    peeks_asked,
+    /// Peeked keys that the old owner had
+    peeks_found,
+    /// Peeks without an answer in time: the key counted as absent for that operation
+    peeks_unanswered,
+    /// Keys that other nodes asked of this one
+    peeks_served,
+    /// Ranges fenced for another node
+    ranges_fenced,
+    /// Ranges taken over with their entries to be pulled
+    ranges_taken,
+    /// Ranges taken over without entries
+    ranges_started_cold,
+    /// Of which because giver and taker share no version of the chunk format
+    ranges_cold_for_chunk_version,
+    /// Pulls that brought everything
+    pulls_completed,
+    /// Pulls given up before everything had arrived
+    pulls_given_up,
+    /// Chunks sent to takers
+    chunks_sent,
+    /// Bytes of chunks sent to takers
+    chunk_bytes_sent,
+    /// Chunks received from givers
+    chunks_received,
+    /// Chunks refused as damaged or malformed
+    chunks_refused,
+    /// Frozen copies dropped for another reason than their release
+    copies_dropped_unreleased,
+    /// Messages of other nodes refused: another incarnation, a dead sender, malformed
+    peer_messages_refused,
+    /// Requests and messages that were not decodable or contradicted themselves
+    bad_requests,
+    /// Hand-off messages that travelled through the Assigner
+    messages_relayed,
+    /// Times that this node was declared dead and came back empty
+    rebirths,
+    /// Times that serving was suspended after this node stood still
+    suspensions,
+}
+
+/// Adds one.
+pub(super) fn count(counter: &AtomicU64) {
+    add(counter, 1);
+}
+
+/// Adds `amount`.
+pub(super) fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+impl NodeMetrics {
+    /// Counts an operation that was answered. Numbers that the protocol does not know are not counted.
+    pub fn operation(&self, kind: i32, status: i32) {
+        let slots = usize::try_from(kind).ok().and_then(|kind| self.operations.get(kind));
+        let slot = slots.and_then(|slots| slots.get(usize::try_from(status).ok()?));
+        if let Some(slot) = slot {
+            count(slot);
+        }
+    }
+
+    /// Gets answered with a value or a miss, and those with a value.
+    pub fn gets_and_hits(&self) -> (u64, u64) {
+        let of = |status: Status| self.operations[OpKind::Get as usize][status as usize].load(Ordering::Relaxed);
+        let hits = of(Status::Ok);
+        (hits + of(Status::NotFound), hits)
+    }
+
+    /// All operations answered with a result (not sent elsewhere or refused).
+    pub fn operations_answered(&self) -> u64 {
+        let answered = [Status::Ok, Status::NotFound, Status::ConditionFailed];
+        self.operations
+            .iter()
+            .flat_map(|slots| answered.map(|status| slots[status as usize].load(Ordering::Relaxed)))
+            .sum()
+    }
+
+    /// Counts what happened in a hand-off.
+    pub fn notice(&self, notice: &Notice) {
+        match notice {
+            Notice::Fenced { .. } => count(&self.ranges_fenced),
+            Notice::Took { .. } => count(&self.ranges_taken),
+            Notice::StartedCold { reason, .. } => {
+                count(&self.ranges_started_cold);
+                if *reason == ColdReason::NoCommonVersion {
+                    count(&self.ranges_cold_for_chunk_version);
+                }
+            }
+            Notice::PullEnded { end: PullEnd::Complete, .. } => count(&self.pulls_completed),
+            Notice::PullEnded { .. } => count(&self.pulls_given_up),
+            Notice::CopyDropped { reason: CopyEnd::Released | CopyEnd::OwnedAgain, .. } => {}
+            Notice::CopyDropped { .. } => count(&self.copies_dropped_unreleased),
+            Notice::Renewed { .. } | Notice::Dropped { .. } => {}
+        }
+    }
+
+    fn encode_operations(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut metric = encoder.encode_descriptor(
+            "softstore_operations",
+            "Operations answered, by kind and outcome",
+            None,
+            prometheus_client::metrics::MetricType::Counter,
+        )?;
+        for (kind, kind_name) in KINDS {
+            for (status, outcome) in OUTCOMES {
+                let value = self.operations[kind as usize][status as usize].load(Ordering::Relaxed);
+                let labels = [("kind", kind_name), ("outcome", outcome)];
+                ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A gauge or counter that is read when it is scraped.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Name without the `softstore_` before it.
+    pub name: &'static str,
+    /// For people.
+    pub help: &'static str,
+    /// What it measures in.
+    pub unit: Option<Unit>,
+    /// Whether it only grows.
+    pub is_counter: bool,
+    /// Its value.
+    pub value: u64,
+}
+
+/// Writes readings as metrics.
+///
+/// # Errors
+/// If the encoder's buffer refuses.
+pub fn encode_readings(readings: &[Reading], encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    for reading in readings {
+        let name = format!("softstore_{}", reading.name);
+        if reading.is_counter {
+            let metric = ConstCounter::new(reading.value);
+            metric.encode(encoder.encode_descriptor(&name, reading.help, reading.unit.as_ref(), metric.metric_type())?)?;
+        } else {
+            let metric = ConstGauge::new(i64::try_from(reading.value).unwrap_or(i64::MAX));
+            metric.encode(encoder.encode_descriptor(&name, reading.help, reading.unit.as_ref(), metric.metric_type())?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Renders a node's metrics when they are scraped.
+#[derive(Debug)]
+pub(super) struct NodeCollector(pub(super) std::sync::Arc<super::state::NodeState>);
+
+impl Collector for NodeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let metrics = &self.0.metrics;
+        metrics.encode_operations(&mut encoder)?;
+        let plain = metrics.plain().into_iter().map(|(name, help, value)| Reading {
+            name,
+            help,
+            unit: None,
+            is_counter: true,
+            value,
+        });
+        encode_readings(&plain.collect::<Vec<_>>(), &mut encoder)?;
+        encode_readings(&self.0.readings(), &mut encoder)
+    }
+}

@@ -1,0 +1,345 @@
+//! [`Node`]: a running cache node. The `softstore node` process is this and a signal handler; an application that is
+//! itself sharded embeds one.
+//!
+//! ```text
+//!   clients --stream--> data_stream --> operation --+--> store          http: /metrics /healthz /readyz
+//!           --watch---> cache_service               |
+//!                                                   +-- core (admit), under the shared lock
+//!   takers --take/peek/pull--> transfer_service, giving ---+
+//!   givers <--take/peek/pull-- channels, peeks, puller <--- state: carries the core's actions out
+//!   Assigner <--session--> session (slicelet)
+//! ```
+
+mod cache_service;
+mod channels;
+mod data_stream;
+mod giving;
+mod metrics;
+mod operation;
+mod peeks;
+mod puller;
+mod session;
+mod state;
+mod transfer_service;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use prometheus_client::registry::Registry;
+use softstore_proto::v1::cache_server::CacheServer;
+use softstore_proto::v1::transfer_server::TransferServer;
+use softstore_sharding::slicelet::{Identity, Slicelet, SliceletConfig, SliceletEvent};
+use softstore_sharding::{Life, NodeId, Peer, Timestamp};
+use softstore_store::{MokaStore, MokaStoreConfig};
+use softstore_transfer::handoff::HandoffCore;
+use softstore_transfer::{HandoffConfig, chunk};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+pub use self::metrics::{NodeMetrics, Reading, encode_readings};
+pub use self::session::DrainOutcome;
+pub use self::state::{NodeState, StoreEngine};
+use crate::clock::{Clock, new_incarnation};
+use crate::config::{ConfigError, NodeConfig, Transfer};
+use crate::listener::{self, ListenerCounters};
+use crate::{grpc, http};
+
+/// Between two rounds of the store's housekeeping.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the goodbye and the last replies may take after serving has stopped.
+const LAST_WORDS: Duration = Duration::from_millis(1_000);
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A port could not be listened on.
+    #[error(transparent)]
+    Listen(#[from] std::io::Error),
+    /// gRPC reflection could not be set up.
+    #[error("gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The hand-off refused its settings.
+    #[error("hand-off: {0}")]
+    Handoff(#[from] softstore_transfer::config::HandoffConfigError),
+}
+
+/// A running node. Dropping it ends its tasks without a drain.
+#[derive(Debug)]
+pub struct Node {
+    state: Arc<NodeState>,
+    grpc_addr: SocketAddr,
+    http_addr: Option<SocketAddr>,
+    stop: CancellationToken,
+    drained: Shared<BoxFuture<'static, DrainOutcome>>,
+}
+
+impl Node {
+    /// Starts a node: it listens, says hello to the Assigner, and serves what it is assigned. It need not find the
+    /// Assigner: it goes on looking.
+    ///
+    /// # Errors
+    /// If a setting is wrong or a port is taken.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        config.validate()?;
+        let grpc = listener::bind(config.listen).await?;
+        let http = match config.http_listen {
+            Some(address) => Some(listener::bind(address).await?),
+            None => None,
+        };
+        let grpc_addr = grpc.local_addr()?;
+        let http_addr = http.as_ref().map(TcpListener::local_addr).transpose()?;
+        let address = config.advertise.clone().unwrap_or_else(|| grpc_addr.to_string());
+        let life = Life { node: config.id.clone(), incarnation: new_incarnation() };
+        let me = Peer { life, address: address.into() };
+        let store = MokaStore::new(store_config(&config));
+        let core = handoff_core(&config, me.clone())?;
+        let identity = Identity {
+            peer: me,
+            http_address: http_addr.map_or_else(String::new, |address| address.to_string()).into(),
+            zone: config.zone.as_str().into(),
+            capacity_bytes: config.memory_bytes,
+        };
+        let slicelet = Slicelet::new(slicelet_config(&config), identity, Clock.now());
+        let (state, events) = NodeState::new(config, core, Arc::new(store));
+        let stop = CancellationToken::new();
+        let (drained_sender, drained) = oneshot::channel();
+        let session = session::Session::new(state.clone(), slicelet, events, drained_sender);
+        state.tasks.spawn(session.run(stop.clone()));
+        state.tasks.spawn(keep_time(state.clone(), stop.clone()));
+        state.tasks.spawn(keep_house(state.clone(), stop.clone()));
+        serve_grpc(&state, grpc, &stop)?;
+        if let Some(http) = http {
+            serve_http(&state, http, &stop)?;
+        }
+        // A dropped sender means that the session ended without a drain.
+        let drained = drained.map(|outcome| outcome.unwrap_or(DrainOutcome::NoAssigner)).boxed().shared();
+        Ok(Self { state, grpc_addr, http_addr, stop, drained })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &NodeId {
+        &self.state.config.id
+    }
+
+    /// Where its gRPC port listens.
+    #[must_use]
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc_addr
+    }
+
+    /// Where its HTTP port listens, if it has one.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_addr
+    }
+
+    /// What its parts share: counters, the store, the core. For embedders and tests.
+    #[must_use]
+    pub fn state(&self) -> &Arc<NodeState> {
+        &self.state
+    }
+
+    /// Whether a rollout may go on: see `/readyz`. The error says what is missing.
+    ///
+    /// # Errors
+    /// What it waits for.
+    pub fn readiness(&self) -> Result<(), &'static str> {
+        self.state.readiness()
+    }
+
+    /// Hands off all it owns, then stops. Returns how that ended; the configured deadline bounds it.
+    pub async fn drain(&self) -> DrainOutcome {
+        self.state.tell_slicelet(SliceletEvent::DrainRequested);
+        self.finish_drain().await
+    }
+
+    /// Waits until the node has been drained by an operator's order, and stops it then.
+    pub async fn drained_by_order(&self) -> DrainOutcome {
+        let mut looks = tokio::time::interval(MAINTENANCE_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = self.drained.clone() => return self.finish_drain().await,
+                _ = looks.tick() => {
+                    if self.state.is_draining() {
+                        return self.finish_drain().await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn finish_drain(&self) -> DrainOutcome {
+        let deadline = Duration::from_millis(self.state.config.drain_deadline_ms);
+        let outcome = tokio::time::timeout(deadline, self.drained.clone()).await.unwrap_or(DrainOutcome::Deadline);
+        self.shutdown().await;
+        outcome
+    }
+
+    /// Stops serving, says goodbye, and ends all tasks. What was not handed off is lost.
+    pub async fn shutdown(&self) {
+        // From here on nothing is served: streams end after the replies that are due.
+        self.state.set_suspended(true);
+        self.state.closing.cancel();
+        self.state.tell_slicelet(SliceletEvent::StoppedServing);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.state.tasks.close();
+        let goodbye = tokio::time::timeout(LAST_WORDS, self.state.tasks.wait());
+        tokio::select! {
+            _ = goodbye => {}
+            () = self.stop.cancelled() => {}
+        }
+        self.stop.cancel();
+    }
+
+    /// Ends everything at once.
+    pub fn abort(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.state.closing.cancel();
+    }
+}
+
+fn store_config(config: &NodeConfig) -> MokaStoreConfig {
+    MokaStoreConfig {
+        budget_bytes: config.memory_bytes,
+        value_bytes_max: config.value_bytes_max,
+        frequency_half_life_ms: config.frequency_half_life_ms,
+        ..MokaStoreConfig::default()
+    }
+}
+
+fn handoff_core(config: &NodeConfig, me: Peer) -> Result<HandoffCore, NodeError> {
+    let handoff = HandoffConfig {
+        transfer: config.transfer == Transfer::On,
+        pull_deadline_ms: config.pull_deadline_ms,
+        copy_age_ms_max: config.pull_deadline_ms.saturating_mul(10),
+        ..HandoffConfig::default()
+    };
+    handoff.validate()?;
+    Ok(HandoffCore::new(me, handoff, config.chunk_versions.unwrap_or(chunk::CHUNK_VERSIONS)))
+}
+
+fn slicelet_config(config: &NodeConfig) -> SliceletConfig {
+    SliceletConfig {
+        heartbeat_interval_ms: config.heartbeat_ms,
+        failure_timeout_ms: config.failure_timeout_ms,
+        assigner_wait_ms: config.assigner_wait_ms,
+        ..SliceletConfig::default()
+    }
+}
+
+fn serve_grpc(state: &Arc<NodeState>, listener: TcpListener, stop: &CancellationToken) -> Result<(), NodeError> {
+    let message_bytes_max = state.config.value_bytes_max + grpc::MESSAGE_BYTES_EXTRA;
+    let cache = CacheServer::new(cache_service::CacheService(state.clone()))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(grpc::REPLY_BYTES_MAX);
+    let transfer = TransferServer::new(transfer_service::TransferService(state.clone()))
+        .max_decoding_message_size(message_bytes_max)
+        .max_encoding_message_size(grpc::REPLY_BYTES_MAX);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let counters = Arc::new(ListenerCounters::default());
+    let incoming = listener::incoming(listener, state.config.connections_max, counters, stop.clone());
+    let routes = Server::default()
+        .initial_stream_window_size(grpc::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(grpc::CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(grpc::STREAMS_MAX)
+        .http2_keepalive_interval(Some(grpc::KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(grpc::KEEPALIVE_TIMEOUT))
+        .add_service(cache)
+        .add_service(transfer)
+        .add_service(health_service)
+        .add_service(grpc::reflection()?);
+    let closing = state.closing.clone();
+    state.tasks.spawn(report_health(state.clone(), health, stop.clone()));
+    let stop = stop.clone();
+    state.tasks.spawn(async move {
+        let serving = routes.serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
+        tokio::select! {
+            served = serving => if let Err(error) = served {
+                tracing::error!(%error, "the gRPC port has failed");
+            },
+            () = stop.cancelled() => {}
+        }
+    });
+    Ok(())
+}
+
+/// Keeps the gRPC health service in step with readiness.
+async fn report_health(
+    state: Arc<NodeState>,
+    health: tonic_health::server::HealthReporter,
+    stop: CancellationToken,
+) {
+    use tonic_health::ServingStatus::{NotServing, Serving};
+    let mut looks = tokio::time::interval(MAINTENANCE_INTERVAL);
+    let mut told = None;
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = stop.cancelled() => return,
+            () = state.closing.cancelled() => return,
+        }
+        let ready = state.readiness().is_ok();
+        if told != Some(ready) {
+            told = Some(ready);
+            let status = if ready { Serving } else { NotServing };
+            health.set_service_status("", status).await;
+            health.set_service_status("softstore.v1.Cache", status).await;
+        }
+    }
+}
+
+fn serve_http(state: &Arc<NodeState>, listener: TcpListener, stop: &CancellationToken) -> Result<(), NodeError> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(metrics::NodeCollector(state.clone())));
+    let ready = state.clone();
+    let readiness = Arc::new(move || ready.readiness());
+    http::serve(listener, registry, readiness, &state.tasks, stop.clone())?;
+    Ok(())
+}
+
+/// Ticks the core when it wants to be.
+async fn keep_time(state: Arc<NodeState>, stop: CancellationToken) {
+    let mut ticks = state.ticks();
+    loop {
+        let at = *ticks.borrow_and_update();
+        let now = state.clock.now();
+        let wait = Duration::from_millis(at.unwrap_or(Timestamp::NEVER).ms_since(now).min(3_600_000));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.changed() => {}
+            () = tokio::time::sleep(wait) => state.with_core(|core, now| ((), core.tick(now))),
+        }
+    }
+}
+
+/// The store's housekeeping.
+async fn keep_house(state: Arc<NodeState>, stop: CancellationToken) {
+    let mut rounds = tokio::time::interval(MAINTENANCE_INTERVAL);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = rounds.tick() => {}
+        }
+        let (store, now) = (state.store.clone(), state.clock.now());
+        // A panic there would be a bug of the store; the next round goes on all the same.
+        let _ = tokio::task::spawn_blocking(move || store.maintain(now)).await;
+    }
+}

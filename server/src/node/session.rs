@@ -1,0 +1,307 @@
+//! The session with the Assigner: the slicelet's shell. One task that owns the slicelet, its stream and its timer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use softstore_proto::transfer::Relayed;
+use softstore_proto::v1;
+use softstore_proto::v1::assigner_client::AssignerClient;
+use softstore_sharding::session::{AssignerMessage, LoadReport, NodeMessage, SliceLoad};
+use softstore_sharding::slicelet::{DrainEnd, Slicelet, SliceletAction, SliceletEvent};
+use softstore_sharding::{Life, Timestamp};
+use softstore_store::Part;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+
+use super::metrics::count;
+use super::state::NodeState;
+use super::transfer_service::answer_take;
+use crate::clock::new_incarnation;
+
+/// How long connecting to the Assigner may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// A session that says nothing for so long is asked whether it lives.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Largest message from the Assigner: an assignment of a very large cluster.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// How the node's drain ended, for whoever waits for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DrainOutcome {
+    /// All was handed off and released.
+    Drained,
+    /// There was nobody to take what the node held.
+    NoTaker,
+    /// No Assigner came to say who takes it.
+    NoAssigner,
+    /// The drain's deadline came first.
+    Deadline,
+}
+
+/// What comes to the session's task from its connection.
+enum FromLink {
+    Opened,
+    Said(Box<AssignerMessage>),
+    Closed,
+}
+
+/// The slicelet and what surrounds it.
+pub(super) struct Session {
+    state: Arc<NodeState>,
+    slicelet: Slicelet,
+    events: mpsc::UnboundedReceiver<SliceletEvent>,
+    link: Link,
+    from_link: mpsc::UnboundedReceiver<(u64, FromLink)>,
+    link_sender: mpsc::UnboundedSender<(u64, FromLink)>,
+    wake_at: Timestamp,
+    drained: Option<oneshot::Sender<DrainOutcome>>,
+    stopped: bool,
+}
+
+/// The present connection. Each has a number, so that what an earlier one still says is not taken for its word.
+#[derive(Default)]
+struct Link {
+    number: u64,
+    outbound: Option<mpsc::UnboundedSender<v1::NodeMessage>>,
+    task: CancellationToken,
+}
+
+impl Session {
+    pub(super) fn new(
+        state: Arc<NodeState>,
+        slicelet: Slicelet,
+        events: mpsc::UnboundedReceiver<SliceletEvent>,
+        drained: oneshot::Sender<DrainOutcome>,
+    ) -> Self {
+        let (link_sender, from_link) = mpsc::unbounded_channel();
+        Self {
+            wake_at: state.clock.now(),
+            state,
+            slicelet,
+            events,
+            link: Link::default(),
+            from_link,
+            link_sender,
+            drained: Some(drained),
+            stopped: false,
+        }
+    }
+
+    /// Runs until the slicelet has said goodbye, or `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut assignment = self.state.ticks();
+        self.tick();
+        while !self.stopped {
+            let now = self.state.clock.now();
+            let sleep = Duration::from_millis(self.wake_at.ms_since(now));
+            // Input goes before timers: what was said before the timer ran out counts.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some((number, said)) = self.from_link.recv() => self.link_event(number, said),
+                Some(event) = self.events.recv() => self.step(event),
+                // What the core holds may have changed: perhaps a drain is over.
+                _ = assignment.changed() => {}
+                () = tokio::time::sleep(sleep) => self.tick(),
+            }
+            self.look_for_end_of_drain();
+        }
+        self.link.task.cancel();
+    }
+
+    fn look_for_end_of_drain(&mut self) {
+        if self.slicelet.is_draining() && self.drained.is_some() && self.state.core().is_empty() {
+            self.step(SliceletEvent::Drained);
+        }
+    }
+
+    fn tick(&mut self) {
+        let load = load(&self.state);
+        self.step(SliceletEvent::Tick { load });
+    }
+
+    fn link_event(&mut self, number: u64, said: FromLink) {
+        if number != self.link.number {
+            return;
+        }
+        match said {
+            FromLink::Opened => {
+                let claims = self.state.core().claims();
+                self.step(SliceletEvent::SessionOpened { claims });
+            }
+            FromLink::Said(message) => self.step(SliceletEvent::FromAssigner(*message)),
+            FromLink::Closed => {
+                self.link.outbound = None;
+                self.step(SliceletEvent::SessionClosed);
+            }
+        }
+    }
+
+    fn step(&mut self, event: SliceletEvent) {
+        let now = self.state.clock.now();
+        let actions = self.slicelet.step(event, now);
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Vec<SliceletAction>) {
+        for action in actions {
+            match action {
+                SliceletAction::OpenSession => self.open(),
+                SliceletAction::CloseSession => self.close(),
+                SliceletAction::Send(message) => self.send(&message),
+                SliceletAction::Adopt(assignment) => self.state.adopt(&assignment),
+                SliceletAction::Deliver { from, payload } => deliver(&self.state, &from, &payload),
+                SliceletAction::Suspend => {
+                    tracing::warn!("stood still for too long: serving nothing until the Assigner confirms");
+                    self.state.set_suspended(true);
+                }
+                SliceletAction::Resume => self.state.set_suspended(false),
+                SliceletAction::Reborn => self.reborn(),
+                SliceletAction::BeginDrain => {
+                    tracing::info!("draining");
+                    self.state.set_draining();
+                }
+                SliceletAction::EndDrain { reason } => self.end_drain(reason),
+                SliceletAction::Stop => self.stopped = true,
+                SliceletAction::Refused { reason } => tracing::error!(reason, "the Assigner refused this node"),
+                SliceletAction::WakeAt(at) => self.wake_at = at,
+            }
+        }
+    }
+
+    fn reborn(&mut self) {
+        tracing::warn!("this life was declared dead: dropping everything and coming back as a new one");
+        let mut me = self.state.core().me().clone();
+        me.life.incarnation = new_incarnation();
+        let incarnation = me.life.incarnation;
+        self.state.reborn(me);
+        let actions = self.slicelet.reborn(incarnation, self.state.clock.now());
+        self.carry_out(actions);
+    }
+
+    fn end_drain(&mut self, reason: DrainEnd) {
+        let outcome = match reason {
+            DrainEnd::Drained => DrainOutcome::Drained,
+            DrainEnd::NoTaker => DrainOutcome::NoTaker,
+            DrainEnd::NoAssigner => DrainOutcome::NoAssigner,
+        };
+        tracing::info!(?outcome, "the drain has ended");
+        if let Some(drained) = self.drained.take() {
+            // Whoever embeds this node may not wait for it.
+            let _ = drained.send(outcome);
+        }
+    }
+
+    fn send(&self, message: &NodeMessage) {
+        if let Some(outbound) = &self.link.outbound {
+            // A link that just broke says so itself.
+            let _ = outbound.send(message.into());
+        }
+    }
+
+    fn open(&mut self) {
+        self.link.task.cancel();
+        let number = self.link.number + 1;
+        let (outbound, messages) = mpsc::unbounded_channel();
+        let task = CancellationToken::new();
+        self.link = Link { number, outbound: Some(outbound), task: task.clone() };
+        let (address, sender) = (self.state.config.assigner.clone(), self.link_sender.clone());
+        self.state.tasks.spawn(async move {
+            let ended = tokio::select! {
+                ended = talk(&address, messages, number, &sender) => ended,
+                () = task.cancelled() => return,
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%address, %error, "the session with the Assigner ended");
+            }
+            // The session's task may be gone.
+            let _ = sender.send((number, FromLink::Closed));
+        });
+    }
+
+    /// Ends the outbound stream; what was sent before still goes out.
+    fn close(&mut self) {
+        self.link.outbound = None;
+        self.link.number += 1;
+    }
+}
+
+/// Keeps one connection to the Assigner.
+async fn talk(
+    address: &str,
+    messages: mpsc::UnboundedReceiver<v1::NodeMessage>,
+    number: u64,
+    sender: &mpsc::UnboundedSender<(u64, FromLink)>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let channel = Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_INTERVAL)
+        .connect()
+        .await?;
+    let mut client = AssignerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    // The hello is the stream's first message: it is queued as soon as the slicelet hears that the session is open.
+    sender.send((number, FromLink::Opened))?;
+    let mut answers = client.session(UnboundedReceiverStream::new(messages)).await?.into_inner();
+    while let Some(answer) = answers.message().await? {
+        let message = AssignerMessage::try_from(answer)?;
+        sender.send((number, FromLink::Said(Box::new(message))))?;
+    }
+    Ok(())
+}
+
+/// Takes in a hand-off message that came through the Assigner.
+fn deliver(state: &Arc<NodeState>, from: &Life, payload: &[u8]) {
+    match Relayed::decode(payload) {
+        Ok(Relayed::Take(take)) if take.taker.life == *from => match answer_take(state, &take) {
+            Ok(reply) => {
+                let payload = Relayed::TakeReply(reply).encode();
+                state.tell_slicelet(SliceletEvent::RelayTo { to: from.clone(), payload });
+            }
+            Err(refusal) => {
+                count(&state.metrics.peer_messages_refused);
+                tracing::debug!(%from, %refusal, "refused a relayed take");
+            }
+        },
+        Ok(Relayed::TakeReply(reply)) if reply.from == *from => {
+            state.with_core(|core, now| ((), core.take_answered(&reply, now)));
+        }
+        Ok(_) => count(&state.metrics.peer_messages_refused),
+        Err(error) => {
+            count(&state.metrics.bad_requests);
+            tracing::warn!(%from, %error, "a relayed message is malformed");
+        }
+    }
+}
+
+/// The node's condition, for a heartbeat.
+pub(super) fn load(state: &NodeState) -> LoadReport {
+    let stats = state.store.stats();
+    let (gets, hits) = state.metrics.gets_and_hits();
+    let (counts, held) = {
+        let core = state.core();
+        (core.counts(), core.held().collect::<Vec<_>>())
+    };
+    let slices = held.into_iter().map(|(slice, epoch)| SliceLoad {
+        slice,
+        // Per-slice rates come with the load-aware sharder; the policies here weigh key space and bytes only.
+        operations_per_second: 0.0,
+        bytes: state.store.part_stats(Part { slice, epoch }).bytes,
+    });
+    LoadReport {
+        entries: stats.entries,
+        bytes: stats.bytes,
+        gets,
+        hits,
+        ranges_taking: (counts.pending + counts.pulling) as u64,
+        ranges_giving: counts.giving as u64,
+        entries_imported: stats.imported,
+        bytes_imported: stats.imported_bytes,
+        slices: slices.collect(),
+    }
+}

@@ -1,0 +1,339 @@
+//! [`NodeState`]: what all parts of a running node share, and how the core's actions become I/O.
+//!
+//! The core stands behind a lock (see `transfer::handoff`): operations run under its shared side, everything that
+//! changes ownership under its exclusive side. [`NodeState::with_core`] is the only place that takes the exclusive
+//! side: it carries out the store's actions before letting go, and starts the rest afterwards.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use prometheus_client::registry::Unit;
+use softstore_proto::v1;
+use softstore_sharding::slicelet::SliceletEvent;
+use softstore_sharding::{Assignment, Peer, PullId, Slice, Timestamp};
+use softstore_store::{Part, Store};
+use softstore_transfer::handoff::{Action, HandoffCore, Notice, PullEnd};
+use softstore_transfer::message::{Release, Take};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::channels::Channels;
+use super::metrics::{NodeMetrics, Reading, count};
+use super::peeks::Peeks;
+use super::puller;
+use crate::clock::Clock;
+use crate::config::NodeConfig;
+
+/// How long a `Take` or a release may take before it counts as lost.
+pub(super) const PEER_CALL_TIMEOUT_MS: u64 = 1_000;
+
+/// What the parts of a node share.
+#[derive(Debug)]
+pub struct NodeState {
+    /// How it is set up.
+    pub config: NodeConfig,
+    /// Its clock.
+    pub clock: Clock,
+    /// Its entries.
+    pub store: Arc<dyn StoreEngine>,
+    /// What it counts.
+    pub metrics: NodeMetrics,
+    /// Peeks at givers.
+    pub peeks: Peeks,
+    /// Connections to other nodes.
+    pub channels: Channels,
+    /// Fires when streams are to end after their last reply.
+    pub closing: CancellationToken,
+    /// Everything this node runs.
+    pub tasks: TaskTracker,
+    core: RwLock<HandoffCore>,
+    /// Grows with each change that may let a request go on that was held back.
+    wake: watch::Sender<u64>,
+    /// The newest assignment, for clients that watch.
+    assignment: watch::Sender<Option<Arc<Assignment>>>,
+    /// When the core next wants its `tick`.
+    tick_at: watch::Sender<Option<Timestamp>>,
+    /// To the session's task.
+    to_slicelet: mpsc::UnboundedSender<SliceletEvent>,
+    /// Running pull streams.
+    pulls: Mutex<HashMap<PullId, CancellationToken>>,
+    /// Serving is suspended: this node stood still for too long.
+    suspended: AtomicBool,
+    draining: AtomicBool,
+    /// Requests held back, and their bytes.
+    pub(super) held_requests: AtomicU64,
+    pub(super) held_bytes: AtomicU64,
+}
+
+/// A store that can be printed, as the state wants it.
+pub trait StoreEngine: Store + std::fmt::Debug {}
+
+impl<S: Store + std::fmt::Debug> StoreEngine for S {}
+
+impl NodeState {
+    /// A node that holds nothing. What it has to tell the Assigner comes out of the returned receiver.
+    pub fn new(
+        config: NodeConfig,
+        core: HandoffCore,
+        store: Arc<dyn StoreEngine>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<SliceletEvent>) {
+        let (to_slicelet, from_node) = mpsc::unbounded_channel();
+        let state = Self {
+            config,
+            clock: Clock,
+            store,
+            metrics: NodeMetrics::default(),
+            peeks: Peeks::default(),
+            channels: Channels::default(),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            core: RwLock::new(core),
+            wake: watch::channel(0).0,
+            assignment: watch::channel(None).0,
+            tick_at: watch::channel(None).0,
+            to_slicelet,
+            pulls: Mutex::default(),
+            suspended: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            held_requests: AtomicU64::new(0),
+            held_bytes: AtomicU64::new(0),
+        };
+        (Arc::new(state), from_node)
+    }
+
+    /// The core, shared: for admission and everything that only reads.
+    pub fn core(&self) -> parking_lot::RwLockReadGuard<'_, HandoffCore> {
+        self.core.read()
+    }
+
+    /// Changes the core with nobody else inside, and carries out what follows from it.
+    pub fn with_core<R>(self: &Arc<Self>, change: impl FnOnce(&mut HandoffCore, Timestamp) -> (R, Vec<Action>)) -> R {
+        let (result, actions, wake_at) = {
+            let mut core = self.core.write();
+            let (result, actions) = change(&mut core, self.clock.now());
+            for action in &actions {
+                match action {
+                    Action::BeginPull(pull) => self.store.begin_pull(*pull),
+                    Action::EndPull(pull) => self.store.end_pull(*pull),
+                    _ => {}
+                }
+            }
+            (result, actions, core.wake_at())
+        };
+        self.tick_at.send_if_modified(|at| std::mem::replace(at, wake_at) != wake_at);
+        self.carry_out(actions);
+        result
+    }
+
+    /// Adopts an assignment and shows it to clients that watch.
+    pub fn adopt(self: &Arc<Self>, assignment: &Arc<Assignment>) {
+        self.with_core(|core, now| ((), core.adopt(assignment, now)));
+        self.assignment.send_replace(Some(assignment.clone()));
+    }
+
+    /// Takes up a new life after the old one was declared dead.
+    pub fn reborn(self: &Arc<Self>, me: Peer) {
+        count(&self.metrics.rebirths);
+        self.with_core(|core, _| ((), core.reborn(me)));
+    }
+
+    fn carry_out(self: &Arc<Self>, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::SendTake { take, address, relay } => self.send_take(take, address, relay),
+                Action::StartPull { pull, giver, request } => {
+                    let stop = CancellationToken::new();
+                    if let Some(before) = self.pulls.lock().insert(pull, stop.clone()) {
+                        before.cancel();
+                    }
+                    self.tasks.spawn(puller::run(self.clone(), pull, giver, request, stop));
+                }
+                Action::StopPull(pull) => {
+                    if let Some(stop) = self.pulls.lock().remove(&pull) {
+                        stop.cancel();
+                    }
+                    self.peeks.end(pull);
+                }
+                Action::SendRelease { release, address } => self.send_release(release, address),
+                Action::Report(reports) => self.tell_slicelet(SliceletEvent::Handoffs(reports)),
+                Action::Purge(slice, epoch) => self.purge(Part { slice, epoch }),
+                Action::Wake => self.wake.send_modify(|count| *count += 1),
+                Action::Notice(notice) => self.notice(&notice),
+                // Done already, before the lock was let go.
+                Action::BeginPull(_) | Action::EndPull(_) => {}
+            }
+        }
+    }
+
+    fn send_take(self: &Arc<Self>, take: Take, address: Arc<str>, relay: bool) {
+        if relay {
+            count(&self.metrics.messages_relayed);
+            let payload = softstore_proto::transfer::Relayed::Take(take.clone()).encode();
+            self.tell_slicelet(SliceletEvent::RelayTo { to: take.to.clone(), payload });
+        }
+        if address.is_empty() {
+            return;
+        }
+        let state = self.clone();
+        self.tasks.spawn(async move {
+            match state.channels.take(&address, &take).await {
+                Ok(reply) => state.with_core(|core, now| ((), core.take_answered(&reply, now))),
+                // The core sends it again.
+                Err(error) => tracing::debug!(to = %take.to, %error, "no answer to a take"),
+            }
+        });
+    }
+
+    fn send_release(self: &Arc<Self>, release: Release, address: Arc<str>) {
+        let state = self.clone();
+        self.tasks.spawn(async move {
+            // Best effort: the giver also drops its copy when the assignment no longer lists it.
+            if let Err(error) = state.channels.release(&address, &release).await {
+                tracing::debug!(to = %release.to, %error, "a release was not delivered");
+            }
+        });
+    }
+
+    fn purge(self: &Arc<Self>, part: Part) {
+        let store = self.store.clone();
+        self.tasks.spawn_blocking(move || store.purge(part));
+    }
+
+    fn notice(&self, notice: &Notice) {
+        self.metrics.notice(notice);
+        match notice {
+            Notice::StartedCold { slice, since, reason } => {
+                tracing::info!(%slice, %since, ?reason, "took a range over cold");
+            }
+            Notice::Fenced { slice, taker, since } => tracing::info!(%slice, %taker, %since, "fenced a range"),
+            Notice::Took { slice, giver, since } => tracing::info!(%slice, %giver, %since, "took a range over"),
+            Notice::PullEnded { giver, end, .. } if *end == PullEnd::Complete => {
+                tracing::info!(%giver, "a pull is complete");
+            }
+            Notice::PullEnded { giver, end, .. } => tracing::warn!(%giver, ?end, "a pull was given up"),
+            Notice::CopyDropped { slice, reason } => tracing::debug!(%slice, ?reason, "dropped a frozen copy"),
+            Notice::Renewed { slice, since } => tracing::debug!(%slice, %since, "kept a range under a new acquisition"),
+            Notice::Dropped { slice } => tracing::info!(%slice, "dropped a range that is assigned elsewhere"),
+        }
+    }
+
+    /// Hands an event to the session's task.
+    pub fn tell_slicelet(&self, event: SliceletEvent) {
+        // The session's task lives as long as the node; after that nobody is left to tell.
+        let _ = self.to_slicelet.send(event);
+    }
+
+    /// Waits for the next change that may let a held-back request go on. Subscribe before asking for admission.
+    pub fn wakes(&self) -> watch::Receiver<u64> {
+        self.wake.subscribe()
+    }
+
+    /// The newest assignment, as it changes.
+    pub fn assignments(&self) -> watch::Receiver<Option<Arc<Assignment>>> {
+        self.assignment.subscribe()
+    }
+
+    /// When the core next wants its tick, as it changes.
+    pub(super) fn ticks(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.tick_at.subscribe()
+    }
+
+    /// Whether serving is suspended.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended.load(Ordering::Acquire)
+    }
+
+    /// Suspends or resumes serving.
+    pub fn set_suspended(&self, suspended: bool) {
+        if suspended {
+            count(&self.metrics.suspensions);
+        }
+        self.suspended.store(suspended, Ordering::Release);
+        self.wake.send_modify(|count| *count += 1);
+    }
+
+    /// Whether this node is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Marks this node as on its way out.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the node should be counted as ready: it follows an assignment, serves, does not leave, and nothing is
+    /// still on its way to it. The error says what is missing.
+    ///
+    /// # Errors
+    /// What it waits for.
+    pub fn readiness(&self) -> Result<(), &'static str> {
+        let core = self.core();
+        let counts = core.counts();
+        if self.is_draining() {
+            Err("draining")
+        } else if self.is_suspended() {
+            Err("suspended after standing still: waiting for the Assigner")
+        } else if core.assignment().is_none() {
+            Err("waiting for an assignment")
+        } else if counts.pending > 0 {
+            Err("taking over ranges")
+        } else if core.pulls_open() > 0 {
+            Err("pulling entries")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Gauges and counters that are read when they are scraped.
+    pub(super) fn readings(&self) -> Vec<Reading> {
+        let stats = self.store.stats();
+        let (counts, pulls, generation) = {
+            let core = self.core();
+            let generation = core.assignment().map_or(0, |assignment| assignment.generation().number);
+            (core.counts(), core.pulls_open(), generation)
+        };
+        let gauge = |name, help, value| Reading { name, help, unit: None, is_counter: false, value };
+        let bytes = |name, help, value| Reading { name, help, unit: Some(Unit::Bytes), is_counter: false, value };
+        let counter = |name, help, value| Reading { name, help, unit: None, is_counter: true, value };
+        vec![
+            gauge("entries", "Entries in the store", stats.entries),
+            bytes("memory_used", "Memory counted against the budget", stats.bytes),
+            bytes("memory_budget", "The store's budget", stats.budget_bytes),
+            counter("entries_evicted", "Entries evicted for want of room", stats.evicted),
+            counter("entries_expired", "Entries found expired", stats.expired),
+            counter("entries_imported", "Entries received in hand-offs", stats.imported),
+            counter("imported_bytes", "Keys and values received in hand-offs, in bytes", stats.imported_bytes),
+            counter("position_collisions", "Entries displaced by another key at the same position", stats.collisions),
+            gauge("written_keys", "Keys remembered as written during open pulls", stats.written_keys),
+            gauge("ranges_held", "Ranges served here", counts.held as u64),
+            gauge("ranges_pulling", "Ranges served here that are still being filled", counts.pulling as u64),
+            gauge("ranges_pending", "Ranges to be taken over", counts.pending as u64),
+            gauge("ranges_giving", "Frozen copies kept for takers", counts.giving as u64),
+            gauge("pulls_open", "Pulls open as taker", pulls as u64),
+            gauge("generation", "Number of the assignment's generation", generation),
+            gauge("draining", "1 while this node hands off all it owns", u64::from(self.is_draining())),
+            gauge("suspended", "1 while serving is suspended", u64::from(self.is_suspended())),
+            gauge("requests_held_back", "Requests held back now", self.held_requests.load(Ordering::Relaxed)),
+            gauge("peer_connections", "Connections open to other nodes", self.channels.len() as u64),
+        ]
+    }
+
+    /// Removes everything of a slice that is held here. Returns the parts that are.
+    pub(super) fn flush(self: &Arc<Self>, slice: Slice) -> Vec<Slice> {
+        self.with_core(|core, _| core.flush(slice))
+    }
+
+    /// A reply's `Moved`.
+    pub(super) fn moved_to_wire(moved: &softstore_transfer::handoff::Moved) -> Box<v1::Moved> {
+        Box::new(v1::Moved {
+            slice: Some(moved.slice.into()),
+            owner: Some((&moved.owner).into()),
+            address: moved.address.to_string(),
+            since: Some(moved.since.into()),
+        })
+    }
+}

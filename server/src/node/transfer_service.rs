@@ -1,0 +1,123 @@
+//! The `Transfer` service: what takers ask of this node as a giver.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use softstore_proto::v1;
+use softstore_sharding::SliceKey;
+use softstore_transfer::handoff::CopyGrant;
+use softstore_transfer::message::{Entry, PeekAnswer, PeekKey, PeekRequest, PullRequest, Refusal, Release, Take};
+use tonic::{Request, Response, Status};
+
+use super::giving;
+use super::metrics::{add, count};
+use super::peeks::Peeks;
+use super::state::NodeState;
+
+/// The service of one node.
+#[derive(Clone, Debug)]
+pub(super) struct TransferService(pub(super) Arc<NodeState>);
+
+/// Carries a refusal's name to the other side.
+pub(super) fn refuse(state: &NodeState, refusal: Refusal) -> Status {
+    if refusal != Refusal::Gone {
+        count(&state.metrics.peer_messages_refused);
+        tracing::debug!(%refusal, "refused a message of another node");
+    }
+    match refusal {
+        Refusal::Gone => Status::not_found(refusal.to_string()),
+        Refusal::Malformed(_) => Status::invalid_argument(refusal.to_string()),
+        Refusal::WrongIncarnation | Refusal::SenderDead | Refusal::NoCommonVersion => {
+            Status::failed_precondition(refusal.to_string())
+        }
+    }
+}
+
+impl TransferService {
+    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
+    fn decoded<W, T: TryFrom<W, Error = softstore_proto::error::WireError>>(&self, wire: W) -> Result<T, Status> {
+        T::try_from(wire).map_err(|error| {
+            count(&self.0.metrics.bad_requests);
+            Status::invalid_argument(error.to_string())
+        })
+    }
+
+    /// What this node has of one key that it froze for a taker.
+    async fn peek_one(&self, asked: &PeekKey, request: &PeekRequest) -> PeekAnswer {
+        let at = SliceKey::of_key(&asked.key);
+        let Some(grant) = self.0.core().copy_at(at, asked.since, &request.taker) else {
+            return PeekAnswer::Gone;
+        };
+        if let Some(entry) = self.frozen(&grant, at, asked) {
+            return PeekAnswer::Found(entry);
+        }
+        let Some(upstream) = grant.upstream else { return PeekAnswer::Absent };
+        if self.0.store.is_written(upstream, at) {
+            return PeekAnswer::Absent;
+        }
+        // This node is itself in mid-pull: its own giver may have the key. What comes is imported into the frozen copy.
+        Peeks::ask(&self.0, upstream, at, &asked.key).await;
+        self.frozen(&grant, at, asked).map_or(PeekAnswer::Absent, PeekAnswer::Found)
+    }
+
+    fn frozen(&self, grant: &CopyGrant, at: SliceKey, asked: &PeekKey) -> Option<Entry> {
+        let frozen = self.0.store.read_frozen(at, grant.epoch, grant.received)?;
+        if frozen.key != asked.key {
+            return None;
+        }
+        let ttl_ms = giving::ttl_at_fence(frozen.deadline, grant.received);
+        let (key, value, version, class) = (frozen.key, frozen.value, frozen.version, frozen.class);
+        Some(Entry { key, value, version, ttl_ms, class })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::transfer_server::Transfer for TransferService {
+    type PullStream = Pin<Box<dyn Stream<Item = Result<v1::PullItem, Status>> + Send>>;
+
+    async fn take(&self, request: Request<v1::TakeRequest>) -> Result<Response<v1::TakeReply>, Status> {
+        let take: Take = self.decoded(request.into_inner())?;
+        let reply = answer_take(&self.0, &take).map_err(|refusal| refuse(&self.0, refusal))?;
+        Ok(Response::new((&reply).into()))
+    }
+
+    async fn peek(&self, request: Request<v1::PeekRequest>) -> Result<Response<v1::PeekReply>, Status> {
+        let request: PeekRequest = self.decoded(request.into_inner())?;
+        if request.to != self.0.core().me().life {
+            return Err(refuse(&self.0, Refusal::WrongIncarnation));
+        }
+        add(&self.0.metrics.peeks_served, request.keys.len() as u64);
+        let answers = request.keys.iter().map(|asked| self.peek_one(asked, &request));
+        let answers = futures::future::join_all(answers).await;
+        Ok(Response::new(softstore_proto::transfer::peek_reply_to_wire(&answers)))
+    }
+
+    async fn pull(&self, request: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+        let request: PullRequest = self.decoded(request.into_inner())?;
+        let grants = self.0.core().grant_pull(&request).map_err(|refusal| refuse(&self.0, refusal))?;
+        let stream = giving::stream(&self.0, request, grants).map_err(|refusal| refuse(&self.0, refusal))?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn release(&self, request: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseReply>, Status> {
+        let release: Release = self.decoded(request.into_inner())?;
+        let released = self.0.with_core(|core, _| match core.release(&release) {
+            Ok(actions) => (Ok(()), actions),
+            Err(refusal) => (Err(refusal), Vec::new()),
+        });
+        released.map_err(|refusal| refuse(&self.0, refusal))?;
+        Ok(Response::new(v1::ReleaseReply {}))
+    }
+}
+
+/// Answers a `Take`, however it came.
+pub(super) fn answer_take(
+    state: &Arc<NodeState>,
+    take: &Take,
+) -> Result<softstore_transfer::message::TakeReply, Refusal> {
+    state.with_core(|core, now| match core.take(take, now) {
+        Ok((reply, actions)) => (Ok(reply), actions),
+        Err(refusal) => (Err(refusal), Vec::new()),
+    })
+}

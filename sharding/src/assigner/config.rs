@@ -1,0 +1,100 @@
+//! [`AssignerConfig`]: the Assigner's settings.
+
+use thiserror::Error;
+
+/// The Assigner's settings. [`AssignerConfig::default`] gives the defaults named here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AssignerConfig {
+    /// A node not heard of for this long is dead, in milliseconds. Default 3,000; at least 100.
+    pub failure_timeout_ms: u64,
+    /// How long after its start an Assigner waits for the hellos of all nodes that it hears of, in milliseconds.
+    /// Default 4,000. Longer than the failure timeout, so that a node which lives has said hello.
+    pub settle_ms: u64,
+    /// An Assigner that has heard of no assignment publishes its first when this many nodes have said hello, or after
+    /// `settle_ms`. Default: none, always wait. At least 1.
+    pub expect_nodes: Option<usize>,
+    /// How long a node that joins empty waits to take whole what next drains or dies, before it is filled from all
+    /// others, in milliseconds. Default 30,000.
+    pub rebalance_delay_ms: u64,
+    /// Shortest time between two assignments, except for drains and deaths, in milliseconds. Default 20; at most 1,000.
+    pub publish_interval_ms: u64,
+}
+
+impl Default for AssignerConfig {
+    fn default() -> Self {
+        Self {
+            failure_timeout_ms: 3_000,
+            settle_ms: 4_000,
+            expect_nodes: None,
+            rebalance_delay_ms: 30_000,
+            publish_interval_ms: 20,
+        }
+    }
+}
+
+/// Why settings are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum AssignerConfigError {
+    /// The failure timeout is too short to tell a busy node from a dead one.
+    #[error("failure_timeout_ms is {0}, it must be at least 100")]
+    FailureTimeout(u64),
+    /// A living node might not say hello in time.
+    #[error("settle_ms is {settle_ms}, it must be longer than failure_timeout_ms ({failure_timeout_ms})")]
+    Settle {
+        /// As given.
+        settle_ms: u64,
+        /// As given.
+        failure_timeout_ms: u64,
+    },
+    /// Waiting for no node makes no sense.
+    #[error("expect_nodes is 0; leave it out to wait for settle_ms")]
+    ExpectNodes,
+    /// Joins and completed hand-offs would wait too long.
+    #[error("publish_interval_ms is {0}, it must be at most 1000")]
+    PublishInterval(u64),
+}
+
+impl AssignerConfig {
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    /// The first setting that is out of its range.
+    pub fn validate(&self) -> Result<(), AssignerConfigError> {
+        if self.failure_timeout_ms < 100 {
+            return Err(AssignerConfigError::FailureTimeout(self.failure_timeout_ms));
+        }
+        if self.settle_ms <= self.failure_timeout_ms {
+            return Err(AssignerConfigError::Settle {
+                settle_ms: self.settle_ms,
+                failure_timeout_ms: self.failure_timeout_ms,
+            });
+        }
+        if self.expect_nodes == Some(0) {
+            return Err(AssignerConfigError::ExpectNodes);
+        }
+        if self.publish_interval_ms > 1_000 {
+            return Err(AssignerConfigError::PublishInterval(self.publish_interval_ms));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_checked() {
+        let good = AssignerConfig::default();
+        assert_eq!(good.validate(), Ok(()));
+        let bad = [
+            AssignerConfig { failure_timeout_ms: 99, ..good },
+            AssignerConfig { settle_ms: 3_000, ..good },
+            AssignerConfig { expect_nodes: Some(0), ..good },
+            AssignerConfig { publish_interval_ms: 1_001, ..good },
+        ];
+        for config in bad {
+            assert!(config.validate().is_err(), "{config:?}");
+        }
+    }
+}

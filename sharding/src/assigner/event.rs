@@ -1,0 +1,171 @@
+//! What goes into the Assigner and what comes out: [`AssignerEvent`], [`AssignerAction`] and the typed [`Notice`]s.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::assignment::{Assignment, AssignmentError};
+use crate::generation::{Generation, Incarnation};
+use crate::node::{Life, NodeId};
+use crate::session::{AssignerMessage, NodeMessage};
+use crate::time::Timestamp;
+
+/// Names one open session with a node. The shell gives them out and never uses one twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    /// The session with this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// What happens to the Assigner.
+#[derive(Clone, PartialEq, Debug)]
+pub enum AssignerEvent {
+    /// A node said something on a session.
+    FromNode {
+        /// On which.
+        session: SessionId,
+        /// What.
+        message: NodeMessage,
+    },
+    /// A session ended, by whichever side. Nothing more comes from it. The node is not dead for that.
+    SessionClosed {
+        /// Which.
+        session: SessionId,
+    },
+    /// An operator wants a node to leave. The same step's actions hold the [`AssignerAction::DrainAnswered`].
+    DrainNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// Time passed. The shell feeds all input that is queued before it ticks.
+    Tick,
+}
+
+/// What the shell is to do, in this order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum AssignerAction {
+    /// Send this on a session. If the session has gone, drop it.
+    Send {
+        /// On which.
+        session: SessionId,
+        /// What.
+        message: AssignerMessage,
+    },
+    /// Close a session once what was sent before has gone out. No [`AssignerEvent::SessionClosed`] is needed for it.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+    },
+    /// A new assignment is out; the sends to the nodes are among the actions already.
+    Published(Arc<Assignment>),
+    /// Tick at this moment or soon after. Replaces the moment asked for before.
+    WakeAt(Timestamp),
+    /// The answer to [`AssignerEvent::DrainNode`].
+    DrainAnswered {
+        /// Which node was to leave.
+        node: NodeId,
+        /// What the drain starts from, or why there is none.
+        answer: Result<DrainStart, DrainError>,
+    },
+    /// Something for the log and the metrics.
+    Notice(Notice),
+}
+
+/// What a drain starts from, by the node's last heartbeat; for a progress bar.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DrainStart {
+    /// Bytes that the node held.
+    pub bytes: u64,
+    /// Entries that the node held.
+    pub entries: u64,
+}
+
+/// Why a node is not drained.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DrainError {
+    /// No living node has that name.
+    #[error("no living node is called {0}")]
+    UnknownNode(NodeId),
+    /// Every other node is draining or dead, so that all the node holds would be lost. Nothing was changed.
+    #[error("no other node can take what {0} holds")]
+    NoTaker(NodeId),
+}
+
+/// Why a life ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeathCause {
+    /// It was not heard of for the failure timeout.
+    Silent,
+    /// Another incarnation of the same node said hello.
+    Replaced,
+    /// It said goodbye.
+    Goodbye,
+    /// A recovering Assigner did not hear of it in time.
+    NotRecovered,
+}
+
+/// Something worth a line in the log or a count in the metrics.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Notice {
+    /// A life said its first hello.
+    Joined(Life),
+    /// A life ended.
+    Died {
+        /// Whose.
+        life: Life,
+        /// Why.
+        cause: DeathCause,
+    },
+    /// A life that is dead said hello and was told.
+    ToldDead(Life),
+    /// A node hands off all it owns and leaves.
+    Draining(Life),
+    /// A draining node was told that nobody can take what it holds.
+    NoTaker(Life),
+    /// A hello was refused for good.
+    HelloRefused {
+        /// Whose.
+        life: Life,
+        /// Why, as the node was told.
+        reason: String,
+    },
+    /// The Assigner knows enough to publish; `generation` is the highest heard of ([`Generation::NONE`]: a fresh start).
+    Recovered {
+        /// The highest generation heard of.
+        generation: Generation,
+    },
+    /// A node holds a newer generation of another Assigner: two are running, which is not supported.
+    SecondAssigner {
+        /// The other Assigner.
+        other: Incarnation,
+        /// The generation seen.
+        generation: Generation,
+    },
+    /// The Assigner itself stood still for this long; all silence timers began anew.
+    StoodStill {
+        /// How long.
+        gap_ms: u64,
+    },
+    /// The Sharder's placement breaks the rules; even ranges were used instead.
+    PlacementRefused(String),
+    /// A relayed message was dropped: too large, or its receiver has no session.
+    RelayDropped {
+        /// For whom it was.
+        to: Life,
+    },
+    /// A node sent something it must not send at that point; its session is closed.
+    ProtocolBroken(SessionId),
+    /// A computed assignment is not valid and was not published. Never expected.
+    NotPublished(AssignmentError),
+}

@@ -1,0 +1,75 @@
+//! Which hellos are refused for good (H8): a session format that this build does not speak, or a claim that no node of
+//! this build can make. A refused hello changes nothing.
+
+use thiserror::Error;
+
+use crate::assignment::PROVIDERS_MAX;
+use crate::generation::{GENERATION_NUMBER_MAX, Generation};
+use crate::range_map::RangeMap;
+use crate::session::{ClaimPhase, Hello, RangeClaim, SESSION_VERSIONS};
+use crate::slice_map::SLICE_COUNT_MAX;
+
+/// Generation numbers above this are refused: at one for each millisecond the clock reaches it in 2094, and a number
+/// near the end of the 42 bits would leave no room for the next.
+const GENERATION_NUMBER_HEARD_MAX: u64 = GENERATION_NUMBER_MAX / 2;
+
+/// Why a hello is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum HelloError {
+    #[error(
+        "the node speaks session versions {min} to {max}, this Assigner {ours_min} to {ours_max}: upgrade the older one",
+        ours_min = SESSION_VERSIONS.min, ours_max = SESSION_VERSIONS.max
+    )]
+    Version { min: u32, max: u32 },
+    #[error("generation {0} is too far in the future: the clock of the Assigner that gave it out was wrong")]
+    Generation(Generation),
+    #[error("the claim to {0} is newer than the assignment that the node says it holds, or its providers are impossible")]
+    Claim(crate::slice::Slice),
+    #[error("two claims to the same part of {0}")]
+    Overlap(crate::slice::Slice),
+    #[error("{0} claims are more than {SLICE_COUNT_MAX}")]
+    TooManyClaims(usize),
+    #[error("the cluster already has {0} nodes, its limit")]
+    TooManyNodes(usize),
+}
+
+pub(super) fn is_possible(generation: Generation) -> bool {
+    generation.number <= GENERATION_NUMBER_HEARD_MAX
+}
+
+pub(super) fn check(hello: &Hello) -> Result<(), HelloError> {
+    if SESSION_VERSIONS.newest_common(hello.versions).is_none() {
+        let (min, max) = (hello.versions.min, hello.versions.max);
+        return Err(HelloError::Version { min, max });
+    }
+    if !is_possible(hello.generation) {
+        return Err(HelloError::Generation(hello.generation));
+    }
+    if hello.claims.len() > SLICE_COUNT_MAX {
+        return Err(HelloError::TooManyClaims(hello.claims.len()));
+    }
+    let mut owned: RangeMap<()> = RangeMap::new();
+    for claim in &hello.claims {
+        if !is_claim_possible(claim, hello.generation) {
+            return Err(HelloError::Claim(claim.slice));
+        }
+        if matches!(claim.phase, ClaimPhase::Fenced(_)) {
+            continue;
+        }
+        if owned.overlapping(claim.slice).next().is_some() {
+            return Err(HelloError::Overlap(claim.slice));
+        }
+        owned.insert(claim.slice, ());
+    }
+    Ok(())
+}
+
+fn is_claim_possible(claim: &RangeClaim, held: Generation) -> bool {
+    let mut newest = claim.since;
+    let ordered = claim.providers.iter().all(|provider| {
+        let older = provider.since < newest;
+        newest = provider.since;
+        older
+    });
+    claim.since <= held && ordered && claim.providers.len() <= PROVIDERS_MAX
+}

@@ -1,0 +1,114 @@
+//! [`Member`]: what the Assigner knows of one living node.
+
+use std::sync::Arc;
+
+use super::event::SessionId;
+use crate::generation::Generation;
+use crate::node::{Life, NodeEntry, NodeState};
+use crate::session::{Hello, LoadReport, RangeClaim};
+use crate::sharder::{NodeRole, NodeView};
+use crate::time::Timestamp;
+
+/// What the Assigner knows of one living node.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) life: Life,
+    pub(super) address: Arc<str>,
+    pub(super) http_address: Arc<str>,
+    pub(super) zone: Arc<str>,
+    pub(super) capacity_bytes: u64,
+    /// The session that it speaks on; a node without one lives on until it has been silent for too long.
+    pub(super) session: Option<SessionId>,
+    /// The newest assignment that it will hold once all that was sent on its session has arrived.
+    pub(super) sent: Generation,
+    /// The assignment that it last said it holds.
+    pub(super) acknowledged: Generation,
+    /// The first assignment of this Assigner that lists it.
+    pub(super) listed_at: Option<Generation>,
+    /// It holds an assignment that lists it.
+    pub(super) serving: bool,
+    pub(super) draining: bool,
+    /// It was told that nobody can take what it holds.
+    pub(super) told_no_taker: bool,
+    pub(super) last_heard: Timestamp,
+    pub(super) joined_at: Timestamp,
+    /// It joined empty and waits until then to take whole what drains or dies.
+    pub(super) reserve_until: Option<Timestamp>,
+    pub(super) load: LoadReport,
+    /// What its last hello claimed. Kept only while the Assigner recovers.
+    pub(super) claims: Vec<RangeClaim>,
+}
+
+impl Member {
+    pub(super) fn new(hello: &Hello, now: Timestamp) -> Self {
+        Self {
+            life: hello.peer.life.clone(),
+            address: hello.peer.address.clone(),
+            http_address: hello.http_address.clone(),
+            zone: hello.zone.clone(),
+            capacity_bytes: hello.capacity_bytes,
+            session: None,
+            sent: Generation::NONE,
+            acknowledged: Generation::NONE,
+            listed_at: None,
+            serving: false,
+            draining: false,
+            told_no_taker: false,
+            last_heard: now,
+            joined_at: now,
+            reserve_until: None,
+            load: LoadReport::default(),
+            claims: Vec::new(),
+        }
+    }
+
+    /// Takes what a hello of the same life says.
+    pub(super) fn greet(&mut self, hello: &Hello, session: SessionId, now: Timestamp) {
+        self.address = hello.peer.address.clone();
+        self.http_address = hello.http_address.clone();
+        self.zone = hello.zone.clone();
+        self.capacity_bytes = hello.capacity_bytes;
+        self.session = Some(session);
+        self.sent = hello.generation;
+        self.acknowledged = hello.generation;
+        self.last_heard = now;
+    }
+
+    pub(super) fn state(&self) -> NodeState {
+        match (self.draining, self.serving) {
+            (true, _) => NodeState::Draining,
+            (false, true) => NodeState::Serving,
+            (false, false) => NodeState::Joining,
+        }
+    }
+
+    pub(super) fn role(&self) -> NodeRole {
+        if self.draining {
+            NodeRole::Leaving
+        } else if self.reserve_until.is_some() {
+            NodeRole::Reserve
+        } else {
+            NodeRole::Eligible
+        }
+    }
+
+    pub(super) fn entry(&self) -> NodeEntry {
+        NodeEntry {
+            incarnation: self.life.incarnation,
+            address: self.address.clone(),
+            http_address: self.http_address.clone(),
+            zone: self.zone.clone(),
+            state: self.state(),
+        }
+    }
+
+    pub(super) fn view(&self) -> NodeView {
+        NodeView {
+            life: self.life.clone(),
+            state: self.state(),
+            capacity_bytes: self.capacity_bytes,
+            zone: self.zone.clone(),
+            role: self.role(),
+        }
+    }
+}

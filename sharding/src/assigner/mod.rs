@@ -1,0 +1,273 @@
+//! [`Assigner`]: the control plane's state machine.
+//!
+//! It knows nodes by their sessions, decides who lives, has its [`Sharder`] place the ranges on the living, and publishes
+//! assignments to every node. It keeps no clock: `step` is given the moment, and asks to be woken. What it knows it keeps
+//! in memory; a new one learns it again from the nodes.
+//!
+//! ```text
+//!   event            what goes in and comes out              listen    what a node's message changes
+//!   config           settings                                publish   when and to whom an assignment goes
+//!   member, graves   who lives, who is dead                  next      since and providers of the next assignment
+//!   hello            which hellos are refused                recovery  what a new Assigner learns before it publishes
+//!   history          recent assignments, for diffs           status    what operators see
+//! ```
+//!
+//! It keeps, of the invariants: H1 in that a range has one owner per assignment and a higher `since` whenever that owner
+//! changes; H4 in that generations only grow; H6 and H7 in that providers are carried along while they live; and that a
+//! life which is dead stays dead.
+
+mod config;
+mod event;
+mod graves;
+mod hello;
+mod history;
+mod listen;
+mod member;
+pub(crate) mod next;
+mod publish;
+mod recovery;
+mod status;
+
+pub use config::{AssignerConfig, AssignerConfigError};
+pub use event::{AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, Notice, SessionId};
+pub use listen::{NODES_MAX, RELAY_BYTES_MAX};
+pub use status::{ClusterStatus, NodeStatus};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::assignment::Assignment;
+use crate::generation::{Generation, Incarnation};
+use crate::node::{Life, NodeId};
+use crate::range_map::RangeMap;
+use crate::session::AssignerMessage;
+use crate::sharder::Sharder;
+use crate::time::Timestamp;
+
+use graves::Graves;
+use history::History;
+use member::Member;
+use recovery::Recovery;
+
+/// The Assigner wakes at least this many times per failure timeout, so that a gap between its steps of half of it is a
+/// standstill of its own.
+const WAKES_PER_FAILURE_TIMEOUT: u64 = 4;
+
+/// The control plane's state machine.
+#[derive(Debug)]
+pub struct Assigner {
+    config: AssignerConfig,
+    incarnation: Incarnation,
+    sharder: Box<dyn Sharder>,
+    members: BTreeMap<NodeId, Member>,
+    sessions: BTreeMap<SessionId, NodeId>,
+    graves: Graves,
+    /// Until the first assignment of this Assigner is out.
+    recovery: Option<Recovery>,
+    /// What the recovery found, until it is published.
+    recovered: Option<Assignment>,
+    history: History,
+    /// The highest generation heard of or given out.
+    highest: Generation,
+    pending: Pending,
+    last_published: Timestamp,
+    /// Hand-offs reported as ended and not yet published, with their `since`.
+    done: RangeMap<Generation>,
+    /// Ranges that their owner has fenced for a life which is dead: it will not serve them under this `since`.
+    fenced_off: RangeMap<Life>,
+    /// The other Assigner that was last reported.
+    other_assigner: Option<Incarnation>,
+    last_step: Timestamp,
+}
+
+/// Whether something changed that an assignment is to tell of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Pending {
+    Nothing,
+    /// At the end of the publish interval.
+    Soon,
+    /// Drains and deaths.
+    AtOnce,
+}
+
+impl Assigner {
+    /// An Assigner that knows of nobody yet. Its incarnation must differ from every other Assigner's. The shell ticks it
+    /// at once.
+    #[must_use]
+    pub fn new(config: AssignerConfig, incarnation: Incarnation, sharder: Box<dyn Sharder>, now: Timestamp) -> Self {
+        Self {
+            config,
+            incarnation,
+            sharder,
+            members: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            graves: Graves::default(),
+            recovery: Some(Recovery::new(now)),
+            recovered: None,
+            history: History::default(),
+            highest: Generation::NONE,
+            pending: Pending::Nothing,
+            last_published: Timestamp::ZERO,
+            done: RangeMap::new(),
+            fenced_off: RangeMap::new(),
+            other_assigner: None,
+            last_step: now,
+        }
+    }
+
+    /// Takes an event at a moment (`now` on the monotonic clock, `unix_ms` on the wall clock, for generation numbers);
+    /// says what is to be done.
+    pub fn step(&mut self, event: AssignerEvent, now: Timestamp, unix_ms: u64) -> Vec<AssignerAction> {
+        let mut actions = Vec::new();
+        self.notice_standstill(now, &mut actions);
+        match event {
+            AssignerEvent::FromNode { session, message } => self.from_node(session, message, now, &mut actions),
+            AssignerEvent::SessionClosed { session } => self.unbind(session),
+            AssignerEvent::DrainNode { node } => {
+                let answer = self.drain(&node, &mut actions);
+                actions.push(AssignerAction::DrainAnswered { node, answer });
+            }
+            AssignerEvent::Tick => self.tick(now, &mut actions),
+        }
+        self.recover(now, &mut actions);
+        self.publish_if_due(now, unix_ms, &mut actions);
+        actions.push(AssignerAction::WakeAt(self.next_wake(now)));
+        actions
+    }
+
+    /// The newest assignment published.
+    #[must_use]
+    pub fn assignment(&self) -> Option<&Arc<Assignment>> {
+        self.history.current()
+    }
+
+    /// Which Assigner this is.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    fn wants(&mut self, pending: Pending) {
+        self.pending = self.pending.max(pending);
+    }
+
+    /// A paused Assigner must not bury a living fleet whose heartbeats still lie in its sockets.
+    fn notice_standstill(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
+        let gap_ms = now.ms_since(self.last_step);
+        self.last_step = self.last_step.max(now);
+        if gap_ms <= self.config.failure_timeout_ms / 2 {
+            return;
+        }
+        for member in self.members.values_mut() {
+            member.last_heard = now;
+        }
+        if let Some(recovery) = &mut self.recovery {
+            recovery.restart(now);
+        }
+        actions.push(AssignerAction::Notice(Notice::StoodStill { gap_ms }));
+    }
+
+    fn tick(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
+        let timeout_ms = self.config.failure_timeout_ms;
+        let silent = |member: &&Member| now.ms_since(member.last_heard) >= timeout_ms;
+        let dead: Vec<NodeId> = self.members.values().filter(silent).map(|member| member.life.node.clone()).collect();
+        for node in dead {
+            self.bury(&node, DeathCause::Silent, actions);
+        }
+        for member in self.members.values_mut() {
+            if member.reserve_until.is_some_and(|until| now >= until) {
+                member.reserve_until = None;
+                self.pending = self.pending.max(Pending::Soon);
+            }
+        }
+    }
+
+    /// Ends a node's present life, for ever.
+    fn bury(&mut self, node: &NodeId, cause: DeathCause, actions: &mut Vec<AssignerAction>) {
+        let Some(member) = self.members.remove(node) else {
+            return;
+        };
+        if let Some(session) = member.session {
+            self.unbind(session);
+            if cause != DeathCause::Goodbye {
+                let message = AssignerMessage::YouAreDead;
+                actions.push(AssignerAction::Send { session, message });
+            }
+            actions.push(AssignerAction::CloseSession { session });
+        }
+        self.graves.bury(member.life.clone());
+        let life = member.life;
+        actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
+        self.wants(Pending::AtOnce);
+    }
+
+    /// Forgets a session. The node that spoke on it lives on until it has been silent for too long.
+    fn unbind(&mut self, session: SessionId) {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.session_closed(session);
+        }
+        let Some(node) = self.sessions.remove(&session) else {
+            return;
+        };
+        if let Some(member) = self.members.get_mut(&node)
+            && member.session == Some(session)
+        {
+            member.session = None;
+        }
+    }
+
+    /// Asks for what a recovering Assigner still needs to know, and ends the recovery when it knows enough.
+    fn recover(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
+        let has_taker = self.has_taker();
+        let Some(recovery) = &mut self.recovery else {
+            return;
+        };
+        if let Some(session) = recovery.next_fetch(self.members.values(), now, &self.config) {
+            let message = AssignerMessage::FetchAssignment;
+            actions.push(AssignerAction::Send { session, message });
+        }
+        if !recovery.is_ready(self.members.values(), now, &self.config) {
+            return;
+        }
+        let ranges = recovery.merge(self.members.values(), self.highest);
+        if self.members.is_empty() || (ranges.is_none() && !has_taker) {
+            return;
+        }
+        let unheard = recovery.unheard();
+        self.recovery = None;
+        for life in unheard {
+            self.graves.bury(life.clone());
+            let cause = DeathCause::NotRecovered;
+            actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
+        }
+        let generation = self.highest;
+        actions.push(AssignerAction::Notice(Notice::Recovered { generation }));
+        self.recovered = ranges.and_then(|ranges| Assignment::new(generation, ranges, self.directory()).ok());
+        self.begin_waits();
+        self.wants(Pending::AtOnce);
+    }
+
+    /// With the recovery over, those that hold nothing of what there is wait to be filled.
+    fn begin_waits(&mut self) {
+        let delay_ms = self.config.rebalance_delay_ms;
+        let recovered = self.recovered.as_ref();
+        for member in self.members.values_mut() {
+            member.claims = Vec::new();
+            let owns = |held: &Assignment| held.ranges().iter().any(|(_, range)| range.owner == member.life);
+            if recovered.is_some_and(|held| !owns(held)) {
+                member.reserve_until = Some(member.joined_at.plus_ms(delay_ms));
+            }
+        }
+    }
+
+    /// When something is due that no event brings about.
+    fn next_wake(&self, now: Timestamp) -> Timestamp {
+        let regular = now.plus_ms(self.config.failure_timeout_ms / WAKES_PER_FAILURE_TIMEOUT);
+        let silence = self.members.values().map(|member| member.last_heard.plus_ms(self.config.failure_timeout_ms));
+        let waits = self.members.values().filter_map(|member| member.reserve_until);
+        let settled = self.recovery.iter().map(|recovery| recovery.settled_at(&self.config));
+        let publish = self.publish_at().into_iter();
+        let due = silence.chain(waits).chain(settled).chain(publish).filter(|at| *at > now);
+        due.fold(regular, Timestamp::min)
+    }
+}

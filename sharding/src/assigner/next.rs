@@ -1,0 +1,179 @@
+//! How the next assignment comes out of the present one: the rules for `since` and providers (H1, H4, H6, H7).
+//!
+//! ```text
+//!   previous --refreshed--> without dead providers and completed hand-offs, equal neighbours merged
+//!            --placed-----> moved ranges get a new since, and their former owner as first provider
+//!            --renewed----> long runs of one owner's ranges get one since, to merge when that has been taken up
+//! ```
+//!
+//! - A range that stays keeps everything. A range that moves gets the new generation as `since`, and as providers its
+//!   former owner and that one's providers, newest first, the living only: a draining node that was still taking a range
+//!   is its first provider, and the node that it was taking from stays one (H6).
+//! - Ranges with providers are neither split nor merged; neighbours merge when equal in owner and `since`.
+
+use std::collections::BTreeMap;
+
+use crate::assignment::{Assignment, PROVIDERS_MAX, Provider, RangeAssignment};
+use crate::generation::{Generation, Incarnation};
+use crate::node::{Life, NodeId};
+use crate::range_map::RangeMap;
+use crate::sharder::Placement;
+use crate::slice::Slice;
+
+/// An owner with more ranges than this has its runs of neighbouring ranges renewed, so that they merge.
+pub(crate) const RANGES_BEFORE_RENEWAL: usize = 64;
+
+/// The owner of what nobody is known to own: a life that no node can have, so that it counts as dead.
+pub(crate) fn nobody() -> Life {
+    Life {
+        node: NodeId::new("nobody").expect("the name is made of allowed characters"),
+        incarnation: Incarnation::new(0),
+    }
+}
+
+/// What a range reads that nobody is known to own.
+pub(crate) fn unowned(since: Generation) -> RangeAssignment {
+    RangeAssignment {
+        owner: nobody(),
+        since,
+        providers: Vec::new(),
+    }
+}
+
+/// Ranges in order, complete.
+pub(crate) type Ranges = Vec<(Slice, RangeAssignment)>;
+
+/// Which lives are living: by node, its present incarnation.
+pub(crate) type Living = BTreeMap<NodeId, Incarnation>;
+
+fn lives(living: &Living, life: &Life) -> bool {
+    living.get(&life.node) == Some(&life.incarnation)
+}
+
+/// `previous` without what no longer holds: dead providers, hand-offs that are `done`, and the owners of what they have
+/// fenced for a life that is dead (`fenced_off`), which nobody owns now.
+pub(crate) fn refreshed(
+    previous: &Assignment,
+    living: &Living,
+    done: &RangeMap<Generation>,
+    fenced_off: &RangeMap<Life>,
+) -> Ranges {
+    let mut ranges: RangeMap<RangeAssignment> = previous
+        .ranges()
+        .iter()
+        .map(|(slice, range)| {
+            let mut range = range.clone();
+            range.providers.retain(|provider| lives(living, &provider.life));
+            if !range.providers.is_empty() && is_done(done, slice, range.since) {
+                range.providers.clear();
+            }
+            (slice, range)
+        })
+        .collect();
+    for (slice, life) in fenced_off.iter() {
+        let owned: Vec<(Slice, Generation)> = ranges
+            .overlapping(slice)
+            .filter(|(_, range)| range.owner == *life)
+            .map(|(part, range)| (part, range.since))
+            .collect();
+        for (part, since) in owned {
+            ranges.insert(part, unowned(since));
+        }
+    }
+    merged(ranges.iter().map(|(slice, range)| (slice, range.clone())))
+}
+
+/// Whether the hand-off of a whole range under this `since` has been reported as ended.
+fn is_done(done: &RangeMap<Generation>, slice: Slice, since: Generation) -> bool {
+    done.gaps(slice).is_empty() && done.overlapping(slice).all(|(_, reported)| *reported == since)
+}
+
+/// `ranges` with the owners that `placement` says, at `generation`.
+pub(crate) fn placed(ranges: Ranges, placement: &Placement, living: &Living, generation: Generation) -> Ranges {
+    let mut next = Ranges::with_capacity(ranges.len());
+    for (slice, range) in ranges {
+        for (part, node) in placement.overlapping(slice) {
+            let Some(&incarnation) = living.get(node) else {
+                // A placement that was checked names living nodes only.
+                next.push((part, range.clone()));
+                continue;
+            };
+            let taker = Life {
+                node: node.clone(),
+                incarnation,
+            };
+            next.push((part, handed_to(&range, taker, living, generation)));
+        }
+    }
+    merged(next)
+}
+
+/// What a range reads when `taker` is to own it at `generation`.
+fn handed_to(range: &RangeAssignment, taker: Life, living: &Living, generation: Generation) -> RangeAssignment {
+    if range.owner == taker {
+        return range.clone();
+    }
+    let former = Provider {
+        life: range.owner.clone(),
+        since: range.since,
+    };
+    let providers = std::iter::once(&former)
+        .chain(&range.providers)
+        .filter(|provider| lives(living, &provider.life))
+        .take(PROVIDERS_MAX)
+        .cloned()
+        .collect();
+    RangeAssignment {
+        owner: taker,
+        since: generation,
+        providers,
+    }
+}
+
+/// Joins neighbours that are equal and without providers.
+pub(crate) fn merged(ranges: impl IntoIterator<Item = (Slice, RangeAssignment)>) -> Ranges {
+    let mut joined: Ranges = Vec::new();
+    for (slice, range) in ranges {
+        if let Some((left, held)) = joined.last_mut()
+            && left.touches(slice)
+            && range.providers.is_empty()
+            && *held == range
+            && let Some(both) = Slice::between(left.low(), slice.last())
+        {
+            *left = both;
+            continue;
+        }
+        joined.push((slice, range));
+    }
+    joined
+}
+
+/// Renews the runs of neighbouring ranges of each owner that has too many: a new `since` with the owner as its only
+/// provider, so that nothing moves, and the run merges when the owner has taken it up. Done for an owner only while no
+/// hand-off to it is open. `stays` says which owners neither drain nor are dead.
+pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn(&Life) -> bool) -> Ranges {
+    let mut counts: BTreeMap<Life, (usize, bool)> = BTreeMap::new();
+    for (_, range) in &ranges {
+        let (count, moving) = counts.entry(range.owner.clone()).or_default();
+        *count += 1;
+        *moving |= !range.providers.is_empty();
+    }
+    counts.retain(|owner, (count, moving)| *count > RANGES_BEFORE_RENEWAL && !*moving && stays(owner));
+    if counts.is_empty() {
+        return ranges;
+    }
+    let same_as_next: Vec<bool> = ranges.windows(2).map(|pair| pair[0].1.owner == pair[1].1.owner).collect();
+    for (index, (_, range)) in ranges.iter_mut().enumerate() {
+        let after = same_as_next.get(index).copied().unwrap_or(false);
+        let before = index > 0 && same_as_next[index - 1];
+        if (before || after) && counts.contains_key(&range.owner) {
+            let former = Provider {
+                life: range.owner.clone(),
+                since: range.since,
+            };
+            range.since = generation;
+            range.providers = vec![former];
+        }
+    }
+    ranges
+}

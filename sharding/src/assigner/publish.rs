@@ -1,0 +1,190 @@
+//! When the next assignment is computed, and to whom it goes.
+//!
+//! Drains and deaths are published at once; joins, completed hand-offs and renewals are gathered for a short interval, so
+//! that a hundred ranges that complete one after the other do not make a hundred assignments.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::event::{AssignerAction, Notice};
+use super::next::{self, Living, Ranges};
+use super::{Assigner, Pending};
+use crate::assignment::{Assignment, AssignmentError};
+use crate::generation::Generation;
+use crate::node::{Life, NodeEntry, NodeId};
+use crate::session::AssignerMessage;
+use crate::sharder::{ClusterView, EvenRange, Placement, Sharder};
+use crate::time::Timestamp;
+
+impl Assigner {
+    /// When the next assignment is due; `None` if nothing waits to be published.
+    pub(super) fn publish_at(&self) -> Option<Timestamp> {
+        match self.pending {
+            _ if self.recovery.is_some() => None,
+            Pending::Nothing => None,
+            Pending::Soon => Some(self.last_published.plus_ms(self.config.publish_interval_ms)),
+            Pending::AtOnce => Some(Timestamp::ZERO),
+        }
+    }
+
+    pub(super) fn publish_if_due(&mut self, now: Timestamp, unix_ms: u64, actions: &mut Vec<AssignerAction>) {
+        if self.publish_at().is_none_or(|at| now < at) {
+            return;
+        }
+        self.pending = Pending::Nothing;
+        match self.compute(unix_ms, actions) {
+            Ok(Some(assignment)) => self.publish(Arc::new(assignment), now, actions),
+            Ok(None) => {}
+            Err(error) => actions.push(AssignerAction::Notice(Notice::NotPublished(error))),
+        }
+        self.tell_no_taker(actions);
+    }
+
+    pub(super) fn directory(&self) -> BTreeMap<NodeId, NodeEntry> {
+        self.members.iter().map(|(node, member)| (node.clone(), member.entry())).collect()
+    }
+
+    /// Whether any node may be given something.
+    pub(super) fn has_taker(&self) -> bool {
+        self.members.values().any(|member| member.role().may_take())
+    }
+
+    /// The next assignment; `None` if it would say what the present one says.
+    fn compute(
+        &mut self,
+        unix_ms: u64,
+        actions: &mut Vec<AssignerAction>,
+    ) -> Result<Option<Assignment>, AssignmentError> {
+        let generation = Generation::following(self.highest, unix_ms, self.incarnation);
+        let living: Living =
+            self.members.iter().map(|(node, member)| (node.clone(), member.life.incarnation)).collect();
+        let directory = self.directory();
+        let current = self.assignment().cloned();
+        let previous = self.recovered.as_ref().or(current.as_deref());
+        let base = match previous {
+            None => None,
+            Some(previous) => {
+                let ranges = next::refreshed(previous, &living, &self.done, &self.fenced_off);
+                Some(Assignment::new(previous.generation(), ranges, directory.clone())?)
+            }
+        };
+        let placement = self.place(base.as_ref(), actions);
+        let ranges = match (base, placement) {
+            (Some(base), Some(placement)) => next::placed(ranges_of(&base), &placement, &living, generation),
+            (Some(base), None) => ranges_of(&base),
+            (None, Some(placement)) => first_ranges(&placement, &living, generation),
+            (None, None) => return Ok(None),
+        };
+        let stays = |life: &Life| self.members.get(&life.node).is_some_and(|member| member.role().may_take());
+        let ranges = next::renewed(ranges, generation, stays);
+        let assignment = Assignment::new(generation, ranges, directory)?;
+        let unchanged = current.is_some_and(|current| {
+            current.ranges() == assignment.ranges() && current.directory() == assignment.directory()
+        });
+        self.done.clear();
+        self.fenced_off.clear();
+        Ok((!unchanged).then_some(assignment))
+    }
+
+    /// Asks the Sharder; one that breaks the rules is overruled by even ranges, since drains must go on. `None` if nobody
+    /// may take anything.
+    fn place(&self, previous: Option<&Assignment>, actions: &mut Vec<AssignerAction>) -> Option<Placement> {
+        if !self.has_taker() {
+            return None;
+        }
+        let loads = self.members.values().flat_map(|member| member.load.slices.iter().copied());
+        let view = ClusterView {
+            previous,
+            nodes: self.members.values().map(|member| member.view()).collect(),
+            loads: loads.collect(),
+            hot_keys: Vec::new(),
+        };
+        let placement = self.sharder.place(&view);
+        if let Err(error) = placement.check(&view) {
+            let reason = format!("{}: {error}", self.sharder.name());
+            actions.push(AssignerAction::Notice(Notice::PlacementRefused(reason)));
+            return Some(EvenRange.place(&view));
+        }
+        Some(placement)
+    }
+
+    fn publish(&mut self, assignment: Arc<Assignment>, now: Timestamp, actions: &mut Vec<AssignerAction>) {
+        let generation = assignment.generation();
+        self.recovered = None;
+        self.highest = generation;
+        self.last_published = now;
+        for (_, range) in assignment.ranges().iter() {
+            if let Some(member) = self.members.get_mut(&range.owner.node)
+                && member.life == range.owner
+            {
+                member.reserve_until = None;
+            }
+        }
+        for member in self.members.values_mut() {
+            member.listed_at.get_or_insert(generation);
+        }
+        self.history.push(assignment.clone());
+        let nodes: Vec<NodeId> = self.members.keys().cloned().collect();
+        for node in nodes {
+            self.send_update(&node, actions);
+        }
+        actions.push(AssignerAction::Published(assignment));
+    }
+
+    /// Brings a node with a session up to the newest assignment, if that lists it. (One that does not list the node yet
+    /// would tell it that it is dead.)
+    pub(super) fn send_update(&mut self, node: &NodeId, actions: &mut Vec<AssignerAction>) {
+        let Some(member) = self.members.get_mut(node) else {
+            return;
+        };
+        let Some(current) = self.history.current().filter(|current| current.is_living(&member.life)) else {
+            return;
+        };
+        let (Some(session), generation) = (member.session, current.generation()) else {
+            return;
+        };
+        if let Some(update) = self.history.update_from(member.sent) {
+            member.sent = generation;
+            let message = AssignerMessage::Update(update);
+            actions.push(AssignerAction::Send { session, message });
+        }
+    }
+
+    /// Ends the drains of nodes whose ranges nobody can take: the last node's, or a whole cluster's that stops.
+    fn tell_no_taker(&mut self, actions: &mut Vec<AssignerAction>) {
+        if self.has_taker() {
+            return;
+        }
+        for member in self.members.values_mut() {
+            if let Some(session) = member.session
+                && !member.told_no_taker
+            {
+                member.told_no_taker = true;
+                let message = AssignerMessage::NoTaker;
+                actions.push(AssignerAction::Send { session, message });
+                actions.push(AssignerAction::Notice(Notice::NoTaker(member.life.clone())));
+            }
+        }
+    }
+}
+
+fn ranges_of(assignment: &Assignment) -> Ranges {
+    assignment.ranges().iter().map(|(slice, range)| (slice, range.clone())).collect()
+}
+
+/// The very first assignment: all ranges begin cold.
+fn first_ranges(placement: &Placement, living: &Living, generation: Generation) -> Ranges {
+    let ranges = placement.ranges().iter();
+    ranges
+        .map(|(slice, node)| {
+            let mut range = next::unowned(generation);
+            if let Some(&incarnation) = living.get(node) {
+                range.owner = Life {
+                    node: node.clone(),
+                    incarnation,
+                };
+            }
+            (*slice, range)
+        })
+        .collect()
+}

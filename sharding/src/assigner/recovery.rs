@@ -1,0 +1,238 @@
+//! [`Recovery`]: how a new Assigner learns what the cluster holds before it publishes.
+//!
+//! It fetches the highest assignment that any hello names, and lays the claims of the hellos over it: per range the
+//! highest `since` wins, and providers carry over. It is ready when every life in that assignment has said hello, or when
+//! the settling time is over; having heard of no assignment, when the expected number of nodes is there, or likewise.
+//!
+//! The settling time counts from the start; but if nobody was heard of until its end, from the first hello: an Assigner
+//! that was cut off from all nodes at its start must not bury all but the first to come through.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::config::AssignerConfig;
+use super::event::SessionId;
+use super::member::Member;
+use super::next::{Ranges, merged, unowned};
+use crate::assignment::{Assignment, RangeAssignment};
+use crate::generation::Generation;
+use crate::node::Life;
+use crate::range_map::RangeMap;
+use crate::session::ClaimPhase;
+use crate::slice::Slice;
+use crate::time::Timestamp;
+
+/// What a new Assigner has learnt so far.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    settle_from: Timestamp,
+    heard_any: bool,
+    best: Option<Arc<Assignment>>,
+    fetching: Option<Fetch>,
+    /// Sessions that were asked; none is asked twice.
+    asked: BTreeSet<SessionId>,
+    /// Lives that have said hello, also those that have died since.
+    heard: BTreeSet<Life>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fetch {
+    session: SessionId,
+    give_up_at: Timestamp,
+}
+
+impl Recovery {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            settle_from: now,
+            heard_any: false,
+            best: None,
+            fetching: None,
+            asked: BTreeSet::new(),
+            heard: BTreeSet::new(),
+        }
+    }
+
+    /// Counts the settling time anew, because the Assigner itself stood still.
+    pub(super) fn restart(&mut self, now: Timestamp) {
+        self.settle_from = now;
+    }
+
+    pub(super) fn hello(&mut self, life: &Life, now: Timestamp, config: &AssignerConfig) {
+        if !self.heard_any && now >= self.settle_from.plus_ms(config.settle_ms) {
+            self.settle_from = now;
+        }
+        self.heard_any = true;
+        self.heard.insert(life.clone());
+    }
+
+    /// A node answered with what it holds.
+    pub(super) fn fetched(&mut self, session: SessionId, held: Option<Arc<Assignment>>) {
+        if self.fetching.is_none_or(|fetch| fetch.session != session) {
+            return;
+        }
+        self.fetching = None;
+        let best = self.best_generation();
+        if let Some(held) = held.filter(|held| held.generation() > best && super::hello::is_possible(held.generation())) {
+            self.best = Some(held);
+        }
+    }
+
+    pub(super) fn session_closed(&mut self, session: SessionId) {
+        if self.fetching.is_some_and(|fetch| fetch.session == session) {
+            self.fetching = None;
+        }
+        self.asked.remove(&session);
+    }
+
+    /// The session to fetch from now, if any: that of the highest generation above what is known.
+    pub(super) fn next_fetch<'a>(
+        &mut self,
+        members: impl Iterator<Item = &'a Member>,
+        now: Timestamp,
+        config: &AssignerConfig,
+    ) -> Option<SessionId> {
+        if self.fetching.is_some_and(|fetch| now >= fetch.give_up_at) {
+            self.fetching = None;
+        }
+        if self.fetching.is_some() {
+            return None;
+        }
+        let best = self.best_generation();
+        let (_, session) = members
+            .filter_map(|member| Some((member.acknowledged, member.session?)))
+            .filter(|(generation, session)| *generation > best && !self.asked.contains(session))
+            .max()?;
+        self.asked.insert(session);
+        self.fetching = Some(Fetch {
+            session,
+            give_up_at: now.plus_ms(config.failure_timeout_ms),
+        });
+        Some(session)
+    }
+
+    /// Whether enough is known to publish. Requires that [`Recovery::next_fetch`] has been asked.
+    pub(super) fn is_ready<'a>(
+        &self,
+        mut members: impl Iterator<Item = &'a Member>,
+        now: Timestamp,
+        config: &AssignerConfig,
+    ) -> bool {
+        if self.fetching.is_some() || !self.heard_any {
+            return false;
+        }
+        if now >= self.settled_at(config) {
+            return true;
+        }
+        match (&self.best, config.expect_nodes) {
+            (Some(best), _) => best.directory().iter().all(|(node, entry)| {
+                self.heard.contains(&Life {
+                    node: node.clone(),
+                    incarnation: entry.incarnation,
+                })
+            }),
+            (None, Some(expected)) => {
+                let mut present = 0;
+                let none_holds = members.all(|member| {
+                    present += 1;
+                    member.acknowledged == Generation::NONE
+                });
+                none_holds && present >= expected
+            }
+            (None, None) => false,
+        }
+    }
+
+    /// When the settling time is over.
+    pub(super) fn settled_at(&self, config: &AssignerConfig) -> Timestamp {
+        self.settle_from.plus_ms(config.settle_ms)
+    }
+
+    /// The lives of the fetched assignment that have not said hello.
+    pub(super) fn unheard(&self) -> Vec<Life> {
+        let directory = self.best.iter().flat_map(|best| best.directory().iter());
+        directory
+            .map(|(node, entry)| Life {
+                node: node.clone(),
+                incarnation: entry.incarnation,
+            })
+            .filter(|life| !self.heard.contains(life))
+            .collect()
+    }
+
+    fn best_generation(&self) -> Generation {
+        self.best.as_ref().map_or(Generation::NONE, |best| best.generation())
+    }
+
+    /// What the cluster holds, by the fetched assignment and the members' claims; `None` if nobody holds anything.
+    /// `highest` is at least every generation heard of.
+    pub(super) fn merge<'a>(
+        &self,
+        members: impl Iterator<Item = &'a Member> + Clone,
+        highest: Generation,
+    ) -> Option<Ranges> {
+        let mut ranges: RangeMap<RangeAssignment> = RangeMap::new();
+        for (slice, range) in self.best.iter().flat_map(|best| best.ranges().iter()) {
+            ranges.insert(slice, range.clone());
+        }
+        for member in members.clone() {
+            lay_claims(&mut ranges, member);
+        }
+        for member in members {
+            lay_fences(&mut ranges, member, highest);
+        }
+        if ranges.is_empty() {
+            return None;
+        }
+        for gap in ranges.gaps(Slice::FULL) {
+            ranges.insert(gap, unowned(Generation::NONE));
+        }
+        Some(merged(ranges.iter().map(|(slice, range)| (slice, range.clone()))))
+    }
+}
+
+/// A member's claims win where their `since` is the highest; an equal one of the same owner tells that a hand-off ended.
+fn lay_claims(ranges: &mut RangeMap<RangeAssignment>, member: &Member) {
+    for claim in &member.claims {
+        if matches!(claim.phase, ClaimPhase::Fenced(_)) {
+            continue;
+        }
+        let claimed = RangeAssignment {
+            owner: member.life.clone(),
+            since: claim.since,
+            providers: match claim.phase {
+                ClaimPhase::Serving => Vec::new(),
+                _ => claim.providers.clone(),
+            },
+        };
+        let same = |held: &RangeAssignment| {
+            held.owner == claimed.owner && held.since == claimed.since && claim.phase == ClaimPhase::Serving
+        };
+        let wins: Vec<Slice> = ranges
+            .overlapping(claim.slice)
+            .filter(|(_, held)| claimed.since > held.since || same(held))
+            .map(|(part, _)| part)
+            .chain(ranges.gaps(claim.slice))
+            .collect();
+        for part in wins {
+            ranges.insert(part, claimed.clone());
+        }
+    }
+}
+
+/// What a member has fenced under the `since` that seems to win, it will never serve again: it went to another life, of
+/// which nothing was heard. Nobody owns it now.
+fn lay_fences(ranges: &mut RangeMap<RangeAssignment>, member: &Member, highest: Generation) {
+    for claim in &member.claims {
+        if matches!(claim.phase, ClaimPhase::Fenced(_)) {
+            let owned: Vec<Slice> = ranges
+                .overlapping(claim.slice)
+                .filter(|(_, held)| held.owner == member.life && held.since <= claim.since)
+                .map(|(part, _)| part)
+                .collect();
+            for part in owned {
+                ranges.insert(part, unowned(highest));
+            }
+        }
+    }
+}

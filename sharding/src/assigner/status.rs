@@ -1,0 +1,167 @@
+//! [`ClusterStatus`]: what the Assigner knows of the cluster, for operators and for `wait --settled`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Assigner, Pending};
+use crate::generation::Generation;
+use crate::node::{Life, NodeState};
+use crate::session::LoadReport;
+use crate::sharder::NodeRole;
+use crate::slice::Slice;
+use crate::time::Timestamp;
+
+/// What the cluster looks like from the Assigner.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ClusterStatus {
+    /// The newest assignment; [`Generation::NONE`] before the first.
+    pub generation: Generation,
+    /// The living nodes, by name.
+    pub nodes: Vec<NodeStatus>,
+    /// Every range has a living owner that serves and has taken it up, no hand-off is open, nobody joins or drains, and
+    /// nothing waits to be published. Nodes that wait to be filled do not matter.
+    pub settled: bool,
+    /// Why the cluster is not settled, for people; empty if it is.
+    pub unsettled_because: String,
+    /// Nodes that came back empty and wait to be filled.
+    pub waiting_to_fill: u32,
+    /// Ranges with a hand-off open.
+    pub ranges_moving: u32,
+    /// Ranges whose owner is dead.
+    pub ranges_unreachable: u32,
+    /// Whether the Assigner still gathers hellos before it publishes.
+    pub recovering: bool,
+}
+
+/// What one living node looks like from the Assigner.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeStatus {
+    /// Its present life.
+    pub life: Life,
+    /// `host:port` of its gRPC port.
+    pub address: Arc<str>,
+    /// `host:port` of its HTTP port; empty if none.
+    pub http_address: Arc<str>,
+    /// Its failure domain; empty if none.
+    pub zone: Arc<str>,
+    /// What it is doing.
+    pub state: NodeState,
+    /// Its store's budget in bytes.
+    pub capacity_bytes: u64,
+    /// How many ranges it owns.
+    pub slices: u32,
+    /// The part of the key space that it owns, 0 to 1.
+    pub share: f64,
+    /// Its last load report.
+    pub load: LoadReport,
+    /// Milliseconds since it was last heard of.
+    pub silent_ms: u64,
+    /// Whether it waits to be filled.
+    pub waiting_to_fill: bool,
+    /// The assignment that it last said it holds.
+    pub generation: Generation,
+}
+
+/// What one node owns.
+#[derive(Clone, Copy, Default)]
+struct Owned {
+    slices: u32,
+    width: u128,
+    /// The newest of its acquisitions.
+    newest: Generation,
+}
+
+/// What the ranges of the newest assignment say, counted.
+#[derive(Default)]
+struct Counted {
+    owned: BTreeMap<Life, Owned>,
+    moving: u32,
+    unreachable: u32,
+}
+
+impl Assigner {
+    /// What the cluster looks like at a moment.
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> ClusterStatus {
+        let counted = self.count();
+        let unsettled_because = self.unsettled_because(&counted).unwrap_or_default();
+        let nodes: Vec<NodeStatus> = self
+            .members
+            .values()
+            .map(|member| {
+                let owned = counted.owned.get(&member.life).copied().unwrap_or_default();
+                NodeStatus {
+                    life: member.life.clone(),
+                    address: member.address.clone(),
+                    http_address: member.http_address.clone(),
+                    zone: member.zone.clone(),
+                    state: member.state(),
+                    capacity_bytes: member.capacity_bytes,
+                    slices: owned.slices,
+                    share: owned.width as f64 / Slice::FULL.width() as f64,
+                    load: member.load.clone(),
+                    silent_ms: now.ms_since(member.last_heard),
+                    waiting_to_fill: member.role() == NodeRole::Reserve,
+                    generation: member.acknowledged,
+                }
+            })
+            .collect();
+        ClusterStatus {
+            generation: self.generation(),
+            waiting_to_fill: saturated(nodes.iter().filter(|node| node.waiting_to_fill).count()),
+            nodes,
+            settled: unsettled_because.is_empty(),
+            unsettled_because,
+            ranges_moving: counted.moving,
+            ranges_unreachable: counted.unreachable,
+            recovering: self.recovery.is_some(),
+        }
+    }
+
+    fn count(&self) -> Counted {
+        let mut counted = Counted::default();
+        for (slice, range) in self.assignment().into_iter().flat_map(|current| current.ranges().iter()) {
+            let owned = counted.owned.entry(range.owner.clone()).or_default();
+            owned.slices += 1;
+            owned.width += slice.width();
+            owned.newest = owned.newest.max(range.since);
+            counted.moving += u32::from(!range.providers.is_empty());
+            counted.unreachable += u32::from(!self.is_living(&range.owner));
+        }
+        counted
+    }
+
+    /// The first reason, for people; `None` if the cluster is settled.
+    fn unsettled_because(&self, counted: &Counted) -> Option<String> {
+        if self.recovery.is_some() {
+            return Some(format!("the Assigner still gathers the hellos of the nodes ({} so far)", self.members.len()));
+        }
+        if counted.unreachable > 0 {
+            return Some(format!("{} ranges have no living owner", counted.unreachable));
+        }
+        for (state, verb) in [(NodeState::Joining, "joins"), (NodeState::Draining, "drains")] {
+            if let Some(member) = self.members.values().find(|member| member.state() == state) {
+                return Some(format!("{} {verb}", member.life.node));
+            }
+        }
+        if counted.moving > 0 {
+            return Some(format!("{} ranges are being handed over", counted.moving));
+        }
+        let behind = |(life, owned): (&Life, &Owned)| {
+            let member = self.members.get(&life.node)?;
+            (member.acknowledged < owned.newest).then(|| life.node.clone())
+        };
+        if let Some(node) = counted.owned.iter().find_map(behind) {
+            return Some(format!("{node} has not taken up what it was given"));
+        }
+        (self.pending != Pending::Nothing).then(|| "an assignment is about to be published".to_owned())
+    }
+
+    fn generation(&self) -> Generation {
+        self.assignment().map_or(Generation::NONE, |current| current.generation())
+    }
+}
+
+fn saturated(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,238 @@
+//! [`Clerk`]: the part of a client that follows assignments and routes keys.
+//!
+//! It holds the newest assignment it was given and, over it, what nodes said in `Moved` since: a node often knows of a
+//! move before the assignment arrives. A clerk follows only a higher `since`, so that it cannot be sent in circles. It
+//! is immutable in use: cloning is cheap, so a shell clones it, changes the clone and swaps it in.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::assignment::Assignment;
+use crate::diff::DiffError;
+use crate::generation::Generation;
+use crate::node::{Life, Peer};
+use crate::range_map::RangeMap;
+use crate::session::AssignmentUpdate;
+use crate::slice::Slice;
+use crate::slice_key::SliceKey;
+use crate::slice_map::SliceMap;
+
+/// Most `Moved` answers that a clerk remembers over one assignment. Further ones are not followed until the next
+/// assignment; the node that sent them keeps answering `Moved`, so nothing is lost but time.
+pub const MOVED_RANGES_MAX: usize = 1_024;
+
+/// Follows assignments and routes keys.
+#[derive(Clone, Debug, Default)]
+pub struct Clerk {
+    table: Option<Arc<RouteTable>>,
+    /// Who said to own what since a higher `since` than the assignment's.
+    moved: RangeMap<Moved>,
+}
+
+/// An assignment, resolved for routing: ranges name their owner's place in `peers` instead of its name.
+#[derive(Debug)]
+struct RouteTable {
+    assignment: Arc<Assignment>,
+    routes: SliceMap<Target>,
+    peers: Vec<Peer>,
+}
+
+/// Where one range leads.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    /// Index into the table's peers; `None` if the owner is dead.
+    peer: Option<usize>,
+    since: Generation,
+}
+
+/// What a node said of a range that it does not own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Moved {
+    peer: Peer,
+    since: Generation,
+}
+
+/// Where an operation on a key goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route<'a> {
+    /// To this node.
+    To {
+        /// The owner's life.
+        life: &'a Life,
+        /// `host:port` of its gRPC port.
+        address: &'a Arc<str>,
+        /// The `since` to send along.
+        since: Generation,
+    },
+    /// The owner is dead and nobody has taken the range yet.
+    Unreachable {
+        /// Since when the dead owner had it.
+        since: Generation,
+    },
+    /// No assignment has come yet.
+    Unknown,
+}
+
+/// Why an update was not taken. The clerk routes on by what it had.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum UpdateError {
+    /// A diff came before any full assignment: ask for the full one.
+    #[error("a diff on generation {0} came before any full assignment")]
+    NothingHeld(Generation),
+    /// The diff does not fit what is held: ask for the full assignment.
+    #[error(transparent)]
+    Diff(#[from] DiffError),
+}
+
+impl Clerk {
+    /// A clerk that knows nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The newest assignment it was given.
+    #[must_use]
+    pub fn assignment(&self) -> Option<&Arc<Assignment>> {
+        self.table.as_ref().map(|table| &table.assignment)
+    }
+
+    /// The generation of the newest assignment; [`Generation::NONE`] before the first.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.assignment().map_or(Generation::NONE, |held| held.generation())
+    }
+
+    /// Where an operation on the key at `position` goes.
+    #[must_use]
+    pub fn route(&self, position: SliceKey) -> Route<'_> {
+        if !self.moved.is_empty()
+            && let Some((_, Moved { peer, since })) = self.moved.get(position)
+        {
+            return Route::To {
+                life: &peer.life,
+                address: &peer.address,
+                since: *since,
+            };
+        }
+        let Some(table) = &self.table else {
+            return Route::Unknown;
+        };
+        let Target { peer, since } = *table.routes.get(position);
+        match peer.and_then(|index| table.peers.get(index)) {
+            Some(peer) => Route::To {
+                life: &peer.life,
+                address: &peer.address,
+                since,
+            },
+            None => Route::Unreachable { since },
+        }
+    }
+
+    /// Takes an assignment, or what changed since the one held. `Ok(false)`: it is not newer than what is held.
+    ///
+    /// # Errors
+    /// If it is a diff on another assignment than the one held, or leads to no valid one: ask for a full one.
+    pub fn update(&mut self, update: &AssignmentUpdate) -> Result<bool, UpdateError> {
+        let next = match update {
+            AssignmentUpdate::Full(next) => next.clone(),
+            AssignmentUpdate::Diff(diff) if diff.next <= self.generation() => return Ok(false),
+            AssignmentUpdate::Diff(diff) => {
+                let held = self.assignment().ok_or(UpdateError::NothingHeld(diff.base))?;
+                Arc::new(diff.apply(held)?)
+            }
+        };
+        if next.generation() <= self.generation() {
+            return Ok(false);
+        }
+        self.forget_moved_up_to(&next);
+        self.table = Some(Arc::new(RouteTable::of(next)));
+        Ok(true)
+    }
+
+    /// Takes a node's word that a range went to another owner. Follows it only where its `since` is higher than what is
+    /// known. Returns whether any route changed.
+    pub fn moved(&mut self, slice: Slice, owner: Life, address: Arc<str>, since: Generation) -> bool {
+        let older = self.parts_older_than(slice, since);
+        if older.is_empty() || self.moved.len() + older.len() > MOVED_RANGES_MAX {
+            return false;
+        }
+        let moved = Moved {
+            peer: Peer { life: owner, address },
+            since,
+        };
+        for part in older {
+            self.moved.insert(part, moved.clone());
+        }
+        self.moved.coalesce(|left, right| left == right);
+        true
+    }
+
+    /// The parts of `slice` whose known `since` is below `since`.
+    fn parts_older_than(&self, slice: Slice, since: Generation) -> Vec<Slice> {
+        let patched = self.moved.overlapping(slice);
+        let mut older: Vec<Slice> = patched
+            .filter(|(_, moved)| moved.since < since)
+            .map(|(part, _)| part)
+            .collect();
+        for unpatched in self.moved.gaps(slice) {
+            match &self.table {
+                None => older.push(unpatched),
+                Some(table) => {
+                    let parts = table.routes.overlapping(unpatched);
+                    older.extend(parts.filter(|(_, target)| target.since < since).map(|(part, _)| part));
+                }
+            }
+        }
+        older
+    }
+
+    /// Forgets what nodes said where the assignment knows at least as new a `since`.
+    fn forget_moved_up_to(&mut self, next: &Assignment) {
+        for (slice, range) in next.ranges().iter() {
+            let known: Vec<Slice> = self
+                .moved
+                .overlapping(slice)
+                .filter(|(_, moved)| moved.since <= range.since)
+                .map(|(part, _)| part)
+                .collect();
+            for part in known {
+                self.moved.remove(part);
+            }
+        }
+    }
+}
+
+impl RouteTable {
+    fn of(assignment: Arc<Assignment>) -> Self {
+        let lives: Vec<Life> = assignment
+            .directory()
+            .iter()
+            .map(|(node, entry)| Life {
+                node: node.clone(),
+                incarnation: entry.incarnation,
+            })
+            .collect();
+        // The directory is ordered by node, and lists each node once.
+        let index_of = |life: &Life| lives.binary_search(life).ok();
+        let routes = assignment
+            .ranges()
+            .iter()
+            .map(|(slice, range)| {
+                let target = Target {
+                    peer: index_of(&range.owner),
+                    since: range.since,
+                };
+                (slice, target)
+            })
+            .collect();
+        let peers = lives.iter().filter_map(|life| assignment.peer(life)).collect();
+        let routes = SliceMap::new(routes).expect("the slices of an assignment cover the key space");
+        Self {
+            assignment,
+            routes,
+            peers,
+        }
+    }
+}

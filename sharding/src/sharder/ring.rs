@@ -1,0 +1,96 @@
+//! [`Ring`]: consistent hashing with virtual nodes, the static baseline that people have today.
+//!
+//! Each node has a fixed number of points in the key space, drawn from its name; a position belongs to the first point at
+//! or after it, around the end. It reacts to membership at once, knows neither load nor capacity, and has no memory but
+//! one: ranges whose hand-off is on stay, as for every Sharder. So a node that restarts gets back exactly what it had,
+//! and everything it had moves twice.
+
+use std::collections::BTreeMap;
+
+use super::{ClusterView, Placement, Sharder};
+use crate::node::NodeId;
+use crate::range_map::RangeMap;
+use crate::slice::Slice;
+use crate::slice_key::SliceKey;
+
+/// Points per node of [`Ring::default`].
+pub const POINTS_DEFAULT: u32 = 64;
+
+/// Consistent hashing with virtual nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Ring {
+    points_per_node: u32,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self::new(POINTS_DEFAULT)
+    }
+}
+
+impl Ring {
+    /// A ring with this many points for each node, at least 1. More points are more even, and more ranges.
+    #[must_use]
+    pub fn new(points_per_node: u32) -> Self {
+        Self {
+            points_per_node: points_per_node.max(1),
+        }
+    }
+
+    /// The points of all nodes; where two fall together, the first name keeps it.
+    fn points<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>) -> BTreeMap<SliceKey, &'a NodeId> {
+        let mut points = BTreeMap::new();
+        for node in nodes {
+            for point in 0..self.points_per_node {
+                let name = format!("{node}/{point}");
+                let at = SliceKey::new(xxhash_rust::xxh3::xxh3_64(name.as_bytes()));
+                points.entry(at).or_insert(node);
+            }
+        }
+        points
+    }
+}
+
+impl Sharder for Ring {
+    fn name(&self) -> &'static str {
+        "ring"
+    }
+
+    fn place(&self, view: &ClusterView<'_>) -> Placement {
+        let takers = view.nodes.iter().filter(|node| node.role.may_take());
+        let points = self.points(takers.map(|node| &node.life.node));
+        let mut ranges: RangeMap<NodeId> = RangeMap::new();
+        let mut from = Some(SliceKey::MIN);
+        for (&at, &node) in &points {
+            if let Some(arc) = from.and_then(|low| Slice::between(low, at)) {
+                ranges.insert(arc, node.clone());
+            }
+            from = at.next();
+        }
+        let first = points.values().next().copied();
+        if let (Some(arc), Some(node)) = (from.and_then(|low| Slice::between(low, SliceKey::MAX)), first) {
+            ranges.insert(arc, node.clone());
+        }
+        for (slice, node) in whole_ranges(view, &ranges) {
+            ranges.insert(slice, node);
+        }
+        let ranges = ranges.iter().map(|(slice, node)| (slice, node.clone())).collect();
+        Placement::new(ranges).expect("the arcs of a ring with a point cover the key space")
+    }
+}
+
+/// Ranges whose hand-off is on, and who is to own each whole: its owner while that stays, else whoever the ring gives its
+/// first position.
+fn whole_ranges(view: &ClusterView<'_>, ring: &RangeMap<NodeId>) -> Vec<(Slice, NodeId)> {
+    let ranges = view.previous.into_iter().flat_map(|previous| previous.ranges().iter());
+    ranges
+        .filter(|(_, range)| !range.providers.is_empty())
+        .filter_map(|(slice, range)| {
+            let node = match view.owner_stays(range) {
+                true => range.owner.node.clone(),
+                false => ring.get(slice.low())?.1.clone(),
+            };
+            Some((slice, node))
+        })
+        .collect()
+}

@@ -1,0 +1,600 @@
+//! [`Slicelet`]: the part of a node that keeps the session with the Assigner, follows assignments, and knows whether the
+//! node may serve, drains, or is dead. What the node does with the ranges of an assignment is the hand-off's.
+//!
+//! ```text
+//!            SessionOpened -> Hello          Update -> Adopt           YouAreDead -> Reborn
+//!   closed ----------------------> open ------------------------> ... --------------------> dead until reborn()
+//!      ^---- SessionClosed, backoff ---|
+//! ```
+//!
+//! Why it suspends. A node that was stopped for longer than the failure timeout may be dead by the Assigner's word, and
+//! its ranges with others, without having heard of it. So, before it serves again (H1), a heartbeat sent *after* it woke
+//! must have been answered; or, since a cut-off node goes on serving in `available` mode, the Assigner must have stayed
+//! unreachable for a while. A standstill shows as a gap between two steps, which is why the shell must honour `WakeAt`.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::assignment::Assignment;
+use crate::generation::{Generation, Incarnation};
+use crate::node::{Life, Peer};
+use crate::session::{
+    AssignerMessage, AssignmentUpdate, HandoffReport, Hello, LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS,
+};
+use crate::time::Timestamp;
+
+/// A slicelet's settings. [`SliceletConfig::default`] gives the defaults named here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SliceletConfig {
+    /// Time between heartbeats, in milliseconds. Default 500; at least 10.
+    pub heartbeat_interval_ms: u64,
+    /// A standstill longer than this suspends serving, in milliseconds. Default 3,000, and never longer than the
+    /// Assigner's; at least twice the heartbeat interval.
+    pub failure_timeout_ms: u64,
+    /// After a standstill, serving resumes when the Assigner was unreachable for this long, in milliseconds. Default 500.
+    pub unreachable_ms: u64,
+    /// How long a draining node without an Assigner waits for one, in milliseconds. Default 5,000.
+    pub assigner_wait_ms: u64,
+    /// First pause before a session is opened again, in milliseconds; it doubles with each failure. Default 50; at least 1.
+    pub reconnect_min_ms: u64,
+    /// Longest such pause, in milliseconds. Default 500; at least the shortest.
+    pub reconnect_max_ms: u64,
+}
+
+impl Default for SliceletConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval_ms: 500,
+            failure_timeout_ms: 3_000,
+            unreachable_ms: 500,
+            assigner_wait_ms: 5_000,
+            reconnect_min_ms: 50,
+            reconnect_max_ms: 500,
+        }
+    }
+}
+
+/// Why settings are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SliceletConfigError {
+    /// Too frequent.
+    #[error("heartbeat_interval_ms is {0}, it must be at least 10")]
+    HeartbeatInterval(u64),
+    /// One late heartbeat would count as a standstill.
+    #[error("failure_timeout_ms is {0}, it must be at least twice heartbeat_interval_ms")]
+    FailureTimeout(u64),
+    /// The pauses make no sense.
+    #[error("reconnect_min_ms is {min}, it must be from 1 to reconnect_max_ms ({max})")]
+    Reconnect {
+        /// As given.
+        min: u64,
+        /// As given.
+        max: u64,
+    },
+}
+
+impl SliceletConfig {
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    /// The first setting that is out of its range.
+    pub fn validate(&self) -> Result<(), SliceletConfigError> {
+        if self.heartbeat_interval_ms < 10 {
+            return Err(SliceletConfigError::HeartbeatInterval(self.heartbeat_interval_ms));
+        }
+        if self.failure_timeout_ms < 2 * self.heartbeat_interval_ms {
+            return Err(SliceletConfigError::FailureTimeout(self.failure_timeout_ms));
+        }
+        if self.reconnect_min_ms == 0 || self.reconnect_min_ms > self.reconnect_max_ms {
+            return Err(SliceletConfigError::Reconnect {
+                min: self.reconnect_min_ms,
+                max: self.reconnect_max_ms,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Who the node is: what its hellos say besides what it holds.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Identity {
+    /// Its present life and gRPC address.
+    pub peer: Peer,
+    /// Its HTTP address; empty if none.
+    pub http_address: Arc<str>,
+    /// Its failure domain; empty if none.
+    pub zone: Arc<str>,
+    /// Its store's budget in bytes.
+    pub capacity_bytes: u64,
+}
+
+/// What happens to a slicelet.
+#[derive(Clone, PartialEq, Debug)]
+pub enum SliceletEvent {
+    /// The session asked for is open. `claims`: what the node holds at this moment, for the hello.
+    SessionOpened {
+        /// Per range held, to be held, or fenced.
+        claims: Vec<RangeClaim>,
+    },
+    /// The session ended, or could not be opened.
+    SessionClosed,
+    /// The Assigner said something on the open session.
+    FromAssigner(AssignerMessage),
+    /// Hand-offs started, completed or were given up. Told to the Assigner if a session is open; else the claims of the
+    /// next hello tell it.
+    Handoffs(Vec<HandoffReport>),
+    /// Another node cannot be reached directly: pass this on through the Assigner. Dropped without a session.
+    RelayTo {
+        /// To whom.
+        to: Life,
+        /// An encoded hand-off message.
+        payload: Vec<u8>,
+    },
+    /// This node is to leave (a signal, or its embedder).
+    DrainRequested,
+    /// The node owns nothing and holds no frozen copy any more, nor is it to take anything. Counts only while it drains.
+    Drained,
+    /// The node serves no operation any more, for good (after [`SliceletAction::EndDrain`], or at its own deadline).
+    StoppedServing,
+    /// Time passed. The shell feeds all input that is queued before it ticks.
+    Tick {
+        /// The node's condition, for the heartbeat.
+        load: LoadReport,
+    },
+}
+
+/// What the shell is to do, in this order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum SliceletAction {
+    /// Open a session with the Assigner; answer with `SessionOpened` or `SessionClosed`.
+    OpenSession,
+    /// Close the session once what was sent before has gone out. Nothing more is expected from it.
+    CloseSession,
+    /// Send this on the open session.
+    Send(NodeMessage),
+    /// A newer assignment holds: act on it.
+    Adopt(Arc<Assignment>),
+    /// A hand-off message from another node came through the Assigner.
+    Deliver {
+        /// From whom.
+        from: Life,
+        /// An encoded hand-off message.
+        payload: Vec<u8>,
+    },
+    /// Serve nothing until [`SliceletAction::Resume`]; answer `NotReady`.
+    Suspend,
+    /// Serve again.
+    Resume,
+    /// This life is dead: drop everything, draw a new incarnation, and call [`Slicelet::reborn`].
+    Reborn,
+    /// The node is on its way out: it is not ready any more, but serves what it owns.
+    BeginDrain,
+    /// The drain has ended: stop serving, then say [`SliceletEvent::StoppedServing`].
+    EndDrain {
+        /// How.
+        reason: DrainEnd,
+    },
+    /// All is said; the slicelet does nothing any more.
+    Stop,
+    /// The Assigner refused the hello for good; it is tried again at the longest pause, since the Assigner may be
+    /// replaced by one that accepts it. For the log.
+    Refused {
+        /// What to tell the operator.
+        reason: String,
+    },
+    /// Tick at this moment or soon after. Replaces the moment asked for before.
+    WakeAt(Timestamp),
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DrainEnd {
+    /// All was handed off and released.
+    Drained,
+    /// There is nobody to take what the node holds.
+    NoTaker,
+    /// No Assigner came to say who takes what the node holds.
+    NoAssigner,
+}
+
+/// The state of a node's side of the session with the Assigner.
+#[derive(Debug)]
+pub struct Slicelet {
+    config: SliceletConfig,
+    identity: Identity,
+    link: Link,
+    /// Failed attempts since the Assigner was last heard.
+    failures: u32,
+    held: Option<Arc<Assignment>>,
+    /// The generation that a full assignment was asked for at, so that it is asked for once.
+    asked_full_at: Option<Generation>,
+    /// Of the last heartbeat sent.
+    sequence: u64,
+    heartbeat_due: Timestamp,
+    heartbeat_sent: Timestamp,
+    suspended: Option<Suspension>,
+    drain: Drain,
+    /// Since when there has been no session; meaningless while one is open.
+    without_session_since: Timestamp,
+    last_step: Timestamp,
+    life: LifeState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Link {
+    /// Not open; to be opened at this moment.
+    Closed { retry_at: Timestamp },
+    /// Asked for.
+    Opening,
+    Open,
+}
+
+/// Why serving is suspended, and what ends it.
+#[derive(Clone, Copy, Debug)]
+struct Suspension {
+    /// A heartbeat with at least this sequence was sent after the node woke.
+    confirm_from: u64,
+    /// Serving resumes if the Assigner is not reached by then.
+    unreachable_at: Timestamp,
+    /// The Assigner confirmed this generation; the node resumes once it holds it.
+    confirmed: Option<Generation>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Drain {
+    No,
+    Draining { since: Timestamp },
+    Ended,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LifeState {
+    Living,
+    /// Told dead; waits for [`Slicelet::reborn`].
+    Dead,
+    /// Said goodbye.
+    Stopped,
+}
+
+/// Shortest time between a heartbeat that tells of a new assignment and the one before, in milliseconds.
+const HEARTBEAT_SPACING_MS: u64 = 20;
+
+impl Slicelet {
+    /// A slicelet that has yet to open its first session. The shell ticks it at once.
+    #[must_use]
+    pub fn new(config: SliceletConfig, identity: Identity, now: Timestamp) -> Self {
+        Self {
+            config,
+            identity,
+            link: Link::Closed { retry_at: now },
+            failures: 0,
+            held: None,
+            asked_full_at: None,
+            sequence: 0,
+            heartbeat_due: now,
+            heartbeat_sent: Timestamp::ZERO,
+            suspended: None,
+            drain: Drain::No,
+            without_session_since: now,
+            last_step: now,
+            life: LifeState::Living,
+        }
+    }
+
+    /// The node's present life.
+    #[must_use]
+    pub fn life(&self) -> &Life {
+        &self.identity.peer.life
+    }
+
+    /// The newest assignment that this life holds.
+    #[must_use]
+    pub fn assignment(&self) -> Option<&Arc<Assignment>> {
+        self.held.as_ref()
+    }
+
+    /// Whether the node is on its way out.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.drain != Drain::No
+    }
+
+    /// Whether serving is suspended after a standstill.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.suspended.is_some()
+    }
+
+    /// Whether a session with the Assigner is open.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.link == Link::Open
+    }
+
+    /// Begins a new life, after [`SliceletAction::Reborn`] and once the node has dropped everything. A drain that was on
+    /// goes on: there is nothing to hand off, so it ends at once.
+    pub fn reborn(&mut self, incarnation: Incarnation, now: Timestamp) -> Vec<SliceletAction> {
+        let mut identity = self.identity.clone();
+        identity.peer.life.incarnation = incarnation;
+        let (drain, suspended) = (self.drain, self.suspended.is_some());
+        *self = Self {
+            drain,
+            ..Self::new(self.config, identity, now)
+        };
+        let mut actions = Vec::new();
+        if suspended {
+            actions.push(SliceletAction::Resume);
+        }
+        if matches!(drain, Drain::Draining { .. }) {
+            self.end_drain(DrainEnd::Drained, &mut actions);
+        }
+        actions.push(SliceletAction::WakeAt(now));
+        actions
+    }
+
+    /// Takes an event at a moment; says what is to be done.
+    pub fn step(&mut self, event: SliceletEvent, now: Timestamp) -> Vec<SliceletAction> {
+        let mut actions = Vec::new();
+        let gap_ms = now.ms_since(self.last_step);
+        self.last_step = self.last_step.max(now);
+        if self.life != LifeState::Living {
+            return actions;
+        }
+        if gap_ms > self.config.failure_timeout_ms {
+            self.suspend(now, &mut actions);
+        }
+        self.take(event, now, &mut actions);
+        if self.life == LifeState::Living {
+            actions.push(SliceletAction::WakeAt(self.next_wake()));
+        }
+        actions
+    }
+
+    fn take(&mut self, event: SliceletEvent, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        match event {
+            SliceletEvent::SessionOpened { claims } => self.session_opened(claims, now, actions),
+            SliceletEvent::SessionClosed => self.session_closed(now),
+            SliceletEvent::FromAssigner(message) => self.from_assigner(message, now, actions),
+            SliceletEvent::Handoffs(reports) => {
+                if !reports.is_empty() {
+                    self.send(NodeMessage::Handoffs(reports), actions);
+                }
+            }
+            SliceletEvent::RelayTo { to, payload } => self.send(NodeMessage::Relay { to, payload }, actions),
+            SliceletEvent::DrainRequested => self.begin_drain(now, actions),
+            SliceletEvent::Drained => {
+                if matches!(self.drain, Drain::Draining { .. }) {
+                    self.end_drain(DrainEnd::Drained, actions);
+                }
+            }
+            SliceletEvent::StoppedServing => self.stop(actions),
+            SliceletEvent::Tick { load } => self.tick(load, now, actions),
+        }
+    }
+
+    fn send(&self, message: NodeMessage, actions: &mut Vec<SliceletAction>) {
+        if self.link == Link::Open {
+            actions.push(SliceletAction::Send(message));
+        }
+    }
+
+    fn held_generation(&self) -> Generation {
+        self.held.as_ref().map_or(Generation::NONE, |held| held.generation())
+    }
+
+    fn session_opened(&mut self, claims: Vec<RangeClaim>, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        self.link = Link::Open;
+        self.asked_full_at = None;
+        self.heartbeat_due = now;
+        let hello = Hello {
+            peer: self.identity.peer.clone(),
+            http_address: self.identity.http_address.clone(),
+            zone: self.identity.zone.clone(),
+            capacity_bytes: self.identity.capacity_bytes,
+            draining: self.is_draining(),
+            generation: self.held_generation(),
+            claims,
+            versions: SESSION_VERSIONS,
+        };
+        self.send(NodeMessage::Hello(hello), actions);
+    }
+
+    fn session_closed(&mut self, now: Timestamp) {
+        if self.link == Link::Open {
+            self.without_session_since = now;
+        }
+        let doubled = self.config.reconnect_min_ms.saturating_mul(1 << self.failures.min(20));
+        let pause_ms = doubled.min(self.config.reconnect_max_ms);
+        // Spread over half the pause by incarnation, so that a fleet does not return to a new Assigner in step.
+        let spread = pause_ms / 2 + 1;
+        let part = self.life().incarnation.get().rotate_left(self.failures) % spread;
+        self.failures = self.failures.saturating_add(1);
+        self.link = Link::Closed {
+            retry_at: now.plus_ms(pause_ms - part),
+        };
+    }
+
+    fn from_assigner(&mut self, message: AssignerMessage, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        if self.link != Link::Open {
+            return;
+        }
+        match message {
+            AssignerMessage::Refused { reason } => {
+                // Keeps the failures, so that the pauses grow.
+                actions.push(SliceletAction::Refused { reason });
+                return;
+            }
+            AssignerMessage::YouAreDead => return self.die(actions),
+            AssignerMessage::Update(update) => self.update(&update, now, actions),
+            AssignerMessage::HeartbeatAnswer { sequence, generation } => {
+                self.heartbeat_answered(sequence, generation, actions);
+            }
+            AssignerMessage::FetchAssignment => {
+                self.send(NodeMessage::HeldAssignment(self.held.clone()), actions);
+            }
+            AssignerMessage::Drain => self.begin_drain(now, actions),
+            AssignerMessage::NoTaker => {
+                if matches!(self.drain, Drain::Draining { .. }) {
+                    self.end_drain(DrainEnd::NoTaker, actions);
+                }
+            }
+            AssignerMessage::Relay { from, payload } => actions.push(SliceletAction::Deliver { from, payload }),
+        }
+        self.failures = 0;
+    }
+
+    fn update(&mut self, update: &AssignmentUpdate, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        let held = self.held_generation();
+        let next = match update {
+            AssignmentUpdate::Full(next) => next.clone(),
+            AssignmentUpdate::Diff(diff) if diff.next <= held => return,
+            AssignmentUpdate::Diff(diff) => {
+                let applied = self.held.as_ref().and_then(|held| diff.apply(held).ok());
+                let Some(next) = applied else {
+                    return self.ask_full(actions);
+                };
+                Arc::new(next)
+            }
+        };
+        if next.generation() <= held {
+            return;
+        }
+        let was_listed = self.held.as_ref().is_some_and(|held| held.is_living(self.life()));
+        if was_listed && !next.is_living(self.life()) {
+            // An incarnation that the directory does not list is dead.
+            return self.die(actions);
+        }
+        self.asked_full_at = None;
+        self.held = Some(next.clone());
+        actions.push(SliceletAction::Adopt(next));
+        // The Assigner learns soon that this assignment has arrived.
+        let soon = self.heartbeat_sent.plus_ms(HEARTBEAT_SPACING_MS).max(now);
+        self.heartbeat_due = self.heartbeat_due.min(soon);
+        self.resume_if_confirmed(actions);
+    }
+
+    fn ask_full(&mut self, actions: &mut Vec<SliceletAction>) {
+        let held = self.held_generation();
+        if self.asked_full_at != Some(held) {
+            self.asked_full_at = Some(held);
+            self.send(NodeMessage::NeedFull, actions);
+        }
+    }
+
+    fn heartbeat_answered(&mut self, sequence: u64, generation: Generation, actions: &mut Vec<SliceletAction>) {
+        // Updates travel before the answer on the same session, so one that is not here by now is lost.
+        if generation > self.held_generation() {
+            self.ask_full(actions);
+        }
+        if let Some(suspension) = &mut self.suspended
+            && sequence >= suspension.confirm_from
+        {
+            suspension.confirmed = Some(generation);
+        }
+        self.resume_if_confirmed(actions);
+    }
+
+    fn die(&mut self, actions: &mut Vec<SliceletAction>) {
+        self.life = LifeState::Dead;
+        actions.push(SliceletAction::CloseSession);
+        actions.push(SliceletAction::Reborn);
+    }
+
+    fn suspend(&mut self, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        let suspension = Suspension {
+            confirm_from: self.sequence + 1,
+            unreachable_at: now.plus_ms(self.config.unreachable_ms),
+            confirmed: None,
+        };
+        if self.suspended.replace(suspension).is_none() {
+            actions.push(SliceletAction::Suspend);
+        }
+        self.heartbeat_due = now;
+    }
+
+    fn resume_if_confirmed(&mut self, actions: &mut Vec<SliceletAction>) {
+        let held = self.held_generation();
+        let confirmed = self.suspended.and_then(|suspension| suspension.confirmed);
+        if confirmed.is_some_and(|generation| held >= generation) {
+            self.resume(actions);
+        }
+    }
+
+    fn resume(&mut self, actions: &mut Vec<SliceletAction>) {
+        if self.suspended.take().is_some() {
+            actions.push(SliceletAction::Resume);
+        }
+    }
+
+    fn begin_drain(&mut self, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        if self.drain == Drain::No {
+            self.drain = Drain::Draining { since: now };
+            actions.push(SliceletAction::BeginDrain);
+            self.send(NodeMessage::Draining, actions);
+        }
+    }
+
+    fn end_drain(&mut self, reason: DrainEnd, actions: &mut Vec<SliceletAction>) {
+        self.drain = Drain::Ended;
+        actions.push(SliceletAction::EndDrain { reason });
+    }
+
+    fn stop(&mut self, actions: &mut Vec<SliceletAction>) {
+        self.life = LifeState::Stopped;
+        self.send(NodeMessage::Goodbye, actions);
+        actions.push(SliceletAction::CloseSession);
+        actions.push(SliceletAction::Stop);
+    }
+
+    fn tick(&mut self, load: LoadReport, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        if let Link::Closed { retry_at } = self.link
+            && now >= retry_at
+        {
+            self.link = Link::Opening;
+            actions.push(SliceletAction::OpenSession);
+        }
+        if self.suspended.is_some_and(|suspension| now >= suspension.unreachable_at) {
+            self.resume(actions);
+        }
+        let handing_off = load.ranges_taking + load.ranges_giving > 0;
+        if self.drain_gives_up_at().is_some_and(|at| now >= at) && !handing_off {
+            self.end_drain(DrainEnd::NoAssigner, actions);
+        }
+        if self.link == Link::Open && now >= self.heartbeat_due {
+            self.sequence += 1;
+            self.heartbeat_sent = now;
+            self.heartbeat_due = now.plus_ms(self.config.heartbeat_interval_ms);
+            let heartbeat = NodeMessage::Heartbeat {
+                sequence: self.sequence,
+                generation: self.held_generation(),
+                load,
+            };
+            self.send(heartbeat, actions);
+        }
+    }
+
+    /// When a drain ends for want of an Assigner, hand-offs permitting.
+    fn drain_gives_up_at(&self) -> Option<Timestamp> {
+        match self.drain {
+            Drain::Draining { since } if self.link != Link::Open => {
+                let alone_since = since.max(self.without_session_since);
+                Some(alone_since.plus_ms(self.config.assigner_wait_ms))
+            }
+            _ => None,
+        }
+    }
+
+    /// Never later than a heartbeat interval after the last step, so that a gap between steps is a standstill.
+    fn next_wake(&self) -> Timestamp {
+        let regular = self.last_step.plus_ms(self.config.heartbeat_interval_ms);
+        let link = match self.link {
+            Link::Closed { retry_at } => retry_at,
+            Link::Opening => Timestamp::NEVER,
+            Link::Open => self.heartbeat_due,
+        };
+        let resume = self.suspended.map_or(Timestamp::NEVER, |suspension| suspension.unreachable_at);
+        let drain = self.drain_gives_up_at().filter(|at| *at > self.last_step);
+        regular.min(link).min(resume).min(drain.unwrap_or(Timestamp::NEVER))
+    }
+}

@@ -1,0 +1,115 @@
+//! [`Entry`]: one key and its value in this engine, and what it weighs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use softstore_sharding::{Epoch, FrequencyClass, SliceKey, Timestamp, Version};
+
+use crate::frequency::Frequency;
+use crate::store::{Found, Frozen};
+
+/// What an entry takes beside its key's and value's bytes. See [`weight_bytes`].
+pub const ENTRY_OVERHEAD_BYTES: usize = 448;
+
+/// What an entry counts against the budget.
+pub(super) fn weight_bytes(key_bytes: usize, value_bytes: usize) -> u64 {
+    (key_bytes + value_bytes + ENTRY_OVERHEAD_BYTES) as u64
+}
+
+/// A key and its value. All but deadline and frequency never change: a write makes a new entry.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Key and value in one allocation of their own: one less per entry, and a reader's value pins nothing else.
+    payload: Bytes,
+    key_bytes: u16,
+    pub(super) epoch: Epoch,
+    pub(super) version: Version,
+    /// Changed by touch, under the key's lock; read by anyone.
+    deadline_ms: AtomicU64,
+    pub(super) frequency: Frequency,
+}
+
+/// What an [`Entry`] is made of beside key and value.
+pub(super) struct Stamp {
+    pub(super) epoch: Epoch,
+    pub(super) version: Version,
+    pub(super) deadline: Timestamp,
+    pub(super) frequency: Frequency,
+}
+
+/// Copies a key and a value into one allocation. The caller has checked their lengths.
+pub(super) fn copy_payload(key: &[u8], value: &[u8]) -> Bytes {
+    let mut payload = Vec::with_capacity(key.len() + value.len());
+    payload.extend_from_slice(key);
+    payload.extend_from_slice(value);
+    payload.into()
+}
+
+impl Entry {
+    /// The entry of a payload made by [`copy_payload`] with a key of `key_bytes` bytes.
+    pub(super) fn new(payload: Bytes, key_bytes: usize, stamp: Stamp) -> Self {
+        Self {
+            payload,
+            key_bytes: u16::try_from(key_bytes).expect("the key's length was checked"),
+            epoch: stamp.epoch,
+            version: stamp.version,
+            deadline_ms: AtomicU64::new(stamp.deadline.as_ms()),
+            frequency: stamp.frequency,
+        }
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
+        &self.payload[..usize::from(self.key_bytes)]
+    }
+
+    pub(super) fn value(&self) -> &[u8] {
+        &self.payload[usize::from(self.key_bytes)..]
+    }
+
+    /// Bytes of key and value.
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// What it counts against the budget.
+    pub(super) fn weight_bytes(&self) -> u64 {
+        weight_bytes(self.payload.len(), 0)
+    }
+
+    pub(super) fn deadline(&self) -> Timestamp {
+        Timestamp::from_ms(self.deadline_ms.load(Ordering::Acquire))
+    }
+
+    /// Replaces the deadline. Under the key's lock.
+    pub(super) fn set_deadline(&self, deadline: Timestamp) {
+        self.deadline_ms.store(deadline.as_ms(), Ordering::Release);
+    }
+
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+        self.deadline() <= now
+    }
+
+    /// Whether an operation on `key` in `epoch` sees it at `now`.
+    pub(super) fn is_seen_by(&self, key: &[u8], epoch: Epoch, now: Timestamp) -> bool {
+        self.epoch == epoch && !self.is_expired(now) && self.key() == key
+    }
+
+    pub(super) fn found(&self) -> Found {
+        Found {
+            value: self.payload.slice(usize::from(self.key_bytes)..),
+            version: self.version,
+            deadline: self.deadline(),
+        }
+    }
+
+    pub(super) fn frozen(&self, at: SliceKey, class: FrequencyClass) -> Frozen {
+        Frozen {
+            key: self.payload.slice(..usize::from(self.key_bytes)),
+            at,
+            value: self.payload.slice(usize::from(self.key_bytes)..),
+            version: self.version,
+            deadline: self.deadline(),
+            class,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Imports: entries that arrive from a giver, and the pulls that they arrive in. Keeps H3.
+//!
+//! # When the store is full
+//! Imports come hottest first and go to the recent end of moka's LRU order; at the old end stands first what this store
+//! held before and has not used, then the hottest imports. So once there is no room, an import is inserted only if its
+//! class is hotter than that of recent victims. As long as those are this store's cold tail, hotter imports displace
+//! it; as soon as imports begin to displace hotter imports, the incoming class is the colder one and the pull is told
+//! to give up the rest.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use softstore_sharding::{Epoch, FrequencyClass, PullId, SliceKey, Timestamp};
+
+use super::MokaStore;
+use super::entry::{Entry, Stamp, copy_payload, weight_bytes};
+use super::stripe::{STRIPE_COUNT, Stripe};
+use super::written::Memory;
+use crate::frequency::Frequency;
+use crate::store::{Import, ImportOutcome};
+
+/// Whether room is made for an import when there is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Room {
+    /// Only if it is hotter than what is being evicted.
+    IfHotter,
+    /// As for a set: an operation waits for it.
+    Always,
+}
+
+impl MokaStore {
+    pub(super) fn open_memories(&self, pull: PullId) {
+        let overflowed = Arc::new(AtomicBool::new(false));
+        for number in 0..STRIPE_COUNT {
+            self.stripes
+                .lock_nth(number)
+                .written
+                .begin(pull, Arc::clone(&overflowed));
+        }
+    }
+
+    pub(super) fn close_memories(&self, pull: PullId) {
+        let mut was_open = false;
+        for number in 0..STRIPE_COUNT {
+            was_open |= self
+                .stripes
+                .lock_nth(number)
+                .written
+                .end(pull, &self.written_limit);
+        }
+        if was_open {
+            self.reordering_wanted.store(true, Ordering::Release);
+        }
+    }
+
+    pub(super) fn take_in(
+        &self,
+        pull: PullId,
+        epoch: Epoch,
+        now: Timestamp,
+        import: &Import<'_>,
+        room: Room,
+    ) -> ImportOutcome {
+        if self.check_fits(import.key, import.value.len()).is_err() {
+            return ImportOutcome::Refused;
+        }
+        let payload = copy_payload(import.key, import.value);
+        let payload_bytes = payload.len();
+        let mut stripe = self.stripes.lock(import.at);
+        match stripe.written.recall(pull, import.at) {
+            Memory::Closed => return ImportOutcome::Ended,
+            Memory::Written => return ImportOutcome::Written,
+            Memory::Untouched => {}
+        }
+        if import.deadline <= now {
+            return ImportOutcome::Expired;
+        }
+        if self.is_taken(&stripe, import.at, epoch, now) {
+            return ImportOutcome::Present;
+        }
+        if room == Room::IfHotter && !self.has_room_for(payload_bytes, import.class, now) {
+            return ImportOutcome::TooCold;
+        }
+        let stamp = Stamp {
+            epoch,
+            version: import.version,
+            deadline: import.deadline,
+            frequency: Frequency::of_class(import.class, now),
+        };
+        let entry = Entry::new(payload, import.key.len(), stamp);
+        self.insert(&mut stripe, import.at, entry, now);
+        self.gauges.imported.fetch_add(1, Ordering::Relaxed);
+        self.gauges
+            .imported_bytes
+            .fetch_add(payload_bytes as u64, Ordering::Relaxed);
+        ImportOutcome::Inserted
+    }
+
+    /// Whether something live of this epoch stands at a position, whichever key it has.
+    fn is_taken(&self, stripe: &Stripe, at: SliceKey, epoch: Epoch, now: Timestamp) -> bool {
+        stripe.index.get(&at).is_some_and(|entry| {
+            entry.epoch == epoch && !entry.is_expired(now) && self.cache.contains_key(&at)
+        })
+    }
+
+    fn has_room_for(&self, payload_bytes: usize, class: FrequencyClass, now: Timestamp) -> bool {
+        let needed = self.gauges.bytes.load(Ordering::Relaxed) + weight_bytes(payload_bytes, 0);
+        needed <= self.room_bytes || self.evictions.is_hotter_than_victims(class, now)
+    }
+}

@@ -1,0 +1,59 @@
+//! Keeps what is resident within the budget, and the index in step with what moka evicted.
+//!
+//! moka applies inserts in batches of 64 and more, so by itself it overshoots by the weight of a batch, which is much
+//! when values are large. Resident is what the index counts: inserted and not yet removed, evicted entries included
+//! until they are drained. Runs after each write, outside of lock stripes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use softstore_sharding::SliceKey;
+
+use super::MokaStore;
+use super::entry::Entry;
+
+/// Most victims that a write takes from the index while there is room. A write evicts one entry of its own size on
+/// average, so the queue shrinks.
+const DRAIN_COUNT_MAX: usize = 64;
+
+/// How often one write runs moka's tasks to get within the budget before it lets others do the rest. One run evicts
+/// for up to 100 ms.
+const SETTLE_ROUNDS_MAX: usize = 8;
+
+impl MokaStore {
+    /// Drains some evictions, and evicts if the budget is exceeded.
+    pub(super) fn settle(&self) {
+        self.drain_evictions(DRAIN_COUNT_MAX);
+        for _ in 0..SETTLE_ROUNDS_MAX {
+            if self.gauges.bytes.load(Ordering::Relaxed) <= self.config.budget_bytes {
+                return;
+            }
+            self.run_moka_tasks();
+        }
+    }
+
+    /// Lets moka apply what it has pending, and takes all that it evicted from the index.
+    pub(super) fn run_moka_tasks(&self) {
+        self.cache.run_pending_tasks();
+        self.drain_evictions(usize::MAX);
+    }
+
+    fn drain_evictions(&self, count_max: usize) {
+        for (at, victim) in self.evictions.take(count_max) {
+            self.forget_victim(at, &victim);
+        }
+    }
+
+    /// Takes a victim from the index, unless a newer entry stands in its place.
+    fn forget_victim(&self, at: SliceKey, victim: &Arc<Entry>) {
+        let mut stripe = self.stripes.lock(at);
+        let stands = stripe
+            .index
+            .get(&at)
+            .is_some_and(|entry| Arc::ptr_eq(entry, victim));
+        if stands {
+            stripe.index.remove(&at);
+            self.uncount(victim);
+        }
+    }
+}

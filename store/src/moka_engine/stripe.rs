@@ -1,0 +1,78 @@
+//! [`Stripes`]: "the key's lock", and what it guards besides the key's entry.
+//!
+//! A position's stripe is chosen by its low bits, which are hash bits: so even a narrow slice's keys spread over all
+//! stripes, and one stripe's share of a slice is a fair sample of it. Each stripe owns the part of the side index and
+//! of the written-keys memories that belongs to its positions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+use softstore_sharding::{Slice, SliceKey};
+
+use super::entry::Entry;
+use super::written::WrittenKeys;
+
+/// How many stripes there are. A power of two.
+pub(super) const STRIPE_COUNT: usize = 256;
+
+/// What one lock guards.
+#[derive(Debug, Default)]
+pub(super) struct Stripe {
+    /// Each entry that stands at a position of this stripe, in the order of positions.
+    pub(super) index: BTreeMap<SliceKey, Arc<Entry>>,
+    pub(super) written: WrittenKeys,
+}
+
+/// A stripe on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded(Mutex<Stripe>);
+
+/// All stripes.
+#[derive(Debug)]
+pub(super) struct Stripes(Box<[Padded]>);
+
+impl Stripes {
+    pub(super) fn new() -> Self {
+        Self((0..STRIPE_COUNT).map(|_| Padded::default()).collect())
+    }
+
+    /// Locks the stripe of a position.
+    pub(super) fn lock(&self, at: SliceKey) -> MutexGuard<'_, Stripe> {
+        self.0[stripe_index(at)].0.lock()
+    }
+
+    /// Locks a stripe by number, below [`STRIPE_COUNT`].
+    pub(super) fn lock_nth(&self, number: usize) -> MutexGuard<'_, Stripe> {
+        self.0[number].0.lock()
+    }
+}
+
+/// The stripes that hold positions of a slice: all, unless it is very narrow.
+pub(super) fn stripes_of(slice: Slice) -> impl Iterator<Item = usize> {
+    let first = stripe_index(slice.low());
+    let count = usize::try_from(slice.width()).map_or(STRIPE_COUNT, |width| width.min(STRIPE_COUNT));
+    (0..count).map(move |offset| (first + offset) % STRIPE_COUNT)
+}
+
+fn stripe_index(at: SliceKey) -> usize {
+    usize::try_from(at.get() % STRIPE_COUNT as u64).expect("below the number of stripes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_slice_has_the_stripes_of_its_positions() {
+        let slice = Slice::between(SliceKey::new(510), SliceKey::new(513)).expect("ordered");
+        let stripes: Vec<usize> = stripes_of(slice).collect();
+        assert_eq!(stripes, [254, 255, 0, 1]);
+        assert_eq!(stripes_of(Slice::FULL).count(), STRIPE_COUNT);
+        assert_eq!(
+            stripes_of(Slice::single(SliceKey::MAX)).collect::<Vec<_>>(),
+            [255]
+        );
+    }
+}
