@@ -45,7 +45,9 @@ pub(crate) struct ClusterAnnouncement {
 pub(crate) fn print(line: &impl Serialize) -> Result<()> {
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, line).wrap_err("cannot write to stdout")?;
-    out.write_all(b"\n").and_then(|()| out.flush()).wrap_err("cannot write to stdout")
+    out.write_all(b"\n")
+        .and_then(|()| out.flush())
+        .wrap_err("cannot write to stdout")
 }
 
 #[cfg(test)]
@@ -60,7 +62,11 @@ mod tests {
             grpc: "127.0.0.1:1".into(),
             http: "127.0.0.1:2".into(),
         };
-        let all = ClusterAnnouncement { assigner: "127.0.0.1:3".into(), assigner_pid: 8, nodes: vec![node] };
+        let all = ClusterAnnouncement {
+            assigner: "127.0.0.1:3".into(),
+            assigner_pid: 8,
+            nodes: vec![node],
+        };
         assert_eq!(
             serde_json::to_string(&all).unwrap(),
             r#"{"assigner":"127.0.0.1:3","assigner_pid":8,"nodes":[{"id":"node-0","pid":7,"grpc":"127.0.0.1:1","http":"127.0.0.1:2"}]}"#

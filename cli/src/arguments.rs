@@ -1,8 +1,14 @@
 //! What may be typed: the commands, and the help that explains them.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{assigner, completions, config, del, dev, drain, drill, flush, get, node, set, status, wait};
+use crate::commands::{
+    assigner, completions, config, del, dev, drain, drill, flush, get, node, set, status, wait,
+};
+use crate::settings::assigner::AssignerSettings;
+use crate::settings::client::ClientSettings;
+use crate::settings::defaults::shown;
+use crate::settings::node::NodeSettings;
 
 /// A sharded in-memory cache that keeps its hit rate through a rolling restart.
 ///
@@ -14,6 +20,25 @@ pub(crate) struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// What was typed. Ends the process with help, or with what is wrong.
+    pub(crate) fn typed() -> Self {
+        let matches = Self::documented().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// The commands, with the defaults of all settings in their help.
+    pub(crate) fn documented() -> clap::Command {
+        let with_defaults = |command: clap::Command| match command.get_name() {
+            "node" => shown::<NodeSettings>(command),
+            "assigner" => shown::<AssignerSettings>(command),
+            "get" | "set" | "del" | "flush" | "status" | "wait" | "drain" => shown::<ClientSettings>(command),
+            _ => command,
+        };
+        Self::command().mut_subcommands(with_defaults)
+    }
 }
 
 const AFTER_HELP: &str = "\

@@ -44,20 +44,35 @@ impl Child {
             .spawn()
             .wrap_err_with(|| format!("cannot start {name}"))?;
         let stdin = process.stdin.take();
-        let stdout = process.stdout.take().ok_or_else(|| eyre!("{name} has no stdout"))?;
+        let stdout = process
+            .stdout
+            .take()
+            .ok_or_else(|| eyre!("{name} has no stdout"))?;
         let mut stdout = BufReader::new(stdout);
-        let announcement = tokio::time::timeout(Duration::from_millis(ANNOUNCE_MS_MAX), read_line(&mut stdout))
-            .await
-            .map_err(|_| eyre!("{name} did not announce itself within {ANNOUNCE_MS_MAX} ms"))?
-            .wrap_err_with(|| format!("cannot read from {name}"))?;
+        let announcement =
+            tokio::time::timeout(Duration::from_millis(ANNOUNCE_MS_MAX), read_line(&mut stdout))
+                .await
+                .map_err(|_| eyre!("{name} did not announce itself within {ANNOUNCE_MS_MAX} ms"))?
+                .wrap_err_with(|| format!("cannot read from {name}"))?;
         if announcement.is_empty() {
             // It has said why on stderr, which is ours too.
-            let status = process.wait().await.wrap_err_with(|| format!("cannot wait for {name}"))?;
+            let status = process
+                .wait()
+                .await
+                .wrap_err_with(|| format!("cannot wait for {name}"))?;
             bail!("{name} ended before it was ready ({status}); its reason stands above");
         }
         let announcement = serde_json::from_str(&announcement)
             .wrap_err_with(|| format!("{name} announced {announcement:?}, which is no announcement"))?;
-        Ok((Self { name: name.to_owned(), process, stdin, _stdout: stdout }, announcement))
+        Ok((
+            Self {
+                name: name.to_owned(),
+                process,
+                stdin,
+                _stdout: stdout,
+            },
+            announcement,
+        ))
     }
 
     /// What it was called at its start.
@@ -67,7 +82,10 @@ impl Child {
 
     /// Its end, however it comes. May be called again after it was dropped half-way.
     pub(crate) async fn ended(&mut self) -> Result<ExitStatus> {
-        self.process.wait().await.wrap_err_with(|| format!("cannot wait for {}", self.name))
+        self.process
+            .wait()
+            .await
+            .wrap_err_with(|| format!("cannot wait for {}", self.name))
     }
 
     /// Tells it to end.

@@ -14,8 +14,6 @@ pub(crate) mod set;
 pub(crate) mod status;
 pub(crate) mod wait;
 
-mod outcome;
-
 use std::future::Future;
 
 use eyre::{Result, WrapErr};

@@ -47,7 +47,10 @@ impl Control {
             .wrap_err_with(|| format!("the Assigner's address {address:?} is no HOST:PORT"))?
             .connect_timeout(Duration::from_millis(ANSWER_MS_MAX))
             .timeout(Duration::from_millis(ANSWER_MS_MAX));
-        Ok(Self { address: address.to_owned(), client: AssignerClient::new(endpoint.connect_lazy()) })
+        Ok(Self {
+            address: address.to_owned(),
+            client: AssignerClient::new(endpoint.connect_lazy()),
+        })
     }
 
     /// What the cluster looks like.
@@ -58,7 +61,12 @@ impl Control {
 
     /// Makes a node hand over all it owns and leave.
     pub(crate) async fn drain(&mut self, node: &str) -> Result<DrainReply> {
-        let answer = self.client.drain(DrainRequest { node: node.to_owned() }).await;
+        let answer = self
+            .client
+            .drain(DrainRequest {
+                node: node.to_owned(),
+            })
+            .await;
         Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
     }
 

@@ -42,7 +42,9 @@ mod tests {
 
     #[test]
     fn a_cause_is_said_once_and_in_one_line() {
-        let error = eyre::eyre!("port\ntaken").wrap_err("cannot listen: port; taken").wrap_err("node");
+        let error = eyre::eyre!("port\ntaken")
+            .wrap_err("cannot listen: port; taken")
+            .wrap_err("node");
         assert_eq!(in_one_line(&error), "node: cannot listen: port; taken");
     }
 }

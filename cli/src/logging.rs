@@ -30,8 +30,14 @@ pub(crate) enum LogFormat {
 pub(crate) fn start(args: &LogArgs) -> Result<()> {
     let filter = EnvFilter::try_new(&args.log).wrap_err_with(|| format!("--log {:?}", args.log))?;
     let terminal = std::io::stderr().is_terminal();
-    let format = args.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let format = args.log_format.unwrap_or(if terminal {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    });
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(terminal).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),

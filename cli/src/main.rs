@@ -5,7 +5,8 @@
 //! arguments.rs   what may be typed          settings.rs   flags over environment over file over defaults
 //! commands/      one file per command       child.rs      processes that `dev` starts, announce.rs their first line
 //! logging.rs     logs to stderr             stop.rs       signals, and the end of the parent
-//! control.rs     questions to the Assigner  exit.rs       exit codes
+//! control.rs     questions to the Assigner  cache.rs      keys and values
+//! exit.rs        exit codes
 //! ```
 //!
 //! Exit codes: 0 done, 1 the answer is no (absent key, not settled in time, a drill that failed), 2 an error, which stderr
@@ -13,25 +14,23 @@
 
 mod announce;
 mod arguments;
+mod cache;
 mod child;
 mod commands;
 mod control;
 mod exit;
 mod logging;
-mod pending;
 mod settings;
 mod stop;
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 /// jemalloc gives memory back after churn; see the measurements in docs/operations.md.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let arguments = arguments::Arguments::parse();
+    let arguments = arguments::Arguments::typed();
     match commands::run(arguments.command) {
         Ok(exit) => exit.into(),
         Err(error) => {

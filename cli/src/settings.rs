@@ -8,6 +8,7 @@
 
 pub(crate) mod assigner;
 pub(crate) mod client;
+pub(crate) mod defaults;
 pub(crate) mod file;
 pub(crate) mod node;
 pub(crate) mod template;

@@ -9,7 +9,11 @@ fn softstore(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SOFTSTORE_")) {
         command.env_remove(name);
     }
-    command.args(arguments).envs(variables.iter().copied()).output().unwrap()
+    command
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -45,16 +49,27 @@ fn flags_win_over_environment_over_file() {
     let in_file = ["node", "--config", file.path()];
     let with_flag = [&in_file[..], &["--heartbeat-ms", "70003"]].concat();
     let variable = [("SOFTSTORE_HEARTBEAT_MS", "70002")];
-    let cases: [(&[&str], &[(&str, &str)], &str); 3] =
-        [(&in_file, &[], "70001"), (&in_file, &variable, "70002"), (&with_flag, &variable, "70003")];
+    let cases: [(&[&str], &[(&str, &str)], &str); 3] = [
+        (&in_file, &[], "70001"),
+        (&in_file, &variable, "70002"),
+        (&with_flag, &variable, "70003"),
+    ];
     for (arguments, variables, winner) in cases {
         let output = softstore(arguments, variables);
         assert_eq!(output.status.code(), Some(2));
-        assert!(stderr(&output).contains(&format!("heartbeat_ms = {winner}")), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains(&format!("heartbeat_ms = {winner}")),
+            "{}",
+            stderr(&output)
+        );
     }
     // The file may also be named by the environment.
     let output = softstore(&["node"], &[("SOFTSTORE_CONFIG", file.path())]);
-    assert!(stderr(&output).contains("heartbeat_ms = 70001"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("heartbeat_ms = 70001"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -78,7 +93,10 @@ fn an_unknown_key_in_the_file_is_named() {
     let output = softstore(&["assigner", "--config", file.path()], &[]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("`settle`") && said.contains("line 2") && said.contains(file.path()), "{said}");
+    assert!(
+        said.contains("`settle`") && said.contains("line 2") && said.contains(file.path()),
+        "{said}"
+    );
     assert_eq!(said.lines().count(), 1, "an error is one line: {said}");
 }
 
@@ -89,9 +107,16 @@ fn the_printed_file_is_accepted() {
     let printed = softstore(&["config"], &[]);
     assert!(printed.status.success());
     let text = String::from_utf8(printed.stdout).unwrap();
-    let file = TomlFile::with("printed", &text.replace("heartbeat_ms = 500", "heartbeat_ms = 70004"));
+    let file = TomlFile::with(
+        "printed",
+        &text.replace("heartbeat_ms = 500", "heartbeat_ms = 70004"),
+    );
     let output = softstore(&["node", "--config", file.path()], &[]);
-    assert!(stderr(&output).contains("heartbeat_ms = 70004"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("heartbeat_ms = 70004"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -112,7 +137,10 @@ fn where_nothing_answers_the_error_says_what_to_do() {
     let output = softstore(&["status", "--assigner", "127.0.0.1:1"], &[]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("127.0.0.1:1") && said.contains("softstore dev"), "{said}");
+    assert!(
+        said.contains("127.0.0.1:1") && said.contains("softstore dev"),
+        "{said}"
+    );
     let output = softstore(&["wait", "--assigner", "127.0.0.1:1", "--timeout", "0"], &[]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
 }

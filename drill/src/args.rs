@@ -83,7 +83,12 @@ pub struct DrillArgs {
     pub load_ms: u64,
 
     /// Drive this standing cluster, which its operator restarts, instead of starting one.
-    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT", help_heading = "Standing cluster")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "HOST:PORT",
+        help_heading = "Standing cluster"
+    )]
     pub seeds: Vec<String>,
     /// Seconds of load before the operator is asked to restart.
     #[arg(long, default_value_t = 10.0, help_heading = "Standing cluster")]
@@ -132,7 +137,10 @@ impl TryFrom<DrillArgs> for DrillOptions {
             absent_ms: millis("absent-s", args.absent_s)?,
             lead_in_ms: millis("lead-in-s", args.lead_in_s)?,
             rebalance_delay_ms: args.rebalance_delay_ms,
-            memory_per_node_bytes: args.memory_per_node.map(|text| size("memory-per-node", &text)).transpose()?,
+            memory_per_node_bytes: args
+                .memory_per_node
+                .map(|text| size("memory-per-node", &text))
+                .transpose()?,
             drain_deadline_ms: args.drain_deadline_ms,
             pull_order: args.pull_order,
             load_ms: args.load_ms,
@@ -174,7 +182,12 @@ fn millis(option: &'static str, seconds: f64) -> Result<u64, OptionsError> {
     const YEAR_S: f64 = 31_536_000.0;
     if !(0.0..=YEAR_S).contains(&seconds) {
         let (value, min, max) = (seconds.to_string(), "0".to_owned(), YEAR_S.to_string());
-        return Err(OptionsError::OutOfRange { option, value, min, max });
+        return Err(OptionsError::OutOfRange {
+            option,
+            value,
+            min,
+            max,
+        });
     }
     let duration = std::time::Duration::from_secs_f64(seconds);
     Ok(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
@@ -187,8 +200,15 @@ fn size(option: &'static str, text: &str) -> Result<u64, OptionsError> {
         .into_iter()
         .find_map(|(unit, shift)| lower.strip_suffix(unit).map(|digits| (digits, shift)))
         .unwrap_or((&lower, 0));
-    let number = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    number.ok_or_else(|| OptionsError::Size { option, value: text.to_owned() })
+    let number = digits
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift));
+    number.ok_or_else(|| OptionsError::Size {
+        option,
+        value: text.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -199,7 +219,9 @@ mod tests {
 
     fn options(flags: &[&str]) -> Result<DrillOptions, OptionsError> {
         let command = DrillArgs::augment_args(Command::new("drill"));
-        let matches = command.try_get_matches_from([&["drill"], flags].concat()).unwrap();
+        let matches = command
+            .try_get_matches_from([&["drill"], flags].concat())
+            .unwrap();
         DrillArgs::from_arg_matches(&matches).unwrap().try_into()
     }
 
@@ -210,7 +232,13 @@ mod tests {
 
     #[test]
     fn flags_override_the_preset() {
-        let options = options(&["--workload=write-heavy", "--keys=7", "--ttl-s=9", "--memory-per-node=64MiB"]).unwrap();
+        let options = options(&[
+            "--workload=write-heavy",
+            "--keys=7",
+            "--ttl-s=9",
+            "--memory-per-node=64MiB",
+        ])
+        .unwrap();
         assert_eq!((options.workload.keys, options.workload.ttl_ms_max), (7, 9_000));
         assert_eq!(options.workload.mix, WorkloadSpec::preset(Preset::WriteHeavy).mix);
         assert_eq!(options.memory_per_node_bytes, Some(64 << 20));
@@ -219,8 +247,17 @@ mod tests {
     #[test]
     fn bad_values_are_named() {
         assert!(matches!(options(&["--mix=1"]), Err(OptionsError::Mix(_))));
-        assert!(matches!(options(&["--memory-per-node=lots"]), Err(OptionsError::Size { .. })));
-        assert!(matches!(options(&["--absent-s=NaN"]), Err(OptionsError::OutOfRange { .. })));
-        assert!(matches!(options(&["--rate=0"]), Err(OptionsError::OutOfRange { .. })));
+        assert!(matches!(
+            options(&["--memory-per-node=lots"]),
+            Err(OptionsError::Size { .. })
+        ));
+        assert!(matches!(
+            options(&["--absent-s=NaN"]),
+            Err(OptionsError::OutOfRange { .. })
+        ));
+        assert!(matches!(
+            options(&["--rate=0"]),
+            Err(OptionsError::OutOfRange { .. })
+        ));
     }
 }

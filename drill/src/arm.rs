@@ -78,7 +78,10 @@ pub(crate) struct ArmInProgress<T> {
 impl Load {
     /// Measured positions that exist.
     fn positions(&self) -> u64 {
-        let left = self.sequence.length().map(|length| length.saturating_sub(self.warm_up));
+        let left = self
+            .sequence
+            .length()
+            .map(|length| length.saturating_sub(self.warm_up));
         left.unwrap_or(u64::MAX).min(self.positions_max)
     }
 
@@ -106,10 +109,22 @@ impl Load {
         pace::warm_up(&replay, 0..self.warm_up).await;
         progress.say(&format!("warm after {:.1} s", begun.elapsed().as_secs_f64()));
         let positions = positions.unwrap_or(u64::MAX).min(self.positions());
-        let open_loop = OpenLoop::start(&replay, self.rate, self.in_flight_max, positions)
-            .map_err(|source| DrillError::System { what: "cannot start the pacing thread", source })?;
+        let open_loop =
+            OpenLoop::start(&replay, self.rate, self.in_flight_max, positions).map_err(|source| {
+                DrillError::System {
+                    what: "cannot start the pacing thread",
+                    source,
+                }
+            })?;
         let requests = self.sequence.length();
-        Ok(ArmInProgress { name, replay, open_loop, progress, waiting_max: 0, requests })
+        Ok(ArmInProgress {
+            name,
+            replay,
+            open_loop,
+            progress,
+            waiting_max: 0,
+            requests,
+        })
     }
 }
 
@@ -140,7 +155,9 @@ impl<T: Target> ArmInProgress<T> {
         };
         let acting = async {
             sleep(lead_in).await;
-            let restarts = Choreography::new(fleet, control, &mut stage, plan).restart_all().await?;
+            let restarts = Choreography::new(fleet, control, &mut stage, plan)
+                .restart_all()
+                .await?;
             stage.stage(format!("all hand-offs have ended; {} s more", tail.as_secs()));
             sleep(tail).await;
             Ok::<_, DrillError>(restarts)
@@ -168,8 +185,9 @@ impl<T: Target> ArmInProgress<T> {
         let watching = async {
             sleep(baseline).await;
             let start = self.open_loop.position();
-            self.replay.served.signal(Instant::now());
-            self.progress.say(&format!("restart the nodes now, one after the other; the drill ends in {window:?}"));
+            self.progress.say(&format!(
+                "restart the nodes now, one after the other; the drill ends in {window:?}"
+            ));
             sleep(window).await;
             start
         };
@@ -181,14 +199,20 @@ impl<T: Target> ArmInProgress<T> {
         drop(live);
         let mut run = finish(self.name, &self.replay, end, self.waiting_max);
         run.window = index(start.min(end))..index(end);
-        run.marks = vec![Mark { position: start, node: "operator".to_owned() }];
+        run.marks = vec![Mark {
+            position: start,
+            node: "operator".to_owned(),
+        }];
         run
     }
 
     /// Keeps the live line up to date until dropped.
     fn live(&self) -> AbortOnDropHandle<()> {
-        let (replay, position, progress) =
-            (self.replay.clone(), self.open_loop.position_handle(), self.progress.clone());
+        let (replay, position, progress) = (
+            self.replay.clone(),
+            self.open_loop.position_handle(),
+            self.progress.clone(),
+        );
         AbortOnDropHandle::new(tokio::spawn(async move {
             let mut tick = interval(Duration::from_millis(500));
             let mut from = 0;
@@ -260,7 +284,10 @@ struct Stage<T> {
 
 impl<T: Target> Observer for Stage<T> {
     fn signal(&mut self, node: &str) {
-        self.marks.push(Mark { position: self.position.get(), node: node.to_owned() });
+        self.marks.push(Mark {
+            position: self.position.get(),
+            node: node.to_owned(),
+        });
         self.replay.served.signal(Instant::now());
     }
 

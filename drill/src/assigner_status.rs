@@ -19,9 +19,12 @@ pub(crate) struct AssignerStatus {
 impl AssignerStatus {
     /// `address`: `host:port`. Connects when first asked.
     pub(crate) fn new(address: &str) -> Result<Self, String> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
+        let endpoint =
+            Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
         let channel = endpoint.timeout(TIMEOUT).connect_timeout(TIMEOUT).connect_lazy();
-        Ok(Self { client: AssignerClient::new(channel) })
+        Ok(Self {
+            client: AssignerClient::new(channel),
+        })
     }
 }
 
@@ -29,7 +32,9 @@ impl ClusterControl for AssignerStatus {
     async fn view(&self) -> Result<ClusterView, String> {
         let mut client = self.client.clone();
         let status = client.status(StatusRequest {}).await;
-        status.map(|reply| view(reply.into_inner())).map_err(|error| format!("the Assigner does not answer: {error}"))
+        status
+            .map(|reply| view(reply.into_inner()))
+            .map_err(|error| format!("the Assigner does not answer: {error}"))
     }
 }
 

@@ -57,14 +57,36 @@ impl Scale {
 
 impl Chart {
     fn scale(&self) -> Scale {
-        let values = || self.lines.iter().flat_map(|line| line.values.iter().flatten().copied());
+        let values = || {
+            self.lines
+                .iter()
+                .flat_map(|line| line.values.iter().flatten().copied())
+        };
         let high = values().fold(0.0, f64::max);
-        let low = if self.from_zero { 0.0 } else { values().fold(high, f64::min) };
+        let low = if self.from_zero {
+            0.0
+        } else {
+            values().fold(high, f64::min)
+        };
         let margin = ((high - low) * 0.08).max(high * 0.005).max(1e-9);
-        let seconds = self.lines.iter().map(|line| line.values.len()).max().unwrap_or(0).max(1);
+        let seconds = self
+            .lines
+            .iter()
+            .map(|line| line.values.len())
+            .max()
+            .unwrap_or(0)
+            .max(1);
         let seconds = f64::from(u32::try_from(seconds).unwrap_or(u32::MAX));
         let high = (high + margin).min(self.ceiling.unwrap_or(f64::INFINITY));
-        Scale { low: if self.from_zero { 0.0 } else { (low - margin).max(0.0) }, high, seconds }
+        Scale {
+            low: if self.from_zero {
+                0.0
+            } else {
+                (low - margin).max(0.0)
+            },
+            high,
+            seconds,
+        }
     }
 
     /// The chart as an `<svg>` element.
@@ -113,8 +135,13 @@ impl Chart {
 
 /// About six labels.
 fn time_step(seconds: f64) -> f64 {
-    let steps = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 14_400.0];
-    steps.into_iter().find(|step| seconds / step <= 7.0).unwrap_or(seconds)
+    let steps = [
+        1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 14_400.0,
+    ];
+    steps
+        .into_iter()
+        .find(|step| seconds / step <= 7.0)
+        .unwrap_or(seconds)
 }
 
 fn draw_moment(moment: &Moment, scale: &Scale, svg: &mut String) {
@@ -132,7 +159,13 @@ fn draw_moment(moment: &Moment, scale: &Scale, svg: &mut String) {
 
 /// A second without a value breaks the line.
 fn draw_line(line: &Line, scale: &Scale, svg: &mut String) {
-    for run in line.values.iter().enumerate().collect::<Vec<_>>().split(|(_, value)| value.is_none()) {
+    for run in line
+        .values
+        .iter()
+        .enumerate()
+        .collect::<Vec<_>>()
+        .split(|(_, value)| value.is_none())
+    {
         if run.is_empty() {
             continue;
         }
@@ -143,13 +176,21 @@ fn draw_line(line: &Line, scale: &Scale, svg: &mut String) {
                 Some(format!("{:.1},{:.1}", scale.x(middle), scale.y((**value)?)))
             })
             .collect();
-        let _ = write!(svg, "<polyline class=\"arm {}\" points=\"{}\"/>", line.class, points.join(" "));
+        let _ = write!(
+            svg,
+            "<polyline class=\"arm {}\" points=\"{}\"/>",
+            line.class,
+            points.join(" ")
+        );
     }
 }
 
 /// Text for HTML and for attributes in double quotes.
 pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -159,8 +200,15 @@ mod tests {
     fn chart(values: Vec<Option<f64>>) -> Chart {
         Chart {
             title: "a < b",
-            lines: vec![Line { class: "cold", values }],
-            moments: vec![Moment { class: "cold", label: "<n1>".to_owned(), second: 1.0 }],
+            lines: vec![Line {
+                class: "cold",
+                values,
+            }],
+            moments: vec![Moment {
+                class: "cold",
+                label: "<n1>".to_owned(),
+                second: 1.0,
+            }],
             from_zero: false,
             ceiling: Some(1.0),
             label: |value| format!("{value:.2}"),

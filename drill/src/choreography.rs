@@ -65,7 +65,13 @@ enum Until<'a> {
 
 impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
     pub(crate) fn new(fleet: &'a mut F, control: &'a C, observer: &'a mut O, plan: RestartPlan) -> Self {
-        Self { fleet, control, observer, plan, tally: MovedTally::default() }
+        Self {
+            fleet,
+            control,
+            observer,
+            plan,
+            tally: MovedTally::default(),
+        }
     }
 
     /// Waits for the cluster to be whole before anything is done to it.
@@ -86,13 +92,20 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
             restarts.push(match self.plan.mode {
                 RestartMode::Rolling => self.replace_in_place(node, Signal::Terminate).await?,
                 RestartMode::Kill => self.replace_in_place(node, Signal::Kill).await?,
-                RestartMode::Surge => self.replace_ahead(node, format!("n{}", nodes.len() + index + 1)).await?,
+                RestartMode::Surge => {
+                    self.replace_ahead(node, format!("n{}", nodes.len() + index + 1))
+                        .await?
+                }
             });
         }
         self.observer.stage("waiting for the last hand-off".to_owned());
         let members = self.fleet.members();
         self.until(&Until::Filled(&members), None).await?;
-        Ok(Restarts { restarts, moved: self.tally.moved(), state_bytes })
+        Ok(Restarts {
+            restarts,
+            moved: self.tally.moved(),
+            state_bytes,
+        })
     }
 
     async fn replace_in_place(&mut self, node: &str, signal: Signal) -> Result<RestartReport, DrillError> {
@@ -105,8 +118,16 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
         let absent_ms = millis(gone.elapsed());
         self.observer.stage(format!("{node} is back"));
         let members = self.fleet.members();
-        self.until(&Until::Settled(&members), before.map(|incarnation| (node, incarnation))).await?;
-        Ok(RestartReport { node: node.to_owned(), drain_ms, absent_ms })
+        self.until(
+            &Until::Settled(&members),
+            before.map(|incarnation| (node, incarnation)),
+        )
+        .await?;
+        Ok(RestartReport {
+            node: node.to_owned(),
+            drain_ms,
+            absent_ms,
+        })
     }
 
     async fn replace_ahead(&mut self, node: &str, replacement: String) -> Result<RestartReport, DrillError> {
@@ -117,7 +138,11 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
         let drain_ms = self.stop(node, Signal::Terminate).await?;
         let members = self.fleet.members();
         self.until(&Until::Settled(&members), None).await?;
-        Ok(RestartReport { node: node.to_owned(), drain_ms, absent_ms: 0 })
+        Ok(RestartReport {
+            node: node.to_owned(),
+            drain_ms,
+            absent_ms: 0,
+        })
     }
 
     /// Signals a node and waits for its exit; in milliseconds how long that took.
@@ -130,7 +155,12 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
         let signalled = Instant::now();
         self.fleet.signal(node, signal)?;
         let patience = self.plan.patience;
-        let Self { fleet, control, tally, .. } = self;
+        let Self {
+            fleet,
+            control,
+            tally,
+            ..
+        } = self;
         let exited = tokio::time::timeout(patience, fleet.exited(node));
         match watch(*control, tally, exited).await {
             Ok(exited) => exited?,
@@ -148,14 +178,19 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
     }
 
     /// Polls until the cluster is as asked; `replaced`: and that incarnation of the node is gone.
-    async fn until(&mut self, goal: &Until<'_>, replaced: Option<(&str, u64)>) -> Result<ClusterView, DrillError> {
+    async fn until(
+        &mut self,
+        goal: &Until<'_>,
+        replaced: Option<(&str, u64)>,
+    ) -> Result<ClusterView, DrillError> {
         let begun = Instant::now();
         loop {
             let because = match self.control.view().await {
                 Err(reason) => reason,
                 Ok(view) => {
                     self.tally.observe(&view);
-                    let old = replaced.is_some_and(|(node, old)| view.node(node).is_some_and(|n| n.incarnation == old));
+                    let old = replaced
+                        .is_some_and(|(node, old)| view.node(node).is_some_and(|n| n.incarnation == old));
                     if goal.is_met(&view) && !old {
                         return Ok(view);
                     }
@@ -163,7 +198,10 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
                 }
             };
             if begun.elapsed() >= self.plan.patience {
-                return Err(DrillError::NotSettled { waited_ms: millis(begun.elapsed()), because });
+                return Err(DrillError::NotSettled {
+                    waited_ms: millis(begun.elapsed()),
+                    because,
+                });
             }
             sleep(WATCH_INTERVAL).await;
         }
@@ -180,7 +218,11 @@ impl Until<'_> {
 }
 
 /// Takes in the cluster's status again and again until `other` is done.
-async fn watch<C: ClusterControl, T>(control: &C, tally: &mut MovedTally, other: impl Future<Output = T>) -> T {
+async fn watch<C: ClusterControl, T>(
+    control: &C,
+    tally: &mut MovedTally,
+    other: impl Future<Output = T>,
+) -> T {
     let mut other = pin!(other);
     loop {
         let look = async {
@@ -201,8 +243,16 @@ async fn watch<C: ClusterControl, T>(control: &C, tally: &mut MovedTally, other:
 
 fn explain(view: &ClusterView) -> String {
     let nodes: Vec<_> = view.nodes.iter().map(|node| node.id.as_str()).collect();
-    let because = if view.because.is_empty() { "no reason given" } else { &view.because };
-    format!("{because}; nodes: {}; waiting to be filled: {}", nodes.join(", "), view.waiting_to_fill)
+    let because = if view.because.is_empty() {
+        "no reason given"
+    } else {
+        &view.because
+    };
+    format!(
+        "{because}; nodes: {}; waiting to be filled: {}",
+        nodes.join(", "),
+        view.waiting_to_fill
+    )
 }
 
 pub(crate) fn millis(duration: Duration) -> u64 {

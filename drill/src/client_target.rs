@@ -18,14 +18,16 @@ impl ClientTarget {
     /// Requires: `seeds` are `host:port` of nodes.
     pub(crate) async fn connect(seeds: Vec<String>) -> Result<Self, DrillError> {
         let connecting = Box::pin(Client::builder().seeds(seeds).connect());
-        let client = connecting.await.map_err(|error| DrillError::Connect(error.to_string()))?;
+        let client = connecting
+            .await
+            .map_err(|error| DrillError::Connect(error.to_string()))?;
         Ok(Self { client })
     }
 }
 
 impl Target for ClientTarget {
     async fn get(&self, key: Bytes) -> ReadOutcome {
-        match self.client.get(&key).await {
+        match self.client.get(key).await {
             Ok(Some(value)) => ReadOutcome::Hit(value),
             Ok(None) => ReadOutcome::Miss,
             Err(error) => ReadOutcome::Failed(error.to_string()),
@@ -33,15 +35,17 @@ impl Target for ClientTarget {
     }
 
     async fn set(&self, key: Bytes, value: Bytes, ttl_ms: u64) -> WriteOutcome {
-        let mut options = SetOptions::default();
-        if ttl_ms > 0 {
-            options.ttl = Some(Duration::from_millis(ttl_ms));
-        }
-        class(self.client.set(&key, value, options).await)
+        let options = SetOptions::new();
+        let options = if ttl_ms > 0 {
+            options.ttl(Duration::from_millis(ttl_ms))
+        } else {
+            options
+        };
+        class(self.client.set_with(key, value, options).await)
     }
 
     async fn delete(&self, key: Bytes) -> WriteOutcome {
-        class(self.client.delete(&key).await)
+        class(self.client.delete(key).await)
     }
 }
 

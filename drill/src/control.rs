@@ -35,7 +35,9 @@ impl ClusterView {
     pub(crate) fn settled_with(&self, members: &[String]) -> bool {
         self.settled
             && self.nodes.len() == members.len()
-            && members.iter().all(|id| self.node(id).is_some_and(|node| node.serving))
+            && members
+                .iter()
+                .all(|id| self.node(id).is_some_and(|node| node.serving))
     }
 
     pub(crate) fn state_bytes(&self) -> u64 {

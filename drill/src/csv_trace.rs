@@ -22,7 +22,13 @@ pub(crate) fn read(mut file: impl BufRead) -> Result<Trace, TraceError> {
     for number in 1.. {
         line.clear();
         let limit = LINE_BYTES_MAX as u64 + 1;
-        if file.by_ref().take(limit).read_until(b'\n', &mut line).map_err(TraceError::Read)? == 0 {
+        if file
+            .by_ref()
+            .take(limit)
+            .read_until(b'\n', &mut line)
+            .map_err(TraceError::Read)?
+            == 0
+        {
             break;
         }
         let refuse = |reason: String| TraceError::Line { line: number, reason };
@@ -34,7 +40,9 @@ pub(crate) fn read(mut file: impl BufRead) -> Result<Trace, TraceError> {
             continue;
         }
         if trace.sequence.len() == REQUESTS_MAX {
-            return Err(TraceError::TooLong { requests_max: REQUESTS_MAX });
+            return Err(TraceError::TooLong {
+                requests_max: REQUESTS_MAX,
+            });
         }
         let (key, detail) = parse_line(text).map_err(refuse)?;
         append(&mut trace, &mut dense, key, detail);
@@ -64,13 +72,22 @@ fn parse_line(line: &[u8]) -> Result<(&[u8], Detail), String> {
     let [time, key, size, op, ttl] = fields[..] else {
         return Err(format!("{} fields instead of 5", fields.len()));
     };
-    text(time).parse::<f64>().map_err(|_| format!("time {:?} is not a number", text(time)))?;
+    text(time)
+        .parse::<f64>()
+        .map_err(|_| format!("time {:?} is not a number", text(time)))?;
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(format!("a key of {} bytes; 1 to {KEY_BYTES_MAX} are allowed", key.len()));
+        return Err(format!(
+            "a key of {} bytes; 1 to {KEY_BYTES_MAX} are allowed",
+            key.len()
+        ));
     }
-    let value_bytes = text(size).parse().map_err(|_| format!("size {:?} is not a number of bytes", text(size)))?;
+    let value_bytes = text(size)
+        .parse()
+        .map_err(|_| format!("size {:?} is not a number of bytes", text(size)))?;
     if value_bytes > VALUE_BYTES_MAX {
-        return Err(format!("a value of {value_bytes} bytes; at most {VALUE_BYTES_MAX} are allowed"));
+        return Err(format!(
+            "a value of {value_bytes} bytes; at most {VALUE_BYTES_MAX} are allowed"
+        ));
     }
     let kind = match text(op).to_ascii_lowercase().as_str() {
         "get" | "gets" => RequestKind::Get,
@@ -78,8 +95,17 @@ fn parse_line(line: &[u8]) -> Result<(&[u8], Detail), String> {
         "delete" => RequestKind::Delete,
         other => return Err(format!("unknown operation {other:?}")),
     };
-    let ttl_s = text(ttl).parse().map_err(|_| format!("ttl {:?} is not whole seconds", text(ttl)))?;
-    Ok((key, Detail { kind, value_bytes, ttl_s }))
+    let ttl_s = text(ttl)
+        .parse()
+        .map_err(|_| format!("ttl {:?} is not whole seconds", text(ttl)))?;
+    Ok((
+        key,
+        Detail {
+            kind,
+            value_bytes,
+            ttl_s,
+        },
+    ))
 }
 
 /// For parsing and messages; damage shows as replacement characters, which no number contains.
@@ -118,7 +144,10 @@ mod tests {
         ] {
             let file = format!("0,a,1,get,0\n{line}\n");
             match read(file.as_bytes()) {
-                Err(TraceError::Line { line: 2, reason: told }) => assert!(told.contains(reason), "{told}"),
+                Err(TraceError::Line {
+                    line: 2,
+                    reason: told,
+                }) => assert!(told.contains(reason), "{told}"),
                 other => panic!("{line}: {other:?}"),
             }
         }

@@ -110,7 +110,9 @@ pub enum OptionsError {
     #[error("--arms must name control and at least one of transfer and cold: one is judged by the other")]
     Arms,
     /// The mix of operations cannot be read.
-    #[error("--mix {0:?} is not reads:writes:deletes, three whole numbers of which the first is above 0 (say 90:8:2)")]
+    #[error(
+        "--mix {0:?} is not reads:writes:deletes, three whole numbers of which the first is above 0 (say 90:8:2)"
+    )]
     Mix(String),
     /// A byte size cannot be read.
     #[error("--{option} {value:?} is not a size; write a whole number of bytes, or one with KiB, MiB or GiB")]
@@ -141,7 +143,9 @@ pub enum TraceError {
         requests_max: usize,
     },
     /// A file of 4-byte ids whose length is no multiple of four.
-    #[error("ends within an id: {bytes} bytes are no multiple of 4, so it is cut off or not a file of 4-byte ids")]
+    #[error(
+        "ends within an id: {bytes} bytes are no multiple of 4, so it is cut off or not a file of 4-byte ids"
+    )]
     CutId {
         /// Bytes after decompression.
         bytes: u64,

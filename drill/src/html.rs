@@ -34,17 +34,30 @@ pub(crate) fn page(report: &Report, runs: &[ArmRun], rate: Rate) -> String {
          <title>softstore drill: {0}</title><style>{STYLE}</style></head><body>\
          <h1>softstore drill <span class=\"verdict {1}\">{0}</span></h1><p>{2}</p><p class=\"dim\">{3}</p>",
         report.verdict.as_str(),
-        if report.verdict.as_str() == "fail" { "cold" } else { "transfer" },
+        if report.verdict.as_str() == "fail" {
+            "cold"
+        } else {
+            "transfer"
+        },
         escape(&report.reasons.join("; ")),
         escape(&table::summary(report)),
     );
     page += "<p>";
     for run in runs {
-        let _ = write!(page, "<span class=\"key {0}\">&#9632; {0}</span>", run.name.as_str());
+        let _ = write!(
+            page,
+            "<span class=\"key {0}\">&#9632; {0}</span>",
+            run.name.as_str()
+        );
     }
     page += "</p><div class=\"charts\">";
     for chart in charts(runs, rate) {
-        let _ = write!(page, "<section><h2>{}</h2>{}</section>", escape(chart.title), chart.svg());
+        let _ = write!(
+            page,
+            "<section><h2>{}</h2>{}</section>",
+            escape(chart.title),
+            chart.svg()
+        );
     }
     page += "</div><p class=\"dim\">Dashed vertical lines: a node of the transfer arm (named) or of the cold arm gets its signal. \
              Seconds count from the end of the warm-up.</p>";
@@ -63,7 +76,10 @@ fn charts(runs: &[ArmRun], rate: Rate) -> [Chart; 3] {
     let lines = |value: fn(&Second) -> Option<f64>| {
         let line = |run: &ArmRun| Line {
             class: run.name.as_str(),
-            values: seconds(&run.records, &(0..run.records.len()), rate).iter().map(value).collect(),
+            values: seconds(&run.records, &(0..run.records.len()), rate)
+                .iter()
+                .map(value)
+                .collect(),
         };
         runs.iter().map(line).collect::<Vec<_>>()
     };
@@ -105,7 +121,11 @@ fn moments(runs: &[ArmRun], rate: Rate) -> Vec<Moment> {
         let moment = |mark: &crate::arm::Mark| Moment {
             class,
             // The names of both arms would lie on top of each other.
-            label: if class == "transfer" { mark.node.clone() } else { String::new() },
+            label: if class == "transfer" {
+                mark.node.clone()
+            } else {
+                String::new()
+            },
             second: float(rate.due_us(mark.position) / 1_000) / 1_000.0,
         };
         run.marks.iter().map(moment).collect::<Vec<_>>()
@@ -134,6 +154,11 @@ fn write_table(report: &Report, page: &mut String) {
 
 fn write_messages(runs: &[ArmRun], page: &mut String) {
     for run in runs.iter().filter(|run| !run.messages.is_empty()) {
-        let _ = write!(page, "<h2>Faults of {}</h2><pre>{}</pre>", run.name.as_str(), escape(&run.messages.join("\n")));
+        let _ = write!(
+            page,
+            "<h2>Faults of {}</h2><pre>{}</pre>",
+            run.name.as_str(),
+            escape(&run.messages.join("\n"))
+        );
     }
 }

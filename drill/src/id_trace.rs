@@ -15,7 +15,9 @@ pub(crate) fn read(mut file: impl BufRead) -> Result<Trace, TraceError> {
     let mut dense: HashMap<u32, KeyIndex> = HashMap::new();
     while let Some(id) = next_id(&mut file, trace.sequence.len())? {
         if trace.sequence.len() == REQUESTS_MAX {
-            return Err(TraceError::TooLong { requests_max: REQUESTS_MAX });
+            return Err(TraceError::TooLong {
+                requests_max: REQUESTS_MAX,
+            });
         }
         let next = KeyIndex(trace.keys());
         let key = *dense.entry(id).or_insert_with(|| {
@@ -34,7 +36,11 @@ fn next_id(file: &mut impl BufRead, requests: usize) -> Result<Option<u32>, Trac
     while filled < 4 {
         match file.read(&mut bytes[filled..]) {
             Ok(0) if filled == 0 => return Ok(None),
-            Ok(0) => return Err(TraceError::CutId { bytes: requests as u64 * 4 + filled as u64 }),
+            Ok(0) => {
+                return Err(TraceError::CutId {
+                    bytes: requests as u64 * 4 + filled as u64,
+                });
+            }
             Ok(read) => filled += read,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(TraceError::Read(error)),

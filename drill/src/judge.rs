@@ -35,7 +35,10 @@ fn part(records: &[Option<Record>], window: &Range<usize>) -> Range<usize> {
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "counts of one drill lie far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts of one drill lie far below 2^52"
+    )]
     let ratio = part as f64 / whole.max(1) as f64;
     ratio
 }
@@ -67,14 +70,16 @@ pub(crate) fn window(records: &[Option<Record>], window: &Range<usize>, rate: Ra
 /// From the first intended sending to the last answer, but no less than the schedule takes.
 fn span_us(records: &[Option<Record>], first: usize, rate: Rate) -> u64 {
     let due_us = |index: usize| rate.due_us((first + index) as u64);
-    let answered_us = records.iter().enumerate().filter_map(|(index, record)| {
-        record.map(|record| due_us(index) + u64::from(record.latency_us))
-    });
+    let answered_us = records
+        .iter()
+        .enumerate()
+        .filter_map(|(index, record)| record.map(|record| due_us(index) + u64::from(record.latency_us)));
     answered_us.max().unwrap_or(0).max(due_us(records.len())) - due_us(0)
 }
 
 fn latencies(records: &[Option<Record>]) -> Histogram<u64> {
-    let mut histogram = Histogram::new(3).expect("three digits are a precision that the crate knows");
+    let mut histogram = Histogram::new_with_bounds(1, u64::from(u32::MAX), 3)
+        .expect("bounds and digits that the crate knows");
     for record in records.iter().flatten() {
         histogram.saturating_record(u64::from(record.latency_us));
     }
@@ -87,11 +92,16 @@ pub(crate) fn dip_points(control: &[Option<Record>], arm: &[Option<Record>], win
 }
 
 /// Gets in the window that brought no value here but did in control at the same position.
-pub(crate) fn avoidable_misses(control: &[Option<Record>], arm: &[Option<Record>], window: &Range<usize>) -> u64 {
+pub(crate) fn avoidable_misses(
+    control: &[Option<Record>],
+    arm: &[Option<Record>],
+    window: &Range<usize>,
+) -> u64 {
     let pairs = control.iter().zip(arm).skip(window.start).take(window.len());
     let avoidable = pairs.filter(|(control, arm)| {
         let hit = control.is_some_and(|record| record.outcome.is_hit());
-        hit && arm.is_some_and(|record| record.outcome == Outcome::Miss || record.outcome == Outcome::GetError)
+        hit && arm
+            .is_some_and(|record| record.outcome == Outcome::Miss || record.outcome == Outcome::GetError)
     });
     avoidable.count() as u64
 }
@@ -116,14 +126,19 @@ pub(crate) fn seconds(records: &[Option<Record>], window: &Range<usize>, rate: R
             backend_loads: reads.backend_loads,
         }
     };
-    records.chunks_exact(rate.per_second as usize).map(second).collect()
+    records
+        .chunks_exact(rate.per_second as usize)
+        .map(second)
+        .collect()
 }
 
 /// The least hit rate of a whole second of the window; of the whole window if that is shorter than a second.
 pub(crate) fn worst_second_hit_rate(records: &[Option<Record>], window: &Range<usize>, rate: Rate) -> f64 {
     let seconds = seconds(records, window, rate);
     let rates = seconds.iter().filter_map(|second| second.hit_rate);
-    rates.min_by(f64::total_cmp).unwrap_or_else(|| hit_rate(records, window))
+    rates
+        .min_by(f64::total_cmp)
+        .unwrap_or_else(|| hit_rate(records, window))
 }
 
 /// The verdict over all arms, and its reasons.
@@ -134,10 +149,16 @@ pub(crate) fn verdict(arms: &[ArmReport], options: &DrillOptions) -> (Verdict, V
     }
     // A standing cluster is restarted once, by its operator: there is no cold run to compare with.
     if !options.seeds.is_empty() {
-        return (Verdict::Pass, vec!["judged against its own time before the restart; there is no cold arm".to_owned()]);
+        return (
+            Verdict::Pass,
+            vec!["judged against its own time before the restart; there is no cold arm".to_owned()],
+        );
     }
     match arms.iter().find(|arm| arm.name == ArmName::Cold.as_str()) {
-        None => (Verdict::Inconclusive, vec!["without a cold arm nothing shows that this restart would hurt".to_owned()]),
+        None => (
+            Verdict::Inconclusive,
+            vec!["without a cold arm nothing shows that this restart would hurt".to_owned()],
+        ),
         Some(cold) if cold.dip_points < COLD_POINTS_MIN => {
             let reason = format!(
                 "without transfer only {:.2} points are lost (less than {COLD_POINTS_MIN}), so keeping them proves nothing",
@@ -145,7 +166,10 @@ pub(crate) fn verdict(arms: &[ArmReport], options: &DrillOptions) -> (Verdict, V
             );
             (Verdict::Inconclusive, vec![reason])
         }
-        Some(cold) => (Verdict::Pass, vec![format!("without transfer {:.2} points are lost", cold.dip_points)]),
+        Some(cold) => (
+            Verdict::Pass,
+            vec![format!("without transfer {:.2} points are lost", cold.dip_points)],
+        ),
     }
 }
 
@@ -153,14 +177,25 @@ fn broken_limits(arms: &[ArmReport], options: &DrillOptions) -> Vec<String> {
     let mut broken = Vec::new();
     for arm in arms {
         if arm.errors > options.errors_max {
-            broken.push(format!("{}: {} errors, {} allowed", arm.name, arm.errors, options.errors_max));
+            broken.push(format!(
+                "{}: {} errors, {} allowed",
+                arm.name, arm.errors, options.errors_max
+            ));
         }
         if arm.stale_reads > options.stale_reads_max {
-            broken.push(format!("{}: {} stale reads, {} allowed", arm.name, arm.stale_reads, options.stale_reads_max));
+            broken.push(format!(
+                "{}: {} stale reads, {} allowed",
+                arm.name, arm.stale_reads, options.stale_reads_max
+            ));
         }
-        let Some(limit) = options.dip_limit() else { continue };
+        let Some(limit) = options.dip_limit() else {
+            continue;
+        };
         if arm.name == ArmName::Transfer.as_str() && arm.dip_points > limit {
-            broken.push(format!("{}: a dip of {:.3} points, {limit} allowed", arm.name, arm.dip_points));
+            broken.push(format!(
+                "{}: a dip of {:.3} points, {limit} allowed",
+                arm.name, arm.dip_points
+            ));
         }
     }
     broken
@@ -173,7 +208,15 @@ mod tests {
     const RATE: Rate = Rate { per_second: 100 };
 
     fn records(outcomes: impl IntoIterator<Item = Outcome>) -> Vec<Option<Record>> {
-        outcomes.into_iter().map(|outcome| Some(Record { outcome, latency_us: 100 })).collect()
+        outcomes
+            .into_iter()
+            .map(|outcome| {
+                Some(Record {
+                    outcome,
+                    latency_us: 100,
+                })
+            })
+            .collect()
     }
 
     /// Plan: control misses every tenth get. The arm misses those too, and in the window 100 to 300 also every gets at 5 mod 10
@@ -211,7 +254,11 @@ mod tests {
         let figures = window(&all, &(0..1_000), RATE);
         assert_eq!(figures.p50_us, 100);
         assert!((49_900..50_100).contains(&figures.p99_us), "{}", figures.p99_us);
-        assert!((figures.ops_per_second - 100.0).abs() < 0.1, "{}", figures.ops_per_second);
+        assert!(
+            (figures.ops_per_second - 100.0).abs() < 0.1,
+            "{}",
+            figures.ops_per_second
+        );
     }
 
     #[test]
@@ -222,7 +269,10 @@ mod tests {
     }
 
     fn arm(name: &'static str, dip_points: f64) -> ArmReport {
-        ArmReport { dip_points, ..ArmReport::sample(name) }
+        ArmReport {
+            dip_points,
+            ..ArmReport::sample(name)
+        }
     }
 
     #[test]
@@ -231,19 +281,46 @@ mod tests {
         let (verdict_, reasons) = verdict(&[arm("transfer", 0.0), arm("cold", 2.9)], &options);
         assert_eq!(verdict_, Verdict::Inconclusive);
         assert!(reasons[0].contains("2.90 points"), "{reasons:?}");
-        assert_eq!(verdict(&[arm("transfer", 0.0)], &options).0, Verdict::Inconclusive);
-        assert_eq!(verdict(&[arm("transfer", 0.0), arm("cold", 3.0)], &options).0, Verdict::Pass);
+        assert_eq!(
+            verdict(&[arm("transfer", 0.0)], &options).0,
+            Verdict::Inconclusive
+        );
+        assert_eq!(
+            verdict(&[arm("transfer", 0.0), arm("cold", 3.0)], &options).0,
+            Verdict::Pass
+        );
     }
 
     #[test]
     fn a_broken_limit_fails_even_where_nothing_was_proven() {
-        let options = DrillOptions { dip_points_max: Some(0.1), ..DrillOptions::default() };
+        let options = DrillOptions {
+            dip_points_max: Some(0.1),
+            ..DrillOptions::default()
+        };
         let judged = |transfer: ArmReport| verdict(&[transfer, arm("cold", 1.0)], &options).0;
         assert_eq!(judged(arm("transfer", 0.11)), Verdict::Fail);
         assert_eq!(judged(arm("transfer", 0.1)), Verdict::Inconclusive);
-        assert_eq!(judged(ArmReport { stale_reads: 1, ..arm("transfer", 0.0) }), Verdict::Fail);
-        assert_eq!(judged(ArmReport { errors: 1, ..arm("transfer", 0.0) }), Verdict::Fail);
-        let stale_cold = ArmReport { stale_reads: 1, ..arm("cold", 9.0) };
-        assert_eq!(verdict(&[arm("transfer", 0.0), stale_cold], &options).0, Verdict::Fail);
+        assert_eq!(
+            judged(ArmReport {
+                stale_reads: 1,
+                ..arm("transfer", 0.0)
+            }),
+            Verdict::Fail
+        );
+        assert_eq!(
+            judged(ArmReport {
+                errors: 1,
+                ..arm("transfer", 0.0)
+            }),
+            Verdict::Fail
+        );
+        let stale_cold = ArmReport {
+            stale_reads: 1,
+            ..arm("cold", 9.0)
+        };
+        assert_eq!(
+            verdict(&[arm("transfer", 0.0), stale_cold], &options).0,
+            Verdict::Fail
+        );
     }
 }

@@ -82,7 +82,9 @@ struct Odd {
 
 impl Ledger {
     pub(crate) fn new(keys: u32) -> Self {
-        Self { accounts: (0..keys).map(|_| Mutex::default()).collect() }
+        Self {
+            accounts: (0..keys).map(|_| Mutex::default()).collect(),
+        }
     }
 
     /// To be taken before a read is sent.
@@ -99,13 +101,20 @@ impl Ledger {
     pub(crate) fn judge(&self, key: KeyIndex, sight: Sight, read: WriteNumber) -> Freshness {
         let account = self.accounts[key.index()].lock();
         let odd = account.odd.as_deref();
-        if read > account.begun || read == WriteNumber(0) || odd.is_some_and(|odd| odd.refused.contains(&read)) {
+        if read > account.begun
+            || read == WriteNumber(0)
+            || odd.is_some_and(|odd| odd.refused.contains(&read))
+        {
             return Freshness::Impossible;
         }
         if read >= sight.acknowledged || odd.is_some_and(|odd| odd.overflown || odd.unknown.contains(&read)) {
             return Freshness::Fresh;
         }
-        if sight.acknowledged_delete { Freshness::Resurrected } else { Freshness::Stale }
+        if sight.acknowledged_delete {
+            Freshness::Resurrected
+        } else {
+            Freshness::Stale
+        }
     }
 
     /// Waits until no other mutation of the key is under way.
@@ -123,11 +132,19 @@ impl Ledger {
         };
         if let Some(wait) = wait {
             // The account stays taken while it is handed on, and keeps the sender until it sends.
-            let mut waiting = Waiting { ledger: self, key, wait };
+            let mut waiting = Waiting {
+                ledger: self,
+                key,
+                wait,
+            };
             let _ = (&mut waiting.wait).await;
             waiting.wait.close();
         }
-        Turn { ledger: self, key, open: None }
+        Turn {
+            ledger: self,
+            key,
+            open: None,
+        }
     }
 
     fn pass_on(&self, key: KeyIndex) {
@@ -191,7 +208,9 @@ impl Turn<'_> {
 
     /// Ends the mutation begun.
     pub(crate) fn end(&mut self, ending: Ending) {
-        let Some((number, delete)) = self.open.take() else { return };
+        let Some((number, delete)) = self.open.take() else {
+            return;
+        };
         let mut account = self.ledger.accounts[self.key.index()].lock();
         match ending {
             Ending::Acknowledged => {
@@ -322,7 +341,11 @@ mod tests {
         let ledger = Ledger::new(1);
         let miss = ledger.sight(KEY);
         assert!(turn(&ledger).begin_fill(miss).is_some());
-        assert_eq!(turn(&ledger).begin_fill(miss), None, "the other fill of the same miss came first");
+        assert_eq!(
+            turn(&ledger).begin_fill(miss),
+            None,
+            "the other fill of the same miss came first"
+        );
         let miss = ledger.sight(KEY);
         delete(&ledger);
         assert_eq!(turn(&ledger).begin_fill(miss), None);

@@ -24,6 +24,8 @@ mod choreography;
 mod client_target;
 mod control;
 mod csv_trace;
+#[cfg(test)]
+mod drill_tests;
 mod error;
 #[cfg(test)]
 mod fake;

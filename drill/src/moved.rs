@@ -44,7 +44,10 @@ impl MovedTally {
     /// Moved since the first view.
     pub(crate) fn moved(&self) -> Moved {
         let (now, before) = (self.sum(), self.before.unwrap_or_default());
-        Moved { entries: now.entries - before.entries, bytes: now.bytes - before.bytes }
+        Moved {
+            entries: now.entries - before.entries,
+            bytes: now.bytes - before.bytes,
+        }
     }
 }
 
@@ -61,7 +64,10 @@ mod tests {
             bytes_imported: imported * 100,
             ..NodeView::default()
         };
-        ClusterView { nodes: nodes.iter().map(node).collect(), ..ClusterView::default() }
+        ClusterView {
+            nodes: nodes.iter().map(node).collect(),
+            ..ClusterView::default()
+        }
     }
 
     #[test]
@@ -70,6 +76,12 @@ mod tests {
         tally.observe(&view(&[("n1", 1, 5), ("n2", 2, 0)]));
         tally.observe(&view(&[("n2", 2, 40)]));
         tally.observe(&view(&[("n1", 7, 30), ("n2", 2, 40)]));
-        assert_eq!(tally.moved(), Moved { entries: 70, bytes: 7_000 });
+        assert_eq!(
+            tally.moved(),
+            Moved {
+                entries: 70,
+                bytes: 7_000
+            }
+        );
     }
 }

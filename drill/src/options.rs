@@ -220,7 +220,12 @@ impl DrillOptions {
         within("rebalance-delay-ms", self.rebalance_delay_ms, 0, TEN_MINUTES_MS)?;
         within("pause-ms", self.pause_ms, 0, TEN_MINUTES_MS)?;
         within("tail-ms", self.tail_ms, 0, TEN_MINUTES_MS)?;
-        within("settle-timeout-ms", self.settle_timeout_ms, 1, 10 * TEN_MINUTES_MS)?;
+        within(
+            "settle-timeout-ms",
+            self.settle_timeout_ms,
+            1,
+            10 * TEN_MINUTES_MS,
+        )?;
         if let Some(bytes) = self.memory_per_node_bytes {
             within("memory-per-node", bytes, 1 << 20, 1 << 44)?;
         }
@@ -242,7 +247,12 @@ impl DrillOptions {
         within("keys", spec.keys, 1, 20_000_000)?;
         within("zipf", spec.zipf_alpha, 0.0, 5.0)?;
         within("key-bytes", spec.key_bytes, 16, 65_535)?;
-        within("value-bytes-median", spec.value_bytes_median, VALUE_BYTES_MIN, VALUE_BYTES_MAX)?;
+        within(
+            "value-bytes-median",
+            spec.value_bytes_median,
+            VALUE_BYTES_MIN,
+            VALUE_BYTES_MAX,
+        )?;
         within("ttl-s", spec.ttl_ms_max, spec.ttl_ms_min, u64::MAX / 2)?;
         if let Some(dip) = self.dip_points_max {
             within("max-dip", dip, 0.0, 100.0)?;
@@ -256,12 +266,21 @@ impl DrillOptions {
     fn validate_seeds(&self) -> Result<(), OptionsError> {
         within("duration-s", self.duration_ms, 1_000, 86_400_000)?;
         within("baseline-s", self.baseline_ms, 1_000, 86_400_000)?;
-        let conflict = |option, because| Err(OptionsError::Conflict { option, with: "--seeds", because });
+        let conflict = |option, because| {
+            Err(OptionsError::Conflict {
+                option,
+                with: "--seeds",
+                because,
+            })
+        };
         if self.restart != RestartMode::Rolling {
             return conflict("restart", "the cluster's operator restarts it, not the drill");
         }
         if self.memory_per_node_bytes.is_some() || self.drain_deadline_ms.is_some() {
-            return conflict("memory-per-node and --drain-deadline-ms", "the nodes already run with their own settings");
+            return conflict(
+                "memory-per-node and --drain-deadline-ms",
+                "the nodes already run with their own settings",
+            );
         }
         Ok(())
     }
@@ -269,7 +288,10 @@ impl DrillOptions {
     /// The arms in the report's order, each once.
     #[must_use]
     pub fn arms_in_order(&self) -> Vec<ArmName> {
-        ArmName::ALL.into_iter().filter(|arm| self.arms.contains(arm)).collect()
+        ArmName::ALL
+            .into_iter()
+            .filter(|arm| self.arms.contains(arm))
+            .collect()
     }
 
     /// Whether a node may hold everything: only then is an avoidable miss the restart's doing.
@@ -289,12 +311,22 @@ impl DrillOptions {
     }
 }
 
-fn within<T: PartialOrd + ToString>(option: &'static str, value: T, min: T, max: T) -> Result<(), OptionsError> {
+fn within<T: PartialOrd + ToString>(
+    option: &'static str,
+    value: T,
+    min: T,
+    max: T,
+) -> Result<(), OptionsError> {
     if value >= min && value <= max {
         return Ok(());
     }
     let (value, min, max) = (value.to_string(), min.to_string(), max.to_string());
-    Err(OptionsError::OutOfRange { option, value, min, max })
+    Err(OptionsError::OutOfRange {
+        option,
+        value,
+        min,
+        max,
+    })
 }
 
 #[cfg(test)]
@@ -304,21 +336,50 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_bad_values_are_named() {
         assert_eq!(DrillOptions::default().validate(), Ok(()));
-        let bad = DrillOptions { rate_per_second: 0, ..DrillOptions::default() };
-        assert!(matches!(bad.validate(), Err(OptionsError::OutOfRange { option: "rate", .. })));
+        let bad = DrillOptions {
+            rate_per_second: 0,
+            ..DrillOptions::default()
+        };
+        assert!(matches!(
+            bad.validate(),
+            Err(OptionsError::OutOfRange { option: "rate", .. })
+        ));
         let mut nan = DrillOptions::default();
         nan.workload.zipf_alpha = f64::NAN;
-        assert!(matches!(nan.validate(), Err(OptionsError::OutOfRange { option: "zipf", .. })));
+        assert!(matches!(
+            nan.validate(),
+            Err(OptionsError::OutOfRange { option: "zipf", .. })
+        ));
         let seeds = vec!["127.0.0.1:7401".to_owned()];
-        let bad = DrillOptions { seeds, restart: RestartMode::Kill, ..DrillOptions::default() };
-        assert!(matches!(bad.validate(), Err(OptionsError::Conflict { option: "restart", .. })));
+        let bad = DrillOptions {
+            seeds,
+            restart: RestartMode::Kill,
+            ..DrillOptions::default()
+        };
+        assert!(matches!(
+            bad.validate(),
+            Err(OptionsError::Conflict {
+                option: "restart",
+                ..
+            })
+        ));
     }
 
     #[test]
     fn a_dip_is_judged_by_default_only_where_none_is_promised_away() {
         assert_eq!(DrillOptions::default().dip_limit(), Some(1.0));
-        let kill = DrillOptions { restart: RestartMode::Kill, ..DrillOptions::default() };
+        let kill = DrillOptions {
+            restart: RestartMode::Kill,
+            ..DrillOptions::default()
+        };
         assert_eq!(kill.dip_limit(), None);
-        assert_eq!(DrillOptions { dip_points_max: Some(30.0), ..kill }.dip_limit(), Some(30.0));
+        assert_eq!(
+            DrillOptions {
+                dip_points_max: Some(30.0),
+                ..kill
+            }
+            .dip_limit(),
+            Some(30.0)
+        );
     }
 }

@@ -109,7 +109,9 @@ impl OpenLoop {
             tasks.spawn(take(replay.clone(), state.clone()));
         }
         let pacing = state.clone();
-        thread::Builder::new().name("drill-pace".to_owned()).spawn(move || pacing.pace())?;
+        thread::Builder::new()
+            .name("drill-pace".to_owned())
+            .spawn(move || pacing.pace())?;
         Ok(Self { state, tasks })
     }
 
@@ -172,7 +174,8 @@ impl State {
             if due > issued {
                 // Told before they go out, so that a position read afterwards is one not yet sent.
                 self.issued.store(due, Ordering::Release);
-                self.due.add_permits(usize::try_from(due - issued).unwrap_or(Semaphore::MAX_PERMITS));
+                self.due
+                    .add_permits(usize::try_from(due - issued).unwrap_or(Semaphore::MAX_PERMITS));
             }
             if due == end || self.stop.load(Ordering::Acquire) {
                 self.end.store(due, Ordering::Release);
@@ -212,7 +215,10 @@ mod tests {
             for position in [0, 1, 2, 1_000, 123_456_789] {
                 let due = Duration::from_micros(rate.due_us(position));
                 let count = rate.due_count(due);
-                assert!(count == position + 1 || count == position, "{per_second} {position} {count}");
+                assert!(
+                    count == position + 1 || count == position,
+                    "{per_second} {position} {count}"
+                );
                 assert!(rate.due_count(due + Duration::from_micros(1)) > position);
             }
         }

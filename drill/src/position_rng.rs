@@ -17,7 +17,10 @@ pub(crate) struct PositionRng {
 
 impl PositionRng {
     pub(crate) fn new(seed: u64, position: u64) -> Self {
-        Self { seed: xxh3_64_with_seed(&position.to_le_bytes(), seed), counter: 0 }
+        Self {
+            seed: xxh3_64_with_seed(&position.to_le_bytes(), seed),
+            counter: 0,
+        }
     }
 }
 

@@ -86,8 +86,13 @@ impl ProcessFleet {
         let (assigner, line) = spawn(&plan, "assigner", 0, &arguments).await?;
         let announcement: AssignerAnnouncement = parse("assigner", &assigner, &line)?;
         let nodes = plan.nodes;
-        let mut fleet =
-            Self { plan, assigner, assigner_address: announcement.assigner, nodes: Vec::new(), starts: 0 };
+        let mut fleet = Self {
+            plan,
+            assigner,
+            assigner_address: announcement.assigner,
+            nodes: Vec::new(),
+            starts: 0,
+        };
         for number in 1..=nodes {
             fleet.start(&format!("n{number}")).await?;
         }
@@ -110,7 +115,11 @@ impl ProcessFleet {
 
     /// Ends all processes at once: nothing of this cluster is needed any more.
     pub(crate) async fn end(mut self) {
-        let children = self.nodes.iter_mut().map(|node| &mut node.process).chain([&mut self.assigner]);
+        let children = self
+            .nodes
+            .iter_mut()
+            .map(|node| &mut node.process)
+            .chain([&mut self.assigner]);
         for process in children {
             // A child that has exited by itself cannot be killed, which is as good.
             let _ = process.child.start_kill();
@@ -120,11 +129,14 @@ impl ProcessFleet {
 
     fn node(&mut self, id: &str) -> Result<&mut Node, DrillError> {
         let log_dir = &self.plan.log_dir;
-        self.nodes.iter_mut().find(|node| node.id == id).ok_or_else(|| DrillError::Start {
-            what: id.to_owned(),
-            reason: "it does not run".to_owned(),
-            log: log_dir.clone(),
-        })
+        self.nodes
+            .iter_mut()
+            .find(|node| node.id == id)
+            .ok_or_else(|| DrillError::Start {
+                what: id.to_owned(),
+                reason: "it does not run".to_owned(),
+                log: log_dir.clone(),
+            })
     }
 }
 
@@ -139,22 +151,38 @@ impl Fleet for ProcessFleet {
             Signal::Kill => Number::KILL,
         };
         let pid = self.node(node)?.process.pid;
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a child's process id");
+        let pid = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a child's process id");
         // The child is not reaped before `exited`, so the id is still its own.
-        kill_process(pid, number)
-            .map_err(|error| DrillError::System { what: "cannot signal a node", source: error.into() })
+        kill_process(pid, number).map_err(|error| DrillError::System {
+            what: "cannot signal a node",
+            source: error.into(),
+        })
     }
 
     async fn exited(&mut self, node: &str) -> Result<(), DrillError> {
         let exited = self.node(node)?.process.child.wait().await;
-        exited.map_err(|source| DrillError::System { what: "cannot wait for a node", source })?;
+        exited.map_err(|source| DrillError::System {
+            what: "cannot wait for a node",
+            source,
+        })?;
         self.nodes.retain(|other| other.id != node);
         Ok(())
     }
 
     fn no_exit(&self, node: &str, waited_ms: u64) -> DrillError {
-        let log = self.nodes.iter().find(|other| other.id == node).map(|node| node.process.log.clone());
-        DrillError::NoExit { node: node.to_owned(), waited_ms, log: log.unwrap_or_default() }
+        let log = self
+            .nodes
+            .iter()
+            .find(|other| other.id == node)
+            .map(|node| node.process.log.clone());
+        DrillError::NoExit {
+            node: node.to_owned(),
+            waited_ms,
+            log: log.unwrap_or_default(),
+        }
     }
 
     async fn start(&mut self, node: &str) -> Result<(), DrillError> {
@@ -174,7 +202,11 @@ impl Fleet for ProcessFleet {
         self.starts += 1;
         let (process, line) = spawn(&self.plan, node, self.starts, &arguments).await?;
         let announcement: NodeAnnouncement = parse(node, &process, &line)?;
-        self.nodes.push(Node { id: node.to_owned(), process, address: announcement.grpc });
+        self.nodes.push(Node {
+            id: node.to_owned(),
+            process,
+            address: announcement.grpc,
+        });
         Ok(())
     }
 }
@@ -187,8 +219,15 @@ async fn spawn(
     arguments: &[String],
 ) -> Result<(Process, String), DrillError> {
     let log = plan.log_dir.join(format!("{}-{start}-{what}.log", plan.name));
-    let fail = |reason: String| DrillError::Start { what: what.to_owned(), reason, log: log.clone() };
-    let stderr = File::create(&log).map_err(|source| DrillError::File { path: log.clone(), source })?;
+    let fail = |reason: String| DrillError::Start {
+        what: what.to_owned(),
+        reason,
+        log: log.clone(),
+    };
+    let stderr = File::create(&log).map_err(|source| DrillError::File {
+        path: log.clone(),
+        source,
+    })?;
     let mut child = Command::new(&plan.program)
         .args(arguments)
         .args(["--announce", "--exit-with-parent"])
@@ -198,21 +237,40 @@ async fn spawn(
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| fail(format!("{}: {error}", plan.program.display())))?;
-    let pid = child.id().ok_or_else(|| fail("it has no process id".to_owned()))?;
-    let stdout = child.stdout.take().ok_or_else(|| fail("it has no stdout".to_owned()))?;
+    let pid = child
+        .id()
+        .ok_or_else(|| fail("it has no process id".to_owned()))?;
+    let stdout = child
+        .stdout
+        .take()
+        .ok_or_else(|| fail("it has no stdout".to_owned()))?;
     let line = match timeout(START_TIMEOUT, announcement(stdout)).await {
         Ok(Ok(line)) if line.is_empty() => return Err(fail("it ended before it listened".to_owned())),
         Ok(Ok(line)) => line,
         Ok(Err(error)) => return Err(fail(error.to_string())),
-        Err(_) => return Err(fail(format!("it did not announce itself within {} s", START_TIMEOUT.as_secs()))),
+        Err(_) => {
+            return Err(fail(format!(
+                "it did not announce itself within {} s",
+                START_TIMEOUT.as_secs()
+            )));
+        }
     };
-    Ok((Process { child, pid, log: log.clone() }, line))
+    Ok((
+        Process {
+            child,
+            pid,
+            log: log.clone(),
+        },
+        line,
+    ))
 }
 
 /// A node prints nothing on stdout after its announcement, so the pipe may be dropped after it.
 async fn announcement(stdout: ChildStdout) -> std::io::Result<String> {
     let mut line = String::new();
-    BufReader::new(stdout.take(ANNOUNCEMENT_BYTES_MAX)).read_line(&mut line).await?;
+    BufReader::new(stdout.take(ANNOUNCEMENT_BYTES_MAX))
+        .read_line(&mut line)
+        .await?;
     Ok(line)
 }
 

@@ -21,11 +21,16 @@ impl Progress {
         let terminal = std::io::stderr().is_terminal();
         let bar = (!quiet && terminal).then(|| {
             let style = ProgressStyle::with_template("{spinner} {prefix:<9} {elapsed:>4}  {wide_msg}");
-            let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            let bar = ProgressBar::new_spinner()
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { bar, plain: !quiet && !terminal, arm: "".into() }
+        Self {
+            bar,
+            plain: !quiet && !terminal,
+            arm: "".into(),
+        }
     }
 
     /// The same for an arm.
@@ -34,7 +39,10 @@ impl Progress {
             bar.reset_elapsed();
             bar.set_prefix(name.to_owned());
         }
-        Self { arm: name.into(), ..self.clone() }
+        Self {
+            arm: name.into(),
+            ..self.clone()
+        }
     }
 
     /// Something happened.

@@ -83,7 +83,10 @@ impl Record {
     fn unpack(word: u64) -> Option<Self> {
         let [latency_us, outcome] = [word & 0xffff_ffff, word >> 32];
         let outcome = *Outcome::ALL.get(usize::try_from(outcome.checked_sub(1)?).ok()?)?;
-        Some(Self { outcome, latency_us: u32::try_from(latency_us).ok()? })
+        Some(Self {
+            outcome,
+            latency_us: u32::try_from(latency_us).ok()?,
+        })
     }
 }
 
@@ -95,17 +98,25 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) fn new(positions_max: u64) -> Self {
-        Self { blocks: (0..positions_max.div_ceil(BLOCK_POSITIONS)).map(|_| OnceLock::new()).collect() }
+        Self {
+            blocks: (0..positions_max.div_ceil(BLOCK_POSITIONS))
+                .map(|_| OnceLock::new())
+                .collect(),
+        }
     }
 
     fn place(&self, position: u64) -> Option<(&OnceLock<Box<[AtomicU64]>>, usize)> {
-        let block = self.blocks.get(usize::try_from(position / BLOCK_POSITIONS).ok()?)?;
+        let block = self
+            .blocks
+            .get(usize::try_from(position / BLOCK_POSITIONS).ok()?)?;
         Some((block, usize::try_from(position % BLOCK_POSITIONS).ok()?))
     }
 
     /// A position beyond the capacity is not recorded.
     pub(crate) fn set(&self, position: u64, record: Record) {
-        let Some((block, index)) = self.place(position) else { return };
+        let Some((block, index)) = self.place(position) else {
+            return;
+        };
         let block = block.get_or_init(|| (0..BLOCK_POSITIONS).map(|_| AtomicU64::new(0)).collect());
         block[index].store(record.pack(), Ordering::Relaxed);
     }
@@ -130,13 +141,31 @@ mod tests {
     fn records_come_back_as_written() {
         let records = Records::new(BLOCK_POSITIONS + 10);
         for (position, outcome) in (BLOCK_POSITIONS - 4..).zip(Outcome::ALL) {
-            records.set(position, Record { outcome, latency_us: u32::MAX });
+            records.set(
+                position,
+                Record {
+                    outcome,
+                    latency_us: u32::MAX,
+                },
+            );
         }
         for (position, outcome) in (BLOCK_POSITIONS - 4..).zip(Outcome::ALL) {
-            assert_eq!(records.get(position), Some(Record { outcome, latency_us: u32::MAX }));
+            assert_eq!(
+                records.get(position),
+                Some(Record {
+                    outcome,
+                    latency_us: u32::MAX
+                })
+            );
         }
         assert_eq!(records.get(0), None);
-        records.set(u64::MAX, Record { outcome: Outcome::Hit, latency_us: 1 });
+        records.set(
+            u64::MAX,
+            Record {
+                outcome: Outcome::Hit,
+                latency_us: 1,
+            },
+        );
         assert_eq!(records.get(u64::MAX), None);
     }
 }

@@ -82,7 +82,9 @@ impl<T: Target> Replay<T> {
     }
 
     fn record(&self, position: u64, intended: Instant, outcome: Outcome) {
-        let Some(measured) = position.checked_sub(self.warm_up) else { return };
+        let Some(measured) = position.checked_sub(self.warm_up) else {
+            return;
+        };
         let latency_us = u32::try_from(intended.elapsed().as_micros()).unwrap_or(u32::MAX);
         self.records.set(measured, Record { outcome, latency_us });
     }
@@ -99,7 +101,8 @@ impl<T: Target> Replay<T> {
             }
         };
         self.record(position, intended, outcome);
-        self.served.note(self.groups.group(request.key), sent, outcome.proves_an_owner());
+        self.served
+            .note(self.groups.group(request.key), sent, outcome.proves_an_owner());
         self.counts.gets.fetch_add(1, Ordering::Relaxed);
         if outcome.is_hit() {
             self.counts.hits.fetch_add(1, Ordering::Relaxed);
@@ -128,12 +131,16 @@ impl<T: Target> Replay<T> {
                 if freshness == Freshness::Resurrected {
                     self.counts.resurrected.fetch_add(1, Ordering::Relaxed);
                 }
-                self.counts.keep(|| format!("{freshness:?}: key {} read {}, {sight:?}", key.0, number.0));
+                self.counts
+                    .keep(|| format!("{freshness:?}: key {} read {}, {sight:?}", key.0, number.0));
                 Outcome::StaleHit
             }
             Freshness::Impossible => {
                 self.counts.error(|| {
-                    format!("get of key {}: write {} was refused or never begun, yet it was read", key.0, number.0)
+                    format!(
+                        "get of key {}: write {} was refused or never begun, yet it was read",
+                        key.0, number.0
+                    )
                 });
                 Outcome::GetError
             }
@@ -142,7 +149,9 @@ impl<T: Target> Replay<T> {
 
     async fn fill(&self, request: Request, key_bytes: Bytes, miss: Sight) {
         let mut turn = self.ledger.turn(request.key).await;
-        let Some(number) = turn.begin_fill(miss) else { return };
+        let Some(number) = turn.begin_fill(miss) else {
+            return;
+        };
         self.set(&mut turn, number, request, key_bytes).await;
     }
 
@@ -158,7 +167,13 @@ impl<T: Target> Replay<T> {
         self.end_mutation(&mut turn, request.key, sent, "delete", answer)
     }
 
-    async fn set(&self, turn: &mut Turn<'_>, number: WriteNumber, request: Request, key_bytes: Bytes) -> Outcome {
+    async fn set(
+        &self,
+        turn: &mut Turn<'_>,
+        number: WriteNumber,
+        request: Request,
+        key_bytes: Bytes,
+    ) -> Outcome {
         let value = value::encode(request.key, number, request.value_bytes);
         let sent = Instant::now();
         let answer = self.target.set(key_bytes, value, request.ttl_ms).await;
@@ -189,7 +204,8 @@ impl<T: Target> Replay<T> {
             }
         };
         turn.end(ending);
-        self.served.note(self.groups.group(key), sent, outcome.proves_an_owner());
+        self.served
+            .note(self.groups.group(key), sent, outcome.proves_an_owner());
         outcome
     }
 }

@@ -264,7 +264,11 @@ impl ArmReport {
         Self {
             name,
             whole: WindowReport::default(),
-            window: WindowReport { gets: 1_000, hit_rate: 0.9, ..WindowReport::default() },
+            window: WindowReport {
+                gets: 1_000,
+                hit_rate: 0.9,
+                ..WindowReport::default()
+            },
             worst_second_hit_rate: 0.9,
             dip_points: 0.0,
             avoidable_misses: 0,
@@ -276,7 +280,11 @@ impl ArmReport {
             served_again_ms: 4,
             moved_entries: 0,
             moved_bytes: 0,
-            restarts: vec![RestartReport { node: "n1".to_owned(), drain_ms: 5, absent_ms: 3_000 }],
+            restarts: vec![RestartReport {
+                node: "n1".to_owned(),
+                drain_ms: 5,
+                absent_ms: 3_000,
+            }],
         }
     }
 }

@@ -69,7 +69,8 @@ enum Source {
 impl Sequence {
     /// Requires: a spec that [`crate::DrillOptions::validate`] has passed.
     pub(crate) fn generated(spec: &WorkloadSpec, seed: u64, run_nonce: u64) -> Self {
-        let ranks = Zipf::new(f64::from(spec.keys), spec.zipf_alpha).expect("validated: keys >= 1, alpha >= 0");
+        let ranks =
+            Zipf::new(f64::from(spec.keys), spec.zipf_alpha).expect("validated: keys >= 1, alpha >= 0");
         Self::new(Source::Generated { ranks }, spec, seed, run_nonce)
     }
 
@@ -80,7 +81,13 @@ impl Sequence {
     fn new(source: Source, spec: &WorkloadSpec, seed: u64, run_nonce: u64) -> Self {
         let sizes = LogNormal::new(f64::from(spec.value_bytes_median.max(1)).ln(), VALUE_SIZE_SIGMA)
             .expect("a positive, finite spread");
-        Self { source, spec: spec.clone(), seed, run_nonce, sizes }
+        Self {
+            source,
+            spec: spec.clone(),
+            seed,
+            run_nonce,
+            sizes,
+        }
     }
 
     /// Number of positions; `None`: without end.
@@ -139,13 +146,20 @@ impl Sequence {
     }
 
     fn draw_ttl_ms(&self, rng: &mut PositionRng) -> u64 {
-        if self.spec.ttl_ms_min == 0 { 0 } else { rng.random_range(self.spec.ttl_ms_min..=self.spec.ttl_ms_max) }
+        if self.spec.ttl_ms_min == 0 {
+            0
+        } else {
+            rng.random_range(self.spec.ttl_ms_min..=self.spec.ttl_ms_max)
+        }
     }
 
     /// The size of a key's value where the trace names none: log-normal, drawn from the key.
     pub(crate) fn value_bytes(&self, key: KeyIndex) -> u32 {
         let mut rng = PositionRng::new(self.seed ^ SIZE_STREAM, u64::from(self.size_id(key)));
-        let bytes = self.sizes.sample(&mut rng).clamp(f64::from(VALUE_BYTES_MIN), f64::from(VALUE_BYTES_MAX));
+        let bytes = self
+            .sizes
+            .sample(&mut rng)
+            .clamp(f64::from(VALUE_BYTES_MIN), f64::from(VALUE_BYTES_MAX));
         #[expect(clippy::cast_possible_truncation, reason = "clamped to a range within u32")]
         let bytes = bytes as u32;
         bytes
@@ -170,20 +184,27 @@ impl Sequence {
 
     /// Bytes of keys and values if every key is held.
     pub(crate) fn state_bytes_max(&self) -> u64 {
-        (0..self.keys()).map(|key| u64::from(self.largest_value_bytes(KeyIndex(key))) + self.spec.key_bytes as u64).sum()
+        (0..self.keys())
+            .map(|key| u64::from(self.largest_value_bytes(KeyIndex(key))) + self.spec.key_bytes as u64)
+            .sum()
     }
 
     fn largest_value_bytes(&self, key: KeyIndex) -> u32 {
         match &self.source {
             Source::Generated { .. } => self.value_bytes(key),
-            Source::Trace(trace) => trace.largest_value_bytes(key).unwrap_or_else(|| self.value_bytes(key)),
+            Source::Trace(trace) => trace
+                .largest_value_bytes(key)
+                .unwrap_or_else(|| self.value_bytes(key)),
         }
     }
 }
 
 /// Zipf's ranks start at 1; a key is its rank less one.
 fn rank_to_key(rank: f64, keys: u32) -> KeyIndex {
-    #[expect(clippy::cast_possible_truncation, reason = "a sample lies between 1 and `keys`, a u32")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a sample lies between 1 and `keys`, a u32"
+    )]
     let rank = rank as u32;
     KeyIndex(rank.clamp(1, keys) - 1)
 }
@@ -212,7 +233,11 @@ mod tests {
         let spec = WorkloadSpec {
             keys: 1_000,
             zipf_alpha: 1.0,
-            mix: Mix { reads: 6, writes: 3, deletes: 1 },
+            mix: Mix {
+                reads: 6,
+                writes: 3,
+                deletes: 1,
+            },
             ..WorkloadSpec::default()
         };
         let drawn = requests(&spec, 1, 100_000);
@@ -224,16 +249,22 @@ mod tests {
         let harmonic: f64 = (1..=1_000).map(|rank| 1.0 / f64::from(rank)).sum();
         assert!((share(&|request| request.key == KeyIndex(0)) - 1.0 / harmonic).abs() < 0.01);
         let sequence = Sequence::generated(&spec, 1, 0);
-        let mut sizes: Vec<_> = (0..1_000).map(|key| sequence.value_bytes(KeyIndex(key))).collect();
+        let mut sizes: Vec<_> = (0..1_000)
+            .map(|key| sequence.value_bytes(KeyIndex(key)))
+            .collect();
         sizes.sort_unstable();
         assert!((200..260).contains(&sizes[500]), "median {}", sizes[500]);
     }
 
     #[test]
     fn keys_have_the_asked_length_and_differ() {
-        let spec = WorkloadSpec { key_bytes: 19, ..WorkloadSpec::default() };
+        let spec = WorkloadSpec {
+            key_bytes: 19,
+            ..WorkloadSpec::default()
+        };
         let sequence = Sequence::generated(&spec, 1, 0);
-        let keys: std::collections::HashSet<_> = (0..1_000).map(|key| sequence.key_bytes(KeyIndex(key))).collect();
+        let keys: std::collections::HashSet<_> =
+            (0..1_000).map(|key| sequence.key_bytes(KeyIndex(key))).collect();
         assert_eq!(keys.len(), 1_000);
         assert!(keys.iter().all(|key| key.len() == 19));
     }

@@ -47,7 +47,9 @@ pub async fn run(options: DrillOptions) -> Result<Report, DrillError> {
     let result = if options.seeds.is_empty() {
         Box::pin(run_arms(&options, &load, &progress)).await
     } else {
-        Box::pin(run_standing(&options, &load, &progress)).await.map(|run| vec![run])
+        Box::pin(run_standing(&options, &load, &progress))
+            .await
+            .map(|run| vec![run])
     };
     progress.end();
     let runs = result?;
@@ -60,10 +62,17 @@ pub async fn run(options: DrillOptions) -> Result<Report, DrillError> {
             }
             let resurrected = run.resurrected;
             if resurrected > 0 {
-                println!("{}: {resurrected} of the stale reads were of deleted keys", run.name.as_str());
+                println!(
+                    "{}: {resurrected} of the stale reads were of deleted keys",
+                    run.name.as_str()
+                );
             }
             if run.waiting_max > 0 && !options.quiet {
-                println!("{}: up to {} due requests waited for a place in flight", run.name.as_str(), run.waiting_max);
+                println!(
+                    "{}: up to {} due requests waited for a place in flight",
+                    run.name.as_str(),
+                    run.waiting_max
+                );
             }
         }
     }
@@ -76,19 +85,26 @@ fn load(options: &DrillOptions) -> Result<Load, DrillError> {
     let sequence = match &options.trace {
         None => Sequence::generated(&options.workload, options.seed, run_nonce),
         Some(path) => {
-            let trace = trace::read_file(path).map_err(|source| DrillError::Trace { path: path.clone(), source })?;
+            let trace = trace::read_file(path).map_err(|source| DrillError::Trace {
+                path: path.clone(),
+                source,
+            })?;
             Sequence::from_trace(trace, &options.workload, options.seed, run_nonce)
         }
     };
-    let warm_up = options.warm_up_requests.unwrap_or_else(|| match sequence.length() {
-        Some(requests) => requests * 2 / 5,
-        None => u64::from(sequence.keys()) * WARM_UP_PER_KEY,
-    });
+    let warm_up = options
+        .warm_up_requests
+        .unwrap_or_else(|| match sequence.length() {
+            Some(requests) => requests * 2 / 5,
+            None => u64::from(sequence.keys()) * WARM_UP_PER_KEY,
+        });
     Ok(Load {
         groups: Arc::new(SlotGroups::of(&sequence)),
         warm_up: warm_up.min(sequence.length().unwrap_or(u64::MAX)),
         sequence: Arc::new(sequence),
-        rate: Rate { per_second: options.rate_per_second },
+        rate: Rate {
+            per_second: options.rate_per_second,
+        },
         in_flight_max: options.in_flight_max,
         load_ms: options.load_ms,
         positions_max: u64::from(options.rate_per_second) * ARM_SECONDS_MAX,
@@ -109,13 +125,30 @@ fn memory_bytes(options: &DrillOptions, load: &Load) -> u64 {
     })
 }
 
-async fn run_arms(options: &DrillOptions, load: &Load, progress: &Progress) -> Result<Vec<ArmRun>, DrillError> {
+async fn run_arms(
+    options: &DrillOptions,
+    load: &Load,
+    progress: &Progress,
+) -> Result<Vec<ArmRun>, DrillError> {
     let logs = Logs::new(options.log_dir.as_deref())?;
     let mut runs = Vec::new();
-    let order = [ArmName::Transfer, ArmName::Cold, ArmName::Control, ArmName::Control2];
+    let order = [
+        ArmName::Transfer,
+        ArmName::Cold,
+        ArmName::Control,
+        ArmName::Control2,
+    ];
     for name in order.into_iter().filter(|name| options.arms.contains(name)) {
         let end = runs.iter().map(|run: &ArmRun| run.records.len() as u64).max();
-        let run = Box::pin(run_arm(options, load, name, end, logs.path(), &progress.arm(name.as_str()))).await;
+        let run = Box::pin(run_arm(
+            options,
+            load,
+            name,
+            end,
+            logs.path(),
+            &progress.arm(name.as_str()),
+        ))
+        .await;
         match run {
             Ok(run) => runs.push(run),
             Err(error) => {
@@ -139,12 +172,18 @@ impl Logs {
         match given {
             Some(path) => {
                 let made = fs::create_dir_all(path);
-                made.map_err(|source| DrillError::File { path: path.to_owned(), source })?;
+                made.map_err(|source| DrillError::File {
+                    path: path.to_owned(),
+                    source,
+                })?;
                 Ok(Self::Given(path.to_owned()))
             }
             None => TempDir::with_prefix("softstore-drill-")
                 .map(Self::Temporary)
-                .map_err(|source| DrillError::System { what: "cannot make a temporary folder", source }),
+                .map_err(|source| DrillError::System {
+                    what: "cannot make a temporary folder",
+                    source,
+                }),
         }
     }
 
@@ -176,12 +215,17 @@ async fn run_arm(
     let mut fleet = ProcessFleet::start_all(fleet_plan(options, load, name, log_dir)?).await?;
     let status = fleet.status()?;
     let plan = restart_plan(options);
-    Choreography::new(&mut fleet, &status, &mut Quiet, plan.clone()).settle().await?;
+    Choreography::new(&mut fleet, &status, &mut Quiet, plan.clone())
+        .settle()
+        .await?;
     let target = ClientTarget::connect(fleet.addresses()).await?;
     let positions = if name.restarts() { None } else { end };
     let arm = load.start(name, target, positions, progress.clone()).await?;
     let run = if name.restarts() {
-        let (lead_in, tail) = (Duration::from_millis(options.lead_in_ms), Duration::from_millis(options.tail_ms));
+        let (lead_in, tail) = (
+            Duration::from_millis(options.lead_in_ms),
+            Duration::from_millis(options.tail_ms),
+        );
         Box::pin(arm.restart(&mut fleet, &status, plan, lead_in, tail)).await?
     } else {
         arm.run_out().await
@@ -198,11 +242,18 @@ impl Observer for Quiet {
     fn stage(&mut self, _stage: String) {}
 }
 
-fn fleet_plan(options: &DrillOptions, load: &Load, name: ArmName, log_dir: &Path) -> Result<FleetPlan, DrillError> {
+fn fleet_plan(
+    options: &DrillOptions,
+    load: &Load,
+    name: ArmName,
+    log_dir: &Path,
+) -> Result<FleetPlan, DrillError> {
     let program = match &options.program {
         Some(program) => program.clone(),
-        None => std::env::current_exe()
-            .map_err(|source| DrillError::System { what: "cannot find this program's own file", source })?,
+        None => std::env::current_exe().map_err(|source| DrillError::System {
+            what: "cannot find this program's own file",
+            source,
+        })?,
     };
     Ok(FleetPlan {
         program,
@@ -227,11 +278,18 @@ fn restart_plan(options: &DrillOptions) -> RestartPlan {
     }
 }
 
-async fn run_standing(options: &DrillOptions, load: &Load, progress: &Progress) -> Result<ArmRun, DrillError> {
+async fn run_standing(
+    options: &DrillOptions,
+    load: &Load,
+    progress: &Progress,
+) -> Result<ArmRun, DrillError> {
     let progress = progress.arm(ArmName::Transfer.as_str());
     let target = ClientTarget::connect(options.seeds.clone()).await?;
     let arm = load.start(ArmName::Transfer, target, None, progress).await?;
-    let (baseline, window) = (Duration::from_millis(options.baseline_ms), Duration::from_millis(options.duration_ms));
+    let (baseline, window) = (
+        Duration::from_millis(options.baseline_ms),
+        Duration::from_millis(options.duration_ms),
+    );
     Ok(Box::pin(arm.watch(baseline, window)).await)
 }
 
@@ -244,13 +302,23 @@ pub(crate) fn judge_all(options: &DrillOptions, load: &Load, runs: &[ArmRun]) ->
     let arms: Vec<_> = runs
         .iter()
         .map(|run| {
-            let window = if run.name.restarts() { run.window.clone() } else { shared.clone() };
+            let window = if run.name.restarts() {
+                run.window.clone()
+            } else {
+                shared.clone()
+            };
             arm_report(load, run, control, window)
         })
         .collect();
     let (verdict, reasons) = judge::verdict(&arms, options);
     let state_bytes = leader.map_or(0, |run| run.restarts.state_bytes);
-    Report { workload: workload_report(options, load), state_bytes, arms, verdict, reasons }
+    Report {
+        workload: workload_report(options, load),
+        state_bytes,
+        arms,
+        verdict,
+        reasons,
+    }
 }
 
 fn arm_report(load: &Load, run: &ArmRun, control: Option<&ArmRun>, window: Range<usize>) -> ArmReport {
@@ -295,7 +363,10 @@ fn workload_report(options: &DrillOptions, load: &Load) -> WorkloadReport {
     let own = options.seeds.is_empty();
     let trace_name = options.trace.as_ref().and_then(|path| path.file_name());
     WorkloadReport {
-        name: trace_name.map_or_else(|| spec.preset.to_string(), |name| name.to_string_lossy().into_owned()),
+        name: trace_name.map_or_else(
+            || spec.preset.to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        ),
         keys: load.sequence.keys(),
         zipf_alpha: generated.then_some(spec.zipf_alpha),
         mix: generated.then(|| spec.mix.to_string()),
@@ -322,9 +393,17 @@ fn workload_report(options: &DrillOptions, load: &Load) -> WorkloadReport {
     }
 }
 
-fn write_reports(options: &DrillOptions, report: &Report, runs: &[ArmRun], rate: Rate) -> Result<(), DrillError> {
+fn write_reports(
+    options: &DrillOptions,
+    report: &Report,
+    runs: &[ArmRun],
+    rate: Rate,
+) -> Result<(), DrillError> {
     let write = |path: &PathBuf, text: String| {
-        fs::write(path, text).map_err(|source| DrillError::File { path: path.clone(), source })
+        fs::write(path, text).map_err(|source| DrillError::File {
+            path: path.clone(),
+            source,
+        })
     };
     if let Some(path) = &options.json {
         let json = serde_json::to_string_pretty(report).map_err(|error| DrillError::File {

@@ -69,9 +69,14 @@ impl ServedAgain {
             if self.asked[group].load(Ordering::Relaxed) == 0 {
                 continue;
             }
-            let answered_ns = self.first_answer_ns[group].load(Ordering::Relaxed).min(self.ns(at));
+            let answered_ns = self.first_answer_ns[group]
+                .load(Ordering::Relaxed)
+                .min(self.ns(at));
             let waited = Duration::from_nanos(answered_ns.saturating_sub(begun_ns));
-            self.longest_ms.fetch_max(u64::try_from(waited.as_millis()).unwrap_or(NEVER), Ordering::Relaxed);
+            self.longest_ms.fetch_max(
+                u64::try_from(waited.as_millis()).unwrap_or(NEVER),
+                Ordering::Relaxed,
+            );
         }
     }
 
@@ -100,7 +105,10 @@ mod tests {
     fn counts_from_the_signal_to_the_first_owners_answer() {
         let served = ServedAgain::new();
         let signal = Instant::now().checked_sub(Duration::from_millis(700)).unwrap();
-        let origin_fix = ServedAgain { origin: signal - Duration::from_secs(1), ..served };
+        let origin_fix = ServedAgain {
+            origin: signal - Duration::from_secs(1),
+            ..served
+        };
         let served = origin_fix;
         served.note(0, Instant::now(), true);
         served.signal(signal);

@@ -58,7 +58,10 @@ mod tests {
     const RATE: Rate = Rate { per_second: 1_000 };
 
     fn record(outcome: Outcome, latency_ms: u32) -> Option<Record> {
-        Some(Record { outcome, latency_us: latency_ms * 1_000 })
+        Some(Record {
+            outcome,
+            latency_us: latency_ms * 1_000,
+        })
     }
 
     /// Plan: two groups take turns, one request a millisecond. From 100 to 200 ms the requests of group 1 all wait until
@@ -69,7 +72,11 @@ mod tests {
         let stuck = |position: usize| position % 2 == 1 && (100..200).contains(&position);
         let records: Vec<_> = (0..400usize)
             .map(|position| {
-                let wait = if stuck(position) { u32::try_from(250 - position).unwrap() } else { 0 };
+                let wait = if stuck(position) {
+                    u32::try_from(250 - position).unwrap()
+                } else {
+                    0
+                };
                 record(Outcome::Hit, wait)
             })
             .collect();

@@ -12,23 +12,39 @@ pub(crate) type Row = (&'static str, fn(&ArmReport, &Report) -> String);
 pub(crate) const ROWS: [Row; 19] = [
     ("gets", |arm, _| count(arm.window.gets)),
     ("hit rate", |arm, _| percent(arm.window.hit_rate)),
-    ("dip, points", |arm, _| if arm.name == "control" { dash() } else { format!("{:+.3}", arm.dip_points) }),
+    ("dip, points", |arm, _| {
+        if arm.name == "control" {
+            dash()
+        } else {
+            format!("{:+.3}", arm.dip_points)
+        }
+    }),
     ("worst second", |arm, _| percent(arm.worst_second_hit_rate)),
     ("avoidable misses", |arm, report| {
-        if report.workload.memory_ample && arm.name != "control" { count(arm.avoidable_misses) } else { dash() }
+        if report.workload.memory_ample && arm.name != "control" {
+            count(arm.avoidable_misses)
+        } else {
+            dash()
+        }
     }),
     ("backend loads", |arm, _| count(arm.window.backend_loads)),
-    ("operations/s", |arm, _| format!("{:.0}", arm.window.ops_per_second)),
+    ("operations/s", |arm, _| {
+        format!("{:.0}", arm.window.ops_per_second)
+    }),
     ("p50", |arm, _| micros(arm.window.p50_us)),
     ("p99", |arm, _| micros(arm.window.p99_us)),
     ("p99.9", |arm, _| micros(arm.window.p999_us)),
     ("longest stall", |arm, _| format!("{} ms", arm.max_stall_ms)),
-    ("all served again", |arm, _| restarted(arm, || format!("{} ms", arm.served_again_ms))),
+    ("all served again", |arm, _| {
+        restarted(arm, || format!("{} ms", arm.served_again_ms))
+    }),
     ("stale reads", |arm, _| count(arm.stale_reads)),
     ("errors", |arm, _| count(arm.errors)),
     ("writes refused", |arm, _| count(arm.writes_unavailable)),
     ("outcome unknown", |arm, _| count(arm.outcome_unknown)),
-    ("entries moved", |arm, _| restarted(arm, || count(arm.moved_entries))),
+    ("entries moved", |arm, _| {
+        restarted(arm, || count(arm.moved_entries))
+    }),
     ("bytes moved", |arm, _| restarted(arm, || bytes(arm.moved_bytes))),
     ("drains", |arm, _| restarted(arm, || drains(arm))),
 ];
@@ -37,9 +53,17 @@ pub(crate) const ROWS: [Row; 19] = [
 pub(crate) fn render(report: &Report) -> String {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
-    table.set_header([String::from("in the window")].into_iter().chain(report.arms.iter().map(|arm| arm.name.to_owned())));
+    table.set_header(
+        [String::from("in the window")]
+            .into_iter()
+            .chain(report.arms.iter().map(|arm| arm.name.to_owned())),
+    );
     for (name, cell) in ROWS {
-        table.add_row([name.to_owned()].into_iter().chain(report.arms.iter().map(|arm| cell(arm, report))));
+        table.add_row(
+            [name.to_owned()]
+                .into_iter()
+                .chain(report.arms.iter().map(|arm| cell(arm, report))),
+        );
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -48,19 +72,34 @@ pub(crate) fn render(report: &Report) -> String {
     if let Some(speed) = speed(report) {
         text += &format!("{speed}\n");
     }
-    text += &format!("verdict: {} ({})", report.verdict.as_str(), report.reasons.join("; "));
+    text += &format!(
+        "verdict: {} ({})",
+        report.verdict.as_str(),
+        report.reasons.join("; ")
+    );
     text
 }
 
 /// One sentence on what was run.
 pub(crate) fn summary(report: &Report) -> String {
     let load = &report.workload;
-    let nodes = load.nodes.map_or_else(|| "a standing cluster".to_owned(), |nodes| format!("{nodes} nodes"));
+    let nodes = load.nodes.map_or_else(
+        || "a standing cluster".to_owned(),
+        |nodes| format!("{nodes} nodes"),
+    );
     let memory = match load.memory_per_node_bytes {
-        Some(limit) => format!(", {} each{}", bytes(limit), if load.memory_ample { " (ample)" } else { "" }),
+        Some(limit) => format!(
+            ", {} each{}",
+            bytes(limit),
+            if load.memory_ample { " (ample)" } else { "" }
+        ),
         None => String::new(),
     };
-    let state = if report.state_bytes > 0 { format!("; {} held", bytes(report.state_bytes)) } else { String::new() };
+    let state = if report.state_bytes > 0 {
+        format!("; {} held", bytes(report.state_bytes))
+    } else {
+        String::new()
+    };
     format!(
         "{}: {} keys, {} requests/s, seed {}; {nodes}{memory}, restart: {}{state}",
         load.name,
@@ -73,11 +112,16 @@ pub(crate) fn summary(report: &Report) -> String {
 
 /// How fast the transfer arm's drains moved bytes, and which part of the state went.
 pub(crate) fn speed(report: &Report) -> Option<String> {
-    let arm = report.arm("transfer").filter(|arm| !arm.restarts.is_empty() && arm.moved_bytes > 0)?;
+    let arm = report
+        .arm("transfer")
+        .filter(|arm| !arm.restarts.is_empty() && arm.moved_bytes > 0)?;
     let drain_ms: u64 = arm.restarts.iter().map(|restart| restart.drain_ms).sum();
     #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
-    let (moved, state, seconds) =
-        (arm.moved_bytes as f64, report.state_bytes.max(1) as f64, drain_ms.max(1) as f64 / 1_000.0);
+    let (moved, state, seconds) = (
+        arm.moved_bytes as f64,
+        report.state_bytes.max(1) as f64,
+        drain_ms.max(1) as f64 / 1_000.0,
+    );
     Some(format!(
         "moved {:.2} x the state; drains took {seconds:.1} s in all ({:.1} MB/s with the final fill's bytes counted in)",
         moved / state,
@@ -90,9 +134,18 @@ fn restarted(arm: &ArmReport, text: impl FnOnce() -> String) -> String {
 }
 
 fn drains(arm: &ArmReport) -> String {
-    let times: Vec<_> = arm.restarts.iter().map(|restart| restart.drain_ms.to_string()).collect();
+    let times: Vec<_> = arm
+        .restarts
+        .iter()
+        .map(|restart| restart.drain_ms.to_string())
+        .collect();
     if times.len() > 4 {
-        let longest = arm.restarts.iter().map(|restart| restart.drain_ms).max().unwrap_or(0);
+        let longest = arm
+            .restarts
+            .iter()
+            .map(|restart| restart.drain_ms)
+            .max()
+            .unwrap_or(0);
         return format!("{} of up to {longest} ms", times.len());
     }
     format!("{} ms", times.join(", "))
@@ -158,12 +211,25 @@ mod tests {
         let report = Report {
             workload: WorkloadReport::sample(),
             state_bytes: 5 << 20,
-            arms: vec![ArmReport::sample("control"), ArmReport { dip_points: 0.04, ..ArmReport::sample("transfer") }],
+            arms: vec![
+                ArmReport::sample("control"),
+                ArmReport {
+                    dip_points: 0.04,
+                    ..ArmReport::sample("transfer")
+                },
+            ],
             verdict: Verdict::Pass,
             reasons: vec!["all held".to_owned()],
         };
         let text = render(&report);
-        for part in ["control", "transfer", "+0.040", "90.00%", "verdict: pass (all held)", "5.0 MiB held"] {
+        for part in [
+            "control",
+            "transfer",
+            "+0.040",
+            "90.00%",
+            "verdict: pass (all held)",
+            "5.0 MiB held",
+        ] {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
     }

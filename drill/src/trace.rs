@@ -59,14 +59,20 @@ impl Trace {
     }
 
     pub(crate) fn keys(&self) -> u32 {
-        u32::try_from(self.object_ids.len()).expect("at most one key a request, of which there are fewer than 2^32")
+        u32::try_from(self.object_ids.len())
+            .expect("at most one key a request, of which there are fewer than 2^32")
     }
 
     pub(crate) fn at(&self, position: u64) -> TraceRow {
         let position = usize::try_from(position).expect("a position of a trace in memory");
         let key = self.sequence[position];
         match self.details.get(position) {
-            None => TraceRow { key, kind: RequestKind::Get, value_bytes: None, ttl_ms: 0 },
+            None => TraceRow {
+                key,
+                kind: RequestKind::Get,
+                value_bytes: None,
+                ttl_ms: 0,
+            },
             Some(detail) => TraceRow {
                 key,
                 kind: detail.kind,
@@ -118,7 +124,11 @@ fn read(mut file: impl BufRead, csv: bool) -> Result<Trace, TraceError> {
 }
 
 fn parse(file: impl BufRead, csv: bool) -> Result<Trace, TraceError> {
-    if csv { csv_trace::read(file) } else { id_trace::read(file) }
+    if csv {
+        csv_trace::read(file)
+    } else {
+        id_trace::read(file)
+    }
 }
 
 #[cfg(test)]
@@ -153,19 +163,28 @@ mod tests {
     #[test]
     fn a_bad_file_of_ids_is_a_typed_error() {
         assert!(matches!(read(Cursor::new(vec![]), false), Err(TraceError::Empty)));
-        assert!(matches!(read(Cursor::new(vec![1; 7]), false), Err(TraceError::CutId { bytes: 7 })));
+        assert!(matches!(
+            read(Cursor::new(vec![1; 7]), false),
+            Err(TraceError::CutId { bytes: 7 })
+        ));
         let packed = xz(&ids(&(0..10_000).collect::<Vec<_>>()));
         let cut = packed[..packed.len() / 2].to_vec();
         assert!(matches!(read(Cursor::new(cut), false), Err(TraceError::Xz(_))));
         let mut damaged = packed;
         let middle = damaged.len() / 2;
         damaged[middle] ^= 0x55;
-        assert!(matches!(read(Cursor::new(damaged), false), Err(TraceError::Xz(_))));
+        assert!(matches!(
+            read(Cursor::new(damaged), false),
+            Err(TraceError::Xz(_))
+        ));
     }
 
     #[test]
     fn a_missing_file_says_so() {
-        assert!(matches!(read_file(Path::new("/nonexistent.trace")), Err(TraceError::Read(_))));
+        assert!(matches!(
+            read_file(Path::new("/nonexistent.trace")),
+            Err(TraceError::Read(_))
+        ));
     }
 
     #[test]

@@ -59,9 +59,15 @@ pub(crate) fn encode(key: KeyIndex, number: WriteNumber, value_bytes: u32) -> By
 /// The write number of a value read for `key`.
 pub(crate) fn decode(key: KeyIndex, value: &[u8]) -> Result<WriteNumber, ValueError> {
     let short = ValueError::Short(value.len());
-    let Some((checksum, body)) = value.split_first_chunk::<8>() else { return Err(short) };
-    let Some((number, rest)) = body.split_first_chunk::<8>() else { return Err(short) };
-    let Some((owner, _)) = rest.split_first_chunk::<4>() else { return Err(short) };
+    let Some((checksum, body)) = value.split_first_chunk::<8>() else {
+        return Err(short);
+    };
+    let Some((number, rest)) = body.split_first_chunk::<8>() else {
+        return Err(short);
+    };
+    let Some((owner, _)) = rest.split_first_chunk::<4>() else {
+        return Err(short);
+    };
     if u64::from_le_bytes(*checksum) != xxh3_64(body) {
         return Err(ValueError::Damaged);
     }

@@ -54,7 +54,11 @@ impl Mix {
     /// [`OptionsError::Mix`] when it is not two or three whole numbers, each at most 1,000,000, with reads above 0.
     pub fn parse(text: &str) -> Result<Self, OptionsError> {
         let refuse = || OptionsError::Mix(text.to_owned());
-        let parts = text.split(':').map(str::parse::<u32>).collect::<Result<Vec<_>, _>>().map_err(|_| refuse())?;
+        let parts = text
+            .split(':')
+            .map(str::parse::<u32>)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| refuse())?;
         let (reads, writes, deletes) = match parts[..] {
             [reads, writes] => (reads, writes, 0),
             [reads, writes, deletes] => (reads, writes, deletes),
@@ -63,7 +67,11 @@ impl Mix {
         if reads == 0 || parts.iter().any(|part| *part > 1_000_000) {
             return Err(refuse());
         }
-        Ok(Self { reads, writes, deletes })
+        Ok(Self {
+            reads,
+            writes,
+            deletes,
+        })
     }
 
     pub(crate) fn total(self) -> u32 {
@@ -114,13 +122,21 @@ impl WorkloadSpec {
     #[must_use]
     pub fn preset(preset: Preset) -> Self {
         const HOUR_MS: u64 = 3_600_000;
-        let shape = |zipf_alpha, key_bytes, value_bytes_median, (reads, writes, deletes), (ttl_ms_min, ttl_ms_max)| Self {
+        let shape = |zipf_alpha,
+                     key_bytes,
+                     value_bytes_median,
+                     (reads, writes, deletes),
+                     (ttl_ms_min, ttl_ms_max)| Self {
             preset,
             keys: Self::KEYS,
             zipf_alpha,
             key_bytes,
             value_bytes_median,
-            mix: Mix { reads, writes, deletes },
+            mix: Mix {
+                reads,
+                writes,
+                deletes,
+            },
             ttl_ms_min,
             ttl_ms_max,
         };
@@ -128,7 +144,13 @@ impl WorkloadSpec {
             Preset::Default => shape(0.99, 24, 230, (1, 0, 0), (0, 0)),
             Preset::ReadMostly => shape(1.64, 19, 120, (99, 1, 0), (168 * HOUR_MS, 168 * HOUR_MS)),
             Preset::Invalidation => shape(1.30, 96, 414, (65, 13, 22), (24 * HOUR_MS, 24 * HOUR_MS)),
-            Preset::LargeValues => shape(1.07, 17, 1_936, (82, 18, 0), (HOUR_MS * 16 / 10, HOUR_MS * 19 / 10)),
+            Preset::LargeValues => shape(
+                1.07,
+                17,
+                1_936,
+                (82, 18, 0),
+                (HOUR_MS * 16 / 10, HOUR_MS * 19 / 10),
+            ),
             Preset::ExtremeSkew => shape(2.10, 18, 37, (96, 2, 0), (12 * HOUR_MS, 12 * HOUR_MS)),
             Preset::WriteHeavy => shape(0.30, 44, 1_030, (20, 80, 0), (300_000, 300_000)),
             Preset::DeleteHeavy => shape(0.99, 24, 230, (40, 20, 40), (0, 0)),
@@ -142,8 +164,22 @@ mod tests {
 
     #[test]
     fn a_mix_is_two_or_three_numbers_with_reads() {
-        assert_eq!(Mix::parse("90:8:2"), Ok(Mix { reads: 90, writes: 8, deletes: 2 }));
-        assert_eq!(Mix::parse("1:4"), Ok(Mix { reads: 1, writes: 4, deletes: 0 }));
+        assert_eq!(
+            Mix::parse("90:8:2"),
+            Ok(Mix {
+                reads: 90,
+                writes: 8,
+                deletes: 2
+            })
+        );
+        assert_eq!(
+            Mix::parse("1:4"),
+            Ok(Mix {
+                reads: 1,
+                writes: 4,
+                deletes: 0
+            })
+        );
         for bad in ["", "1", "0:1:1", "a:b", "1:2:3:4", "1:-1", "4000000000:1"] {
             assert_eq!(Mix::parse(bad), Err(OptionsError::Mix(bad.to_owned())));
         }

@@ -49,7 +49,7 @@ pub use node::{Life, NodeEntry, NodeId, NodeState, Peer};
 pub use range_map::RangeMap;
 pub use sharder::{ClusterView, Placement, Sharder};
 pub use slice::Slice;
-pub use slice_key::{SliceKey, Slot};
+pub use slice_key::{SLOT_COUNT, SliceKey, Slot};
 pub use slice_map::SliceMap;
 pub use slicelet::{Slicelet, SliceletAction, SliceletConfig, SliceletEvent};
 pub use time::Timestamp;

@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the cluster tests share: clusters embedded in the test's process.
+
+pub mod embedded;

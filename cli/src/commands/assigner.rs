@@ -1,7 +1,7 @@
 //! `softstore assigner`.
 
 use eyre::{Result, WrapErr};
-use crate::pending::S as AssignerServer;
+use softstore_server::assigner::AssignerServer;
 use tracing::info;
 
 use crate::announce::{AssignerAnnouncement, print};
@@ -41,17 +41,24 @@ pub(crate) async fn run(args: AssignerArgs) -> Result<Exit> {
     config.validate()?;
     logging::start(&args.log)?;
     let mut stop = Stop::listen(args.process.exit_with_parent)?;
-    let server = AssignerServer::start(config).await.wrap_err("cannot start the Assigner")?;
+    let server = AssignerServer::start(config)
+        .await
+        .wrap_err("cannot start the Assigner")?;
     if args.process.announce {
         print(&AssignerAnnouncement {
             assigner: server.grpc_addr().to_string(),
             pid: std::process::id(),
-            http: server.http_addr().map(|address| address.to_string()).unwrap_or_default(),
+            http: server
+                .http_addr()
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
         })?;
     }
     let reason = stop.wanted().await;
     info!(?reason, "stopping; the nodes serve on by the last assignment");
-    server.shutdown();
-    server.wait().await;
+    tokio::select! {
+        () = server.shutdown() => {}
+        () = stop.exit_at_second_signal() => {}
+    }
     Ok(Exit::Ok)
 }

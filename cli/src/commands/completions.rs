@@ -1,6 +1,5 @@
 //! `softstore completions`.
 
-use clap::CommandFactory;
 use eyre::Result;
 
 use crate::arguments::Arguments;
@@ -19,6 +18,11 @@ pub(crate) struct CompletionsArgs {
 /// Prints the script.
 #[expect(clippy::unnecessary_wraps, reason = "all commands end alike")]
 pub(crate) fn run(args: &CompletionsArgs) -> Result<Exit> {
-    clap_complete::generate(args.shell, &mut Arguments::command(), "softstore", &mut std::io::stdout());
+    clap_complete::generate(
+        args.shell,
+        &mut Arguments::documented(),
+        "softstore",
+        &mut std::io::stdout(),
+    );
     Ok(Exit::Ok)
 }

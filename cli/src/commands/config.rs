@@ -40,9 +40,15 @@ pub(crate) fn run(args: &ConfigArgs) -> Result<Exit> {
         Some(Of::Node) => table::<NodeSettings>()?,
         Some(Of::Assigner) => table::<AssignerSettings>()?,
         Some(Of::Client) => table::<ClientSettings>()?,
-        None => [table::<NodeSettings>()?, table::<AssignerSettings>()?, table::<ClientSettings>()?].join("\n"),
+        None => [
+            table::<NodeSettings>()?,
+            table::<AssignerSettings>()?,
+            table::<ClientSettings>()?,
+        ]
+        .join("\n"),
     };
-    let intro = "# Settings of softstore at their defaults. Flags and SOFTSTORE_* variables win over this file.\n\n";
+    let intro =
+        "# Settings of softstore at their defaults. Flags and SOFTSTORE_* variables win over this file.\n\n";
     let mut out = std::io::stdout().lock();
     out.write_all(intro.as_bytes())
         .and_then(|()| out.write_all(text.as_bytes()))

@@ -73,7 +73,10 @@ pub(crate) struct DevArgs {
 /// Starts the cluster and keeps it until a signal.
 pub(crate) async fn run(args: DevArgs) -> Result<Exit> {
     if args.port > u16::MAX - HTTP_PORTS_ABOVE - NODES_MAX {
-        bail!("--port {} leaves no room for the nodes' ports above it: use at most 65335", args.port);
+        bail!(
+            "--port {} leaves no room for the nodes' ports above it: use at most 65335",
+            args.port
+        );
     }
     let mut stop = Stop::listen(args.exit_with_parent)?;
     // Dropped half-way, what has started is killed.
@@ -85,7 +88,11 @@ pub(crate) async fn run(args: DevArgs) -> Result<Exit> {
         ready = cluster.ready() => ready?,
         _ = stop.wanted() => return Ok(cluster.end(&mut stop).await),
     }
-    if args.json { print(&cluster.announcement)? } else { explain(&cluster.announcement) }
+    if args.json {
+        print(&cluster.announcement)?
+    } else {
+        explain(&cluster.announcement)
+    }
     loop {
         tokio::select! {
             _ = stop.wanted() => return Ok(cluster.end(&mut stop).await),
@@ -110,9 +117,15 @@ impl Cluster {
     async fn start(args: &DevArgs) -> Result<Self> {
         let flags = assigner_flags(args);
         let (assigner, at): (_, AssignerAnnouncement) = Child::start("the Assigner", &flags).await?;
-        let announcement =
-            ClusterAnnouncement { assigner: at.assigner, assigner_pid: at.pid, nodes: Vec::new() };
-        let mut cluster = Self { children: vec![assigner], announcement };
+        let announcement = ClusterAnnouncement {
+            assigner: at.assigner,
+            assigner_pid: at.pid,
+            nodes: Vec::new(),
+        };
+        let mut cluster = Self {
+            children: vec![assigner],
+            announcement,
+        };
         for index in 0..args.nodes {
             let flags = node_flags(args, index, &cluster.announcement.assigner);
             let (node, at): (_, NodeAnnouncement) = Child::start(&format!("node-{index}"), &flags).await?;
@@ -133,7 +146,10 @@ impl Cluster {
                 return Ok(());
             }
             if begun.elapsed() > Duration::from_millis(READY_MS_MAX) {
-                bail!("the cluster is not ready after {READY_MS_MAX} ms: {}", status.unsettled_because);
+                bail!(
+                    "the cluster is not ready after {READY_MS_MAX} ms: {}",
+                    status.unsettled_because
+                );
             }
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
@@ -176,7 +192,11 @@ async fn next_ended(children: &mut Vec<Child>) -> String {
 }
 
 fn is_ready(status: &ClusterStatus, nodes: usize) -> bool {
-    let serving = status.nodes.iter().filter(|node| node.state() == NodeState::Serving).count();
+    let serving = status
+        .nodes
+        .iter()
+        .filter(|node| node.state() == NodeState::Serving)
+        .count();
     status.settled && serving >= nodes
 }
 
@@ -192,9 +212,17 @@ fn assigner_flags(args: &DevArgs) -> Vec<String> {
 }
 
 fn node_flags(args: &DevArgs, index: u16, assigner: &str) -> Vec<String> {
-    let port = |above: u16| if args.port == 0 { 0 } else { args.port + above + index };
+    let port = |above: u16| {
+        if args.port == 0 {
+            0
+        } else {
+            args.port + above + index
+        }
+    };
     let share = memory_bytes_by_default() / u64::from(args.nodes);
-    let memory_bytes = args.memory.map_or(share.min(NODE_MEMORY_BYTES_MAX), |size| size.0);
+    let memory_bytes = args
+        .memory
+        .map_or(share.min(NODE_MEMORY_BYTES_MAX), |size| size.0);
     let mut flags: Vec<String> = [
         "node".to_owned(),
         format!("--id=node-{index}"),
@@ -246,10 +274,17 @@ mod tests {
         let args = dev(&["--memory", "2GiB", "--", "--transfer", "off"]);
         let flags = node_flags(&args, 2, "127.0.0.1:7400");
         assert!(flags.contains(&"--listen=127.0.0.1:7403".to_owned()), "{flags:?}");
-        assert!(flags.contains(&"--http-listen=127.0.0.1:7503".to_owned()), "{flags:?}");
+        assert!(
+            flags.contains(&"--http-listen=127.0.0.1:7503".to_owned()),
+            "{flags:?}"
+        );
         assert!(flags.contains(&format!("--memory={}", 2u64 << 30)), "{flags:?}");
         for flags in [flags, assigner_flags(&args)] {
-            let all = [vec!["softstore".to_owned()], flags, vec!["--announce".into(), "--exit-with-parent".into()]];
+            let all = [
+                vec!["softstore".to_owned()],
+                flags,
+                vec!["--announce".into(), "--exit-with-parent".into()],
+            ];
             Arguments::try_parse_from(all.concat()).unwrap();
         }
     }
@@ -258,6 +293,9 @@ mod tests {
     fn port_0_stays_0_for_all() {
         let flags = node_flags(&dev(&["--port", "0"]), 5, "127.0.0.1:1");
         assert!(flags.contains(&"--listen=127.0.0.1:0".to_owned()), "{flags:?}");
-        assert!(flags.contains(&"--http-listen=127.0.0.1:0".to_owned()), "{flags:?}");
+        assert!(
+            flags.contains(&"--http-listen=127.0.0.1:0".to_owned()),
+            "{flags:?}"
+        );
     }
 }

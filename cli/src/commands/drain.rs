@@ -48,11 +48,18 @@ pub(crate) async fn run(args: DrainArgs) -> Result<Exit> {
     let mut control = Control::at(&args.cluster.config()?.assigner)?;
     let before = control.status().await?;
     let Some(incarnation) = named(&before, &args.node).map(incarnation) else {
-        bail!("no living node is called {:?}: `softstore status` shows the names", args.node);
+        bail!(
+            "no living node is called {:?}: `softstore status` shows the names",
+            args.node
+        );
     };
     let start = control.drain(&args.node).await?;
-    let progress =
-        Progress { node: &args.node, start, imported_before: imported(&before, &args.node), incarnation };
+    let progress = Progress {
+        node: &args.node,
+        start,
+        imported_before: imported(&before, &args.node),
+        incarnation,
+    };
     eprintln!("{} drains; its process exits when it is done", args.node);
     watch(&mut control, &progress, args.timeout).await
 }
@@ -84,7 +91,10 @@ async fn watch(control: &mut Control, progress: &Progress<'_>, timeout: Duration
         tokio::time::sleep(POLL).await;
     }
     bar.abandon();
-    eprintln!("softstore: {} has not left within {timeout:?}; it goes on draining", progress.node);
+    eprintln!(
+        "softstore: {} has not left within {timeout:?}; it goes on draining",
+        progress.node
+    );
     Ok(Exit::No)
 }
 
@@ -96,12 +106,17 @@ impl Progress<'_> {
 
     /// Bytes that the others have imported since the drain began, at most what there was.
     fn handed_over(&self, status: &ClusterStatus) -> u64 {
-        imported(status, self.node).saturating_sub(self.imported_before).min(self.start.bytes)
+        imported(status, self.node)
+            .saturating_sub(self.imported_before)
+            .min(self.start.bytes)
     }
 }
 
 fn named<'s>(status: &'s ClusterStatus, name: &str) -> Option<&'s NodeStatus> {
-    status.nodes.iter().find(|node| node.life.as_ref().is_some_and(|life| life.node == name))
+    status
+        .nodes
+        .iter()
+        .find(|node| node.life.as_ref().is_some_and(|life| life.node == name))
 }
 
 fn incarnation(node: &NodeStatus) -> u64 {
@@ -110,8 +125,14 @@ fn incarnation(node: &NodeStatus) -> u64 {
 
 /// What all nodes but one have imported since their start.
 fn imported(status: &ClusterStatus, but: &str) -> u64 {
-    let others = status.nodes.iter().filter(|node| node.life.as_ref().is_none_or(|life| life.node != but));
-    others.filter_map(|node| node.load.as_ref()).map(|load| load.bytes_imported).sum()
+    let others = status
+        .nodes
+        .iter()
+        .filter(|node| node.life.as_ref().is_none_or(|life| life.node != but));
+    others
+        .filter_map(|node| node.load.as_ref())
+        .map(|load| load.bytes_imported)
+        .sum()
 }
 
 #[cfg(test)]
@@ -121,8 +142,14 @@ mod tests {
 
     fn node(name: &str, incarnation: u64, bytes_imported: u64) -> NodeStatus {
         NodeStatus {
-            life: Some(Life { node: name.into(), incarnation }),
-            load: Some(LoadReport { bytes_imported, ..LoadReport::default() }),
+            life: Some(Life {
+                node: name.into(),
+                incarnation,
+            }),
+            load: Some(LoadReport {
+                bytes_imported,
+                ..LoadReport::default()
+            }),
             ..NodeStatus::default()
         }
     }
@@ -131,12 +158,26 @@ mod tests {
     /// not the one that was drained.
     #[test]
     fn progress_is_what_the_others_take_and_a_new_life_is_another_node() {
-        let start = DrainReply { bytes: 100, entries: 1 };
-        let progress = Progress { node: "a", start, imported_before: 10, incarnation: 1 };
-        let mid = ClusterStatus { nodes: vec![node("a", 1, 7), node("b", 5, 50)], ..ClusterStatus::default() };
+        let start = DrainReply {
+            bytes: 100,
+            entries: 1,
+        };
+        let progress = Progress {
+            node: "a",
+            start,
+            imported_before: 10,
+            incarnation: 1,
+        };
+        let mid = ClusterStatus {
+            nodes: vec![node("a", 1, 7), node("b", 5, 50)],
+            ..ClusterStatus::default()
+        };
         assert!(progress.draining(&mid).is_some());
         assert_eq!(progress.handed_over(&mid), 40);
-        let back = ClusterStatus { nodes: vec![node("a", 2, 7), node("b", 5, 500)], ..ClusterStatus::default() };
+        let back = ClusterStatus {
+            nodes: vec![node("a", 2, 7), node("b", 5, 500)],
+            ..ClusterStatus::default()
+        };
         assert!(progress.draining(&back).is_none());
         assert_eq!(progress.handed_over(&back), 100);
     }

@@ -1,7 +1,29 @@
-//! Interim.
+//! `softstore flush`.
+
 use eyre::Result;
+
+use crate::cache::connect;
+use crate::control::ClusterArgs;
 use crate::exit::Exit;
+
+/// Of which cluster.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example")]
-pub(crate) struct FlushArgs {}
-pub(crate) async fn run(_: FlushArgs) -> Result<Exit> { Ok(Exit::Ok) }
+#[command(after_help = "\
+Example:
+  softstore flush --seeds cache-0:7401
+
+Every entry of every node is dropped, and there is no way back: the database behind the cache will feel it. Entries
+written while it runs may be dropped or not.
+
+Exit codes:
+  0  flushed    2  error: some or all may be left; flushing again is harmless")]
+pub(crate) struct FlushArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Flushes it.
+pub(crate) async fn run(args: FlushArgs) -> Result<Exit> {
+    connect(&args.cluster).await?.flush_all().await?;
+    Ok(Exit::Ok)
+}

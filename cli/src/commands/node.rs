@@ -1,8 +1,8 @@
 //! `softstore node`.
 
 use eyre::{Result, WrapErr};
-use crate::pending::S as Node;
-use tracing::info;
+use softstore_server::node::{DrainOutcome, Node};
+use tracing::{info, warn};
 
 use crate::announce::{NodeAnnouncement, print};
 use crate::exit::Exit;
@@ -59,19 +59,29 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
             id: node.id().to_string(),
             pid: std::process::id(),
             grpc: node.grpc_addr().to_string(),
-            http: node.http_addr().map(|address| address.to_string()).unwrap_or_default(),
+            http: node
+                .http_addr()
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
         })?;
     }
-    tokio::select! {
-        // The Assigner ordered a drain, and it is done.
-        () = node.wait() => return Ok(Exit::Ok),
-        reason = stop.wanted() => info!(?reason, "draining"),
+    let outcome = tokio::select! {
+        outcome = node.drained_by_order() => outcome,
+        reason = stop.wanted() => {
+            info!(?reason, "draining");
+            tokio::select! {
+                outcome = node.drain() => outcome,
+                () = stop.exit_at_second_signal() => return Ok(Exit::Ok),
+            }
+        }
+    };
+    match outcome {
+        DrainOutcome::Drained => info!("drained: all was handed over"),
+        DrainOutcome::NoTaker => info!("ended without a hand-over: no other node could take over"),
+        DrainOutcome::NoAssigner => {
+            warn!("ended with what it still held: no Assigner came to say who takes over")
+        }
+        DrainOutcome::Deadline => warn!("ended with what it still held: the drain deadline came"),
     }
-    tokio::select! {
-        () = node.drain() => {}
-        () = stop.exit_at_second_signal() => {}
-    }
-    node.shutdown();
-    node.wait().await;
     Ok(Exit::Ok)
 }

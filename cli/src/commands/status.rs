@@ -76,13 +76,20 @@ pub(crate) async fn run(args: StatusArgs) -> Result<Exit> {
     let mut control = Control::at(&args.cluster.config()?.assigner)?;
     loop {
         let status = StatusJson::from(control.status().await?);
-        let text = if args.json { to_line(&status)? } else { to_table(&status) };
+        let text = if args.json {
+            to_line(&status)?
+        } else {
+            to_table(&status)
+        };
         let mut out = std::io::stdout().lock();
         if args.watch.is_some() && !args.json && out.is_terminal() {
             // Clears the screen, as `watch` does.
-            out.write_all(b"\x1b[H\x1b[2J").wrap_err("cannot write to stdout")?;
+            out.write_all(b"\x1b[H\x1b[2J")
+                .wrap_err("cannot write to stdout")?;
         }
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).wrap_err("cannot write to stdout")?;
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .wrap_err("cannot write to stdout")?;
         drop(out);
         match args.watch {
             Some(interval) => tokio::time::sleep(interval).await,
@@ -98,7 +105,18 @@ fn to_line(status: &StatusJson) -> Result<String> {
 fn to_table(status: &StatusJson) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["NODE", "STATE", "ADDRESS", "SLICES", "SHARE", "ENTRIES", "BYTES", "OF", "HIT RATE", "HAND-OFFS"]);
+    table.set_header([
+        "NODE",
+        "STATE",
+        "ADDRESS",
+        "SLICES",
+        "SHARE",
+        "ENTRIES",
+        "BYTES",
+        "OF",
+        "HIT RATE",
+        "HAND-OFFS",
+    ]);
     for node in &status.nodes {
         table.add_row(row(node));
     }
@@ -108,14 +126,22 @@ fn to_table(status: &StatusJson) -> String {
     let summary = if status.settled {
         format!("settled at generation {}", status.generation)
     } else {
-        format!("not settled: {} (generation {})", status.unsettled_because, status.generation)
+        format!(
+            "not settled: {} (generation {})",
+            status.unsettled_because, status.generation
+        )
     };
     let mut text = format!("{}\n\n{summary}\n", table.trim_fmt());
     if status.waiting_to_fill > 0 {
-        text.push_str("A node that came back empty waits to take whole what next drains or dies, or to be filled.\n");
+        text.push_str(
+            "A node that came back empty waits to take whole what next drains or dies, or to be filled.\n",
+        );
     }
     if status.ranges_unreachable > 0 {
-        text.push_str(&format!("{} ranges have no living owner: their reads are misses.\n", status.ranges_unreachable));
+        text.push_str(&format!(
+            "{} ranges have no living owner: their reads are misses.\n",
+            status.ranges_unreachable
+        ));
     }
     text
 }
@@ -135,7 +161,8 @@ fn row(node: &NodeJson) -> [String; 10] {
         node.entries.to_string(),
         ByteSize(node.bytes).display().iec().to_string(),
         ByteSize(node.capacity_bytes).display().iec().to_string(),
-        node.hit_rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.2}%", rate * 100.0)),
+        node.hit_rate
+            .map_or_else(|| "-".to_owned(), |rate| format!("{:.2}%", rate * 100.0)),
         hand_offs,
     ]
 }
@@ -161,7 +188,10 @@ impl From<NodeStatus> for NodeJson {
         let state = state_word(node.state());
         let life = node.life.unwrap_or_default();
         let load = node.load.unwrap_or_default();
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people; 53 bits of it are plenty")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a rate for people; 53 bits of it are plenty"
+        )]
         let hit_rate = (load.gets > 0).then(|| load.hits as f64 / load.gets as f64);
         Self {
             id: life.node,
@@ -202,22 +232,43 @@ mod tests {
     use softstore_proto::v1::{Life, LoadReport};
 
     fn cluster() -> StatusJson {
-        let load = LoadReport { gets: 4, hits: 3, entries: 10, ranges_giving: 2, ..LoadReport::default() };
+        let load = LoadReport {
+            gets: 4,
+            hits: 3,
+            entries: 10,
+            ranges_giving: 2,
+            ..LoadReport::default()
+        };
         let node = NodeStatus {
-            life: Some(Life { node: "cache-0".into(), incarnation: 0xab }),
+            life: Some(Life {
+                node: "cache-0".into(),
+                incarnation: 0xab,
+            }),
             state: NodeState::Draining.into(),
             share: 0.5,
             load: Some(load),
             ..NodeStatus::default()
         };
         let unsettled_because = "cache-0 drains".to_owned();
-        ClusterStatus { nodes: vec![node], unsettled_because, ..ClusterStatus::default() }.into()
+        ClusterStatus {
+            nodes: vec![node],
+            unsettled_because,
+            ..ClusterStatus::default()
+        }
+        .into()
     }
 
     #[test]
     fn the_table_says_what_moves_and_why_it_is_not_settled() {
         let text = to_table(&cluster());
-        for expected in ["cache-0", "draining", "50.0%", "75.00%", "taking 0, giving 2", "not settled: cache-0 drains"] {
+        for expected in [
+            "cache-0",
+            "draining",
+            "50.0%",
+            "75.00%",
+            "taking 0, giving 2",
+            "not settled: cache-0 drains",
+        ] {
             assert!(text.contains(expected), "{expected} is missing:\n{text}");
         }
     }

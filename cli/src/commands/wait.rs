@@ -54,7 +54,11 @@ pub(crate) async fn run(args: WaitArgs) -> Result<Exit> {
             told = because;
         }
         if Instant::now() >= end {
-            eprintln!("softstore: not {} within {:?}", if args.filled { "filled" } else { "settled" }, args.timeout);
+            eprintln!(
+                "softstore: not {} within {:?}",
+                if args.filled { "filled" } else { "settled" },
+                args.timeout
+            );
             return Ok(Exit::No);
         }
         tokio::time::sleep(POLL).await;
@@ -71,7 +75,9 @@ fn waits_for(status: &ClusterStatus, filled: bool) -> Option<String> {
         return Some(because.to_owned());
     }
     let empty = status.nodes.iter().filter(|node| node.waiting_to_fill);
-    let names: Vec<_> = empty.filter_map(|node| Some(node.life.as_ref()?.node.as_str())).collect();
+    let names: Vec<_> = empty
+        .filter_map(|node| Some(node.life.as_ref()?.node.as_str()))
+        .collect();
     let waiting = filled && (status.waiting_to_fill > 0 || !names.is_empty());
     waiting.then(|| format!("to be filled: {}", names.join(", ")))
 }
@@ -82,7 +88,10 @@ mod tests {
 
     #[test]
     fn filled_asks_for_more_than_settled() {
-        let mut status = ClusterStatus { unsettled_because: "a drains".into(), ..ClusterStatus::default() };
+        let mut status = ClusterStatus {
+            unsettled_because: "a drains".into(),
+            ..ClusterStatus::default()
+        };
         assert_eq!(waits_for(&status, false).as_deref(), Some("a drains"));
         (status.settled, status.waiting_to_fill) = (true, 1);
         assert_eq!(waits_for(&status, false), None);

@@ -45,9 +45,15 @@ impl File {
     /// Reads a file.
     fn read(path: &Path) -> Result<Self> {
         let name = path.display();
-        let bytes = fs::metadata(path).wrap_err_with(|| format!("cannot read the config file {name}"))?.len();
-        eyre::ensure!(bytes <= FILE_BYTES_MAX, "the config file {name} has {bytes} bytes; at most {FILE_BYTES_MAX} are read");
-        let text = fs::read_to_string(path).wrap_err_with(|| format!("cannot read the config file {name}"))?;
+        let bytes = fs::metadata(path)
+            .wrap_err_with(|| format!("cannot read the config file {name}"))?
+            .len();
+        eyre::ensure!(
+            bytes <= FILE_BYTES_MAX,
+            "the config file {name} has {bytes} bytes; at most {FILE_BYTES_MAX} are read"
+        );
+        let text =
+            fs::read_to_string(path).wrap_err_with(|| format!("cannot read the config file {name}"))?;
         Self::parse(&text).map_err(|error| in_one_line(&text, &error).wrap_err(format!("config file {name}")))
     }
 }

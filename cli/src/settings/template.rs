@@ -24,10 +24,18 @@ pub(crate) fn table<S: Settings>() -> Result<String> {
 
 /// What `--help` says about it, and the flag and variable that win over the file.
 fn push_comment(text: &mut String, arg: &Arg) {
-    let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
+    let help = arg
+        .get_long_help()
+        .or(arg.get_help())
+        .map(ToString::to_string)
+        .unwrap_or_default();
     let flag = arg.get_long().unwrap_or_default();
-    let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    for paragraph in [help, format!("(--{flag}, {variable})")] {
+    let variable = arg
+        .get_env()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    // clap takes the last stop away.
+    for paragraph in [help + ".", format!("(--{flag}, {variable})")] {
         push_wrapped(text, &paragraph);
     }
 }
@@ -48,7 +56,11 @@ fn push_wrapped(text: &mut String, paragraph: &str) {
 
 /// The setting at its default; commented out where it has none, or one that fits only this machine.
 fn push_setting(text: &mut String, key: &str, defaults: &toml::Table, machine_dependent: &[&str]) {
-    let commented = if machine_dependent.contains(&key) { "# " } else { "" };
+    let commented = if machine_dependent.contains(&key) {
+        "# "
+    } else {
+        ""
+    };
     match defaults.get(key) {
         Some(value) => text.push_str(&format!("{commented}{key} = {value}\n")),
         None => text.push_str(&format!("# {key} = \"\"\n")),

@@ -43,7 +43,10 @@ pub(crate) struct Size(pub(crate) u64);
 
 /// How a size stands in a file.
 #[derive(Serialize, Deserialize)]
-#[serde(untagged, expecting = "not a size: write bytes as a number, or text with a unit such as \"512MiB\"")]
+#[serde(
+    untagged,
+    expecting = "not a size: write bytes as a number, or text with a unit such as \"512MiB\""
+)]
 enum NumberOrText {
     Number(u64),
     Text(String),
@@ -79,7 +82,10 @@ impl FromStr for Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        match units.iter().find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit)) {
+        match units
+            .iter()
+            .find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit))
+        {
             Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
             None => write!(f, "{}", self.0),
         }
@@ -123,7 +129,10 @@ impl<T: FromStr<Err: fmt::Display>> FromStr for OrOff<T> {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(Self::Off),
-            _ => text.parse().map(Self::On).map_err(|error| format!("{error}, and not \"off\"")),
+            _ => text
+                .parse()
+                .map(Self::On)
+                .map_err(|error| format!("{error}, and not \"off\"")),
         }
     }
 }

@@ -74,9 +74,18 @@ mod tests {
     #[test]
     fn listening_beyond_loopback_wants_consent() {
         let open = SocketAddr::from(([0, 0, 0, 0], 7400));
-        let mut config = AssignerConfig { listen: open, ..AssignerConfig::default() };
+        let mut config = AssignerConfig {
+            listen: open,
+            ..AssignerConfig::default()
+        };
         let refused = config.validate().unwrap_err();
-        assert_eq!(refused, ConfigError::BeyondLoopback { field: "listen", address: open });
+        assert_eq!(
+            refused,
+            ConfigError::BeyondLoopback {
+                field: "listen",
+                address: open
+            }
+        );
         config.insecure = true;
         assert_eq!(config.validate(), Ok(()));
     }

@@ -43,7 +43,9 @@ pub enum ConfigError {
         listen: SocketAddr,
     },
     /// A string that is no `HOST:PORT`.
-    #[error("{field} = {value:?} is no address: write HOST:PORT, such as cache-0.cache:7401 or 10.0.0.7:7401")]
+    #[error(
+        "{field} = {value:?} is no address: write HOST:PORT, such as cache-0.cache:7401 or 10.0.0.7:7401"
+    )]
     NotAnAddress {
         /// The field.
         field: &'static str,
@@ -88,7 +90,12 @@ pub(super) fn in_range(
     if range.contains(&value) {
         return Ok(());
     }
-    Err(ConfigError::OutOfRange { field, value, min: *range.start(), max: *range.end() })
+    Err(ConfigError::OutOfRange {
+        field,
+        value,
+        min: *range.start(),
+        max: *range.end(),
+    })
 }
 
 /// [`in_range`] for counts and lengths.
@@ -122,7 +129,10 @@ pub(super) fn connectable(field: &'static str, value: &str) -> Result<(), Config
     if fits {
         return Ok(());
     }
-    Err(ConfigError::NotAnAddress { field, value: value.chars().take(300).collect() })
+    Err(ConfigError::NotAnAddress {
+        field,
+        value: value.chars().take(300).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -131,10 +141,25 @@ mod tests {
 
     #[test]
     fn addresses_are_told_from_other_text() {
-        for good in ["127.0.0.1:7400", "cache-0.cache.default.svc:7401", "[::1]:7400", "localhost:1"] {
+        for good in [
+            "127.0.0.1:7400",
+            "cache-0.cache.default.svc:7401",
+            "[::1]:7400",
+            "localhost:1",
+        ] {
             assert_eq!(connectable("assigner", good), Ok(()), "{good}");
         }
-        for bad in ["", "localhost", "localhost:", ":7400", "localhost:0", "a b:1", "http://x:1", "::1:7400", "x:70000"] {
+        for bad in [
+            "",
+            "localhost",
+            "localhost:",
+            ":7400",
+            "localhost:0",
+            "a b:1",
+            "http://x:1",
+            "::1:7400",
+            "x:70000",
+        ] {
             assert!(connectable("assigner", bad).is_err(), "{bad}");
         }
     }

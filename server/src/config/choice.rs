@@ -80,6 +80,9 @@ mod tests {
             assert_eq!(order.to_string().parse(), Ok(order));
         }
         let error = "hot".parse::<PullOrder>().unwrap_err();
-        assert_eq!(error.to_string(), "\"hot\" is none of the choices: hottest, shuffled");
+        assert_eq!(
+            error.to_string(),
+            "\"hot\" is none of the choices: hottest, shuffled"
+        );
     }
 }

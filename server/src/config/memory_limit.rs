@@ -67,7 +67,9 @@ fn cgroup_limit_bytes(root: &Path) -> Option<u64> {
 fn tightest(mount: &Path, path: &str, file: &str) -> Option<u64> {
     let below = Path::new(path.trim_start_matches('/'));
     // An alien path with `..` would lead out of the mount.
-    let inside = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    let inside = below
+        .components()
+        .all(|part| matches!(part, std::path::Component::Normal(_)));
     let below = if inside { below } else { Path::new("") };
     below
         .ancestors()
@@ -106,7 +108,10 @@ mod tests {
         }
     }
 
-    const MEMINFO: (&str, &str) = ("proc/meminfo", "MemTotal:        4000 kB\nMemFree:          100 kB\n");
+    const MEMINFO: (&str, &str) = (
+        "proc/meminfo",
+        "MemTotal:        4000 kB\nMemFree:          100 kB\n",
+    );
 
     #[test]
     fn without_groups_the_machine_counts() {
@@ -148,12 +153,23 @@ mod tests {
         let groups = ("proc/self/cgroup", "5:cpu,cpuacct:/a\n4:memory:/a\n");
         let limited = Machine::with(
             "v1",
-            &[MEMINFO, groups, ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "300000\n")],
+            &[
+                MEMINFO,
+                groups,
+                ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "300000\n"),
+            ],
         );
         assert_eq!(available_under(&limited.0), 300_000);
         let unlimited = Machine::with(
             "v1max",
-            &[MEMINFO, groups, ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "9223372036854771712\n")],
+            &[
+                MEMINFO,
+                groups,
+                (
+                    "sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+                    "9223372036854771712\n",
+                ),
+            ],
         );
         assert_eq!(available_under(&unlimited.0), 4000 * 1024);
     }

@@ -13,7 +13,10 @@ use super::memory_limit::memory_bytes_by_default;
 pub const VALUE_BYTES_LIMIT: usize = 64 << 20;
 
 /// Chunk versions that a node may be told to speak.
-pub const CHUNK_VERSIONS_ALL: VersionRange = VersionRange { min: 1, max: 1_000_000 };
+pub const CHUNK_VERSIONS_ALL: VersionRange = VersionRange {
+    min: 1,
+    max: 1_000_000,
+};
 
 /// Longest name of a zone in bytes.
 const ZONE_BYTES_MAX: usize = 128;
@@ -130,8 +133,16 @@ impl NodeConfig {
         self.validate_times()?;
         self.validate_sizes()?;
         if let Some(VersionRange { min, max }) = self.chunk_versions {
-            in_range("chunk_versions", min.into(), CHUNK_VERSIONS_ALL.min.into()..=max.into())?;
-            in_range("chunk_versions", max.into(), min.into()..=CHUNK_VERSIONS_ALL.max.into())?;
+            in_range(
+                "chunk_versions",
+                min.into(),
+                CHUNK_VERSIONS_ALL.min.into()..=max.into(),
+            )?;
+            in_range(
+                "chunk_versions",
+                max.into(),
+                min.into()..=CHUNK_VERSIONS_ALL.max.into(),
+            )?;
         }
         Ok(())
     }
@@ -153,7 +164,11 @@ impl NodeConfig {
         connectable("assigner", &self.assigner)?;
         if self.zone.len() > ZONE_BYTES_MAX {
             let bytes = self.zone.len();
-            return Err(ConfigError::TooLong { field: "zone", bytes, bytes_max: ZONE_BYTES_MAX });
+            return Err(ConfigError::TooLong {
+                field: "zone",
+                bytes,
+                bytes_max: ZONE_BYTES_MAX,
+            });
         }
         Ok(())
     }
@@ -176,13 +191,25 @@ impl NodeConfig {
         in_range("pull_deadline_ms", self.pull_deadline_ms, 100..=3_600_000)?;
         in_range("hold_ms_max", self.hold_ms_max, 0..=60_000)?;
         in_range("behind_wait_ms", self.behind_wait_ms, 0..=10_000)?;
-        in_range("frequency_half_life_ms", self.frequency_half_life_ms, 1_000..=604_800_000)
+        in_range(
+            "frequency_half_life_ms",
+            self.frequency_half_life_ms,
+            1_000..=604_800_000,
+        )
     }
 
     fn validate_sizes(&self) -> Result<(), ConfigError> {
         in_range("memory_bytes", self.memory_bytes, 1 << 20..=16 << 40)?;
-        count_in_range("value_bytes_max", self.value_bytes_max, 1..=VALUE_BYTES_LIMIT as u64)?;
-        in_range("pull_bytes_per_second_min", self.pull_bytes_per_second_min, 64 << 10..=1 << 40)?;
+        count_in_range(
+            "value_bytes_max",
+            self.value_bytes_max,
+            1..=VALUE_BYTES_LIMIT as u64,
+        )?;
+        in_range(
+            "pull_bytes_per_second_min",
+            self.pull_bytes_per_second_min,
+            64 << 10..=1 << 40,
+        )?;
         count_in_range("hold_requests_max", self.hold_requests_max, 0..=1 << 20)?;
         count_in_range("hold_bytes_max", self.hold_bytes_max, 0..=1 << 30)?;
         count_in_range("in_flight_ops_max", self.in_flight_ops_max, 1..=1 << 20)?;
@@ -203,7 +230,10 @@ mod tests {
     use super::*;
 
     fn refused(change: impl FnOnce(&mut NodeConfig)) -> String {
-        let mut config = NodeConfig { memory_bytes: 1 << 30, ..NodeConfig::default() };
+        let mut config = NodeConfig {
+            memory_bytes: 1 << 30,
+            ..NodeConfig::default()
+        };
         assert_eq!(config.validate(), Ok(()));
         change(&mut config);
         config.validate().unwrap_err().to_string()
@@ -219,7 +249,10 @@ mod tests {
         assert!(refused(|c| c.memory_bytes = 4).starts_with("memory_bytes"));
         assert!(refused(|c| c.heartbeat_ms = 2_000).starts_with("heartbeat_ms"));
         assert!(refused(|c| c.zone = "z".repeat(129)).starts_with("zone"));
-        assert!(refused(|c| c.chunk_versions = Some(VersionRange { min: 3, max: 2 })).starts_with("chunk_versions"));
+        assert!(
+            refused(|c| c.chunk_versions = Some(VersionRange { min: 3, max: 2 }))
+                .starts_with("chunk_versions")
+        );
     }
 
     #[test]

@@ -260,14 +260,14 @@ impl Assigner {
         }
     }
 
-    /// When something is due that no event brings about.
+    /// When a tick has something to do. What is overdue asks for a tick now: only ticks act on silence and waits.
     fn next_wake(&self, now: Timestamp) -> Timestamp {
         let regular = now.plus_ms(self.config.failure_timeout_ms / WAKES_PER_FAILURE_TIMEOUT);
         let silence = self.members.values().map(|member| member.last_heard.plus_ms(self.config.failure_timeout_ms));
         let waits = self.members.values().filter_map(|member| member.reserve_until);
-        let settled = self.recovery.iter().map(|recovery| recovery.settled_at(&self.config));
-        let publish = self.publish_at().into_iter();
-        let due = silence.chain(waits).chain(settled).chain(publish).filter(|at| *at > now);
-        due.fold(regular, Timestamp::min)
+        // After its end, the settling time waits for a hello, and no tick helps.
+        let settled = self.recovery.iter().map(|recovery| recovery.settled_at(&self.config)).filter(|at| *at > now);
+        let due = silence.chain(waits).chain(settled).chain(self.publish_at());
+        due.fold(regular, Timestamp::min).max(now)
     }
 }

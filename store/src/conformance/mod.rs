@@ -94,6 +94,7 @@ properties![
     listing::part_stats_are_close,
     room::an_acknowledged_set_is_readable_when_full_and_hot,
     room::the_budget_is_kept,
+    room::absent_to_a_read_is_absent_to_a_write,
     room::large_values_make_their_room,
     room::a_full_store_takes_hotter_imports_only,
     room::the_hottest_imports_outlive_the_pull,

@@ -4,7 +4,7 @@ use softstore_sharding::FrequencyClass;
 
 use super::rig::{ASKED, CALM, Dice, PULL, PULLING, Rig, class, importable};
 use super::{Config, Make};
-use crate::store::{ImportOutcome, Outcome};
+use crate::store::{ImportOutcome, Outcome, SetCondition, SetOutcome};
 
 const SMALL: Config = Config {
     budget_bytes: 4 << 20,
@@ -74,6 +74,35 @@ pub fn the_budget_is_kept(make: Make<'_>) {
     let stats = rig.store.stats();
     assert!(stats.bytes > SMALL.budget_bytes / 4 * 3, "{stats:?}");
     assert_eq!(stats.entries, rig.list(CALM.epoch).positions.len() as u64);
+}
+
+/// Plan: a store that evicts all the time; whenever a key reads as absent, it must be absent for a conditional set too,
+/// whatever the engine has yet to tidy up, and present from then on.
+pub fn absent_to_a_read_is_absent_to_a_write(make: Make<'_>) {
+    let config = Config {
+        budget_bytes: 128 << 10,
+        ..Config::default()
+    };
+    let rig = Rig::new(make, config);
+    let mut dice = Dice(3);
+    let value = "v".repeat(100);
+    let mut added = 0;
+    for _ in 0..3_000 {
+        rig.set(CALM, &format!("key-{}", dice.roll(1_000)), &value);
+        for _ in 0..30 {
+            let key = format!("key-{}", dice.roll(1_000));
+            if rig.value(CALM, &key).is_some() {
+                continue;
+            }
+            let outcome = rig.set_if(CALM, &key, &value, SetCondition::IfAbsent);
+            assert!(
+                matches!(outcome, Outcome::Done(SetOutcome::Stored(_))),
+                "{outcome:?}"
+            );
+            added += 1;
+        }
+    }
+    assert!(added > 1_000);
 }
 
 /// Plan: a store full of small entries, then values of a fifth of it. Each is readable when set, and enough goes.
@@ -166,6 +195,8 @@ pub fn the_hottest_imports_outlive_the_pull(make: Make<'_>) {
         held * 100 / usize::try_from(count).expect("small")
     };
     let percent_hottest = held(0..imported / 2);
+    let hottest_lost = (0..200).filter(|&number| !is_held(number)).count();
+    assert!(hottest_lost <= 10, "{hottest_lost} of the 200 hottest");
     let percent_coldest = held(imported * 4 / 5..imported - 20);
     assert!(percent_hottest >= 90, "{percent_hottest}% of the hottest half");
     assert!(percent_coldest <= 10, "{percent_coldest}% of the coldest fifth");

@@ -75,6 +75,11 @@ impl Evictions {
         self.evicted.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing was evicted yet, so that there is nothing to judge by.
+    pub(super) fn has_seen_none(&self) -> bool {
+        self.victim_class.load(Ordering::Relaxed) == NONE
+    }
+
     /// Whether a class is hotter than what is being evicted. True as long as nothing was.
     pub(super) fn is_hotter_than_victims(&self, class: FrequencyClass, now: Timestamp) -> bool {
         match self.victim_class_at(now) {

@@ -244,7 +244,7 @@ impl Store for MokaStore {
 
     fn import(&self, pull: PullId, epoch: Epoch, now: Timestamp, import: &Import<'_>) -> ImportOutcome {
         let outcome = self.take_in(pull, epoch, now, import, Room::IfHotter);
-        self.settle();
+        self.settle_import();
         outcome
     }
 
@@ -256,7 +256,7 @@ impl Store for MokaStore {
         import: &Import<'_>,
     ) -> ImportOutcome {
         let outcome = self.take_in(pull, epoch, now, import, Room::Always);
-        self.settle();
+        self.settle_import();
         outcome
     }
 

@@ -32,6 +32,16 @@ impl MokaStore {
         }
     }
 
+    /// The same after an import. The first one that finds no room is made to evict at once: later ones are judged by
+    /// its victim, which in a store that was empty before the pull is one of the hottest imports.
+    pub(super) fn settle_import(&self) {
+        let bytes = self.gauges.bytes.load(Ordering::Relaxed);
+        if bytes > self.room_bytes && self.evictions.has_seen_none() {
+            self.run_moka_tasks();
+        }
+        self.settle();
+    }
+
     /// Lets moka apply what it has pending, and takes all that it evicted from the index.
     pub(super) fn run_moka_tasks(&self) {
         self.cache.run_pending_tasks();

@@ -206,7 +206,8 @@ fn h7_a_search_that_leads_to_the_searcher_ends() {
     cluster.adopt("c", &whole(3, "a c", ("c", 3, &[("a", 1)])));
     cluster.settle();
     assert_eq!(cluster.says("c", 5), "serve 3");
-    assert_eq!(cluster.noticed(|notice| matches!(notice, Notice::StartedCold { .. })), 1);
+    let lost = |notice: &Notice| matches!(notice, Notice::StartedCold { reason: ColdReason::HolderDropped, .. });
+    assert_eq!(cluster.noticed(lost), 1);
 }
 
 #[test]

@@ -1,0 +1,159 @@
+//! `get_or_load`: one load at a time per key, whatever becomes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use softstore_client::{Client, LoadError};
+use softstore_proto::v1::OpKind;
+use tokio::sync::Semaphore;
+
+use crate::fake::{Act, client_of, cluster, eventually};
+
+/// A loader that counts its runs and waits for a permit.
+#[derive(Clone)]
+struct Database {
+    loads: Arc<AtomicUsize>,
+    permits: Arc<Semaphore>,
+}
+
+impl Database {
+    fn new(permits: usize) -> Self {
+        Self {
+            loads: Arc::default(),
+            permits: Arc::new(Semaphore::new(permits)),
+        }
+    }
+
+    async fn load(&self) -> Result<&'static str, std::io::Error> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.permits.acquire().await.expect("never closed").forget();
+        Ok("loaded")
+    }
+
+    fn loads(&self) -> usize {
+        self.loads.load(Ordering::SeqCst)
+    }
+
+    fn ask(&self, client: &Client) -> tokio::task::JoinHandle<Result<Bytes, LoadError>> {
+        let (database, client) = (self.clone(), client.clone());
+        tokio::spawn(async move {
+            let ttl = Some(Duration::from_secs(60));
+            client.get_or_load("k", ttl, async || database.load().await).await
+        })
+    }
+}
+
+/// Plan: a thousand tasks miss the same key at once, on several threads; the loader waits until all have joined. One
+/// load runs, all get its value, and it is in the cache afterwards, with its time to live.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_misses_load_once() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await;
+    let database = Database::new(0);
+    let callers: Vec<_> = (0..1_000).map(|_| database.ask(&client)).collect();
+    eventually("all have missed", async || client.metrics().misses >= 1_000).await;
+    database.permits.add_permits(1_000);
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap(), "loaded");
+    }
+    assert_eq!(database.loads(), 1);
+    let metrics = client.metrics();
+    assert_eq!((metrics.loads, metrics.coalesced_loads), (1, 999));
+    eventually("it is cached", async || client.get("k").await.unwrap().is_some()).await;
+    let state = nodes[0].state.lock();
+    let fill = state.ops.iter().find(|op| op.kind() == OpKind::Set).unwrap();
+    assert_eq!(fill.ttl_ms, 60_000);
+}
+
+/// Plan: the same with a loader that is ready at once, so that calls keep arriving while the fill is under way and
+/// after it. Still one load.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instant_loader_loads_once_too() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await;
+    let database = Database::new(1_000);
+    let callers: Vec<_> = (0..1_000).map(|_| database.ask(&client)).collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap(), "loaded");
+    }
+    assert_eq!(database.loads(), 1);
+}
+
+#[tokio::test]
+async fn an_error_reaches_all_who_waited_and_is_not_cached() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let callers: Vec<_> = (0..10)
+        .map(|_| {
+            let (client, gate) = (client.clone(), gate.clone());
+            tokio::spawn(async move {
+                let loader = async || {
+                    gate.acquire().await.unwrap().forget();
+                    Err::<Bytes, _>("the database is down")
+                };
+                client.get_or_load("k", None, loader).await
+            })
+        })
+        .collect();
+    eventually("all have missed", async || client.metrics().misses >= 10).await;
+    gate.add_permits(1);
+    for caller in callers {
+        let error = caller.await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("the database is down"), "{error}");
+        assert!(error.is_retryable());
+    }
+    assert_eq!((client.metrics().loads, client.metrics().load_errors), (1, 1));
+    let database = Database::new(1);
+    assert_eq!(database.ask(&client).await.unwrap().unwrap(), "loaded");
+}
+
+/// Plan: the leader of a flight is cancelled in mid-load while another caller waits. That one loads, and is not left
+/// hanging.
+#[tokio::test]
+async fn a_cancelled_leader_leaves_the_flight_to_another() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await;
+    let database = Database::new(0);
+    let leader = database.ask(&client);
+    eventually("the leader loads", async || database.loads() == 1).await;
+    let follower = database.ask(&client);
+    eventually("the follower has missed", async || client.metrics().misses == 2).await;
+    leader.abort();
+    assert!(leader.await.unwrap_err().is_cancelled());
+    database.permits.add_permits(1);
+    assert_eq!(follower.await.unwrap().unwrap(), "loaded");
+    assert_eq!(database.loads(), 2);
+}
+
+/// Plan: someone writes the key while it is being loaded. The load gives its caller what it found and leaves the newer
+/// value in the cache.
+#[tokio::test]
+async fn a_fill_never_covers_a_newer_write() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await;
+    let database = Database::new(0);
+    let caller = database.ask(&client);
+    eventually("the load is on", async || database.loads() == 1).await;
+    client.set("k", "newer").await.unwrap();
+    database.permits.add_permits(1);
+    assert_eq!(caller.await.unwrap().unwrap(), "loaded");
+    eventually("the fill was tried", async || {
+        nodes[0].state.lock().count(OpKind::Set) == 2
+    })
+    .await;
+    assert_eq!(client.get("k").await.unwrap().unwrap(), "newer");
+}
+
+/// Plan: the cache answers nothing at all. The value is loaded all the same, and given before the fill has failed.
+#[tokio::test]
+async fn a_cache_that_is_away_costs_a_load_and_no_error() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await.with_timeout(Duration::from_millis(50));
+    nodes[0].script(|_| Act::Silence);
+    let database = Database::new(5);
+    assert_eq!(database.ask(&client).await.unwrap().unwrap(), "loaded");
+    eventually("the fill has failed", async || client.metrics().fills_failed == 1).await;
+}

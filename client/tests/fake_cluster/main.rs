@@ -1,0 +1,13 @@
+//! The client against nodes that do what a test tells them: real gRPC on loopback, scripted answers.
+//!
+//! - `fake`: the nodes
+//! - `operations`: what each call sends and gives back; batching; many keys; flush
+//! - `outcomes`: retries, lost answers, deadlines, unreachable owners
+//! - `following`: assignments, `Moved`, seeds, restarts
+//! - `loading`: `get_or_load`
+
+mod fake;
+mod following;
+mod loading;
+mod operations;
+mod outcomes;

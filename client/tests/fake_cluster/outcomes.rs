@@ -1,0 +1,209 @@
+//! What is tried again, what is not, and what an operation ends in when its answer does not come.
+
+use std::time::{Duration, Instant};
+
+use softstore_client::{Cause, Client, ReadError, ReadPolicy, SetOptions, WriteError};
+use softstore_proto::v1::{OpKind, Status};
+
+use crate::fake::{Act, client_of, cluster, eventually, key_of};
+
+#[tokio::test]
+async fn what_was_not_applied_is_tried_again() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await;
+    nodes[0].first([Status::NotReady, Status::Behind, Status::Busy].map(Act::Answer));
+    client.set("k", "v").await.unwrap();
+    let metrics = client.metrics();
+    assert_eq!(
+        (
+            metrics.retries_not_ready,
+            metrics.retries_behind,
+            metrics.retries_busy
+        ),
+        (1, 1, 1)
+    );
+    assert_eq!(nodes[0].state.lock().count(OpKind::Set), 4);
+}
+
+/// Plan: a node that is never ready. A write ends at its deadline, certainly not applied; a read is a miss, or the typed
+/// error if asked for.
+#[tokio::test]
+async fn a_node_that_is_never_ready_ends_in_the_deadline() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await.with_timeout(Duration::from_millis(60));
+    nodes[0].script(|_| Act::Answer(Status::NotReady));
+    let begun = Instant::now();
+    let error = client.set("k", "v").await.unwrap_err();
+    assert_eq!(error, WriteError::Unavailable(Cause::NotReady));
+    assert!(error.is_retryable() && !error.is_outcome_unknown());
+    assert!(begun.elapsed() >= Duration::from_millis(60));
+    assert!(begun.elapsed() < Duration::from_millis(500));
+    assert_eq!(client.get("k").await, Ok(None));
+    assert_eq!(client.metrics().unreachable_misses, 1);
+    let strict = client.with_read_policy(ReadPolicy::Error);
+    assert_eq!(
+        strict.get("k").await,
+        Err(ReadError::Unreachable(Cause::NotReady))
+    );
+}
+
+/// Plan: the stream breaks instead of the answer to each kind of operation. Reads and unconditional deletes are sent
+/// again and succeed; everything else is sent once, and says that its outcome is unknown.
+#[tokio::test]
+async fn only_reads_and_plain_deletes_are_sent_again_after_a_loss() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await;
+    let sent = |kind| nodes[0].state.lock().count(kind);
+    client.set("k", "v").await.unwrap();
+
+    nodes[0].first([Act::Break]);
+    assert!(client.get("k").await.unwrap().is_some());
+    assert_eq!(sent(OpKind::Get), 2);
+
+    nodes[0].first([Act::ServeAndBreak]);
+    assert_eq!(client.delete("k").await, Ok(()));
+    assert_eq!(sent(OpKind::Delete), 2);
+    assert_eq!(client.metrics().retries_broken, 2);
+
+    let unknown = WriteError::OutcomeUnknown(Cause::Broken);
+    nodes[0].first([Act::ServeAndBreak]);
+    assert_eq!(client.set("k", "v").await, Err(unknown.clone()));
+    assert_eq!(sent(OpKind::Set), 2);
+    nodes[0].first([Act::Break]);
+    assert_eq!(client.touch("k", None).await, Err(unknown.clone()));
+    nodes[0].first([Act::Break]);
+    assert_eq!(client.add("k", 1).await, Err(unknown.clone()));
+    nodes[0].first([Act::Break]);
+    assert_eq!(client.delete_reporting("k").await, Err(unknown.clone()));
+    assert_eq!(sent(OpKind::Delete), 3);
+    nodes[0].first([Act::Break]);
+    assert_eq!(client.flush_all().await, Err(unknown.clone()));
+    assert!(unknown.is_outcome_unknown() && !unknown.is_retryable());
+    assert_eq!(client.metrics().outcome_unknown, 5);
+}
+
+#[tokio::test]
+async fn sets_are_sent_again_only_if_asked_for_and_unconditional() {
+    let nodes = cluster(1);
+    let client = Client::builder()
+        .seeds([nodes[0].address.clone()])
+        .resend_sets(true)
+        .connect()
+        .await
+        .unwrap();
+    nodes[0].first([Act::Break]);
+    client.set("k", "v").await.unwrap();
+    assert_eq!(nodes[0].state.lock().count(OpKind::Set), 2);
+    nodes[0].first([Act::Break]);
+    let conditional = client.set_with("k", "v", SetOptions::new().if_present()).await;
+    assert_eq!(conditional, Err(WriteError::OutcomeUnknown(Cause::Broken)));
+    assert_eq!(nodes[0].state.lock().count(OpKind::Set), 3);
+}
+
+/// Plan: a delete is applied and its answer lost, and from then on the node is never ready. It may not claim that it
+/// was not applied.
+#[tokio::test]
+async fn a_lost_answer_is_not_forgotten_by_later_attempts() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await.with_timeout(Duration::from_millis(100));
+    let mut is_first = true;
+    nodes[0].script(move |_| {
+        if std::mem::take(&mut is_first) {
+            Act::ServeAndBreak
+        } else {
+            Act::Answer(Status::NotReady)
+        }
+    });
+    assert!(client.delete("k").await.unwrap_err().is_outcome_unknown());
+}
+
+/// Plan: a node takes operations and never answers. Each ends at its deadline, soon after it: a read as a miss, a write
+/// as unknown, neither sent twice. Another node's operations take no notice.
+#[tokio::test]
+async fn silence_ends_in_the_deadline() {
+    let nodes = cluster(2);
+    let client = client_of(&nodes).await;
+    let (silent, healthy) = (key_of(0, 2), key_of(1, 2));
+    client.set(&healthy, "v").await.unwrap();
+    nodes[0].script(|_| Act::Silence);
+    let hasty = client.with_timeout(Duration::from_millis(80));
+    let begun = Instant::now();
+    let (read, write, other) = tokio::join!(hasty.get(&silent), hasty.set(&silent, "v"), async {
+        (client.get(&healthy).await, begun.elapsed())
+    });
+    assert_eq!(read, Ok(None));
+    assert_eq!(write, Err(WriteError::OutcomeUnknown(Cause::NoAnswer)));
+    assert!(begun.elapsed() >= Duration::from_millis(80));
+    assert!(begun.elapsed() < Duration::from_millis(500));
+    assert!(other.0.unwrap().is_some() && other.1 < Duration::from_millis(80));
+    assert_eq!(client.metrics().unreachable_misses, 1);
+    let state = nodes[0].state.lock();
+    assert_eq!((state.count(OpKind::Get), state.count(OpKind::Set)), (1, 1));
+}
+
+/// Plan: one of two nodes is killed. Reads of its keys become misses, quickly and counted; its writes fail as not
+/// applied at their deadline; the other node serves on.
+#[tokio::test]
+async fn an_unreachable_owner_is_a_miss_for_reads() {
+    let mut nodes = cluster(2);
+    let client = client_of(&nodes).await;
+    let (gone, healthy) = (key_of(0, 2), key_of(1, 2));
+    client.set(&gone, "v").await.unwrap();
+    client.set(&healthy, "v").await.unwrap();
+    drop(nodes.remove(0));
+    eventually("the loss is noticed", async || {
+        client.get(&gone).await == Ok(None)
+    })
+    .await;
+    assert!(client.metrics().unreachable_misses >= 1);
+    let begun = Instant::now();
+    assert_eq!(client.get(&gone).await, Ok(None));
+    assert!(
+        begun.elapsed() < Duration::from_millis(500),
+        "a read waits for nothing"
+    );
+    let strict = client.with_read_policy(ReadPolicy::Error);
+    let error = strict.get(&gone).await.unwrap_err();
+    assert_eq!(error, ReadError::Unreachable(Cause::Unreachable));
+    assert!(error.is_retryable());
+    let write = client
+        .with_timeout(Duration::from_millis(50))
+        .set(&gone, "v")
+        .await;
+    assert_eq!(write, Err(WriteError::Unavailable(Cause::Unreachable)));
+    assert!(client.get(&healthy).await.unwrap().is_some());
+}
+
+/// Plan: a node announces the end of its streams while sets are running. Each set either succeeds or is known not to be
+/// applied: a planned end leaves nothing unknown.
+#[tokio::test]
+async fn a_planned_end_of_a_stream_leaves_no_outcome_unknown() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await.with_timeout(Duration::from_millis(200));
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let mut outcomes = vec![];
+                for number in 0..200 {
+                    outcomes.push(client.set(format!("{writer}-{number}"), "v").await);
+                }
+                outcomes
+            })
+        })
+        .collect();
+    eventually("writing has begun", async || {
+        nodes[0].state.lock().ops.len() > 100
+    })
+    .await;
+    nodes[0].close_streams();
+    for writer in writers {
+        for outcome in writer.await.unwrap() {
+            assert!(
+                matches!(outcome, Ok(_) | Err(WriteError::Unavailable(_))),
+                "{outcome:?}"
+            );
+        }
+    }
+    assert_eq!(client.metrics().outcome_unknown, 0);
+}

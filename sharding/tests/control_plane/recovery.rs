@@ -1,0 +1,158 @@
+//! A new Assigner: it learns what the cluster holds, and moves nothing that need not move.
+
+use crate::fleet::{Fleet, changed_hands, id};
+use softstore_sharding::AssignerConfig;
+use softstore_sharding::slicelet::DrainEnd;
+
+/// Plan: the Assigner is killed and a new one started. It must publish as soon as all nodes have said hello, long before
+/// the settling time, with everything in place: owners, since and all.
+#[test]
+fn recovery_keeps_everything_in_place() {
+    let mut fleet = Fleet::settled(&["a", "b", "c"]);
+    let before = fleet.assignment().clone();
+    fleet.kill_assigner();
+    fleet.run_ms(2_000);
+    fleet.start_assigner();
+    fleet.run_ms(1_000);
+    let after = fleet.assignment();
+    assert!(after.generation() > before.generation());
+    assert_eq!(after.ranges(), before.ranges());
+    assert!(fleet.status().settled, "{}", fleet.status().unsettled_because);
+    assert!(fleet.nodes.values().all(|node| node.lives == 1));
+}
+
+/// Plan: as above, with hand-offs held open across the change of Assigner: they must carry on with the same since and
+/// providers, and end under the new Assigner.
+#[test]
+fn recovery_carries_open_handoffs_over() {
+    let mut fleet = Fleet::settled(&["a", "b", "c"]);
+    for name in ["b", "c"] {
+        fleet.node(name).holds_handoffs = true;
+    }
+    fleet.drain("a");
+    fleet.run_ms(100);
+    let before = fleet.assignment().clone();
+    assert!(fleet.status().ranges_moving > 0);
+    fleet.kill_assigner();
+    fleet.run_ms(500);
+    fleet.start_assigner();
+    fleet.run_ms(1_000);
+    assert_eq!(fleet.assignment().ranges(), before.ranges());
+    for name in ["b", "c"] {
+        fleet.complete_handoffs(name);
+    }
+    fleet.run_ms(100);
+    assert_eq!(fleet.node("a").drain_end, Some(DrainEnd::Drained));
+    fleet.settle();
+}
+
+/// Plan: a node dies with the Assigner. The new one must wait the settling time for it, then give its ranges to others;
+/// what the others had stays.
+#[test]
+fn a_life_that_says_no_hello_is_waited_for() {
+    let mut fleet = Fleet::settled(&["a", "b", "c"]);
+    let (before, published) = (fleet.assignment().clone(), fleet.published.len());
+    let dead = fleet.life("c");
+    fleet.kill_assigner();
+    fleet.kill("c");
+    fleet.start_assigner();
+    fleet.run_ms(3_900);
+    assert_eq!(fleet.published.len(), published);
+    assert!(fleet.status().recovering && !fleet.status().settled);
+    fleet.run_ms(200);
+    fleet.settle();
+    let owned = before.ranges().iter().filter(|(_, range)| range.owner == dead);
+    let owned: u128 = owned.map(|(slice, _)| slice.width()).sum();
+    assert_eq!(changed_hands(&before, fleet.assignment()), owned);
+}
+
+/// Plan: a node restarts while there is no Assigner. Its new life must take what its former one had, and nobody else be
+/// touched.
+#[test]
+fn a_restart_without_an_assigner_is_sorted_out_later() {
+    let mut fleet = Fleet::settled(&["a", "b", "c"]);
+    let before = fleet.assignment().clone();
+    let former = fleet.life("c");
+    fleet.kill_assigner();
+    fleet.kill("c");
+    fleet.start("c");
+    fleet.run_ms(500);
+    fleet.start_assigner();
+    fleet.run_ms(5_000);
+    fleet.settle();
+    for (slice, range) in before.ranges().iter() {
+        let now = fleet.assignment().range_at(slice.low());
+        assert_eq!(now.owner.node, range.owner.node);
+        assert_eq!(now.since == range.since, range.owner != former);
+    }
+}
+
+/// Plan: three expected nodes: the first assignment is made when the third has said hello, even and contiguous. With none
+/// expected, it is made after the settling time with those that are there.
+#[test]
+fn the_first_assignment_waits_for_the_expected_nodes() {
+    let config = AssignerConfig::default();
+    for (expect_nodes, third_after_ms) in [(Some(3), 1_000), (None, 1_000)] {
+        let mut fleet = Fleet::new(AssignerConfig { expect_nodes, ..config });
+        fleet.start("a");
+        fleet.start("b");
+        fleet.run_ms(third_after_ms);
+        assert!(fleet.published.is_empty());
+        fleet.start("c");
+        fleet.run_ms(100);
+        assert_eq!(fleet.published.is_empty(), expect_nodes.is_none());
+        fleet.run_ms(config.settle_ms);
+        assert_eq!(fleet.published[0].ranges().len(), 3);
+        assert!(fleet.published[0].ranges().iter().all(|(slice, _)| slice.low().is_slot_border()));
+        assert!(fleet.status().settled);
+    }
+}
+
+/// Plan: nobody reaches the new Assigner until long after the settling time. The first to come through must not have the
+/// others buried.
+#[test]
+fn an_assigner_that_heard_nobody_does_not_bury_the_slower() {
+    let mut fleet = Fleet::settled(&["a", "b", "c"]);
+    let before = fleet.assignment().clone();
+    fleet.kill_assigner();
+    for name in ["a", "b", "c"] {
+        fleet.cut_off(name);
+    }
+    fleet.start_assigner();
+    fleet.run_ms(10_000);
+    for name in ["a", "b", "c"] {
+        fleet.reconnect(name);
+        fleet.run_ms(300);
+    }
+    fleet.run_ms(1_000);
+    assert_eq!(fleet.assignment().ranges(), before.ranges());
+    assert!(fleet.assignment().generation() > before.generation());
+}
+
+/// Plan: a node is asked to leave while there is no Assigner. It waits for one; as none comes, its drain ends.
+#[test]
+fn a_drain_without_an_assigner_ends_after_its_wait() {
+    let mut fleet = Fleet::settled(&["a", "b"]);
+    fleet.kill_assigner();
+    fleet.run_ms(100);
+    fleet.drain("a");
+    fleet.run_ms(4_900);
+    assert_eq!(fleet.node("a").drain_end, None);
+    fleet.run_ms(200);
+    assert_eq!(fleet.node("a").drain_end, Some(DrainEnd::NoAssigner));
+}
+
+/// Plan: as above, but an Assigner comes in time: the drain hands everything off.
+#[test]
+fn a_drain_begun_without_an_assigner_goes_on_with_one() {
+    let mut fleet = Fleet::settled(&["a", "b"]);
+    fleet.kill_assigner();
+    fleet.run_ms(100);
+    fleet.drain("a");
+    fleet.run_ms(2_000);
+    fleet.start_assigner();
+    fleet.run_ms(2_000);
+    assert_eq!(fleet.node("a").drain_end, Some(DrainEnd::Drained));
+    assert_eq!(fleet.share("b"), 1_000);
+    assert!(!fleet.assignment().directory().contains_key(&id("a")));
+}

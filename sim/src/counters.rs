@@ -1,0 +1,122 @@
+//! [`Counters`]: how often what happened in a run, so that tests can assert that it happened at all.
+
+/// Counts of one run, or of several added up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Ranges taken over warm.
+    pub handoffs: u64,
+    /// Ranges that began cold.
+    pub cold_starts: u64,
+    /// Ranges renewed in place.
+    pub renewals: u64,
+    /// Keys peeked.
+    pub peeks: u64,
+    /// Peeks that found an entry.
+    pub peeks_found: u64,
+    /// Peeks passed on to a provider's own provider.
+    pub peeks_passed_on: u64,
+    /// Entries imported.
+    pub imports: u64,
+    /// Imports refused since the key had been written (H3).
+    pub imports_refused: u64,
+    /// Ranges fenced while they were still being pulled.
+    pub chains: u64,
+    /// Pulls that were resumed at a cursor.
+    pub resumed: u64,
+    /// Pulls ended complete.
+    pub pulls_complete: u64,
+    /// Pulls ended in another way.
+    pub pulls_cut_short: u64,
+    /// Operations held back until a search ended.
+    pub held_back: u64,
+    /// Hand-off messages relayed by the Assigner.
+    pub relayed: u64,
+    /// Hand-off messages refused.
+    pub refused: u64,
+    /// Messages lost.
+    pub messages_lost: u64,
+    /// Entries evicted.
+    pub evicted: u64,
+    /// Graceful drains that ended with all handed over.
+    pub drains: u64,
+    /// Processes killed.
+    pub kills: u64,
+    /// Nodes told that they are dead.
+    pub reborn: u64,
+    /// Assigners restarted.
+    pub assigner_restarts: u64,
+    /// Operations invoked.
+    pub operations: u64,
+    /// Reads that found a value.
+    pub hits: u64,
+    /// Reads that found nothing.
+    pub misses: u64,
+    /// Operations that ended without a result.
+    pub failed: u64,
+    /// Operations whose outcome the client does not know.
+    pub unknown: u64,
+    /// Flushes acknowledged.
+    pub flushes: u64,
+}
+
+impl Counters {
+    /// Adds another run's counts.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            handoffs,
+            cold_starts,
+            renewals,
+            peeks,
+            peeks_found,
+            peeks_passed_on,
+            imports,
+            imports_refused,
+            chains,
+            resumed,
+            pulls_complete,
+            pulls_cut_short,
+            held_back,
+            relayed,
+            refused,
+            messages_lost,
+            evicted,
+            drains,
+            kills,
+            reborn,
+            assigner_restarts,
+            operations,
+            hits,
+            misses,
+            failed,
+            unknown,
+            flushes,
+        } = other;
+        self.handoffs += handoffs;
+        self.cold_starts += cold_starts;
+        self.renewals += renewals;
+        self.peeks += peeks;
+        self.peeks_found += peeks_found;
+        self.peeks_passed_on += peeks_passed_on;
+        self.imports += imports;
+        self.imports_refused += imports_refused;
+        self.chains += chains;
+        self.resumed += resumed;
+        self.pulls_complete += pulls_complete;
+        self.pulls_cut_short += pulls_cut_short;
+        self.held_back += held_back;
+        self.relayed += relayed;
+        self.refused += refused;
+        self.messages_lost += messages_lost;
+        self.evicted += evicted;
+        self.drains += drains;
+        self.kills += kills;
+        self.reborn += reborn;
+        self.assigner_restarts += assigner_restarts;
+        self.operations += operations;
+        self.hits += hits;
+        self.misses += misses;
+        self.failed += failed;
+        self.unknown += unknown;
+        self.flushes += flushes;
+    }
+}

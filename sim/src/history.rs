@@ -1,0 +1,154 @@
+//! [`History`]: what clients did and saw, and which node served which key when. All that the checkers know.
+
+use std::fmt::Write as _;
+
+use softstore_sharding::{Generation, Life, Version};
+
+/// How an operation ended for its client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// Not yet.
+    Open,
+    /// It was not applied and never will be.
+    Failed,
+    /// Whether it was applied, or will be, is not known.
+    Unknown,
+    /// A read's result: which write's value with which version, or nothing.
+    Read(Option<(i64, Version)>),
+    /// The write was applied.
+    Written(Version),
+    /// A condition did not hold: nothing was changed.
+    Refused,
+    /// The key was removed.
+    Removed,
+    /// The TTL was set anew, or there was nothing to set it of.
+    Touched(bool),
+    /// A counter's addition was applied.
+    Added {
+        /// The sum.
+        number: i64,
+        /// The version it got.
+        version: Version,
+    },
+}
+
+/// What an operation was to do to its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Did {
+    /// Read it.
+    Read,
+    /// Write the value with this number, to live so long.
+    Write {
+        /// The value's number.
+        value: i64,
+        /// In milliseconds.
+        ttl_ms: Option<u64>,
+    },
+    /// Add to the number that it is. Each addition in a history is different, so that a sum tells what it was added to.
+    Add(i64),
+    /// Remove it.
+    Remove,
+    /// Let it live so much longer.
+    Touch {
+        /// In milliseconds.
+        ttl_ms: u64,
+    },
+}
+
+/// One operation of a client. Times are in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Operation {
+    /// Which client.
+    pub client: usize,
+    /// Index of the key.
+    pub key: usize,
+    /// What.
+    pub did: Did,
+    /// When it was invoked.
+    pub invoked_us: u64,
+    /// When it returned; `u64::MAX` if it has not.
+    pub returned_us: u64,
+    /// No node starts it after this.
+    pub deadline_us: u64,
+    /// How it ended.
+    pub ended: Ended,
+}
+
+/// A node would have served a key as its owner all this time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ownership {
+    /// Index of the key.
+    pub key: usize,
+    /// Which process, and which of its lives.
+    pub life: Life,
+    /// Under which acquisition.
+    pub since: Generation,
+    /// From when.
+    pub from_us: u64,
+    /// Until when; `u64::MAX` if it still does.
+    pub to_us: u64,
+}
+
+/// A node carried out an operation on a key as its owner.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Execution {
+    /// When.
+    pub at_us: u64,
+    /// Index of the key.
+    pub key: usize,
+    /// Who.
+    pub life: Life,
+    /// Under which acquisition.
+    pub since: Generation,
+}
+
+/// All of a run.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct History {
+    /// In the order of invocation.
+    pub operations: Vec<Operation>,
+    /// In the order of their beginning.
+    pub ownerships: Vec<Ownership>,
+    /// In order.
+    pub executions: Vec<Execution>,
+}
+
+impl History {
+    /// The history as text, for comparison.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for operation in &self.operations {
+            writeln!(text, "{operation:?}").expect("a String takes every text");
+        }
+        for ownership in &self.ownerships {
+            writeln!(text, "{ownership:?}").expect("a String takes every text");
+        }
+        for execution in &self.executions {
+            writeln!(text, "{execution:?}").expect("a String takes every text");
+        }
+        text
+    }
+
+    /// Takes note that a node serves a key, or no longer does. `open` is the node's place in the list while it serves.
+    pub(crate) fn serves(
+        &mut self,
+        open: &mut Option<usize>,
+        key: usize,
+        serving: Option<(&Life, Generation)>,
+        now_us: u64,
+    ) {
+        if let Some(index) = *open {
+            let held = &mut self.ownerships[index];
+            if serving == Some((&held.life, held.since)) {
+                return;
+            }
+            held.to_us = now_us;
+            *open = None;
+        }
+        if let Some((life, since)) = serving {
+            *open = Some(self.ownerships.len());
+            self.ownerships.push(Ownership { key, life: life.clone(), since, from_us: now_us, to_us: u64::MAX });
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! [`Node`]: one simulated node process: the real cores, a [`ModelStore`], and a shell that turns messages and time into
+//! events and carries the actions out, as the server's does.
+//!
+//! ```text
+//!   operations   admit, execute under one roof, hold back, answer
+//!   peeks        ask a giver before a key is called absent; answer a taker
+//!   streams      both ends of a pull
+//! ```
+
+mod operations;
+mod peeks;
+mod streams;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use softstore_sharding::session::LoadReport;
+use softstore_sharding::slicelet::{DrainEnd, Identity, Slicelet, SliceletAction, SliceletEvent};
+use softstore_sharding::{Generation, Incarnation, Life, NodeId, Peer, PullId, SliceKey, Timestamp};
+use softstore_store::{ModelStore, ModelStoreConfig, Part, Store};
+use softstore_transfer::chunk::CHUNK_VERSIONS;
+use softstore_transfer::handoff::{ColdReason, Notice, PullEnd};
+use softstore_transfer::{Action, Admission, HandoffCore};
+
+use crate::config::Mischief;
+use crate::env::{Env, Event, NodeTimer};
+use crate::message::{Endpoint, Message};
+use operations::Waiting;
+use peeks::{Asked, OpenPeek, ServedPeek};
+use streams::{Incoming, Outgoing};
+
+/// See the head of this file.
+pub(crate) struct Node {
+    slot: usize,
+    process: u64,
+    core: HandoffCore,
+    slicelet: Slicelet,
+    store: ModelStore,
+    /// Its clock's origin differs from every other's.
+    clock_offset_ms: u64,
+    suspended: bool,
+    /// It has gone; its slot is to be cleared.
+    pub(crate) stopped: bool,
+    connection: Option<u64>,
+    core_wake_us: Option<u64>,
+    slicelet_wake_us: Option<u64>,
+    waiting: BTreeMap<u64, Waiting>,
+    asked: BTreeMap<(PullId, Bytes), Asked>,
+    open_peeks: BTreeMap<u64, OpenPeek>,
+    served_peeks: BTreeMap<u64, ServedPeek>,
+    outgoing: BTreeMap<u64, Outgoing>,
+    incoming: BTreeMap<PullId, Incoming>,
+    woken: bool,
+    core_changed: bool,
+    /// Per key: its place in the history's ownerships while this node serves it.
+    served: Vec<Option<usize>>,
+    keys: Vec<SliceKey>,
+}
+
+/// The slot that an address names.
+pub(crate) fn slot_of(address: &str) -> Option<usize> {
+    address.strip_prefix('n')?.strip_suffix(":1")?.parse().ok()
+}
+
+fn peer(slot: usize, incarnation: u64) -> Peer {
+    let node = NodeId::new(&format!("n{slot}")).expect("a short plain name");
+    let life = Life { node, incarnation: Incarnation::new(incarnation) };
+    Peer { life, address: format!("n{slot}:1").into() }
+}
+
+impl Node {
+    /// A process at a slot. Its timers run from now on.
+    pub(crate) fn start(slot: usize, env: &mut Env) -> Self {
+        let process = env.name();
+        // Incarnations are drawn: their order says nothing about their age.
+        let me = peer(slot, env.random.bits() | 1);
+        let clock_offset_ms = env.random.below(1_000_000);
+        let identity = Identity {
+            peer: me.clone(),
+            http_address: "".into(),
+            zone: "".into(),
+            capacity_bytes: 1 << 20,
+        };
+        let now = Timestamp::from_ms(env.now_us / 1_000 + clock_offset_ms);
+        let store = ModelStoreConfig {
+            budget_bytes: env.plan.budget_bytes,
+            written_keys_max: env.plan.written_keys_max,
+            ..ModelStoreConfig::default()
+        };
+        let keys: Vec<SliceKey> =
+            (0..env.plan.keys()).map(|key| SliceKey::of_key(&env.plan.key_bytes(key))).collect();
+        let mut node = Self {
+            slot,
+            process,
+            core: HandoffCore::new(me, env.plan.handoff.clone(), CHUNK_VERSIONS),
+            slicelet: Slicelet::new(env.plan.slicelet, identity, now),
+            store: ModelStore::new(store),
+            clock_offset_ms,
+            suspended: false,
+            stopped: false,
+            connection: None,
+            core_wake_us: None,
+            slicelet_wake_us: None,
+            waiting: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            open_peeks: BTreeMap::new(),
+            served_peeks: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            woken: false,
+            core_changed: true,
+            served: vec![None; keys.len()],
+            keys,
+        };
+        env.trace(|| format!("n{slot} starts as {}", node.core.me().life));
+        node.timer(100_000, NodeTimer::Maintain, env);
+        node.tick_slicelet(env);
+        node
+    }
+
+    pub(crate) fn process(&self) -> u64 {
+        self.process
+    }
+
+    pub(crate) fn life(&self) -> &Life {
+        &self.core.me().life
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.slicelet.is_draining()
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::Node(self.slot)
+    }
+
+    /// The node's own clock.
+    fn now(&self, env: &Env) -> Timestamp {
+        Timestamp::from_ms(env.now_us / 1_000 + self.clock_offset_ms)
+    }
+
+    /// A moment of the node's clock as one of the simulation.
+    fn to_us(&self, at: Timestamp) -> u64 {
+        at.as_ms().saturating_sub(self.clock_offset_ms).saturating_mul(1_000)
+    }
+
+    fn timer(&self, delay_us: u64, timer: NodeTimer, env: &mut Env) {
+        let (slot, process) = (self.slot, self.process);
+        env.after(delay_us, Event::Node { slot, process, timer });
+    }
+
+    /// The process begins to leave.
+    pub(crate) fn drain(&mut self, env: &mut Env) {
+        if self.slicelet.is_draining() {
+            return;
+        }
+        self.timer(env.plan.drain_deadline_us, NodeTimer::DrainDeadline, env);
+        self.step_slicelet(SliceletEvent::DrainRequested, env);
+        self.settle(env);
+    }
+
+    pub(crate) fn timer_fired(&mut self, timer: NodeTimer, env: &mut Env) {
+        match timer {
+            NodeTimer::Core => {
+                self.core_wake_us = None;
+                let actions = self.core.tick(self.now(env));
+                self.carry_out(actions, env);
+            }
+            NodeTimer::Slicelet => {
+                self.slicelet_wake_us = None;
+                self.tick_slicelet(env);
+            }
+            NodeTimer::Waiting { token } => self.waited_long_enough(token, env),
+            NodeTimer::Peek { peek } => self.peek_timed_out(peek, env),
+            NodeTimer::StreamStep { stream } => self.step_stream(stream, env),
+            NodeTimer::StreamCheck { pull, stream, seen } => self.check_stream(pull, stream, seen, env),
+            NodeTimer::ConnectTimeout { connection } => {
+                if self.connection == Some(connection) && !self.slicelet.is_connected() {
+                    self.closed(connection, env);
+                }
+            }
+            NodeTimer::DrainDeadline => {
+                env.trace(|| format!("n{} reaches its drain deadline", self.slot));
+                self.step_slicelet(SliceletEvent::StoppedServing, env);
+            }
+            NodeTimer::Maintain => {
+                self.store.maintain(self.now(env));
+                self.timer(100_000, NodeTimer::Maintain, env);
+            }
+            NodeTimer::Execute { token } => self.execute_late(token, env),
+        }
+        self.settle(env);
+    }
+
+    pub(crate) fn receive(&mut self, from: Endpoint, message: Message, env: &mut Env) {
+        match message {
+            Message::Operation(request) => self.arrived(request, env),
+            Message::Watch { generation } => self.answer_watch(from, generation, env),
+            Message::Take(take) => {
+                let answer = self.take(&take, env);
+                env.send(self.endpoint(), from, Message::TakeReply(answer));
+            }
+            Message::TakeReply(answer) => self.take_answered(answer, env),
+            Message::Release(release) => {
+                let actions = self.core.release(&release).unwrap_or_else(|_| {
+                    env.counters.refused += 1;
+                    Vec::new()
+                });
+                self.carry_out(actions, env);
+            }
+            Message::Peek { peek, request } => self.serve_peek(from, peek, &request, env),
+            Message::PeekReply { peek, answers } => self.peek_answered(peek, answers, env),
+            Message::OpenPull { stream, pull, request } => self.open_stream(from, stream, pull, request, env),
+            Message::Chunk(chunk) => self.chunk_arrived(from, &chunk, env),
+            Message::PullRefused { stream, pull, refusal } => self.pull_refused(stream, pull, refusal, env),
+            Message::ClosePull { stream } => {
+                self.outgoing.remove(&stream);
+            }
+            Message::Accepted { connection } => {
+                if self.connection == Some(connection) {
+                    let claims = self.core.claims();
+                    self.step_slicelet(SliceletEvent::SessionOpened { claims }, env);
+                }
+            }
+            Message::Closed { connection } => self.closed(connection, env),
+            Message::ToNode { connection, message } => {
+                if self.connection == Some(connection) {
+                    self.step_slicelet(SliceletEvent::FromAssigner(message), env);
+                }
+            }
+            Message::OperationReply { .. }
+            | Message::WatchReply(_)
+            | Message::Connect { .. }
+            | Message::ToAssigner { .. } => {}
+        }
+        self.settle(env);
+    }
+
+    fn closed(&mut self, connection: u64, env: &mut Env) {
+        if self.connection == Some(connection) {
+            self.connection = None;
+            self.step_slicelet(SliceletEvent::SessionClosed, env);
+        }
+    }
+
+    fn answer_watch(&self, from: Endpoint, known: Generation, env: &mut Env) {
+        use softstore_sharding::session::AssignmentUpdate;
+        if let Some(held) = self.core.assignment().filter(|held| held.generation() > known) {
+            env.send(self.endpoint(), from, Message::WatchReply(AssignmentUpdate::Full(held.clone())));
+        }
+    }
+
+    fn take(
+        &mut self,
+        take: &softstore_transfer::message::Take,
+        env: &mut Env,
+    ) -> Result<softstore_transfer::message::TakeReply, softstore_transfer::message::Refusal> {
+        match self.core.take(take, self.now(env)) {
+            Ok((reply, actions)) => {
+                env.trace(|| format!("n{} answers {:?} to {}", self.slot, reply.answers, take.taker.life));
+                self.carry_out(actions, env);
+                Ok(reply)
+            }
+            Err(refusal) => {
+                env.trace(|| format!("n{} refuses a take of {}: {refusal}", self.slot, take.taker.life));
+                env.counters.refused += 1;
+                Err(refusal)
+            }
+        }
+    }
+
+    fn take_answered(
+        &mut self,
+        answer: Result<softstore_transfer::message::TakeReply, softstore_transfer::message::Refusal>,
+        env: &mut Env,
+    ) {
+        if let Ok(reply) = answer {
+            let actions = self.core.take_answered(&reply, self.now(env));
+            self.carry_out(actions, env);
+        }
+    }
+
+    /// Carries the core's actions out, in order. Nothing is admitted before the store's have been.
+    fn carry_out(&mut self, actions: Vec<Action>, env: &mut Env) {
+        self.core_changed = true;
+        for action in actions {
+            match action {
+                Action::SendTake { take, address, relay } => {
+                    if relay {
+                        let to = take.to.clone();
+                        self.relay(to, Message::Take(take.clone()), env);
+                    }
+                    if let Some(slot) = slot_of(&address) {
+                        env.send(self.endpoint(), Endpoint::Node(slot), Message::Take(take));
+                    }
+                }
+                Action::BeginPull(pull) => self.store.begin_pull(pull),
+                Action::EndPull(pull) => self.store.end_pull(pull),
+                Action::StartPull { pull, giver, request } => self.start_pull(pull, &giver, request, env),
+                Action::StopPull(pull) => self.stop_pull(pull, env),
+                Action::SendRelease { release, address } => {
+                    let is_kept = env.config.mischief == Some(Mischief::KeepCopies);
+                    if let Some(slot) = slot_of(&address).filter(|_| !is_kept) {
+                        env.send(self.endpoint(), Endpoint::Node(slot), Message::Release(release));
+                    }
+                }
+                Action::Report(reports) => self.step_slicelet(SliceletEvent::Handoffs(reports), env),
+                Action::Purge(slice, epoch) => self.store.purge(Part { slice, epoch }),
+                Action::Wake => self.woken = true,
+                Action::Notice(notice) => self.notice(&notice, env),
+            }
+        }
+    }
+
+    fn notice(&self, notice: &Notice, env: &mut Env) {
+        env.trace(|| format!("n{} {notice:?}", self.slot));
+        match notice {
+            Notice::Took { .. } => env.counters.handoffs += 1,
+            Notice::StartedCold { reason, .. } => {
+                env.counters.cold_starts += 1;
+                debug_assert!(*reason != ColdReason::TransferOff, "transfer is on");
+            }
+            Notice::Renewed { .. } => env.counters.renewals += 1,
+            Notice::PullEnded { end: PullEnd::Complete, .. } => env.counters.pulls_complete += 1,
+            Notice::PullEnded { .. } => env.counters.pulls_cut_short += 1,
+            Notice::Fenced { slice, taker, since } => {
+                let copy = self.core.copy_at(slice.low(), *since, taker);
+                env.counters.chains += u64::from(copy.is_some_and(|copy| copy.upstream.is_some()));
+            }
+            Notice::CopyDropped { .. } | Notice::Dropped { .. } => {}
+        }
+    }
+
+    /// Sends a hand-off message through the Assigner.
+    fn relay(&mut self, to: Life, message: Message, env: &mut Env) {
+        let number = env.name();
+        env.relayed.insert(number, message);
+        env.counters.relayed += 1;
+        let payload = number.to_le_bytes().to_vec();
+        self.step_slicelet(SliceletEvent::RelayTo { to, payload }, env);
+    }
+
+    fn deliver_relayed(&mut self, from: Life, payload: &[u8], env: &mut Env) {
+        let number = payload.try_into().map(u64::from_le_bytes).unwrap_or_default();
+        match env.relayed.get(&number).cloned() {
+            Some(Message::Take(take)) => {
+                let answer = self.take(&take, env);
+                self.relay(from, Message::TakeReply(answer), env);
+            }
+            Some(Message::TakeReply(answer)) => self.take_answered(answer, env),
+            _ => {}
+        }
+    }
+
+    fn tick_slicelet(&mut self, env: &mut Env) {
+        let (stats, counts) = (self.store.stats(), self.core.counts());
+        let load = LoadReport {
+            entries: stats.entries,
+            bytes: stats.bytes,
+            ranges_taking: (counts.pulling + counts.pending) as u64,
+            ranges_giving: counts.giving as u64,
+            ..LoadReport::default()
+        };
+        self.step_slicelet(SliceletEvent::Tick { load }, env);
+    }
+
+    fn step_slicelet(&mut self, event: SliceletEvent, env: &mut Env) {
+        let now = self.now(env);
+        for action in self.slicelet.step(event, now) {
+            self.follow(action, env);
+        }
+    }
+
+    fn follow(&mut self, action: SliceletAction, env: &mut Env) {
+        match action {
+            SliceletAction::OpenSession => {
+                let connection = env.connect(self.slot);
+                self.connection = Some(connection);
+                self.timer(400_000, NodeTimer::ConnectTimeout { connection }, env);
+            }
+            SliceletAction::CloseSession => {
+                if let Some(connection) = self.connection.take() {
+                    env.close_connection(connection, true);
+                }
+            }
+            SliceletAction::Send(message) => {
+                if let Some(connection) = self.connection {
+                    env.send_to_assigner(connection, Message::ToAssigner { connection, message });
+                }
+            }
+            SliceletAction::Adopt(assignment) => {
+                let actions = self.core.adopt(&assignment, self.now(env));
+                self.carry_out(actions, env);
+            }
+            SliceletAction::Deliver { from, payload } => self.deliver_relayed(from, &payload, env),
+            SliceletAction::Suspend => {
+                env.trace(|| format!("n{} suspends itself", self.slot));
+                self.suspended = true;
+                self.core_changed = true;
+            }
+            SliceletAction::Resume => {
+                self.suspended = false;
+                self.core_changed = true;
+                self.woken = true;
+            }
+            SliceletAction::Reborn => self.begin_again(env),
+            SliceletAction::BeginDrain | SliceletAction::Refused { .. } => {}
+            SliceletAction::EndDrain { reason } => {
+                env.trace(|| format!("n{} ends its drain: {reason:?}", self.slot));
+                env.counters.drains += u64::from(reason == DrainEnd::Drained);
+                self.step_slicelet(SliceletEvent::StoppedServing, env);
+            }
+            SliceletAction::Stop => {
+                env.trace(|| format!("n{} leaves", self.slot));
+                self.stopped = true;
+            }
+            SliceletAction::WakeAt(at) => {
+                let at_us = self.to_us(at).max(env.now_us + 1);
+                if self.slicelet_wake_us.is_none_or(|due| at_us < due) {
+                    self.slicelet_wake_us = Some(at_us);
+                    self.timer(at_us - env.now_us, NodeTimer::Slicelet, env);
+                }
+            }
+        }
+    }
+
+    /// The Assigner took this life for dead: all is dropped.
+    fn begin_again(&mut self, env: &mut Env) {
+        env.counters.reborn += 1;
+        let me = peer(self.slot, env.random.bits() | 1);
+        env.trace(|| format!("n{} was told that it is dead; now {}", self.slot, me.life));
+        let incarnation = me.life.incarnation;
+        let actions = self.core.reborn(me);
+        self.carry_out(actions, env);
+        self.outgoing.clear();
+        self.served_peeks.clear();
+        let now = self.now(env);
+        for action in self.slicelet.reborn(incarnation, now) {
+            self.follow(action, env);
+        }
+    }
+
+    /// After each event: what it woke is tried again, what changed is noted, and the next tick is set.
+    fn settle(&mut self, env: &mut Env) {
+        while std::mem::take(&mut self.woken) {
+            self.retry_waiting(env);
+        }
+        self.send_peeks(env);
+        if self.slicelet.is_draining() && self.core.is_empty() && !self.stopped {
+            self.step_slicelet(SliceletEvent::Drained, env);
+        }
+        if let Some(at) = self.core.wake_at() {
+            let at_us = self.to_us(at).max(env.now_us + 1);
+            if self.core_wake_us.is_none_or(|due| at_us < due) {
+                self.core_wake_us = Some(at_us);
+                self.timer(at_us - env.now_us, NodeTimer::Core, env);
+            }
+        }
+        if std::mem::take(&mut self.core_changed) {
+            self.note_ownership(env);
+        }
+        env.counters.evicted = env.counters.evicted.max(self.store.stats().evicted);
+    }
+
+    /// Which keys would be served here.
+    fn note_ownership(&mut self, env: &mut Env) {
+        let is_serving = !self.suspended && !self.stopped;
+        for key in 0..self.keys.len() {
+            let since = match self.core.admit(self.keys[key], Generation::NONE) {
+                Admission::Serve(serving) if is_serving => Some(serving.since),
+                _ => None,
+            };
+            let serving = since.map(|since| (&self.core.me().life, since));
+            env.history.serves(&mut self.served[key], key, serving, env.now_us);
+        }
+    }
+
+    /// The process is gone.
+    pub(crate) fn end(mut self, env: &mut Env) {
+        for key in 0..self.keys.len() {
+            env.history.serves(&mut self.served[key], key, None, env.now_us);
+        }
+        for connection in env.connections_of(Some(self.slot)) {
+            env.break_connection(connection);
+        }
+    }
+
+    /// What is still on in a cluster where nothing should be; empty if nothing is.
+    pub(crate) fn unfinished(&self) -> String {
+        let counts = self.core.counts();
+        let mut left = Vec::new();
+        let mut note = |what: &str, count: usize| {
+            if count > 0 {
+                left.push(format!("{count} {what}"));
+            }
+        };
+        note("searches open", counts.pending);
+        note("ranges pulling", counts.pulling);
+        note("frozen copies", counts.giving);
+        note("pulls open", self.core.pulls_open());
+        note("operations held back", self.waiting.len());
+        note("keys remembered as written", usize::try_from(self.store.stats().written_keys).unwrap_or(usize::MAX));
+        note("suspended", usize::from(self.suspended));
+        if left.is_empty() { String::new() } else { format!("n{}: {}", self.slot, left.join(", ")) }
+    }
+
+    /// Whether it serves a key.
+    pub(crate) fn serves(&self, at: SliceKey) -> bool {
+        !self.suspended && matches!(self.core.admit(at, Generation::NONE), Admission::Serve(_))
+    }
+}

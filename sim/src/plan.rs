@@ -1,0 +1,110 @@
+//! [`Plan`]: everything about a run that is drawn from its seed before it begins, the faults apart.
+
+use softstore_sharding::assigner::AssignerConfig;
+use softstore_sharding::slicelet::SliceletConfig;
+use softstore_transfer::HandoffConfig;
+
+use crate::config::{Mischief, SimConfig};
+use crate::random::Random;
+
+/// The shape of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Nodes at the start.
+    pub nodes: usize,
+    /// Addresses that nodes may have, the first `nodes` taken at the start.
+    pub slots: usize,
+    pub plain_keys: usize,
+    pub counter_keys: usize,
+    pub clients: usize,
+    pub lanes: usize,
+    pub think_us_max: u64,
+    pub operation_ms: u64,
+    pub attempt_us: u64,
+    pub delay_us_min: u64,
+    pub delay_us_max: u64,
+    pub slow_per_mille: u64,
+    pub loss_per_mille: u64,
+    pub double_per_mille: u64,
+    pub corrupt_per_mille: u64,
+    pub budget_bytes: u64,
+    pub written_keys_max: u64,
+    pub chunk_entries: usize,
+    pub stream_step_us: u64,
+    pub hold_ms: u64,
+    pub peek_timeout_us: u64,
+    pub drain_deadline_us: u64,
+    pub fault_pause_us: u64,
+    pub flush_per_mille: u64,
+    pub handoff: HandoffConfig,
+    pub assigner: AssignerConfig,
+    pub slicelet: SliceletConfig,
+}
+
+impl Plan {
+    pub(crate) fn draw(random: &mut Random, config: &SimConfig) -> Self {
+        let nodes = random.index(4) + 2;
+        let calm = random.chance(200);
+        let delay_us_max = [400, 1_500, 6_000][random.index(3)];
+        let small = random.chance(250);
+        let copy_age_ms_max = if config.mischief == Some(Mischief::KeepCopies) { 3_600_000 } else { 20_000 };
+        Self {
+            nodes,
+            slots: nodes + 2,
+            plain_keys: random.index(20) + 6,
+            counter_keys: random.index(4) + 1,
+            clients: random.index(3) + 2,
+            lanes: random.index(3) + 1,
+            think_us_max: [2_000, 10_000, 40_000][random.index(3)],
+            operation_ms: 1_000,
+            attempt_us: 250_000,
+            delay_us_min: 60,
+            delay_us_max,
+            slow_per_mille: if calm { 0 } else { random.below(30) },
+            loss_per_mille: if calm { 0 } else { random.below(25) },
+            double_per_mille: if calm { 0 } else { random.below(100) },
+            corrupt_per_mille: if calm { 0 } else { random.below(20) },
+            budget_bytes: if small { random.between(400, 1_600) } else { u64::MAX },
+            written_keys_max: if random.chance(100) { random.between(1, 6) } else { 1_000_000 },
+            chunk_entries: random.index(4) + 1,
+            stream_step_us: [300, 3_000, 30_000, 150_000][random.index(4)],
+            hold_ms: [20, 200, 1_000][random.index(3)],
+            peek_timeout_us: 20_000,
+            drain_deadline_us: if random.chance(150) { random.between(5_000, 500_000) } else { 25_000_000 },
+            fault_pause_us: [100_000, 400_000, 1_500_000][random.index(3)],
+            flush_per_mille: if random.chance(300) { 10 } else { 0 },
+            handoff: HandoffConfig {
+                pull_deadline_ms: random.between(300, 5_000),
+                copy_age_ms_max,
+                ..HandoffConfig::default()
+            },
+            assigner: AssignerConfig {
+                expect_nodes: Some(nodes),
+                rebalance_delay_ms: [50, 700, 3_000, 10_000][random.index(4)],
+                ..AssignerConfig::default()
+            },
+            slicelet: SliceletConfig::default(),
+        }
+    }
+
+    /// The network is itself again.
+    pub(crate) fn end_of_faults(&mut self) {
+        self.slow_per_mille = 0;
+        self.loss_per_mille = 0;
+        self.double_per_mille = 0;
+        self.corrupt_per_mille = 0;
+    }
+
+    pub(crate) fn keys(&self) -> usize {
+        self.plain_keys + self.counter_keys
+    }
+
+    pub(crate) fn is_counter(&self, key: usize) -> bool {
+        key >= self.plain_keys
+    }
+
+    /// A key's bytes.
+    pub(crate) fn key_bytes(&self, key: usize) -> Vec<u8> {
+        format!("key-{key}").into_bytes()
+    }
+}

@@ -1,0 +1,72 @@
+//! Clusters in this process: what a rolling restart, a drain and a death do to entries and to clients.
+
+use futures::future::join_all;
+use softstore_client::Client;
+use softstore_server::config::AssignerConfig;
+use softstore_server::node::{DrainOutcome, Node};
+use softstore_tests::embedded::{EmbeddedCluster, node_config};
+
+const KEYS: usize = 3_000;
+
+fn key(index: usize) -> Vec<u8> {
+    format!("key-{index}").into_bytes()
+}
+
+async fn fill(client: &Client) {
+    let sets = (0..KEYS).map(|index| client.set(key(index), format!("value-{index}").into_bytes()));
+    for set in join_all(sets).await {
+        set.expect("a set succeeds");
+    }
+}
+
+/// How many of the keys are there, all with the right value.
+async fn hits(client: &Client) -> usize {
+    let gets = join_all((0..KEYS).map(|index| client.get(key(index)))).await;
+    let mut hits = 0;
+    for (index, got) in gets.into_iter().enumerate() {
+        if let Some(value) = got.expect("a get succeeds") {
+            assert_eq!(value, format!("value-{index}").into_bytes());
+            hits += 1;
+        }
+    }
+    hits
+}
+
+/// Plan: three nodes with entries; each in turn drains and comes back under its name. Nothing may be lost, and a client
+/// that was there from the start goes on through all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_loses_nothing() {
+    let config = AssignerConfig { rebalance_delay_ms: 500, ..AssignerConfig::default() };
+    let mut cluster = EmbeddedCluster::start_with(3, config, |_| {}).await;
+    let client = cluster.client().await;
+    fill(&client).await;
+    assert_eq!(hits(&client).await, KEYS);
+    for index in 0..3 {
+        let node = cluster.nodes.remove(0);
+        assert_eq!(node.drain().await, DrainOutcome::Drained);
+        assert_eq!(hits(&client).await, KEYS, "after the drain of {}", node.id());
+        let config = node_config(node.id().as_str(), cluster.assigner.grpc_addr());
+        drop(node);
+        cluster.nodes.push(Node::start(config).await.expect("the node comes back"));
+        cluster.settled().await;
+        assert_eq!(hits(&client).await, KEYS, "after the return of node {index}");
+    }
+}
+
+/// Plan: a node is dropped without a word. Its keys become misses, never errors, and can be written again; the others'
+/// stay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_death_costs_the_dead_nodes_entries_only() {
+    let mut cluster = EmbeddedCluster::start(3).await;
+    let client = cluster.client().await;
+    fill(&client).await;
+    let dead = cluster.nodes.remove(1);
+    dead.abort();
+    drop(dead);
+    let left = hits(&client).await;
+    assert!(left > KEYS / 2 && left < KEYS, "{left} of {KEYS}");
+    cluster.settled().await;
+    assert_eq!(hits(&client).await, left);
+    fill(&client).await;
+    assert_eq!(hits(&client).await, KEYS);
+}
