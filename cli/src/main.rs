@@ -25,7 +25,7 @@ mod stop;
 
 use std::process::ExitCode;
 
-/// jemalloc gives memory back after churn; see the measurements in docs/operations.md.
+/// jemalloc gives memory back to the system after churn; a cache that evicts and hands over does little else.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -4,11 +4,16 @@
 //! `dev` cluster outlives it.
 
 use std::io::Read;
+use std::time::Duration;
 
 use eyre::{Result, WrapErr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::warn;
+
+/// Whoever sends a signal and then waits for the end often closes our stdin with that (tokio's `Child::wait` does). The
+/// two arrive in any order; a signal that comes so soon after the end of stdin is what was meant.
+const SIGNAL_BESIDE_END: Duration = Duration::from_millis(500);
 
 /// Why to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,24 +45,29 @@ impl Stop {
 
     /// The next reason to stop. May be called again: a second signal means "at once".
     pub(crate) async fn wanted(&mut self) -> StopReason {
-        let parent = async {
-            match self.parent.as_mut() {
-                // A dropped sender means that the watching thread is gone: the same as the parent's end.
-                Some(gone) => {
-                    let _ = gone.await;
-                }
-                None => std::future::pending().await,
-            }
+        let Some(gone) = self.parent.as_mut() else {
+            return self.signal().await;
         };
-        let reason = tokio::select! {
+        let signal = tokio::select! {
+            _ = self.terminate.recv() => Some(StopReason::Terminate),
+            _ = self.interrupt.recv() => Some(StopReason::Interrupt),
+            // A dropped sender means that the watching thread is gone: the same as the parent's end.
+            _ = gone => None,
+        };
+        if let Some(signal) = signal {
+            return signal;
+        }
+        self.parent = None;
+        tokio::time::timeout(SIGNAL_BESIDE_END, self.signal())
+            .await
+            .unwrap_or(StopReason::ParentGone)
+    }
+
+    async fn signal(&mut self) -> StopReason {
+        tokio::select! {
             _ = self.terminate.recv() => StopReason::Terminate,
             _ = self.interrupt.recv() => StopReason::Interrupt,
-            () = parent => StopReason::ParentGone,
-        };
-        if reason == StopReason::ParentGone {
-            self.parent = None;
         }
-        reason
     }
 
     /// Ends the process at the next signal, with the shell's code for it.

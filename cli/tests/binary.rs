@@ -13,11 +13,11 @@ fn softstore(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
         .args(arguments)
         .envs(variables.iter().copied())
         .output()
-        .unwrap()
+        .expect("the binary was built for this test")
 }
 
 fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
+    String::from_utf8(output.stderr.clone()).expect("errors are text")
 }
 
 /// A file in the temporary directory, removed when dropped.
@@ -26,12 +26,14 @@ struct TomlFile(std::path::PathBuf);
 impl TomlFile {
     fn with(name: &str, text: &str) -> Self {
         let path = std::env::temp_dir().join(format!("softstore-binary-{name}-{}.toml", std::process::id()));
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, text).expect("the temporary directory is writable");
         Self(path)
     }
 
     fn path(&self) -> &str {
-        self.0.to_str().unwrap()
+        self.0
+            .to_str()
+            .expect("the temporary directory has a name in text")
     }
 }
 
@@ -49,20 +51,18 @@ fn flags_win_over_environment_over_file() {
     let in_file = ["node", "--config", file.path()];
     let with_flag = [&in_file[..], &["--heartbeat-ms", "70003"]].concat();
     let variable = [("SOFTSTORE_HEARTBEAT_MS", "70002")];
-    let cases: [(&[&str], &[(&str, &str)], &str); 3] = [
-        (&in_file, &[], "70001"),
-        (&in_file, &variable, "70002"),
-        (&with_flag, &variable, "70003"),
-    ];
-    for (arguments, variables, winner) in cases {
+    let winner = |arguments: &[&str], variables: &[(&str, &str)], value: &str| {
         let output = softstore(arguments, variables);
         assert_eq!(output.status.code(), Some(2));
         assert!(
-            stderr(&output).contains(&format!("heartbeat_ms = {winner}")),
+            stderr(&output).contains(&format!("heartbeat_ms = {value}")),
             "{}",
             stderr(&output)
         );
-    }
+    };
+    winner(&in_file, &[], "70001");
+    winner(&in_file, &variable, "70002");
+    winner(&with_flag, &variable, "70003");
     // The file may also be named by the environment.
     let output = softstore(&["node"], &[("SOFTSTORE_CONFIG", file.path())]);
     assert!(

@@ -49,7 +49,7 @@ pub struct DrillArgs {
     #[arg(long, default_value_t = 10_000, help_heading = "Load")]
     pub rate: u32,
     /// Most requests in flight at once.
-    #[arg(long, default_value_t = 1_024, help_heading = "Load")]
+    #[arg(long, default_value_t = 16_384, help_heading = "Load")]
     pub in_flight: usize,
     /// Seed of the sequence.
     #[arg(long, default_value_t = 1, help_heading = "Load")]

@@ -14,7 +14,7 @@ use crate::error::DrillError;
 use crate::fleet::Fleet;
 use crate::ledger::Ledger;
 use crate::options::ArmName;
-use crate::pace::{self, OpenLoop, Rate};
+use crate::pace::{self, OpenLoop, Rate, Replayed};
 use crate::progress::Progress;
 use crate::record::{Record, Records};
 use crate::replay::Replay;
@@ -61,8 +61,8 @@ pub(crate) struct ArmRun {
     pub(crate) outcome_unknown: u64,
     /// Of the first few errors.
     pub(crate) messages: Vec<String>,
-    /// The most due requests that had to wait for a place in flight (sampled).
-    pub(crate) waiting_max: usize,
+    /// Requests that had to wait because too many were in flight.
+    pub(crate) held_up: u64,
 }
 
 /// An arm after its warm-up, its open loop running.
@@ -71,7 +71,6 @@ pub(crate) struct ArmInProgress<T> {
     replay: Arc<Replay<T>>,
     open_loop: OpenLoop,
     progress: Progress,
-    waiting_max: usize,
     requests: Option<u64>,
 }
 
@@ -122,7 +121,7 @@ impl Load {
             replay,
             open_loop,
             progress,
-            waiting_max: 0,
+
             requests,
         })
     }
@@ -132,19 +131,18 @@ impl<T: Target> ArmInProgress<T> {
     /// For arms without restarts: until all positions have been replayed.
     pub(crate) async fn run_out(self) -> ArmRun {
         let live = self.live();
-        let end = self.open_loop.run_out().await;
+        let replayed = self.open_loop.run_out().await;
         drop(live);
-        finish(self.name, &self.replay, end, self.waiting_max)
+        finish(self.name, &self.replay, replayed)
     }
 
-    /// Restarts all nodes after `lead_in`, and goes on until `tail` after the last hand-off.
+    /// Restarts all nodes after `lead_in`, and goes on until the plan's tail is over.
     pub(crate) async fn restart<F: Fleet, C: ClusterControl>(
-        mut self,
+        self,
         fleet: &mut F,
         control: &C,
         plan: RestartPlan,
         lead_in: Duration,
-        tail: Duration,
     ) -> Result<ArmRun, DrillError> {
         let live = self.live();
         let mut stage = Stage {
@@ -155,32 +153,32 @@ impl<T: Target> ArmInProgress<T> {
         };
         let acting = async {
             sleep(lead_in).await;
-            let restarts = Choreography::new(fleet, control, &mut stage, plan)
+            Choreography::new(fleet, control, &mut stage, plan)
                 .restart_all()
-                .await?;
-            stage.stage(format!("all hand-offs have ended; {} s more", tail.as_secs()));
-            sleep(tail).await;
-            Ok::<_, DrillError>(restarts)
+                .await
         };
         let restarts = tokio::select! {
             done = Box::pin(acting) => done?,
-            () = watch_waiting(&self.open_loop, &mut self.waiting_max) => {
+            () = ran_out(&self.open_loop) => {
                 let requests = self.requests.unwrap_or(u64::MAX);
                 return Err(DrillError::TraceTooShort { arm: self.name.as_str(), requests });
             }
         };
-        let end = self.open_loop.stop().await;
+        let replayed = self.open_loop.stop().await;
         drop(live);
-        let mut run = finish(self.name, &self.replay, end, self.waiting_max);
-        let start = stage.marks.first().map_or(end, |mark| mark.position);
-        run.window = index(start)..index(end);
+        let mut run = finish(self.name, &self.replay, replayed);
+        let start = stage
+            .marks
+            .first()
+            .map_or(replayed.positions, |mark| mark.position);
+        run.window = index(start)..index(replayed.positions);
         run.marks = stage.marks;
         run.restarts = restarts;
         Ok(run)
     }
 
     /// For a cluster that someone else restarts: a baseline, then a window of that length.
-    pub(crate) async fn watch(mut self, baseline: Duration, window: Duration) -> ArmRun {
+    pub(crate) async fn watch(self, baseline: Duration, window: Duration) -> ArmRun {
         let live = self.live();
         let watching = async {
             sleep(baseline).await;
@@ -193,12 +191,12 @@ impl<T: Target> ArmInProgress<T> {
         };
         let start = tokio::select! {
             start = watching => start,
-            () = watch_waiting(&self.open_loop, &mut self.waiting_max) => self.open_loop.position(),
+            () = ran_out(&self.open_loop) => self.open_loop.position(),
         };
-        let end = self.open_loop.stop().await;
+        let replayed = self.open_loop.stop().await;
         drop(live);
-        let mut run = finish(self.name, &self.replay, end, self.waiting_max);
-        run.window = index(start.min(end))..index(end);
+        let mut run = finish(self.name, &self.replay, replayed);
+        run.window = index(start.min(replayed.positions))..index(replayed.positions);
         run.marks = vec![Mark {
             position: start,
             node: "operator".to_owned(),
@@ -242,20 +240,19 @@ fn live_line<T>(replay: &Replay<T>, positions: Range<u64>) -> String {
     )
 }
 
-/// Ends when the positions have run out; samples the queue meanwhile.
-async fn watch_waiting(open_loop: &OpenLoop, waiting_max: &mut usize) {
+/// Ends when the positions have run out.
+async fn ran_out(open_loop: &OpenLoop) {
     let mut tick = interval(Duration::from_millis(50));
     while !open_loop.ran_out() {
         tick.tick().await;
-        *waiting_max = (*waiting_max).max(open_loop.waiting());
     }
 }
 
-fn finish<T>(name: ArmName, replay: &Replay<T>, end: u64, waiting_max: usize) -> ArmRun {
+fn finish<T>(name: ArmName, replay: &Replay<T>, replayed: Replayed) -> ArmRun {
     let counts = &replay.counts;
     ArmRun {
         name,
-        records: replay.records.freeze(end),
+        records: replay.records.freeze(replayed.positions),
         window: 0..0,
         marks: Vec::new(),
         restarts: Restarts::default(),
@@ -266,7 +263,7 @@ fn finish<T>(name: ArmName, replay: &Replay<T>, end: u64, waiting_max: usize) ->
         writes_unavailable: counts.writes_unavailable.load(Ordering::Relaxed),
         outcome_unknown: counts.outcome_unknown.load(Ordering::Relaxed),
         messages: counts.messages(),
-        waiting_max,
+        held_up: replayed.held_up,
     }
 }
 

@@ -55,6 +55,7 @@ fn node(status: NodeStatus) -> NodeView {
         id: life.node,
         incarnation: life.incarnation,
         serving,
+        entries: load.entries,
         bytes: load.bytes,
         entries_imported: load.entries_imported,
         bytes_imported: load.bytes_imported,

@@ -25,6 +25,8 @@ pub(crate) struct RestartPlan {
     pub(crate) absent: Duration,
     /// Between a settled cluster and the next signal.
     pub(crate) pause: Duration,
+    /// After the last hand-off has ended.
+    pub(crate) tail: Duration,
     /// Longest wait for one exit, and for the cluster to settle.
     pub(crate) patience: Duration,
 }
@@ -37,10 +39,22 @@ pub(crate) trait Observer: Send {
     fn stage(&mut self, stage: String);
 }
 
+/// What one restart moved, the final fill not included.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Move {
+    pub(crate) node: String,
+    /// Entries that the node held when it was signalled.
+    pub(crate) held_entries: u64,
+    pub(crate) moved: Moved,
+    pub(crate) drain_ms: u64,
+}
+
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Restarts {
     pub(crate) restarts: Vec<RestartReport>,
+    /// In the order of `restarts`.
+    pub(crate) moves: Vec<Move>,
     pub(crate) moved: Moved,
     /// What the cluster held before the first signal.
     pub(crate) state_bytes: u64,
@@ -80,32 +94,52 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
         self.until(&Until::Filled(&members), None).await
     }
 
-    /// Restarts every node, and returns when the last hand-off (the final fill included) has ended.
+    /// Restarts every node, and returns `tail` after the last hand-off (the final fill included) has ended.
     pub(crate) async fn restart_all(&mut self) -> Result<Restarts, DrillError> {
         let nodes = self.fleet.members();
         let state_bytes = self.settle().await?.state_bytes();
-        let mut restarts = Vec::new();
+        let (mut restarts, mut moves) = (Vec::new(), Vec::new());
         for (index, node) in nodes.iter().enumerate() {
-            if index > 0 {
-                self.watch_while(sleep(self.plan.pause)).await;
-            }
-            restarts.push(match self.plan.mode {
+            let moved_before = self.tally.moved();
+            let held_entries = self.held_entries(node).await;
+            let restart = match self.plan.mode {
                 RestartMode::Rolling => self.replace_in_place(node, Signal::Terminate).await?,
                 RestartMode::Kill => self.replace_in_place(node, Signal::Kill).await?,
                 RestartMode::Surge => {
                     self.replace_ahead(node, format!("n{}", nodes.len() + index + 1))
                         .await?
                 }
+            };
+            // The nodes' counters reach the Assigner with their heartbeats, so they are read after the pause.
+            self.watch_while(sleep(self.plan.pause)).await;
+            let moved = self.tally.moved().since(moved_before);
+            moves.push(Move {
+                node: node.clone(),
+                held_entries,
+                moved,
+                drain_ms: restart.drain_ms,
             });
+            restarts.push(restart);
         }
         self.observer.stage("waiting for the last hand-off".to_owned());
         let members = self.fleet.members();
         self.until(&Until::Filled(&members), None).await?;
+        self.observer.stage(format!(
+            "all hand-offs have ended; {} s more",
+            self.plan.tail.as_secs()
+        ));
+        self.watch_while(sleep(self.plan.tail)).await;
         Ok(Restarts {
             restarts,
+            moves,
             moved: self.tally.moved(),
             state_bytes,
         })
+    }
+
+    async fn held_entries(&self, node: &str) -> u64 {
+        let view = self.control.view().await.unwrap_or_default();
+        view.node(node).map_or(0, |node| node.entries)
     }
 
     async fn replace_in_place(&mut self, node: &str, signal: Signal) -> Result<RestartReport, DrillError> {

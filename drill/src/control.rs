@@ -20,6 +20,7 @@ pub(crate) struct NodeView {
     pub(crate) id: String,
     pub(crate) incarnation: u64,
     pub(crate) serving: bool,
+    pub(crate) entries: u64,
     pub(crate) bytes: u64,
     /// Since this incarnation started.
     pub(crate) entries_imported: u64,

@@ -118,6 +118,7 @@ impl ClusterControl for FakeCluster {
             id: id.clone(),
             incarnation: *incarnation,
             serving: true,
+            entries: 10,
             bytes: 1_000,
             entries_imported: 2 * incarnation,
             bytes_imported: 200 * incarnation,

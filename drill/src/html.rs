@@ -147,8 +147,8 @@ fn write_table(report: &Report, page: &mut String) {
         *page += "</tr>";
     }
     *page += "</table></div>";
-    if let Some(speed) = table::speed(report) {
-        let _ = write!(page, "<p>{}</p>", escape(&speed));
+    for note in &report.notes {
+        let _ = write!(page, "<p>{}</p>", escape(note));
     }
 }
 

@@ -14,6 +14,16 @@ pub(crate) struct Moved {
     pub(crate) bytes: u64,
 }
 
+impl Moved {
+    /// Requires: `earlier` was taken of the same tally before.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            entries: self.entries - earlier.entries,
+            bytes: self.bytes - earlier.bytes,
+        }
+    }
+}
+
 /// Sums imports since the first view.
 #[derive(Debug, Default)]
 pub(crate) struct MovedTally {
@@ -43,11 +53,7 @@ impl MovedTally {
 
     /// Moved since the first view.
     pub(crate) fn moved(&self) -> Moved {
-        let (now, before) = (self.sum(), self.before.unwrap_or_default());
-        Moved {
-            entries: now.entries - before.entries,
-            bytes: now.bytes - before.bytes,
-        }
+        self.sum().since(self.before.unwrap_or_default())
     }
 }
 

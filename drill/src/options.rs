@@ -100,7 +100,7 @@ pub struct DrillOptions {
     pub trace: Option<PathBuf>,
     /// Requests a second after the warm-up, 1 to 1,000,000. Default 10,000.
     pub rate_per_second: u32,
-    /// Most requests in flight at once, 1 to 65,536. Default 1,024. A request that must wait for a place is timed from its
+    /// Most requests in flight at once, 1 to 1,000,000. Default 16,384. A request that must wait for a place is timed from its
     /// intended sending all the same.
     pub in_flight_max: usize,
     /// Seed of the sequence. Default 1.
@@ -164,7 +164,7 @@ impl Default for DrillOptions {
             workload: WorkloadSpec::default(),
             trace: None,
             rate_per_second: 10_000,
-            in_flight_max: 1_024,
+            in_flight_max: 16_384,
             seed: 1,
             warm_up_requests: None,
             restart: RestartMode::default(),
@@ -242,7 +242,7 @@ impl DrillOptions {
     fn validate_load(&self) -> Result<(), OptionsError> {
         let spec = &self.workload;
         within("rate", self.rate_per_second, 1, 1_000_000)?;
-        within("in-flight", self.in_flight_max, 1, 65_536)?;
+        within("in-flight", self.in_flight_max, 1, 1_000_000)?;
         within("load-ms", self.load_ms, 0, 60_000)?;
         within("keys", spec.keys, 1, 20_000_000)?;
         within("zipf", spec.zipf_alpha, 0.0, 5.0)?;

@@ -1,18 +1,20 @@
 //! The open loop: every request is due at its own moment, whether or not the ones before it have been answered.
 //!
-//! A thread of its own makes requests due (the runtime's timers are too coarse for that); a fixed number of tasks take
-//! them. When all tasks are busy, due requests wait, and their latency still counts from the moment they were due: a slow
-//! cluster cannot slow down its own measurement.
+//! A thread of its own makes requests due (the runtime's timers are too coarse for that); one task sends them out, each as a
+//! task of its own, up to a bound. When that many are in flight, due requests wait, and their latency still counts from the
+//! moment they were due: a slow cluster cannot slow down its own measurement.
 
 use std::io;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::replay::Replay;
 use crate::target::Target;
@@ -65,7 +67,8 @@ pub(crate) async fn warm_up<T: Target>(replay: &Arc<Replay<T>>, positions: Range
 #[derive(Debug)]
 pub(crate) struct OpenLoop {
     state: Arc<State>,
-    tasks: JoinSet<()>,
+    /// The one task that sends requests out, and owns theirs.
+    sender: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -75,12 +78,11 @@ struct State {
     due: Semaphore,
     /// Measured positions made due so far.
     issued: AtomicU64,
-    /// Next measured position to be taken by a task.
-    next: AtomicU64,
     /// First measured position that is not replayed.
     end: AtomicU64,
     stop: AtomicBool,
-    in_flight_max: usize,
+    /// Requests that were due and had to wait because too many were in flight.
+    held_up: AtomicU64,
 }
 
 impl OpenLoop {
@@ -99,20 +101,16 @@ impl OpenLoop {
             rate,
             due: Semaphore::new(0),
             issued: AtomicU64::new(0),
-            next: AtomicU64::new(0),
             end: AtomicU64::new(positions_max),
             stop: AtomicBool::new(false),
-            in_flight_max,
+            held_up: AtomicU64::new(0),
         });
-        let mut tasks = JoinSet::new();
-        for _ in 0..in_flight_max {
-            tasks.spawn(take(replay.clone(), state.clone()));
-        }
+        let sender = AbortOnDropHandle::new(tokio::spawn(send(replay.clone(), state.clone(), in_flight_max)));
         let pacing = state.clone();
         thread::Builder::new()
             .name("drill-pace".to_owned())
             .spawn(move || pacing.pace())?;
-        Ok(Self { state, tasks })
+        Ok(Self { state, sender })
     }
 
     /// Measured positions made due so far: the next request sent has this position or a higher one.
@@ -125,27 +123,35 @@ impl OpenLoop {
         PositionHandle(self.state.clone())
     }
 
-    /// Due requests that wait because too many are in flight.
-    pub(crate) fn waiting(&self) -> usize {
-        self.state.due.available_permits()
-    }
-
     /// All positions have been made due, before [`Self::stop`] was called.
     pub(crate) fn ran_out(&self) -> bool {
         self.position() >= self.state.end.load(Ordering::Acquire)
     }
 
-    /// Makes no more requests due, waits for those that are, and says how many there were.
-    pub(crate) async fn stop(self) -> u64 {
+    /// Makes no more requests due, and waits for those that are.
+    pub(crate) async fn stop(self) -> Replayed {
         self.state.stop.store(true, Ordering::Release);
         self.run_out().await
     }
 
     /// Waits until all positions have been replayed.
-    pub(crate) async fn run_out(mut self) -> u64 {
-        while self.tasks.join_next().await.is_some() {}
-        self.state.end.load(Ordering::Acquire)
+    pub(crate) async fn run_out(mut self) -> Replayed {
+        let sent = (&mut self.sender).await;
+        raise_panic(sent);
+        Replayed {
+            positions: self.state.end.load(Ordering::Acquire),
+            held_up: self.state.held_up.load(Ordering::Acquire),
+        }
     }
+}
+
+/// What an open loop did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Replayed {
+    /// Measured positions, all of them ended.
+    pub(crate) positions: u64,
+    /// Requests that had to wait because too many were in flight.
+    pub(crate) held_up: u64,
 }
 
 /// Tells how far an open loop is.
@@ -179,8 +185,8 @@ impl State {
             }
             if due == end || self.stop.load(Ordering::Acquire) {
                 self.end.store(due, Ordering::Release);
-                // One more for each task, to find that nothing is left.
-                self.due.add_permits(self.in_flight_max);
+                // One more, for the sender to find that nothing is left.
+                self.due.add_permits(1);
                 return;
             }
             let next = Duration::from_micros(self.rate.due_us(due));
@@ -189,18 +195,40 @@ impl State {
     }
 }
 
-async fn take<T: Target>(replay: Arc<Replay<T>>, state: Arc<State>) {
-    loop {
+async fn send<T: Target>(replay: Arc<Replay<T>>, state: Arc<State>, in_flight_max: usize) {
+    let mut in_flight = JoinSet::new();
+    for position in 0.. {
         match state.due.acquire().await {
             Ok(permit) => permit.forget(),
-            Err(_) => return,
+            Err(_) => break,
         }
-        let position = state.next.fetch_add(1, Ordering::AcqRel);
         if position >= state.end.load(Ordering::Acquire) {
-            return;
+            break;
+        }
+        while let Some(ended) = in_flight.try_join_next() {
+            raise_panic(ended);
+        }
+        if in_flight.len() >= in_flight_max {
+            state.held_up.fetch_add(1, Ordering::Relaxed);
+        }
+        while in_flight.len() >= in_flight_max {
+            if let Some(ended) = in_flight.join_next().await {
+                raise_panic(ended);
+            }
         }
         let intended = state.start + Duration::from_micros(state.rate.due_us(position));
-        replay.run(replay.warm_up + position, intended).await;
+        let replay = replay.clone();
+        in_flight.spawn(async move { replay.run(replay.warm_up + position, intended).await });
+    }
+    in_flight.join_all().await;
+}
+
+/// A request that panicked is a defect of the drill: it must not look like one that was never answered.
+fn raise_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        resume_unwind(error.into_panic());
     }
 }
 

@@ -281,3 +281,93 @@ fn parse<T: for<'de> Deserialize<'de>>(what: &str, process: &Process, line: &str
         log: process.log.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A program that announces itself as told and then waits for the end of its stdin, or for a signal.
+    fn plan(dir: &Path, announce: &str) -> FleetPlan {
+        let program = dir.join("softstore");
+        std::fs::write(&program, format!("#!/bin/sh\n{announce}\nexec cat\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        FleetPlan {
+            program,
+            log_dir: dir.to_owned(),
+            name: "test".to_owned(),
+            nodes: 2,
+            transfer: true,
+            rebalance_delay_ms: 10,
+            memory_bytes: 1 << 20,
+            drain_deadline_ms: Some(5),
+            pull_order: "hottest",
+        }
+    }
+
+    const SOUND: &str = r#"echo "$@" >&2
+        if [ $1 = assigner ]; then echo '{"assigner":"127.0.0.1:7","pid":1,"http":"127.0.0.1:8"}'
+        else echo '{"id":"x","pid":1,"grpc":"127.0.0.1:9","http":"127.0.0.1:8"}'; fi"#;
+
+    /// Plan: start an Assigner and two nodes, end one of each kind of signal, start one of them again. Members and addresses must
+    /// follow, and the flags must have reached the processes.
+    #[tokio::test]
+    async fn processes_come_and_go() {
+        let dir = TempDir::new().unwrap();
+        let mut fleet = ProcessFleet::start_all(plan(dir.path(), SOUND)).await.unwrap();
+        assert_eq!(fleet.members(), ["n1", "n2"]);
+        assert_eq!(fleet.addresses(), ["127.0.0.1:9", "127.0.0.1:9"]);
+        for (node, signal) in [("n1", Signal::Terminate), ("n2", Signal::Kill)] {
+            fleet.signal(node, signal).unwrap();
+            fleet.exited(node).await.unwrap();
+        }
+        assert!(fleet.members().is_empty());
+        assert!(
+            matches!(fleet.signal("n1", Signal::Kill), Err(DrillError::Start { .. })),
+            "it is gone"
+        );
+        fleet.start("n1").await.unwrap();
+        assert_eq!(fleet.members(), ["n1"]);
+        let log = std::fs::read_to_string(dir.path().join("test-3-n1.log")).unwrap();
+        for flag in [
+            "node --id=n1",
+            "--assigner=127.0.0.1:7",
+            "--transfer=on",
+            "--drain-deadline-ms=5",
+            "--announce",
+        ] {
+            assert!(log.contains(flag), "{flag} is missing in {log}");
+        }
+        fleet.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_process_that_does_not_announce_itself_is_an_error() {
+        for (announce, told) in [
+            ("exit 3", "before it listened"),
+            ("echo hello", "not what a softstore process says"),
+        ] {
+            let dir = TempDir::new().unwrap();
+            match ProcessFleet::start_all(plan(dir.path(), announce)).await {
+                Err(DrillError::Start { what, reason, .. }) => {
+                    assert_eq!(what, "assigner");
+                    assert!(reason.contains(told), "{reason}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let dir = TempDir::new().unwrap();
+        let nowhere = FleetPlan {
+            program: "/nonexistent".into(),
+            ..plan(dir.path(), SOUND)
+        };
+        assert!(matches!(
+            ProcessFleet::start_all(nowhere).await,
+            Err(DrillError::Start { .. })
+        ));
+    }
+}

@@ -90,7 +90,7 @@ impl<T: Target> Replay<T> {
     }
 
     async fn get(&self, position: u64, intended: Instant, request: Request, key_bytes: Bytes) {
-        let sent = Instant::now();
+        let sent = self.ask(request.key);
         let sight = self.ledger.sight(request.key);
         let outcome = match self.target.get(key_bytes.clone()).await {
             ReadOutcome::Hit(read) => self.judge(request.key, sight, &read),
@@ -162,7 +162,7 @@ impl<T: Target> Replay<T> {
             return self.set(&mut turn, number, request, key_bytes).await;
         }
         turn.begin_delete();
-        let sent = Instant::now();
+        let sent = self.ask(request.key);
         let answer = self.target.delete(key_bytes).await;
         self.end_mutation(&mut turn, request.key, sent, "delete", answer)
     }
@@ -175,7 +175,7 @@ impl<T: Target> Replay<T> {
         key_bytes: Bytes,
     ) -> Outcome {
         let value = value::encode(request.key, number, request.value_bytes);
-        let sent = Instant::now();
+        let sent = self.ask(request.key);
         let answer = self.target.set(key_bytes, value, request.ttl_ms).await;
         self.end_mutation(turn, request.key, sent, "set", answer)
     }

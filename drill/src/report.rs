@@ -16,6 +16,9 @@ pub struct Report {
     /// Why, for people; not in the JSON.
     #[serde(skip)]
     pub reasons: Vec<String>,
+    /// What each restart of the transfer arm moved, and how fast, for people; not in the JSON.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 /// What the drill concludes.
@@ -175,56 +178,6 @@ pub struct RestartReport {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::Value;
-
-    fn keys(value: &Value) -> Vec<&str> {
-        let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
-        keys.sort_unstable();
-        keys
-    }
-
-    /// Plan: serialise a report with one arm and one restart; at each level the fields must be the documented ones, no more
-    /// and no fewer. (`workload` is open.)
-    #[test]
-    fn the_json_has_exactly_the_documented_fields() {
-        let report = Report {
-            workload: WorkloadReport::sample(),
-            state_bytes: 1,
-            arms: vec![ArmReport::sample("transfer")],
-            verdict: Verdict::Inconclusive,
-            reasons: vec!["told to people only".to_owned()],
-        };
-        let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(keys(&json), ["arms", "state_bytes", "verdict", "workload"]);
-        assert_eq!(json["verdict"], "inconclusive");
-        let arm = &json["arms"][0];
-        let documented = "avoidable_misses dip_points errors max_stall_ms moved_bytes moved_entries name outcome_unknown \
-                          restarts served_again_ms stale_reads whole window worst_second_hit_rate writes_unavailable";
-        assert_eq!(keys(arm), documented.split_whitespace().collect::<Vec<_>>());
-        let window = "backend_loads gets hit_rate ops_per_second p50_us p999_us p99_us";
-        assert_eq!(keys(&arm["whole"]), window.split(' ').collect::<Vec<_>>());
-        assert_eq!(keys(&arm["window"]), window.split(' ').collect::<Vec<_>>());
-        assert_eq!(keys(&arm["restarts"][0]), ["absent_ms", "drain_ms", "node"]);
-    }
-
-    #[test]
-    fn only_a_broken_limit_is_an_exit_code() {
-        for (verdict, code) in [(Verdict::Pass, 0), (Verdict::Inconclusive, 0), (Verdict::Fail, 1)] {
-            let report = Report {
-                workload: WorkloadReport::sample(),
-                state_bytes: 0,
-                arms: Vec::new(),
-                verdict,
-                reasons: Vec::new(),
-            };
-            assert_eq!(report.exit_code(), code);
-        }
-    }
-}
-
-#[cfg(test)]
 impl WorkloadReport {
     /// Some values for every field.
     pub(crate) fn sample() -> Self {
@@ -285,6 +238,58 @@ impl ArmReport {
                 drain_ms: 5,
                 absent_ms: 3_000,
             }],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn keys(value: &Value) -> Vec<&str> {
+        let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Plan: serialise a report with one arm and one restart; at each level the fields must be the documented ones, no more
+    /// and no fewer. (`workload` is open.)
+    #[test]
+    fn the_json_has_exactly_the_documented_fields() {
+        let report = Report {
+            workload: WorkloadReport::sample(),
+            state_bytes: 1,
+            arms: vec![ArmReport::sample("transfer")],
+            verdict: Verdict::Inconclusive,
+            reasons: vec!["told to people only".to_owned()],
+            notes: vec!["likewise".to_owned()],
+        };
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(keys(&json), ["arms", "state_bytes", "verdict", "workload"]);
+        assert_eq!(json["verdict"], "inconclusive");
+        let arm = &json["arms"][0];
+        let documented = "avoidable_misses dip_points errors max_stall_ms moved_bytes moved_entries name outcome_unknown \
+                          restarts served_again_ms stale_reads whole window worst_second_hit_rate writes_unavailable";
+        assert_eq!(keys(arm), documented.split_whitespace().collect::<Vec<_>>());
+        let window = "backend_loads gets hit_rate ops_per_second p50_us p999_us p99_us";
+        assert_eq!(keys(&arm["whole"]), window.split(' ').collect::<Vec<_>>());
+        assert_eq!(keys(&arm["window"]), window.split(' ').collect::<Vec<_>>());
+        assert_eq!(keys(&arm["restarts"][0]), ["absent_ms", "drain_ms", "node"]);
+    }
+
+    #[test]
+    fn only_a_broken_limit_is_an_exit_code() {
+        for (verdict, code) in [(Verdict::Pass, 0), (Verdict::Inconclusive, 0), (Verdict::Fail, 1)] {
+            let report = Report {
+                workload: WorkloadReport::sample(),
+                state_bytes: 0,
+                arms: Vec::new(),
+                verdict,
+                reasons: Vec::new(),
+                notes: Vec::new(),
+            };
+            assert_eq!(report.exit_code(), code);
         }
     }
 }

@@ -67,11 +67,10 @@ pub async fn run(options: DrillOptions) -> Result<Report, DrillError> {
                     run.name.as_str()
                 );
             }
-            if run.waiting_max > 0 && !options.quiet {
+            if run.held_up > 0 {
+                let (arm, held_up) = (run.name.as_str(), run.held_up);
                 println!(
-                    "{}: up to {} due requests waited for a place in flight",
-                    run.name.as_str(),
-                    run.waiting_max
+                    "{arm}: {held_up} requests went out late, because --in-flight others were under way"
                 );
             }
         }
@@ -222,11 +221,8 @@ async fn run_arm(
     let positions = if name.restarts() { None } else { end };
     let arm = load.start(name, target, positions, progress.clone()).await?;
     let run = if name.restarts() {
-        let (lead_in, tail) = (
-            Duration::from_millis(options.lead_in_ms),
-            Duration::from_millis(options.tail_ms),
-        );
-        Box::pin(arm.restart(&mut fleet, &status, plan, lead_in, tail)).await?
+        let lead_in = Duration::from_millis(options.lead_in_ms);
+        Box::pin(arm.restart(&mut fleet, &status, plan, lead_in)).await?
     } else {
         arm.run_out().await
     };
@@ -273,6 +269,7 @@ fn restart_plan(options: &DrillOptions) -> RestartPlan {
         mode: options.restart,
         absent: Duration::from_millis(options.absent_ms),
         pause: Duration::from_millis(options.pause_ms),
+        tail: Duration::from_millis(options.tail_ms),
         // The final fill starts only after the delay.
         patience: Duration::from_millis(options.settle_timeout_ms + options.rebalance_delay_ms),
     }
@@ -312,12 +309,18 @@ pub(crate) fn judge_all(options: &DrillOptions, load: &Load, runs: &[ArmRun]) ->
         .collect();
     let (verdict, reasons) = judge::verdict(&arms, options);
     let state_bytes = leader.map_or(0, |run| run.restarts.state_bytes);
+    let moves = find(ArmName::Transfer).map_or(&[][..], |run| &run.restarts.moves);
     Report {
         workload: workload_report(options, load),
         state_bytes,
         arms,
         verdict,
         reasons,
+        notes: moves
+            .iter()
+            .filter(|one| one.moved.entries > 0)
+            .map(table::told)
+            .collect(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! How long after a restart's signal every slot group was served again.
 //!
-//! A group counts as served from the first answer that only an owner can give (a value, an acknowledged write or fill) to
-//! a request sent after the signal. A group without such an answer until the next signal is counted up to then if it was
-//! asked anything, else not at all.
+//! Per group: from the first request sent after the signal to the first answer that only an owner can give (a value, an
+//! acknowledged write or fill) to any request sent after the signal. Not from the signal itself: a group that nobody asks for
+//! a second was not unserved for a second. A group without such an answer is counted up to the next signal if it was asked
+//! anything, else not at all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ pub(crate) struct ServedAgain {
     since_ns: AtomicU64,
     origin: Instant,
     first_answer_ns: Vec<AtomicU64>,
-    asked: Vec<AtomicU64>,
+    first_ask_ns: Vec<AtomicU64>,
     longest_ms: AtomicU64,
 }
 
@@ -33,7 +34,7 @@ impl ServedAgain {
             since_ns: AtomicU64::new(NEVER),
             origin: Instant::now(),
             first_answer_ns: groups(NEVER),
-            asked: groups(0),
+            first_ask_ns: groups(NEVER),
             longest_ms: AtomicU64::new(0),
         }
     }
@@ -48,7 +49,7 @@ impl ServedAgain {
         self.close(*round, at);
         for group in 0..SLOT_GROUPS {
             self.first_answer_ns[group].store(NEVER, Ordering::Relaxed);
-            self.asked[group].store(0, Ordering::Relaxed);
+            self.first_ask_ns[group].store(NEVER, Ordering::Relaxed);
         }
         *round = Some(at);
         self.since_ns.store(self.ns(at), Ordering::Release);
@@ -63,16 +64,14 @@ impl ServedAgain {
     }
 
     fn close(&self, round: Option<Instant>, at: Instant) {
-        let Some(begun) = round else { return };
-        let begun_ns = self.ns(begun);
+        if round.is_none() {
+            return;
+        }
+        let end_ns = self.ns(at);
         for group in 0..SLOT_GROUPS {
-            if self.asked[group].load(Ordering::Relaxed) == 0 {
-                continue;
-            }
-            let answered_ns = self.first_answer_ns[group]
-                .load(Ordering::Relaxed)
-                .min(self.ns(at));
-            let waited = Duration::from_nanos(answered_ns.saturating_sub(begun_ns));
+            let asked_ns = self.first_ask_ns[group].load(Ordering::Relaxed);
+            let answered_ns = self.first_answer_ns[group].load(Ordering::Relaxed).min(end_ns);
+            let waited = Duration::from_nanos(answered_ns.saturating_sub(asked_ns));
             self.longest_ms.fetch_max(
                 u64::try_from(waited.as_millis()).unwrap_or(NEVER),
                 Ordering::Relaxed,
@@ -80,18 +79,25 @@ impl ServedAgain {
         }
     }
 
-    /// A request of that group, sent at `sent`, ended now; `proves_an_owner`: only an owner can have answered so.
-    pub(crate) fn note(&self, group: usize, sent: Instant, proves_an_owner: bool) {
+    /// Whether the group's first owner's answer is still awaited by requests sent at that moment.
+    fn awaits(&self, group: usize, sent: Instant) -> bool {
         let since_ns = self.since_ns.load(Ordering::Acquire);
-        // Most requests end here: the group of theirs is known to be served.
-        if since_ns == NEVER || self.first_answer_ns[group].load(Ordering::Relaxed) != NEVER {
-            return;
+        // Most requests end here: their group is known to be served.
+        since_ns != NEVER
+            && self.first_answer_ns[group].load(Ordering::Relaxed) == NEVER
+            && self.ns(sent) >= since_ns
+    }
+
+    /// A request of that group is being sent.
+    pub(crate) fn ask(&self, group: usize, sent: Instant) {
+        if self.awaits(group, sent) {
+            self.first_ask_ns[group].fetch_min(self.ns(sent), Ordering::Relaxed);
         }
-        if self.ns(sent) < since_ns {
-            return;
-        }
-        self.asked[group].fetch_add(1, Ordering::Relaxed);
-        if proves_an_owner {
+    }
+
+    /// A request of that group, sent at `sent`, was answered now as only an owner can.
+    pub(crate) fn owner_answered(&self, group: usize, sent: Instant) {
+        if self.awaits(group, sent) {
             self.first_answer_ns[group].fetch_min(self.ns(Instant::now()), Ordering::Relaxed);
         }
     }
@@ -101,22 +107,29 @@ impl ServedAgain {
 mod tests {
     use super::*;
 
+    fn ago(ms: u64) -> Instant {
+        Instant::now().checked_sub(Duration::from_millis(ms)).unwrap()
+    }
+
+    /// Plan: a signal 900 ms ago. Group 1 was asked before it; group 2 at once, again and again, and an owner answers only now;
+    /// group 3 was first asked just now, and answers. Only group 2 went unserved, for 700 ms and a little.
     #[test]
-    fn counts_from_the_signal_to_the_first_owners_answer() {
-        let served = ServedAgain::new();
-        let signal = Instant::now().checked_sub(Duration::from_millis(700)).unwrap();
-        let origin_fix = ServedAgain {
-            origin: signal - Duration::from_secs(1),
-            ..served
+    fn counts_from_the_first_ask_after_the_signal_to_the_first_owners_answer() {
+        let served = ServedAgain {
+            origin: ago(2_000),
+            ..ServedAgain::new()
         };
-        let served = origin_fix;
-        served.note(0, Instant::now(), true);
-        served.signal(signal);
-        served.note(1, signal - Duration::from_millis(1), true);
-        served.note(2, signal, false);
-        served.note(2, signal, true);
+        let (before, first, later) = (ago(950), ago(700), ago(300));
+        served.signal(ago(900));
+        served.ask(1, before);
+        served.ask(2, first);
+        served.ask(2, later);
+        served.owner_answered(2, later);
+        let now = Instant::now();
+        served.ask(3, now);
+        served.owner_answered(3, now);
         let waited_ms = served.finish(Instant::now());
-        assert!((700..5_000).contains(&waited_ms), "{waited_ms}");
+        assert!((700..890).contains(&waited_ms), "{waited_ms}");
     }
 
     #[test]
@@ -126,7 +139,8 @@ mod tests {
         served.signal(signal);
         assert_eq!(served.finish(signal + Duration::from_secs(9)), 0);
         served.signal(signal);
-        served.note(5, signal, false);
+        served.ask(5, signal);
+        served.owner_answered(5, signal - Duration::from_millis(1));
         assert_eq!(served.finish(signal + Duration::from_secs(9)), 9_000);
     }
 }

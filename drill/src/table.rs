@@ -1,8 +1,9 @@
 //! The final table: one column per arm, one row per figure.
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
+use crate::choreography::Move;
 use crate::report::{ArmReport, Report};
 
 /// A figure's name and how an arm shows it.
@@ -52,7 +53,7 @@ pub(crate) const ROWS: [Row; 19] = [
 /// The table as text, with the verdict and what it rests on.
 pub(crate) fn render(report: &Report) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.load_preset(UTF8_BORDERS_ONLY);
     table.set_header(
         [String::from("in the window")]
             .into_iter()
@@ -69,8 +70,11 @@ pub(crate) fn render(report: &Report) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut text = format!("{}\n{table}\n", summary(report));
-    if let Some(speed) = speed(report) {
-        text += &format!("{speed}\n");
+    for note in &report.notes {
+        text += &format!(
+            "{note}
+"
+        );
     }
     text += &format!(
         "verdict: {} ({})",
@@ -110,23 +114,19 @@ pub(crate) fn summary(report: &Report) -> String {
     )
 }
 
-/// How fast the transfer arm's drains moved bytes, and which part of the state went.
-pub(crate) fn speed(report: &Report) -> Option<String> {
-    let arm = report
-        .arm("transfer")
-        .filter(|arm| !arm.restarts.is_empty() && arm.moved_bytes > 0)?;
-    let drain_ms: u64 = arm.restarts.iter().map(|restart| restart.drain_ms).sum();
-    #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
-    let (moved, state, seconds) = (
-        arm.moved_bytes as f64,
-        report.state_bytes.max(1) as f64,
-        drain_ms.max(1) as f64 / 1_000.0,
-    );
-    Some(format!(
-        "moved {:.2} x the state; drains took {seconds:.1} s in all ({:.1} MB/s with the final fill's bytes counted in)",
-        moved / state,
-        moved / 1e6 / seconds,
-    ))
+/// What one restart moved, in a sentence.
+#[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+pub(crate) fn told(one: &Move) -> String {
+    // The nodes' reports of what they hold lag a little behind what they hand over.
+    let part = (100.0 * one.moved.entries as f64 / one.held_entries.max(1) as f64).min(100.0);
+    let seconds = one.drain_ms.max(1) as f64 / 1_000.0;
+    format!(
+        "{} handed over {part:.0}% of its entries ({}) in {} ms: {:.1} MB/s",
+        one.node,
+        bytes(one.moved.bytes),
+        one.drain_ms,
+        one.moved.bytes as f64 / 1e6 / seconds,
+    )
 }
 
 fn restarted(arm: &ArmReport, text: impl FnOnce() -> String) -> String {
@@ -220,6 +220,7 @@ mod tests {
             ],
             verdict: Verdict::Pass,
             reasons: vec!["all held".to_owned()],
+            notes: vec!["n1 handed over".to_owned()],
         };
         let text = render(&report);
         for part in [

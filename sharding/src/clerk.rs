@@ -101,7 +101,8 @@ impl Clerk {
     /// The generation of the newest assignment; [`Generation::NONE`] before the first.
     #[must_use]
     pub fn generation(&self) -> Generation {
-        self.assignment().map_or(Generation::NONE, |held| held.generation())
+        self.assignment()
+            .map_or(Generation::NONE, |held| held.generation())
     }
 
     /// Where an operation on the key at `position` goes.
@@ -181,7 +182,11 @@ impl Clerk {
                 None => older.push(unpatched),
                 Some(table) => {
                     let parts = table.routes.overlapping(unpatched);
-                    older.extend(parts.filter(|(_, target)| target.since < since).map(|(part, _)| part));
+                    older.extend(
+                        parts
+                            .filter(|(_, target)| target.since < since)
+                            .map(|(part, _)| part),
+                    );
                 }
             }
         }
@@ -234,5 +239,141 @@ impl RouteTable {
             routes,
             peers,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::assignment::RangeAssignment;
+    use crate::diff::AssignmentDiff;
+    use crate::generation::Incarnation;
+    use crate::node::{NodeEntry, NodeId, NodeState};
+
+    fn life(name: &str) -> Life {
+        Life {
+            node: NodeId::new(name).unwrap(),
+            incarnation: Incarnation::new(1),
+        }
+    }
+
+    fn generation(number: u64) -> Generation {
+        Generation {
+            number,
+            assigner: Incarnation::new(1),
+        }
+    }
+
+    fn halves() -> (Slice, Slice) {
+        Slice::FULL.split_before(SliceKey::new(1 << 63)).unwrap()
+    }
+
+    /// The lower half with `low`, the upper with `high`, each since the given number; `dead` is in no directory.
+    fn assignment(number: u64, low: (&str, u64), high: (&str, u64)) -> Arc<Assignment> {
+        let range = |(owner, since): (&str, u64)| RangeAssignment {
+            owner: life(owner),
+            since: generation(since),
+            providers: Vec::new(),
+        };
+        let entry = |name: &str| NodeEntry {
+            incarnation: Incarnation::new(1),
+            address: format!("{name}:1").into(),
+            http_address: "".into(),
+            zone: "".into(),
+            state: NodeState::Serving,
+        };
+        let directory: BTreeMap<_, _> = ["a", "b"].map(|name| (life(name).node, entry(name))).into();
+        let ranges = vec![(halves().0, range(low)), (halves().1, range(high))];
+        Arc::new(Assignment::new(generation(number), ranges, directory).unwrap())
+    }
+
+    fn full(assignment: &Arc<Assignment>) -> AssignmentUpdate {
+        AssignmentUpdate::Full(assignment.clone())
+    }
+
+    /// Owner's name (`-` if dead, `?` if unknown) and since, at a position.
+    fn route(clerk: &Clerk, position: u64) -> (String, u64) {
+        match clerk.route(SliceKey::new(position)) {
+            Route::To { life, address, since } => {
+                assert_eq!(**address, *format!("{}:1", life.node));
+                (life.node.to_string(), since.number)
+            }
+            Route::Unreachable { since } => ("-".into(), since.number),
+            Route::Unknown => ("?".into(), 0),
+        }
+    }
+
+    #[test]
+    fn routes_follow_the_assignment() {
+        let mut clerk = Clerk::new();
+        assert_eq!(route(&clerk, 5), ("?".into(), 0));
+        let first = assignment(10, ("a", 3), ("dead", 4));
+        assert_eq!(clerk.update(&full(&first)), Ok(true));
+        assert_eq!(route(&clerk, 5), ("a".into(), 3));
+        assert_eq!(route(&clerk, u64::MAX), ("-".into(), 4));
+        assert_eq!(
+            clerk.update(&full(&assignment(9, ("b", 9), ("b", 9)))),
+            Ok(false),
+            "older"
+        );
+        let second = assignment(11, ("a", 3), ("b", 11));
+        let diff = Arc::new(AssignmentDiff::between(&first, &second));
+        let snapshot = clerk.clone();
+        assert_eq!(clerk.update(&AssignmentUpdate::Diff(diff.clone())), Ok(true));
+        assert_eq!(route(&clerk, u64::MAX), ("b".into(), 11));
+        assert_eq!(
+            route(&snapshot, u64::MAX),
+            ("-".into(), 4),
+            "a clone stands still"
+        );
+        assert_eq!(
+            clerk.update(&AssignmentUpdate::Diff(diff.clone())),
+            Ok(false),
+            "known"
+        );
+        let mut fresh = Clerk::new();
+        let unknown = UpdateError::NothingHeld(first.generation());
+        assert_eq!(fresh.update(&AssignmentUpdate::Diff(diff)), Err(unknown));
+    }
+
+    /// Plan: nodes say "moved" with lower, equal and higher since. Only the higher is followed, only in the range said, and
+    /// until an assignment knows as much.
+    #[test]
+    fn only_a_higher_since_is_followed() {
+        let mut clerk = Clerk::new();
+        clerk.update(&full(&assignment(10, ("a", 3), ("a", 8)))).unwrap();
+        let b = || (life("b"), Arc::<str>::from("b:1"));
+        let mut moved = |slice, since| clerk.moved(slice, b().0, b().1, generation(since));
+        assert!(!moved(Slice::FULL, 3));
+        assert!(moved(Slice::FULL, 5), "higher than the lower half's");
+        assert!(!moved(Slice::FULL, 5), "told before");
+        assert_eq!(
+            (route(&clerk, 5), route(&clerk, u64::MAX)),
+            (("b".into(), 5), ("a".into(), 8))
+        );
+        // An assignment that does not know of it yet.
+        clerk.update(&full(&assignment(11, ("a", 3), ("a", 8)))).unwrap();
+        assert_eq!(route(&clerk, 5), ("b".into(), 5));
+        // One that does, and more.
+        clerk.update(&full(&assignment(12, ("a", 6), ("a", 8)))).unwrap();
+        assert_eq!(route(&clerk, 5), ("a".into(), 6));
+        assert!(clerk.moved.is_empty());
+    }
+
+    /// Plan: a flood of tiny moves. Memory stays bounded, and the next assignment clears it.
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut clerk = Clerk::new();
+        clerk.update(&full(&assignment(10, ("a", 3), ("a", 3)))).unwrap();
+        for position in 0..2 * MOVED_RANGES_MAX as u64 {
+            let slice = Slice::single(SliceKey::new(position * 2));
+            clerk.moved(slice, life("b"), "b:1".into(), generation(5));
+        }
+        assert_eq!(clerk.moved.len(), MOVED_RANGES_MAX);
+        assert_eq!(route(&clerk, 0), ("b".into(), 5));
+        clerk.update(&full(&assignment(11, ("b", 5), ("b", 5)))).unwrap();
+        assert!(clerk.moved.is_empty());
     }
 }

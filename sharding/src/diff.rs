@@ -162,21 +162,27 @@ mod tests {
         (parts, directory).prop_map(move |(parts, directory)| {
             let mut lows: Vec<(u64, (u8, u64, bool))> = parts.into_iter().collect();
             lows[0].0 = 0;
-            let highs: Vec<Option<SliceKey>> = lows.iter().map(|(low, _)| Some(SliceKey::new(low << 60))).collect();
-            let ranges = lows.iter().enumerate().map(|(index, (low, (owner, since, moving)))| {
-                let high = highs.get(index + 1).copied().flatten();
-                let slice = Slice::new(SliceKey::new(low << 60), high).unwrap();
-                let provider = Provider {
-                    life: life(9),
-                    since: generation(0),
-                };
-                let range = RangeAssignment {
-                    owner: life(*owner),
-                    since: generation(*since),
-                    providers: moving.then_some(provider).into_iter().collect(),
-                };
-                (slice, range)
-            });
+            let highs: Vec<Option<SliceKey>> = lows
+                .iter()
+                .map(|(low, _)| Some(SliceKey::new(low << 60)))
+                .collect();
+            let ranges = lows
+                .iter()
+                .enumerate()
+                .map(|(index, (low, (owner, since, moving)))| {
+                    let high = highs.get(index + 1).copied().flatten();
+                    let slice = Slice::new(SliceKey::new(low << 60), high).unwrap();
+                    let provider = Provider {
+                        life: life(9),
+                        since: generation(0),
+                    };
+                    let range = RangeAssignment {
+                        owner: life(*owner),
+                        since: generation(*since),
+                        providers: moving.then_some(provider).into_iter().collect(),
+                    };
+                    (slice, range)
+                });
             let directory = directory
                 .into_iter()
                 .map(|(number, address)| (life(number).node, entry(number, address)))
@@ -187,10 +193,16 @@ mod tests {
 
     /// The same, with neighbours that read the same as one range.
     fn coalesced(assignment: &Assignment) -> Assignment {
-        let ranges = assignment.ranges().iter().map(|(slice, range)| (slice, range.clone()));
+        let ranges = assignment
+            .ranges()
+            .iter()
+            .map(|(slice, range)| (slice, range.clone()));
         let mut ranges: RangeMap<RangeAssignment> = ranges.collect();
         ranges.coalesce(|left, right| left == right);
-        let ranges = ranges.iter().map(|(slice, range)| (slice, range.clone())).collect();
+        let ranges = ranges
+            .iter()
+            .map(|(slice, range)| (slice, range.clone()))
+            .collect();
         Assignment::new(assignment.generation(), ranges, assignment.directory().clone()).unwrap()
     }
 
@@ -233,7 +245,11 @@ mod tests {
         .unwrap();
         let mut diff = AssignmentDiff::between(&held, &held);
         diff.next = generation(6);
-        diff.ranges = held.ranges().iter().map(|(slice, range)| (slice, range.clone())).collect();
+        diff.ranges = held
+            .ranges()
+            .iter()
+            .map(|(slice, range)| (slice, range.clone()))
+            .collect();
         diff.ranges[0].1.since = generation(7);
         assert!(matches!(diff.apply(&held), Err(DiffError::Result(_))));
     }

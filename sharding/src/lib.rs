@@ -39,7 +39,9 @@ pub mod slice_map;
 pub mod slicelet;
 pub mod time;
 
-pub use assigner::{Assigner, AssignerAction, AssignerConfig, AssignerEvent, ClusterStatus, NodeStatus, SessionId};
+pub use assigner::{
+    Assigner, AssignerAction, AssignerConfig, AssignerEvent, ClusterStatus, NodeStatus, SessionId,
+};
 pub use assignment::{Assignment, AssignmentError, Provider, RangeAssignment};
 pub use clerk::{Clerk, Route};
 pub use diff::{AssignmentDiff, DiffError};

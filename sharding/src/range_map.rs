@@ -203,6 +203,10 @@ fn stored(low: SliceKey, last: SliceKey) -> Slice {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "positions in these tests are below 24"
+)]
 mod tests {
     use proptest::prelude::*;
 

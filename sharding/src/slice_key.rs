@@ -83,7 +83,6 @@ impl SliceKey {
     /// The slot that this position belongs to.
     #[must_use]
     pub const fn slot(self) -> Slot {
-        #[expect(clippy::cast_possible_truncation, reason = "14 bits are left after the shift")]
         Slot((self.0 >> HASH_BITS) as u16)
     }
 

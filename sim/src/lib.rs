@@ -1,1 +1,31 @@
-//! Placeholder.
+//! A deterministic simulation of a whole cluster: the real cores of the Assigner, the nodes and the clients under a
+//! seeded virtual clock and network, with faults, and checkers that know nothing of the implementation.
+//!
+//! ```text
+//!   run          one cluster from start to rest        env       clock, event queue, network
+//!   plan         what the seed decides                 faults    what goes wrong and when
+//!   control      the Assigner's shell                  message   what travels
+//!   node         a node's shell                        client    an application's shell
+//!   history      what was seen                         check     what must not have been
+//! ```
+//!
+//! The same seed gives the same history, byte for byte: there is one thread, one source of chance, and no hash order.
+
+mod client;
+mod config;
+mod control;
+mod counters;
+mod env;
+mod faults;
+mod message;
+mod node;
+mod plan;
+
+pub mod check;
+pub mod history;
+pub mod random;
+pub mod run;
+
+pub use config::{Mischief, SimConfig};
+pub use counters::Counters;
+pub use run::{SimReport, run};

@@ -93,6 +93,8 @@ impl Plan {
         self.loss_per_mille = 0;
         self.double_per_mille = 0;
         self.corrupt_per_mille = 0;
+        // A client that only knows addresses where nobody is any more needs a while to find one.
+        self.operation_ms = 5_000;
     }
 
     pub(crate) fn keys(&self) -> usize {

@@ -1,4 +1,4 @@
-//! [`Frequency`]: how often an entry is used, as a decayed count that a reader bumps without a lock.
+//! How often an entry is used: a decayed count (`Frequency`) that a reader bumps without a lock.
 //!
 //! The count halves every half-life and grows by 1 with each access, so at a steady rate it settles at
 //! rate x half-life / ln 2: a *rate*, and therefore comparable across nodes with the same half-life. Its class is

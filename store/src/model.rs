@@ -1,5 +1,5 @@
-//! [`ModelStore`]: the engine of the simulation, as plain as the contract allows: one lock, one map, no threads of
-//! thought. It gives the answers that [`MokaStore`](crate::MokaStore) gives, and the same ones every time.
+//! [`ModelStore`]: the engine of the simulation, as plain as the contract allows: one lock, one map, and
+//! nothing put off for later. It gives the answers that [`MokaStore`](crate::MokaStore) gives, and the same ones every time.
 //!
 //! With a budget it evicts what was used longest ago, counted in operations, so that a simulation meets evictions too.
 

@@ -200,7 +200,8 @@ pub struct Part {
     pub epoch: Epoch,
 }
 
-/// The entries of some parts that do not overlap, hottest class first; within a class in the order of positions. 8 bytes per entry.
+/// The entries of some parts that do not overlap, hottest class first; within a class in the order of positions.
+/// 8 bytes per entry.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// Positions, hottest class first.

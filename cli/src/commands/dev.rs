@@ -62,7 +62,7 @@ pub(crate) struct DevArgs {
     /// Print one line of JSON when all is ready, and nothing else.
     #[arg(long)]
     json: bool,
-    /// Stop, as on SIGTERM, when stdin ends.
+    /// Stop all when stdin ends.
     #[arg(long)]
     exit_with_parent: bool,
     /// More flags for every node, after --.
@@ -158,7 +158,7 @@ impl Cluster {
         }
     }
 
-    /// Ends all, nodes first and together: none of them then has a taker, so nothing is handed over in vain.
+    /// Ends all, nodes first and together; none drains, since all go.
     async fn end(mut self, stop: &mut Stop) -> Exit {
         let patience = Duration::from_millis(END_MS_MAX);
         let all = async {

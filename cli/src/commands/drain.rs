@@ -33,6 +33,9 @@ pub(crate) struct DrainArgs {
     cluster: ClusterArgs,
 }
 
+/// What nodes did last is known so much later: a little over two heartbeats.
+const REPORT_LAG: Duration = Duration::from_millis(1_100);
+
 /// What was seen of the drain so far, to show how far it is.
 struct Progress<'a> {
     node: &'a str,
@@ -77,11 +80,8 @@ async fn watch(control: &mut Control, progress: &Progress<'_>, timeout: Duration
             let Some(node) = progress.draining(&status) else {
                 bar.finish_and_clear();
                 println!(
-                    "{} has left after {:.1} s; {} of {} were taken over by the others",
-                    progress.node,
-                    begun.elapsed().as_secs_f64(),
-                    ByteSize(progress.handed_over(&status)).display().iec(),
-                    ByteSize(progress.start.bytes).display().iec(),
+                    "{}",
+                    progress.farewell(begun.elapsed(), &last_reports(control, status).await)
                 );
                 return Ok(Exit::Ok);
             };
@@ -98,7 +98,29 @@ async fn watch(control: &mut Control, progress: &Progress<'_>, timeout: Duration
     Ok(Exit::No)
 }
 
+/// The status once the others have reported what they took last: that comes with their heartbeats.
+async fn last_reports(control: &mut Control, status: ClusterStatus) -> ClusterStatus {
+    tokio::time::sleep(REPORT_LAG).await;
+    control.status().await.unwrap_or(status)
+}
+
 impl Progress<'_> {
+    /// What to say once it has left.
+    fn farewell(&self, after: Duration, status: &ClusterStatus) -> String {
+        let size = |bytes| ByteSize(bytes).display().iec();
+        let held = format!(
+            "it held {} in {} entries",
+            size(self.start.bytes),
+            self.start.entries
+        );
+        let taken = format!("the others took over {}", size(self.handed_over(status)));
+        format!(
+            "{} has left after {:.1} s; {held}; {taken}",
+            self.node,
+            after.as_secs_f64()
+        )
+    }
+
     /// The draining node, while it is there.
     fn draining<'s>(&self, status: &'s ClusterStatus) -> Option<&'s NodeStatus> {
         named(status, self.node).filter(|node| incarnation(node) == self.incarnation)

@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::logging::{self, LogArgs};
 use crate::settings::file::{FileArgs, layered};
 use crate::settings::node::NodeSettings;
-use crate::stop::Stop;
+use crate::stop::{Stop, StopReason};
 
 /// A node's flags.
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,7 @@ pub(crate) struct ProcessArgs {
     /// Print one line of JSON on stdout once it listens: who and where it is.
     #[arg(long)]
     pub(crate) announce: bool,
-    /// Stop, as on SIGTERM, when stdin ends: so a child goes with its parent, however that dies.
+    /// Exit when stdin ends, without a drain: so a child goes with its parent, however that dies.
     #[arg(long)]
     pub(crate) exit_with_parent: bool,
 }
@@ -66,22 +66,39 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
         })?;
     }
     let outcome = tokio::select! {
-        outcome = node.drained_by_order() => outcome,
+        outcome = node.drained_by_order() => Some(outcome),
         reason = stop.wanted() => {
-            info!(?reason, "draining");
+            info!(?reason, "stopping");
             tokio::select! {
-                outcome = node.drain() => outcome,
-                () = stop.exit_at_second_signal() => return Ok(Exit::Ok),
+                outcome = stop_for(reason, &node) => outcome,
+                () = stop.exit_at_second_signal() => None,
             }
         }
     };
-    match outcome {
-        DrainOutcome::Drained => info!("drained: all was handed over"),
-        DrainOutcome::NoTaker => info!("ended without a hand-over: no other node could take over"),
-        DrainOutcome::NoAssigner => {
-            warn!("ended with what it still held: no Assigner came to say who takes over")
-        }
-        DrainOutcome::Deadline => warn!("ended with what it still held: the drain deadline came"),
-    }
+    tell(outcome);
     Ok(Exit::Ok)
+}
+
+/// Ends the node as the reason asks for; how its drain ended, if it was one.
+async fn stop_for(reason: StopReason, node: &Node) -> Option<DrainOutcome> {
+    match reason {
+        StopReason::Terminate | StopReason::Interrupt => Some(node.drain().await),
+        // The whole cluster goes with its parent: there is nobody to hand over to.
+        StopReason::ParentGone => {
+            node.shutdown().await;
+            None
+        }
+    }
+}
+
+fn tell(outcome: Option<DrainOutcome>) {
+    match outcome {
+        Some(DrainOutcome::Drained) => info!("drained: all was handed over"),
+        Some(DrainOutcome::NoTaker) => info!("ended without a hand-over: no other node could take over"),
+        Some(DrainOutcome::NoAssigner) => {
+            warn!("ended with what it still held: no Assigner came to say who takes over");
+        }
+        Some(DrainOutcome::Deadline) => warn!("ended with what it still held: the drain deadline came"),
+        None => info!("ended without a drain"),
+    }
 }

@@ -129,7 +129,7 @@ pub(crate) struct Node {
     pub(crate) life: Life,
     pub(crate) address: String,
     pub(crate) state: Arc<Mutex<State>>,
-    closing: watch::Sender<bool>,
+    closings: watch::Sender<u64>,
     assignment: watch::Sender<Option<v1::AssignmentUpdate>>,
     runtime: Option<Runtime>,
 }
@@ -156,11 +156,11 @@ impl Node {
             next_version: 100,
             ..State::default()
         }));
-        let (closing, _) = watch::channel(false);
+        let (closings, _) = watch::channel(0);
         let (assignment, _) = watch::channel(None);
         let service = Service {
             state: state.clone(),
-            closing: closing.clone(),
+            closings: closings.clone(),
             assignment: assignment.clone(),
         };
         runtime.spawn(async move {
@@ -177,7 +177,7 @@ impl Node {
             },
             address,
             state,
-            closing,
+            closings,
             assignment,
             runtime: Some(runtime),
         }
@@ -202,9 +202,9 @@ impl Node {
             .send_replace(Some(v1::AssignmentUpdate { update: Some(update) }));
     }
 
-    /// Ends its data streams the planned way.
+    /// Ends the data streams that are open, the planned way.
     pub(crate) fn close_streams(&self) {
-        self.closing.send_replace(true);
+        self.closings.send_modify(|closings| *closings += 1);
     }
 
     pub(crate) fn moved(&self, slice: Slice, since: u64) -> v1::Moved {
@@ -280,11 +280,11 @@ pub(crate) async fn client_of(nodes: &[Node]) -> Client {
 }
 
 /// A key that `nodes[index]` of an even cluster owns.
-pub(crate) fn key_of(index: usize, count: usize) -> String {
-    let width = u64::MAX / count as u64;
+pub(crate) fn key_of(index: u64, count: u64) -> String {
+    let width = u64::MAX / count;
     (0..)
         .map(|number| format!("key-{number}"))
-        .find(|key| (SliceKey::of_key(key.as_bytes()).get() / width) as usize == index)
+        .find(|key| (SliceKey::of_key(key.as_bytes()).get() / width) == index)
         .expect("there are enough keys")
 }
 
@@ -299,7 +299,7 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
 
 struct Service {
     state: Arc<Mutex<State>>,
-    closing: watch::Sender<bool>,
+    closings: watch::Sender<u64>,
     assignment: watch::Sender<Option<v1::AssignmentUpdate>>,
 }
 
@@ -349,14 +349,14 @@ impl Cache for Service {
         &self,
         request: Request<Streaming<v1::OpBatch>>,
     ) -> Result<Response<Replies>, tonic::Status> {
-        let (state, mut closing) = (self.state.clone(), self.closing.subscribe());
+        let (state, mut closings) = (self.state.clone(), self.closings.subscribe());
         let mut ops = request.into_inner();
         let (sender, receiver) = mpsc::channel(64);
         tokio::spawn(async move {
             let mut said_closing = false;
             loop {
                 tokio::select! {
-                    () = async { drop(closing.wait_for(|closing| *closing).await) }, if !said_closing => {
+                    _ = closings.changed(), if !said_closing => {
                         said_closing = true;
                         let notice = v1::ReplyBatch { replies: vec![], closing: true };
                         if sender.send(Ok(notice)).await.is_err() {

@@ -80,8 +80,9 @@ async fn any_living_node_is_followed() {
         let next = even(number, number, &living);
         nodes.iter().for_each(|node| node.publish(&next));
         number += 10;
-        for (index, _) in nodes.iter().enumerate() {
-            let key = key_of(index, nodes.len());
+        let count = nodes.len() as u64;
+        for index in 0..count {
+            let key = key_of(index, count);
             eventually("all keys are served", async || {
                 client.set(&key, "v").await.is_ok()
             })

@@ -82,7 +82,7 @@ fn what_is_wrong_is_named() {
 
     let nameless = v1::Life {
         node: String::new(),
-        ..life.clone()
+        incarnation: 1,
     };
     assert_eq!(refused(Life::try_from(nameless).map(drop)), "life.node");
     let unborn = v1::Life {

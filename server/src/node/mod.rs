@@ -40,6 +40,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
 pub use self::metrics::{NodeMetrics, Reading, encode_readings};
@@ -81,6 +82,8 @@ pub struct Node {
     http_addr: Option<SocketAddr>,
     stop: CancellationToken,
     drained: Shared<BoxFuture<'static, DrainOutcome>>,
+    /// Fires when the session has said goodbye and the data port has sent its last reply.
+    last_words: TaskTracker,
 }
 
 impl Node {
@@ -114,16 +117,17 @@ impl Node {
         let stop = CancellationToken::new();
         let (drained_sender, drained) = oneshot::channel();
         let session = session::Session::new(state.clone(), slicelet, events, drained_sender);
-        state.tasks.spawn(session.run(stop.clone()));
+        let last_words = TaskTracker::new();
+        last_words.spawn(session.run(stop.clone()));
         state.tasks.spawn(keep_time(state.clone(), stop.clone()));
         state.tasks.spawn(keep_house(state.clone(), stop.clone()));
-        serve_grpc(&state, grpc, &stop)?;
+        serve_grpc(&state, grpc, &stop, &last_words)?;
         if let Some(http) = http {
             serve_http(&state, http, &stop)?;
         }
         // A dropped sender means that the session ended without a drain.
         let drained = drained.map(|outcome| outcome.unwrap_or(DrainOutcome::NoAssigner)).boxed().shared();
-        Ok(Self { state, grpc_addr, http_addr, stop, drained })
+        Ok(Self { state, grpc_addr, http_addr, stop, drained, last_words })
     }
 
     /// Its name.
@@ -192,26 +196,25 @@ impl Node {
         self.state.set_suspended(true);
         self.state.closing.cancel();
         self.state.tell_slicelet(SliceletEvent::StoppedServing);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.last_words.close();
+        // Streams linger for clients that do not close their half, for a bounded time of their own.
+        let _ = tokio::time::timeout(LAST_WORDS, self.last_words.wait()).await;
         self.state.tasks.close();
-        let goodbye = tokio::time::timeout(LAST_WORDS, self.state.tasks.wait());
-        tokio::select! {
-            _ = goodbye => {}
-            () = self.stop.cancelled() => {}
-        }
         self.stop.cancel();
     }
 
-    /// Ends everything at once.
+    /// Ends everything at once, without a word to anyone.
     pub fn abort(&self) {
+        // Connections outlive the port's task (tonic gives no handle on them): they must serve nothing more.
+        self.state.set_suspended(true);
         self.stop.cancel();
+        self.state.closing.cancel();
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.stop.cancel();
-        self.state.closing.cancel();
+        self.abort();
     }
 }
 
@@ -244,7 +247,12 @@ fn slicelet_config(config: &NodeConfig) -> SliceletConfig {
     }
 }
 
-fn serve_grpc(state: &Arc<NodeState>, listener: TcpListener, stop: &CancellationToken) -> Result<(), NodeError> {
+fn serve_grpc(
+    state: &Arc<NodeState>,
+    listener: TcpListener,
+    stop: &CancellationToken,
+    last_words: &TaskTracker,
+) -> Result<(), NodeError> {
     let message_bytes_max = state.config.value_bytes_max + grpc::MESSAGE_BYTES_EXTRA;
     let cache = CacheServer::new(cache_service::CacheService(state.clone()))
         .max_decoding_message_size(message_bytes_max)
@@ -268,7 +276,7 @@ fn serve_grpc(state: &Arc<NodeState>, listener: TcpListener, stop: &Cancellation
     let closing = state.closing.clone();
     state.tasks.spawn(report_health(state.clone(), health, stop.clone()));
     let stop = stop.clone();
-    state.tasks.spawn(async move {
+    last_words.spawn(async move {
         let serving = routes.serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
         tokio::select! {
             served = serving => if let Err(error) = served {

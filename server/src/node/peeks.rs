@@ -158,7 +158,7 @@ fn import(state: &NodeState, pull: PullId, at: SliceKey, entry: &Entry) {
         deadline: entry.ttl_ms.map_or(Timestamp::NEVER, |ttl_ms| target.first_sent.plus_ms(ttl_ms)),
         class: entry.class,
     };
-    let outcome = state.store.import(pull, target.epoch, state.clock.now(), &import);
+    let outcome = state.store.import_peeked(pull, target.epoch, state.clock.now(), &import);
     tracing::trace!(?outcome, "imported a peeked entry");
 }
 

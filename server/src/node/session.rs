@@ -26,6 +26,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// A session that says nothing for so long is asked whether it lives.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long the goodbye may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Largest message from the Assigner: an assignment of a very large cluster.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
@@ -110,7 +113,24 @@ impl Session {
             }
             self.look_for_end_of_drain();
         }
+        self.say_last_words(&stop).await;
         self.link.task.cancel();
+    }
+
+    /// Lets what was sent last, the goodbye, go out: the Assigner ends the session when it has read to the end.
+    async fn say_last_words(&mut self, stop: &CancellationToken) {
+        self.link.outbound = None;
+        let link_closed = async {
+            while let Some((_, said)) = self.from_link.recv().await {
+                if matches!(said, FromLink::Closed) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(LAST_WORDS, link_closed) => {}
+            () = stop.cancelled() => {}
+        }
     }
 
     fn look_for_end_of_drain(&mut self) {

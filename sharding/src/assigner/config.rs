@@ -88,10 +88,22 @@ mod tests {
         let good = AssignerConfig::default();
         assert_eq!(good.validate(), Ok(()));
         let bad = [
-            AssignerConfig { failure_timeout_ms: 99, ..good },
-            AssignerConfig { settle_ms: 3_000, ..good },
-            AssignerConfig { expect_nodes: Some(0), ..good },
-            AssignerConfig { publish_interval_ms: 1_001, ..good },
+            AssignerConfig {
+                failure_timeout_ms: 99,
+                ..good
+            },
+            AssignerConfig {
+                settle_ms: 3_000,
+                ..good
+            },
+            AssignerConfig {
+                expect_nodes: Some(0),
+                ..good
+            },
+            AssignerConfig {
+                publish_interval_ms: 1_001,
+                ..good
+            },
         ];
         for config in bad {
             assert!(config.validate().is_err(), "{config:?}");

@@ -23,7 +23,9 @@ pub(super) enum HelloError {
     Version { min: u32, max: u32 },
     #[error("generation {0} is too far in the future: the clock of the Assigner that gave it out was wrong")]
     Generation(Generation),
-    #[error("the claim to {0} is newer than the assignment that the node says it holds, or its providers are impossible")]
+    #[error(
+        "the claim to {0} is newer than the assignment that the node says it holds, or its providers are impossible"
+    )]
     Claim(crate::slice::Slice),
     #[error("two claims to the same part of {0}")]
     Overlap(crate::slice::Slice),

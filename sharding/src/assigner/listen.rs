@@ -6,7 +6,9 @@ use super::member::Member;
 use super::{Assigner, Pending};
 use crate::generation::Generation;
 use crate::node::{Life, NodeId};
-use crate::session::{AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, NodeMessage, RangeClaim};
+use crate::session::{
+    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, NodeMessage, RangeClaim,
+};
 use crate::slice::Slice;
 use crate::time::Timestamp;
 
@@ -17,7 +19,7 @@ pub const NODES_MAX: usize = 4_096;
 pub const RELAY_BYTES_MAX: usize = 1 << 20;
 
 impl Assigner {
-    pub(super) fn from_node(
+    pub(super) fn hear(
         &mut self,
         session: SessionId,
         message: NodeMessage,
@@ -28,7 +30,7 @@ impl Assigner {
         match (bound, message) {
             (None, NodeMessage::Hello(hello)) => self.hello(session, hello, now, actions),
             (Some(node), message) if !matches!(message, NodeMessage::Hello(_)) => {
-                self.from_member(&node, session, message, now, actions);
+                self.hear_member(&node, session, message, now, actions);
             }
             _ => {
                 self.unbind(session);
@@ -42,7 +44,9 @@ impl Assigner {
         let life = hello.peer.life.clone();
         let is_new_node = !self.members.contains_key(&life.node);
         let checked = match hello::check(&hello) {
-            Ok(()) if is_new_node && self.members.len() >= NODES_MAX => Err(HelloError::TooManyNodes(NODES_MAX)),
+            Ok(()) if is_new_node && self.members.len() >= NODES_MAX => {
+                Err(HelloError::TooManyNodes(NODES_MAX))
+            }
             checked => checked,
         };
         if let Err(error) = checked {
@@ -57,7 +61,11 @@ impl Assigner {
             actions.push(AssignerAction::Notice(Notice::ToldDead(life)));
             return;
         }
-        if self.members.get(&life.node).is_some_and(|member| member.life != life) {
+        if self
+            .members
+            .get(&life.node)
+            .is_some_and(|member| member.life != life)
+        {
             self.bury(&life.node, DeathCause::Replaced, actions);
         }
         self.bind(session, &hello, now, actions);
@@ -82,7 +90,10 @@ impl Assigner {
     /// whose present assignment does not list it: a new one holds nothing.
     fn is_dead(&self, hello: &Hello) -> bool {
         let life = &hello.peer.life;
-        let known = self.members.get(&life.node).is_some_and(|member| member.life == *life);
+        let known = self
+            .members
+            .get(&life.node)
+            .is_some_and(|member| member.life == *life);
         let holds = hello.generation > Generation::NONE || !hello.claims.is_empty();
         self.graves.holds(life) || (self.recovery.is_none() && !known && holds)
     }
@@ -132,7 +143,7 @@ impl Assigner {
         }
     }
 
-    fn from_member(
+    fn hear_member(
         &mut self,
         node: &NodeId,
         session: SessionId,
@@ -155,7 +166,9 @@ impl Assigner {
                 member.load = load;
                 self.hear_of(generation, actions);
                 self.acknowledged(node, generation);
-                let generation = self.assignment().map_or(Generation::NONE, |current| current.generation());
+                let generation = self
+                    .assignment()
+                    .map_or(Generation::NONE, |current| current.generation());
                 let message = AssignerMessage::HeartbeatAnswer { sequence, generation };
                 actions.push(AssignerAction::Send { session, message });
             }
@@ -186,16 +199,28 @@ impl Assigner {
             return;
         }
         self.highest = self.highest.max(generation);
-        let newer = self.assignment().is_some_and(|current| generation > current.generation());
-        if newer && generation.assigner != self.incarnation && self.other_assigner != Some(generation.assigner) {
+        let newer = self
+            .assignment()
+            .is_some_and(|current| generation > current.generation());
+        if newer
+            && generation.assigner != self.incarnation
+            && self.other_assigner != Some(generation.assigner)
+        {
             self.other_assigner = Some(generation.assigner);
             let other = generation.assigner;
-            actions.push(AssignerAction::Notice(Notice::SecondAssigner { other, generation }));
+            actions.push(AssignerAction::Notice(Notice::SecondAssigner {
+                other,
+                generation,
+            }));
         }
     }
 
     fn acknowledged(&mut self, node: &NodeId, generation: Generation) {
-        let Some(member) = self.members.get_mut(node) else {
+        let Some(member) = self
+            .members
+            .get_mut(node)
+            .filter(|_| hello::is_possible(generation))
+        else {
             return;
         };
         member.acknowledged = generation;
@@ -220,11 +245,16 @@ impl Assigner {
     }
 
     pub(super) fn is_living(&self, life: &Life) -> bool {
-        self.members.get(&life.node).is_some_and(|member| member.life == *life)
+        self.members
+            .get(&life.node)
+            .is_some_and(|member| member.life == *life)
     }
 
     fn owned_parts(&self, life: &Life, slice: Slice, since: Generation) -> Vec<(Slice, bool)> {
-        let ranges = self.assignment().into_iter().flat_map(|current| current.ranges().overlapping(slice));
+        let ranges = self
+            .assignment()
+            .into_iter()
+            .flat_map(|current| current.ranges().overlapping(slice));
         ranges
             .filter(|(_, range)| range.owner == *life && range.since == since)
             .map(|(part, range)| (part, range.providers.is_empty()))
@@ -249,8 +279,22 @@ impl Assigner {
 
     fn handoffs(&mut self, life: &Life, reports: &[HandoffReport]) {
         for report in reports {
-            if matches!(report.outcome, HandoffOutcome::Completed | HandoffOutcome::GaveUp) {
-                self.handoff_ended(life, report.slice, report.since);
+            if !matches!(report.outcome, HandoffOutcome::Completed | HandoffOutcome::GaveUp) {
+                continue;
+            }
+            self.handoff_ended(life, report.slice, report.since);
+            // While the Assigner recovers, what a node claims is all there is to correct.
+            let claims = self
+                .members
+                .get_mut(&life.node)
+                .into_iter()
+                .flat_map(|member| &mut member.claims);
+            for claim in
+                claims.filter(|claim| report.slice.covers(claim.slice) && claim.since == report.since)
+            {
+                if !matches!(claim.phase, ClaimPhase::Fenced(_)) {
+                    claim.phase = ClaimPhase::Serving;
+                }
             }
         }
     }
@@ -282,7 +326,10 @@ impl Assigner {
         if member.draining {
             return Ok(start);
         }
-        let others = self.members.values().any(|other| other.life.node != *node && other.role().may_take());
+        let others = self
+            .members
+            .values()
+            .any(|other| other.life.node != *node && other.role().may_take());
         if !others {
             return Err(DrainError::NoTaker(node.clone()));
         }
@@ -308,7 +355,9 @@ impl Assigner {
 
 fn refuse(session: SessionId, life: Life, error: &HelloError, actions: &mut Vec<AssignerAction>) {
     let reason = error.to_string();
-    let message = AssignerMessage::Refused { reason: reason.clone() };
+    let message = AssignerMessage::Refused {
+        reason: reason.clone(),
+    };
     actions.push(AssignerAction::Send { session, message });
     actions.push(AssignerAction::CloseSession { session });
     actions.push(AssignerAction::Notice(Notice::HelloRefused { life, reason }));

@@ -94,7 +94,12 @@ impl Assigner {
     /// An Assigner that knows of nobody yet. Its incarnation must differ from every other Assigner's. The shell ticks it
     /// at once.
     #[must_use]
-    pub fn new(config: AssignerConfig, incarnation: Incarnation, sharder: Box<dyn Sharder>, now: Timestamp) -> Self {
+    pub fn new(
+        config: AssignerConfig,
+        incarnation: Incarnation,
+        sharder: Box<dyn Sharder>,
+        now: Timestamp,
+    ) -> Self {
         Self {
             config,
             incarnation,
@@ -121,7 +126,7 @@ impl Assigner {
         let mut actions = Vec::new();
         self.notice_standstill(now, &mut actions);
         match event {
-            AssignerEvent::FromNode { session, message } => self.from_node(session, message, now, &mut actions),
+            AssignerEvent::FromNode { session, message } => self.hear(session, message, now, &mut actions),
             AssignerEvent::SessionClosed { session } => self.unbind(session),
             AssignerEvent::DrainNode { node } => {
                 let answer = self.drain(&node, &mut actions);
@@ -170,7 +175,12 @@ impl Assigner {
     fn tick(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
         let timeout_ms = self.config.failure_timeout_ms;
         let silent = |member: &&Member| now.ms_since(member.last_heard) >= timeout_ms;
-        let dead: Vec<NodeId> = self.members.values().filter(silent).map(|member| member.life.node.clone()).collect();
+        let dead: Vec<NodeId> = self
+            .members
+            .values()
+            .filter(silent)
+            .map(|member| member.life.node.clone())
+            .collect();
         for node in dead {
             self.bury(&node, DeathCause::Silent, actions);
         }
@@ -263,10 +273,17 @@ impl Assigner {
     /// When a tick has something to do. What is overdue asks for a tick now: only ticks act on silence and waits.
     fn next_wake(&self, now: Timestamp) -> Timestamp {
         let regular = now.plus_ms(self.config.failure_timeout_ms / WAKES_PER_FAILURE_TIMEOUT);
-        let silence = self.members.values().map(|member| member.last_heard.plus_ms(self.config.failure_timeout_ms));
+        let silence = self
+            .members
+            .values()
+            .map(|member| member.last_heard.plus_ms(self.config.failure_timeout_ms));
         let waits = self.members.values().filter_map(|member| member.reserve_until);
         // After its end, the settling time waits for a hello, and no tick helps.
-        let settled = self.recovery.iter().map(|recovery| recovery.settled_at(&self.config)).filter(|at| *at > now);
+        let settled = self
+            .recovery
+            .iter()
+            .map(|recovery| recovery.settled_at(&self.config))
+            .filter(|at| *at > now);
         let due = silence.chain(waits).chain(settled).chain(self.publish_at());
         due.fold(regular, Timestamp::min).max(now)
     }

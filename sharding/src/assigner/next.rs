@@ -89,7 +89,12 @@ fn is_done(done: &RangeMap<Generation>, slice: Slice, since: Generation) -> bool
 }
 
 /// `ranges` with the owners that `placement` says, at `generation`.
-pub(crate) fn placed(ranges: Ranges, placement: &Placement, living: &Living, generation: Generation) -> Ranges {
+pub(crate) fn placed(
+    ranges: Ranges,
+    placement: &Placement,
+    living: &Living,
+    generation: Generation,
+) -> Ranges {
     let mut next = Ranges::with_capacity(ranges.len());
     for (slice, range) in ranges {
         for (part, node) in placement.overlapping(slice) {
@@ -109,7 +114,12 @@ pub(crate) fn placed(ranges: Ranges, placement: &Placement, living: &Living, gen
 }
 
 /// What a range reads when `taker` is to own it at `generation`.
-fn handed_to(range: &RangeAssignment, taker: Life, living: &Living, generation: Generation) -> RangeAssignment {
+fn handed_to(
+    range: &RangeAssignment,
+    taker: Life,
+    living: &Living,
+    generation: Generation,
+) -> RangeAssignment {
     if range.owner == taker {
         return range.clone();
     }
@@ -162,7 +172,10 @@ pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn
     if counts.is_empty() {
         return ranges;
     }
-    let same_as_next: Vec<bool> = ranges.windows(2).map(|pair| pair[0].1.owner == pair[1].1.owner).collect();
+    let same_as_next: Vec<bool> = ranges
+        .windows(2)
+        .map(|pair| pair[0].1.owner == pair[1].1.owner)
+        .collect();
     for (index, (_, range)) in ranges.iter_mut().enumerate() {
         let after = same_as_next.get(index).copied().unwrap_or(false);
         let before = index > 0 && same_as_next[index - 1];
@@ -176,4 +189,150 @@ pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn
         }
     }
     ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slice_key::SliceKey;
+
+    fn life(name: &str) -> Life {
+        Life {
+            node: NodeId::new(name).unwrap(),
+            incarnation: Incarnation::new(1),
+        }
+    }
+
+    fn generation(number: u64) -> Generation {
+        Generation {
+            number,
+            assigner: Incarnation::new(1),
+        }
+    }
+
+    fn living(names: &[&str]) -> Living {
+        names
+            .iter()
+            .map(|name| (life(name).node, Incarnation::new(1)))
+            .collect()
+    }
+
+    fn range(owner: &str, since: u64, providers: &[(&str, u64)]) -> RangeAssignment {
+        let provider = |(name, since): &(&str, u64)| Provider {
+            life: life(name),
+            since: generation(*since),
+        };
+        RangeAssignment {
+            owner: life(owner),
+            since: generation(since),
+            providers: providers.iter().map(provider).collect(),
+        }
+    }
+
+    /// Plan: what one range reads after it goes to a taker, by who lives. Rows: range, taker, living, expected.
+    #[test]
+    fn since_and_providers_of_the_next_range() {
+        let rows = [
+            // It stays: everything stays.
+            (range("a", 1, &[]), "a", &["a", "b"][..], range("a", 1, &[])),
+            (
+                range("b", 5, &[("a", 1)]),
+                "b",
+                &["a", "b"],
+                range("b", 5, &[("a", 1)]),
+            ),
+            // It moves: the former owner first.
+            (range("a", 1, &[]), "b", &["a", "b"], range("b", 9, &[("a", 1)])),
+            (
+                range("b", 5, &[("a", 1)]),
+                "c",
+                &["a", "b", "c"],
+                range("c", 9, &[("b", 5), ("a", 1)]),
+            ),
+            // The owner is dead: the surviving providers, or cold.
+            (
+                range("b", 5, &[("a", 1)]),
+                "c",
+                &["a", "c"],
+                range("c", 9, &[("a", 1)]),
+            ),
+            (range("a", 1, &[]), "b", &["b"], range("b", 9, &[])),
+            // Back to where it came from: the taker is among its own providers.
+            (
+                range("b", 5, &[("a", 1)]),
+                "a",
+                &["a", "b"],
+                range("a", 9, &[("b", 5), ("a", 1)]),
+            ),
+        ];
+        for (before, taker, lives, expected) in rows {
+            let lives = living(lives);
+            let placement = Placement::new(vec![(Slice::FULL, life(taker).node)]).unwrap();
+            let next = placed(
+                vec![(Slice::FULL, before.clone())],
+                &placement,
+                &lives,
+                generation(9),
+            );
+            assert_eq!(next, [(Slice::FULL, expected)], "{before:?} to {taker}");
+        }
+    }
+
+    /// Plan: one range whose hand-off is reported as ended, in parts. Only when all of it is, under its own since, is the
+    /// provider dropped; then it merges with its equal neighbour.
+    #[test]
+    fn a_hand_off_ends_when_all_of_it_is_reported() {
+        let (low, high) = Slice::FULL.split_before(SliceKey::new(1 << 63)).unwrap();
+        let (first, second) = low.split_before(SliceKey::new(1 << 62)).unwrap();
+        let ranges = vec![(low, range("b", 5, &[("a", 1)])), (high, range("b", 5, &[]))];
+        let held = Assignment::new(generation(6), ranges.clone(), BTreeMap::new()).unwrap();
+        let after = |reports: &[(Slice, u64)]| {
+            let done = reports
+                .iter()
+                .map(|(slice, since)| (*slice, generation(*since)))
+                .collect();
+            refreshed(&held, &living(&["a", "b"]), &done, &RangeMap::new())
+        };
+        assert_eq!(after(&[(first, 5)]), ranges);
+        assert_eq!(after(&[(first, 5), (second, 4)]), ranges);
+        assert_eq!(
+            after(&[(first, 5), (second, 5)]),
+            [(Slice::FULL, range("b", 5, &[]))]
+        );
+    }
+
+    /// Plan: an owner with too many neighbouring ranges. They are renewed with itself as provider, and merge into one when
+    /// it reports; an owner with few, one in the middle of a hand-off, and one that leaves are left alone.
+    #[test]
+    fn fragmented_neighbours_are_renewed_and_merge() {
+        let count = RANGES_BEFORE_RENEWAL as u64 + 1;
+        let width = u64::MAX / count;
+        let ranges = |count: u64| -> Ranges {
+            let low = |index: u64| SliceKey::new(index * width);
+            (0..count)
+                .map(|index| {
+                    let high = (index + 1 < count).then(|| low(index + 1));
+                    (Slice::new(low(index), high).unwrap(), range("a", index + 1, &[]))
+                })
+                .collect()
+        };
+        let stays = |_: &Life| true;
+        assert_eq!(
+            renewed(ranges(count - 1), generation(900), stays),
+            ranges(count - 1)
+        );
+        assert_eq!(renewed(ranges(count), generation(900), |_| false), ranges(count));
+        let mut moving = ranges(count);
+        moving[3].1.providers = range("a", 4, &[("b", 1)]).providers;
+        assert_eq!(renewed(moving.clone(), generation(900), stays), moving);
+
+        let next = renewed(ranges(count), generation(900), stays);
+        for (index, (_, renewed)) in (1..).zip(&next) {
+            assert_eq!(*renewed, range("a", 900, &[("a", index)]));
+        }
+        let held = Assignment::new(generation(900), next, BTreeMap::new()).unwrap();
+        let done = [(Slice::FULL, generation(900))].into_iter().collect();
+        let merged = refreshed(&held, &living(&["a"]), &done, &RangeMap::new());
+        assert_eq!(merged, [(Slice::FULL, range("a", 900, &[]))]);
+    }
 }

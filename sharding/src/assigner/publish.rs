@@ -12,6 +12,7 @@ use super::{Assigner, Pending};
 use crate::assignment::{Assignment, AssignmentError};
 use crate::generation::Generation;
 use crate::node::{Life, NodeEntry, NodeId};
+use crate::range_map::RangeMap;
 use crate::session::AssignerMessage;
 use crate::sharder::{ClusterView, EvenRange, Placement, Sharder};
 use crate::time::Timestamp;
@@ -41,7 +42,10 @@ impl Assigner {
     }
 
     pub(super) fn directory(&self) -> BTreeMap<NodeId, NodeEntry> {
-        self.members.iter().map(|(node, member)| (node.clone(), member.entry())).collect()
+        self.members
+            .iter()
+            .map(|(node, member)| (node.clone(), member.entry()))
+            .collect()
     }
 
     /// Whether any node may be given something.
@@ -56,8 +60,11 @@ impl Assigner {
         actions: &mut Vec<AssignerAction>,
     ) -> Result<Option<Assignment>, AssignmentError> {
         let generation = Generation::following(self.highest, unix_ms, self.incarnation);
-        let living: Living =
-            self.members.iter().map(|(node, member)| (node.clone(), member.life.incarnation)).collect();
+        let living: Living = self
+            .members
+            .iter()
+            .map(|(node, member)| (node.clone(), member.life.incarnation))
+            .collect();
         let directory = self.directory();
         let current = self.assignment().cloned();
         let previous = self.recovered.as_ref().or(current.as_deref());
@@ -75,13 +82,17 @@ impl Assigner {
             (None, Some(placement)) => first_ranges(&placement, &living, generation),
             (None, None) => return Ok(None),
         };
-        let stays = |life: &Life| self.members.get(&life.node).is_some_and(|member| member.role().may_take());
+        let stays = |life: &Life| {
+            self.members
+                .get(&life.node)
+                .is_some_and(|member| member.role().may_take())
+        };
         let ranges = next::renewed(ranges, generation, stays);
         let assignment = Assignment::new(generation, ranges, directory)?;
         let unchanged = current.is_some_and(|current| {
             current.ranges() == assignment.ranges() && current.directory() == assignment.directory()
         });
-        self.done.clear();
+        self.done = still_open(&self.done, &assignment);
         self.fenced_off.clear();
         Ok((!unchanged).then_some(assignment))
     }
@@ -92,7 +103,10 @@ impl Assigner {
         if !self.has_taker() {
             return None;
         }
-        let loads = self.members.values().flat_map(|member| member.load.slices.iter().copied());
+        let loads = self
+            .members
+            .values()
+            .flat_map(|member| member.load.slices.iter().copied());
         let view = ClusterView {
             previous,
             nodes: self.members.values().map(|member| member.view()).collect(),
@@ -137,7 +151,11 @@ impl Assigner {
         let Some(member) = self.members.get_mut(node) else {
             return;
         };
-        let Some(current) = self.history.current().filter(|current| current.is_living(&member.life)) else {
+        let Some(current) = self
+            .history
+            .current()
+            .filter(|current| current.is_living(&member.life))
+        else {
             return;
         };
         let (Some(session), generation) = (member.session, current.generation()) else {
@@ -168,8 +186,23 @@ impl Assigner {
     }
 }
 
+/// The reports that stay of use: on parts of ranges whose hand-off is still on. A range may end part by part (a flush ends
+/// the pull of its slice alone), and what was reported before an assignment is not reported again.
+fn still_open(done: &RangeMap<Generation>, assignment: &Assignment) -> RangeMap<Generation> {
+    let parts = done.iter().flat_map(|(slice, since)| {
+        let ranges = assignment.ranges().overlapping(slice);
+        let open = ranges.filter(move |(_, range)| range.since == *since && !range.providers.is_empty());
+        open.map(move |(part, _)| (part, *since))
+    });
+    parts.collect()
+}
+
 fn ranges_of(assignment: &Assignment) -> Ranges {
-    assignment.ranges().iter().map(|(slice, range)| (slice, range.clone())).collect()
+    assignment
+        .ranges()
+        .iter()
+        .map(|(slice, range)| (slice, range.clone()))
+        .collect()
 }
 
 /// The very first assignment: all ranges begin cold.

@@ -73,7 +73,9 @@ impl Recovery {
         }
         self.fetching = None;
         let best = self.best_generation();
-        if let Some(held) = held.filter(|held| held.generation() > best && super::hello::is_possible(held.generation())) {
+        if let Some(held) =
+            held.filter(|held| held.generation() > best && super::hello::is_possible(held.generation()))
+        {
             self.best = Some(held);
         }
     }
@@ -161,7 +163,9 @@ impl Recovery {
     }
 
     fn best_generation(&self) -> Generation {
-        self.best.as_ref().map_or(Generation::NONE, |best| best.generation())
+        self.best
+            .as_ref()
+            .map_or(Generation::NONE, |best| best.generation())
     }
 
     /// What the cluster holds, by the fetched assignment and the members' claims; `None` if nobody holds anything.

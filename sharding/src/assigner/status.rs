@@ -120,7 +120,11 @@ impl Assigner {
 
     fn count(&self) -> Counted {
         let mut counted = Counted::default();
-        for (slice, range) in self.assignment().into_iter().flat_map(|current| current.ranges().iter()) {
+        for (slice, range) in self
+            .assignment()
+            .into_iter()
+            .flat_map(|current| current.ranges().iter())
+        {
             let owned = counted.owned.entry(range.owner.clone()).or_default();
             owned.slices += 1;
             owned.width += slice.width();
@@ -134,7 +138,10 @@ impl Assigner {
     /// The first reason, for people; `None` if the cluster is settled.
     fn unsettled_because(&self, counted: &Counted) -> Option<String> {
         if self.recovery.is_some() {
-            return Some(format!("the Assigner still gathers the hellos of the nodes ({} so far)", self.members.len()));
+            return Some(format!(
+                "the Assigner still gathers the hellos of the nodes ({} so far)",
+                self.members.len()
+            ));
         }
         if counted.unreachable > 0 {
             return Some(format!("{} ranges have no living owner", counted.unreachable));
@@ -158,7 +165,8 @@ impl Assigner {
     }
 
     fn generation(&self) -> Generation {
-        self.assignment().map_or(Generation::NONE, |current| current.generation())
+        self.assignment()
+            .map_or(Generation::NONE, |current| current.generation())
     }
 }
 

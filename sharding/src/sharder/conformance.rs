@@ -162,7 +162,10 @@ impl Walk {
     }
 
     fn living(&self) -> Living {
-        self.nodes.iter().map(|(id, node)| (id.clone(), node.life.incarnation)).collect()
+        self.nodes
+            .iter()
+            .map(|(id, node)| (id.clone(), node.life.incarnation))
+            .collect()
     }
 
     /// Places, checks the placement, and follows it. Then, with its hand-offs on, nothing may move.
@@ -174,7 +177,9 @@ impl Walk {
         if placement != sharder.place(&view) {
             return Err(Violation::NotDeterministic { walk, step });
         }
-        placement.check(&view).map_err(|error| Violation::Placement { walk, step, error })?;
+        placement
+            .check(&view)
+            .map_err(|error| Violation::Placement { walk, step, error })?;
         self.follow(base.as_ref(), &placement);
         self.check_still(sharder, step, "with hand-offs on")
     }
@@ -194,7 +199,9 @@ impl Walk {
             takers.all(|(_, node)| *node == range.owner.node)
         });
         let walk = self.walk;
-        still.then_some(()).ok_or(Violation::NotStable { walk, step, when })
+        still
+            .then_some(())
+            .ok_or(Violation::NotStable { walk, step, when })
     }
 
     fn refreshed(&self, done: &RangeMap<Generation>) -> Option<Assignment> {
@@ -213,8 +220,16 @@ impl Walk {
         let before = base.map_or(Generation::NONE, Assignment::generation);
         let generation = Generation::following(before, 0, Incarnation::new(1));
         let ranges = match base {
-            Some(base) => base.ranges().iter().map(|(slice, range)| (slice, range.clone())).collect(),
-            None => placement.ranges().iter().map(|(slice, _)| (*slice, next::unowned(before))).collect(),
+            Some(base) => base
+                .ranges()
+                .iter()
+                .map(|(slice, range)| (slice, range.clone()))
+                .collect(),
+            None => placement
+                .ranges()
+                .iter()
+                .map(|(slice, _)| (*slice, next::unowned(before)))
+                .collect(),
         };
         let ranges = next::placed(ranges, placement, &self.living(), generation);
         self.assignment = Assignment::new(generation, ranges, BTreeMap::new()).ok();
@@ -283,10 +298,13 @@ mod tests {
                     let at = takers.iter().position(|node| node.life == *life);
                     takers[at.map_or(0, |at| at + 1) % takers.len()].life.node.clone()
                 };
-                let ranges = previous.ranges().iter().map(|(slice, range)| match view.is_pinned(range) {
-                    true => (slice, range.owner.node.clone()),
-                    false => (slice, next(&range.owner)),
-                });
+                let ranges = previous
+                    .ranges()
+                    .iter()
+                    .map(|(slice, range)| match view.is_pinned(range) {
+                        true => (slice, range.owner.node.clone()),
+                        false => (slice, next(&range.owner)),
+                    });
                 Placement::new(ranges.collect()).unwrap()
             }
         }

@@ -103,9 +103,15 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn of(view: &'a ClusterView<'_>) -> Self {
         let takers: Vec<&NodeView> = view.nodes.iter().filter(|node| node.role.may_take()).collect();
-        let index_of: BTreeMap<&Life, usize> =
-            takers.iter().enumerate().map(|(index, node)| (&node.life, index)).collect();
-        let ranges = view.previous.into_iter().flat_map(|previous| previous.ranges().iter());
+        let index_of: BTreeMap<&Life, usize> = takers
+            .iter()
+            .enumerate()
+            .map(|(index, node)| (&node.life, index))
+            .collect();
+        let ranges = view
+            .previous
+            .into_iter()
+            .flat_map(|previous| previous.ranges().iter());
         let mut pieces: Vec<Piece> = ranges
             .map(|(slice, range)| Piece {
                 slice,
@@ -124,7 +130,11 @@ impl<'a> Plan<'a> {
         let owns = |index: usize| pieces.iter().any(|piece| piece.place == Place::Taker(index));
         let waits = |index: &usize| takers[*index].role == NodeRole::Reserve && !owns(*index);
         let waiting = (0..takers.len()).filter(waits).collect();
-        Self { takers, waiting, pieces }
+        Self {
+            takers,
+            waiting,
+            pieces,
+        }
     }
 
     /// Pairs leaving owners, the widest first, with waiting reserves: one of the same name if there is one, else the
@@ -141,7 +151,11 @@ impl<'a> Plan<'a> {
         for (life, _) in leaving {
             let rank = |index: &&usize| {
                 let node = self.takers[**index];
-                (node.life.node == life.node, node.capacity_bytes, std::cmp::Reverse(**index))
+                (
+                    node.life.node == life.node,
+                    node.capacity_bytes,
+                    std::cmp::Reverse(**index),
+                )
             };
             let Some(&reserve) = self.waiting.iter().max_by_key(rank) else {
                 return;
@@ -163,7 +177,10 @@ impl<'a> Plan<'a> {
         }
         let mut lacks = self.lacks(&targets);
         while self.pieces.iter().any(Piece::is_orphan) {
-            let Some((&taker, &lack)) = lacks.iter().max_by_key(|(index, lack)| (**lack, std::cmp::Reverse(**index))) else {
+            let Some((&taker, &lack)) = lacks
+                .iter()
+                .max_by_key(|(index, lack)| (**lack, std::cmp::Reverse(**index)))
+            else {
                 return;
             };
             let given = self.give(taker, lack.max(SLOT_WIDTH), Piece::is_orphan);
@@ -180,7 +197,9 @@ impl<'a> Plan<'a> {
             return;
         }
         loop {
-            let neediest = lacks.iter().max_by_key(|(index, lack)| (**lack, std::cmp::Reverse(**index)));
+            let neediest = lacks
+                .iter()
+                .max_by_key(|(index, lack)| (**lack, std::cmp::Reverse(**index)));
             let fullest = lacks.iter().min_by_key(|(index, lack)| (**lack, **index));
             let (Some((&taker, &lack)), Some((&giver, &surplus))) = (neediest, fullest) else {
                 return;
@@ -207,7 +226,11 @@ impl<'a> Plan<'a> {
                 Place::Orphan(life) => life.node.clone(),
             }
         };
-        let ranges = self.pieces.iter().map(|piece| (piece.slice, node_of(&piece.place))).collect();
+        let ranges = self
+            .pieces
+            .iter()
+            .map(|piece| (piece.slice, node_of(&piece.place)))
+            .collect();
         Placement::new(ranges).expect("the pieces were cut from a complete map and lie in order")
     }
 
@@ -228,7 +251,12 @@ impl<'a> Plan<'a> {
         let mut targets = BTreeMap::new();
         loop {
             let left = SPACE - targets.values().sum::<i128>();
-            let shares = shares(sharing.keys().map(|index| (*index, self.takers[*index].capacity_bytes)), left);
+            let shares = shares(
+                sharing
+                    .keys()
+                    .map(|index| (*index, self.takers[*index].capacity_bytes)),
+                left,
+            );
             let full: Vec<(usize, i128)> = sharing
                 .iter()
                 .filter(|(index, kept)| shares.get(index).is_some_and(|share| *kept > share))
@@ -261,20 +289,29 @@ impl<'a> Plan<'a> {
     /// Gives `taker` one piece of about `need` positions, or a smaller whole one, from those that `from` allows. Returns
     /// how many positions that was; 0 if there is nothing to give.
     fn give(&mut self, taker: usize, need: i128, from: impl Fn(&Piece) -> bool) -> i128 {
-        let candidates: Vec<usize> = (0..self.pieces.len()).filter(|index| from(&self.pieces[*index])).collect();
+        let candidates: Vec<usize> = (0..self.pieces.len())
+            .filter(|index| from(&self.pieces[*index]))
+            .collect();
         let width = |index: usize| self.pieces[index].width();
         let beside = |index: usize| self.is_beside(index, taker);
         let lowest = std::cmp::Reverse::<usize>;
 
-        let fitting = candidates.iter().copied().filter(|&index| (width(index) - need).abs() <= GRAIN);
+        let fitting = candidates
+            .iter()
+            .copied()
+            .filter(|&index| (width(index) - need).abs() <= GRAIN);
         let smaller = candidates.iter().copied().filter(|&index| width(index) < need);
-        let cuttable = candidates.iter().copied().filter(|&index| !self.pieces[index].whole && width(index) > need);
+        let cuttable = candidates
+            .iter()
+            .copied()
+            .filter(|&index| !self.pieces[index].whole && width(index) > need);
         let chosen = if let Some(index) = fitting.max_by_key(|&index| (beside(index), lowest(index))) {
             index
         } else if let Some(index) = cuttable.clone().find(|&index| beside(index)) {
             let at_high_end = self.owner_is(index + 1, taker);
             self.cut(index, need, at_high_end)
-        } else if let Some(index) = smaller.max_by_key(|&index| (width(index), beside(index), lowest(index))) {
+        } else if let Some(index) = smaller.max_by_key(|&index| (width(index), beside(index), lowest(index)))
+        {
             index
         } else if let Some(index) = cuttable.max_by_key(|&index| (width(index), lowest(index))) {
             self.cut(index, need, true)
@@ -288,7 +325,9 @@ impl<'a> Plan<'a> {
     }
 
     fn owner_is(&self, index: usize, taker: usize) -> bool {
-        self.pieces.get(index).is_some_and(|piece| piece.place == Place::Taker(taker))
+        self.pieces
+            .get(index)
+            .is_some_and(|piece| piece.place == Place::Taker(taker))
     }
 
     fn is_beside(&self, index: usize, taker: usize) -> bool {
@@ -302,8 +341,15 @@ impl<'a> Plan<'a> {
         let (low, end) = (i128::from(slice.low().get()), i128::from(slice.last().get()) + 1);
         let exact = if at_high_end { end - amount } else { low + amount };
         let border = (exact + GRAIN) / SLOT_WIDTH * SLOT_WIDTH;
-        let at = if low < border && border < end { border } else { exact };
-        let Some((left, right)) = u64::try_from(at).ok().and_then(|at| slice.split_before(SliceKey::new(at))) else {
+        let at = if low < border && border < end {
+            border
+        } else {
+            exact
+        };
+        let Some((left, right)) = u64::try_from(at)
+            .ok()
+            .and_then(|at| slice.split_before(SliceKey::new(at)))
+        else {
             return index;
         };
         let mut rest = self.pieces[index].clone();
@@ -328,7 +374,11 @@ fn shares(weights: impl Iterator<Item = (usize, u64)>, total: i128) -> BTreeMap<
         before += scaled(*weight);
         let exact = total * before / sum;
         let is_last = place + 1 == weights.len();
-        let until = if is_last { total } else { (exact + GRAIN) / SLOT_WIDTH * SLOT_WIDTH };
+        let until = if is_last {
+            total
+        } else {
+            (exact + GRAIN) / SLOT_WIDTH * SLOT_WIDTH
+        };
         let until = until.clamp(given, total);
         shares.insert(*index, until - given);
         given = until;
@@ -338,7 +388,10 @@ fn shares(weights: impl Iterator<Item = (usize, u64)>, total: i128) -> BTreeMap<
 
 /// One contiguous range per node, in the order of the nodes.
 fn first_pieces(takers: &[&NodeView]) -> Vec<Piece> {
-    let weights = takers.iter().enumerate().map(|(index, node)| (index, node.capacity_bytes));
+    let weights = takers
+        .iter()
+        .enumerate()
+        .map(|(index, node)| (index, node.capacity_bytes));
     let mut from: i128 = 0;
     let mut pieces = Vec::new();
     for (index, share) in shares(weights, SPACE) {
@@ -358,4 +411,157 @@ fn first_pieces(takers: &[&NodeView]) -> Vec<Piece> {
         from = until;
     }
     pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::assignment::{Assignment, RangeAssignment};
+    use crate::generation::{Generation, Incarnation};
+    use crate::node::NodeState;
+
+    fn node(name: &str, capacity_bytes: u64, role: NodeRole) -> NodeView {
+        NodeView {
+            life: Life {
+                node: NodeId::new(name).unwrap(),
+                incarnation: Incarnation::new(1),
+            },
+            state: NodeState::Serving,
+            capacity_bytes,
+            zone: "".into(),
+            role,
+        }
+    }
+
+    fn place(previous: Option<&Assignment>, nodes: &[NodeView]) -> Placement {
+        let view = ClusterView {
+            previous,
+            nodes: nodes.to_vec(),
+            loads: Vec::new(),
+            hot_keys: Vec::new(),
+        };
+        let placement = EvenRange.place(&view);
+        assert_eq!(placement.check(&view), Ok(()));
+        placement
+    }
+
+    fn assignment_of(placement: &Placement, nodes: &[NodeView]) -> Assignment {
+        let ranges = placement.ranges().iter().map(|(slice, id)| {
+            let owner = nodes
+                .iter()
+                .find(|node| node.life.node == *id)
+                .unwrap()
+                .life
+                .clone();
+            let range = RangeAssignment {
+                owner,
+                since: Generation::NONE,
+                providers: Vec::new(),
+            };
+            (*slice, range)
+        });
+        Assignment::new(Generation::NONE, ranges.collect(), BTreeMap::new()).unwrap()
+    }
+
+    fn slots(placement: &Placement, name: &str) -> i128 {
+        let width = placement
+            .widths()
+            .get(&NodeId::new(name).unwrap())
+            .copied()
+            .unwrap_or(0);
+        width.cast_signed() / SLOT_WIDTH
+    }
+
+    #[test]
+    fn first_ranges_follow_capacity_and_slot_borders() {
+        let nodes = [
+            node("a", 2 << 30, NodeRole::Eligible),
+            node("b", 1 << 30, NodeRole::Eligible),
+            node("c", 1 << 30, NodeRole::Eligible),
+        ];
+        let placement = place(None, &nodes);
+        assert_eq!(placement.ranges().len(), 3);
+        assert!(
+            placement
+                .ranges()
+                .iter()
+                .all(|(slice, _)| slice.low().is_slot_border())
+        );
+        assert_eq!(
+            ["a", "b", "c"].map(|name| slots(&placement, name)),
+            [8_192, 4_096, 4_096]
+        );
+        // Capacities without bound, or none at all, are shares like any other.
+        let odd = place(
+            None,
+            &[
+                node("a", u64::MAX, NodeRole::Eligible),
+                node("b", u64::MAX / 3, NodeRole::Eligible),
+            ],
+        );
+        assert_eq!(slots(&odd, "a"), 12_288);
+        let none = place(
+            None,
+            &[node("a", 0, NodeRole::Eligible), node("b", 0, NodeRole::Eligible)],
+        );
+        assert_eq!(slots(&none, "a"), 8_192);
+    }
+
+    /// Plan: two nodes a few slots off even. Within the tolerance nothing moves; beyond it, just what is over.
+    #[test]
+    fn small_differences_are_left_alone() {
+        let nodes = [node("a", 1, NodeRole::Eligible), node("b", 1, NodeRole::Eligible)];
+        let at = |slots: u64| {
+            let cut = SliceKey::new(slots << 50);
+            let (low, high) = Slice::FULL.split_before(cut).unwrap();
+            let held = vec![
+                (low, nodes[0].life.node.clone()),
+                (high, nodes[1].life.node.clone()),
+            ];
+            place(
+                Some(&assignment_of(&Placement::new(held).unwrap(), &nodes)),
+                &nodes,
+            )
+        };
+        assert_eq!(slots(&at(8_192 + 2), "a"), 8_194);
+        assert_eq!(slots(&at(8_192 - 2), "a"), 8_190);
+        assert_eq!(slots(&at(8_192 + 3), "a"), 8_192);
+        assert_eq!(
+            at(12_000).ranges().len(),
+            2,
+            "the end beside the taker's own range moved"
+        );
+    }
+
+    /// Plan: ten nodes, each with one range; one leaves. Its range is cut among nine, nothing else moves, and each ends with
+    /// a ninth.
+    #[test]
+    fn a_leavers_range_is_spread_evenly() {
+        let mut nodes: Vec<NodeView> = (0..10)
+            .map(|number| node(&format!("n{number}"), 1, NodeRole::Eligible))
+            .collect();
+        let before = place(None, &nodes);
+        let held = assignment_of(&before, &nodes);
+        nodes[4].role = NodeRole::Leaving;
+        let after = place(Some(&held), &nodes);
+        for (slice, owner) in before
+            .ranges()
+            .iter()
+            .filter(|(_, owner)| *owner != nodes[4].life.node)
+        {
+            assert!(after.overlapping(*slice).all(|(_, now)| now == owner));
+        }
+        for number in (0..10).filter(|number| *number != 4) {
+            assert!((slots(&after, &format!("n{number}")) - 16_384 / 9).abs() <= 1);
+        }
+        assert!(
+            after
+                .ranges()
+                .iter()
+                .all(|(slice, _)| slice.low().is_slot_border())
+        );
+        assert!(after.ranges().len() <= 9 + 9);
+    }
 }

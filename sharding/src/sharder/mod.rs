@@ -31,9 +31,6 @@ use crate::slice_map::{SliceMap, SliceMapError};
 pub use even_range::EvenRange;
 pub use ring::Ring;
 
-
-
-
 /// Decides who is to own what.
 ///
 /// Requires of the caller: at least one node of the view [may take](NodeRole::may_take).
@@ -52,6 +49,13 @@ pub trait Sharder: Send + Debug {
 
     /// The placement that the cluster should have.
     fn place(&self, view: &ClusterView<'_>) -> Placement;
+}
+
+/// The shipped Sharder with this [`Sharder::name`], with its default settings.
+#[must_use]
+pub fn by_name(name: &str) -> Option<Box<dyn Sharder>> {
+    let shipped: [Box<dyn Sharder>; 2] = [Box::new(EvenRange), Box::new(Ring::default())];
+    shipped.into_iter().find(|sharder| sharder.name() == name)
 }
 
 /// All that a Sharder may know.
@@ -133,7 +137,10 @@ impl ClusterView<'_> {
     /// The present ranges that must stay as they are, with their owners.
     #[must_use]
     pub fn pinned(&self) -> Vec<(Slice, NodeId)> {
-        let ranges = self.previous.into_iter().flat_map(|previous| previous.ranges().iter());
+        let ranges = self
+            .previous
+            .into_iter()
+            .flat_map(|previous| previous.ranges().iter());
         ranges
             .filter(|(_, range)| self.is_pinned(range))
             .map(|(slice, range)| (slice, range.owner.node.clone()))
@@ -180,7 +187,9 @@ impl Placement {
             }
         }
         let map = SliceMap::new(joined)?;
-        Ok(Self(map.iter().map(|(slice, node)| (slice, node.clone())).collect()))
+        Ok(Self(
+            map.iter().map(|(slice, node)| (slice, node.clone())).collect(),
+        ))
     }
 
     /// Who is to own what, in order; neighbours differ.
@@ -221,7 +230,10 @@ impl Placement {
                 });
             }
         }
-        let ranges = view.previous.into_iter().flat_map(|previous| previous.ranges().iter());
+        let ranges = view
+            .previous
+            .into_iter()
+            .flat_map(|previous| previous.ranges().iter());
         for (slice, range) in ranges.filter(|(_, range)| !range.providers.is_empty()) {
             let mut takers = self.overlapping(slice);
             let taker = takers.next().map(|(_, node)| node);

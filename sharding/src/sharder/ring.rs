@@ -82,7 +82,10 @@ impl Sharder for Ring {
 /// Ranges whose hand-off is on, and who is to own each whole: its owner while that stays, else whoever the ring gives its
 /// first position.
 fn whole_ranges(view: &ClusterView<'_>, ring: &RangeMap<NodeId>) -> Vec<(Slice, NodeId)> {
-    let ranges = view.previous.into_iter().flat_map(|previous| previous.ranges().iter());
+    let ranges = view
+        .previous
+        .into_iter()
+        .flat_map(|previous| previous.ranges().iter());
     ranges
         .filter(|(_, range)| !range.providers.is_empty())
         .filter_map(|(slice, range)| {
@@ -93,4 +96,56 @@ fn whole_ranges(view: &ClusterView<'_>, ring: &RangeMap<NodeId>) -> Vec<(Slice, 
             Some((slice, node))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::Incarnation;
+    use crate::node::{Life, NodeState};
+    use crate::sharder::{NodeRole, NodeView};
+
+    fn view(names: &[&str]) -> ClusterView<'static> {
+        let node = |name: &&str| NodeView {
+            life: Life {
+                node: NodeId::new(name).unwrap(),
+                incarnation: Incarnation::new(1),
+            },
+            state: NodeState::Serving,
+            capacity_bytes: 1,
+            zone: "".into(),
+            role: NodeRole::Eligible,
+        };
+        ClusterView {
+            previous: None,
+            nodes: names.iter().map(node).collect(),
+            loads: Vec::new(),
+            hot_keys: Vec::new(),
+        }
+    }
+
+    /// Plan: a node leaves a ring of four and comes back. What the others have of their own never moves, and it gets back
+    /// exactly what it had.
+    #[test]
+    fn membership_moves_only_the_leavers_part() {
+        let ring = Ring::default();
+        let whole = ring.place(&view(&["a", "b", "c", "d"]));
+        let without = ring.place(&view(&["a", "b", "d"]));
+        let c = NodeId::new("c").unwrap();
+        for (slice, owner) in whole.ranges().iter().filter(|(_, owner)| *owner != c) {
+            assert!(without.overlapping(*slice).all(|(_, now)| now == owner));
+        }
+        assert_eq!(
+            ring.place(&view(&["d", "c", "b", "a"])),
+            whole,
+            "the order of the nodes does not matter"
+        );
+        let even = Slice::FULL.width() / 4;
+        assert!(
+            whole
+                .widths()
+                .values()
+                .all(|width| *width > even / 2 && *width < even * 2)
+        );
+    }
 }

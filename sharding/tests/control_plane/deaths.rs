@@ -18,7 +18,12 @@ fn a_silent_node_is_dead_after_the_timeout() {
     fleet.settle();
     assert!(fleet.share("a").abs_diff(500) <= 1 && fleet.share("c").abs_diff(500) <= 1);
     let moved = changed_hands(&before, fleet.assignment());
-    let owned: u128 = before.ranges().iter().filter(|(_, range)| range.owner == dead).map(|(slice, _)| slice.width()).sum();
+    let owned: u128 = before
+        .ranges()
+        .iter()
+        .filter(|(_, range)| range.owner == dead)
+        .map(|(slice, _)| slice.width())
+        .sum();
     assert_eq!(moved, owned);
 }
 
@@ -39,7 +44,11 @@ fn dead_is_for_ever() {
     fleet.run_ms(40_000);
     fleet.settle();
     assert!(fleet.share("b").abs_diff(333) <= 1, "its new life is filled");
-    assert!(fleet.published[buried_at..].iter().all(|published| !published.is_living(&dead)));
+    assert!(
+        fleet.published[buried_at..]
+            .iter()
+            .all(|published| !published.is_living(&dead))
+    );
 }
 
 /// Plan: a killed node comes back before its former life was missed. Its hello kills the former life, and the new one
@@ -53,10 +62,17 @@ fn a_new_life_ends_the_former_one() {
     fleet.start("b");
     fleet.settle();
     let reborn = fleet.life("b");
-    assert!(fleet.notices.contains(&Notice::Died { life: dead.clone(), cause: DeathCause::Replaced }));
+    assert!(fleet.notices.contains(&Notice::Died {
+        life: dead.clone(),
+        cause: DeathCause::Replaced
+    }));
     for (slice, range) in before.ranges().iter() {
         let now = fleet.assignment().range_at(slice.low());
-        let expected = if range.owner == dead { &reborn } else { &range.owner };
+        let expected = if range.owner == dead {
+            &reborn
+        } else {
+            &range.owner
+        };
         assert_eq!(now.owner, *expected);
         assert!(now.providers.is_empty());
     }
@@ -73,13 +89,24 @@ fn h7_surviving_providers_are_carried_along() {
     }
     fleet.drain("a");
     fleet.run_ms(10);
-    let taken = fleet.assignment().ranges().iter().find(|(_, range)| range.owner == b && !range.providers.is_empty());
+    let taken = fleet
+        .assignment()
+        .ranges()
+        .iter()
+        .find(|(_, range)| range.owner == b && !range.providers.is_empty());
     let slice = taken.expect("b takes from a").0;
     fleet.kill("b");
     fleet.run_ms(3_500);
     let range = fleet.assignment().range_at(slice.low());
     assert_eq!(range.owner.node, id("c"));
-    assert_eq!(range.providers.iter().map(|provider| &provider.life).collect::<Vec<_>>(), [&a]);
+    assert_eq!(
+        range
+            .providers
+            .iter()
+            .map(|provider| &provider.life)
+            .collect::<Vec<_>>(),
+        [&a]
+    );
     fleet.kill("a");
     fleet.run_ms(3_500);
     assert!(fleet.assignment().range_at(slice.low()).providers.is_empty());
@@ -114,7 +141,11 @@ fn h1_a_node_that_stood_still_serves_nothing_until_confirmed() {
     fleet.run_ms(6_000);
     assert_eq!(fleet.share("b"), 0);
     fleet.resume("b");
-    assert_eq!(fleet.node("b").lives, 2, "the word of its death lay in its socket");
+    assert_eq!(
+        fleet.node("b").lives,
+        2,
+        "the word of its death lay in its socket"
+    );
     fleet.run_ms(1_000);
     assert!(!fleet.node("b").suspended);
     assert!(fleet.assignment().directory().contains_key(&id("b")));

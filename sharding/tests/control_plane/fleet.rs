@@ -8,20 +8,20 @@ use std::sync::Arc;
 use softstore_sharding::assigner::Notice;
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::{
-    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, LoadReport, NodeMessage, RangeClaim,
+    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, LoadReport, RangeClaim,
 };
 use softstore_sharding::sharder::EvenRange;
 use softstore_sharding::slicelet::{DrainEnd, Identity};
 use softstore_sharding::{
-    Assigner, AssignerAction, AssignerConfig, AssignerEvent, Assignment, ClusterStatus, Incarnation, Life, NodeId, Peer,
-    SessionId, Slice, Slicelet, SliceletAction, SliceletConfig, SliceletEvent, Timestamp,
+    Assigner, AssignerAction, AssignerConfig, AssignerEvent, Assignment, ClusterStatus, Incarnation, Life,
+    NodeId, Peer, SessionId, Slice, Slicelet, SliceletAction, SliceletConfig, SliceletEvent, Timestamp,
 };
 
 /// The wall clock at the start.
 const UNIX_MS: u64 = GENERATION_EPOCH_UNIX_MS + 1_000_000;
 
 pub(crate) fn id(name: &str) -> NodeId {
-    NodeId::new(name).unwrap()
+    NodeId::new(name).expect("an allowed name")
 }
 
 pub(crate) struct Node {
@@ -93,8 +93,19 @@ impl Fleet {
     pub(crate) fn start_assigner(&mut self) {
         assert_eq!(self.config.validate(), Ok(()));
         let incarnation = self.draw_incarnation();
-        self.assigner = Some(Assigner::new(self.config, incarnation, Box::new(EvenRange), self.now));
+        self.assigner = Some(Assigner::new(
+            self.config,
+            incarnation,
+            Box::new(EvenRange),
+            self.now,
+        ));
         self.assigner_wake = self.now;
+    }
+
+    pub(crate) fn start_assigner_if_none(&mut self) {
+        if self.assigner.is_none() {
+            self.start_assigner();
+        }
     }
 
     pub(crate) fn kill_assigner(&mut self) {
@@ -194,7 +205,11 @@ impl Fleet {
 
     /// The part of the key space that the node owns by the newest assignment, in thousandths.
     pub(crate) fn share(&self, name: &str) -> u32 {
-        let owned = self.assignment().ranges().iter().filter(|(_, range)| range.owner.node == id(name));
+        let owned = self
+            .assignment()
+            .ranges()
+            .iter()
+            .filter(|(_, range)| range.owner.node == id(name));
         thousandths(owned.map(|(slice, _)| slice.width()).sum())
     }
 
@@ -211,7 +226,7 @@ impl Fleet {
         self.pump();
     }
 
-    pub(crate) fn to_assigner(&mut self, event: AssignerEvent) -> Vec<AssignerAction> {
+    pub(crate) fn tell_assigner(&mut self, event: AssignerEvent) -> Vec<AssignerAction> {
         let unix_ms = UNIX_MS + self.now.as_ms();
         let Some(assigner) = &mut self.assigner else {
             return Vec::new();
@@ -233,7 +248,10 @@ impl Fleet {
                 (Some(_), false) => self.assigner_wake,
                 _ => Timestamp::NEVER,
             };
-            let next = running.map(|node| node.wake).fold(assigner, Timestamp::min).max(self.now);
+            let next = running
+                .map(|node| node.wake)
+                .fold(assigner, Timestamp::min)
+                .max(self.now);
             if next > until {
                 break;
             }
@@ -268,11 +286,16 @@ impl Fleet {
             .map(|(node, _)| node.clone())
             .collect();
         for node in due {
-            self.step_node(&node, SliceletEvent::Tick { load: LoadReport::default() });
+            self.step_node(
+                &node,
+                SliceletEvent::Tick {
+                    load: LoadReport::default(),
+                },
+            );
         }
         self.pump();
         if !self.assigner_paused && self.assigner_wake <= self.now {
-            self.to_assigner(AssignerEvent::Tick);
+            self.tell_assigner(AssignerEvent::Tick);
         }
     }
 
@@ -281,7 +304,7 @@ impl Fleet {
             let Some(event) = self.queued.pop_front() else {
                 return;
             };
-            self.to_assigner(event);
+            self.tell_assigner(event);
         }
     }
 
@@ -302,7 +325,11 @@ impl Fleet {
                 }
             }
             AssignerAction::CloseSession { session } => {
-                if self.sessions.get(&session).is_some_and(|node| !self.nodes[node].paused) {
+                if self
+                    .sessions
+                    .get(&session)
+                    .is_some_and(|node| !self.nodes[node].paused)
+                {
                     self.close(session, false);
                 }
             }
@@ -320,7 +347,11 @@ impl Fleet {
         let Some(node) = self.sessions.remove(&session) else {
             return;
         };
-        if let Some(running) = self.nodes.get_mut(&node).filter(|node| node.session == Some(session)) {
+        if let Some(running) = self
+            .nodes
+            .get_mut(&node)
+            .filter(|node| node.session == Some(session))
+        {
             running.session = None;
             self.step_node(&node, SliceletEvent::SessionClosed);
         }
@@ -351,7 +382,8 @@ impl Fleet {
                     if let Some(session) = node.session
                         && !self.cut_off.contains(id)
                     {
-                        self.queued.push_back(AssignerEvent::FromNode { session, message });
+                        self.queued
+                            .push_back(AssignerEvent::FromNode { session, message });
                     }
                 }
                 SliceletAction::Adopt(assignment) => self.adopted(id, &assignment),
@@ -394,7 +426,10 @@ impl Fleet {
     fn adopted(&mut self, id: &NodeId, assignment: &Assignment) {
         let node = &self.nodes[id];
         let life = node.slicelet.life().clone();
-        let taking = assignment.ranges().iter().filter(|(_, range)| range.owner == life && !range.providers.is_empty());
+        let taking = assignment
+            .ranges()
+            .iter()
+            .filter(|(_, range)| range.owner == life && !range.providers.is_empty());
         let reports: Vec<HandoffReport> = taking
             .map(|(slice, range)| HandoffReport {
                 slice,
@@ -426,7 +461,11 @@ impl Fleet {
 /// What a node says it holds: all that its assignment gives it.
 fn claims(node: &Node) -> Vec<RangeClaim> {
     let life = node.slicelet.life();
-    let ranges = node.slicelet.assignment().into_iter().flat_map(|held| held.ranges().iter());
+    let ranges = node
+        .slicelet
+        .assignment()
+        .into_iter()
+        .flat_map(|held| held.ranges().iter());
     ranges
         .filter(|(_, range)| range.owner == *life)
         .map(|(slice, range)| RangeClaim {
@@ -445,11 +484,14 @@ fn claims(node: &Node) -> Vec<RangeClaim> {
 pub(crate) fn changed_hands(before: &Assignment, after: &Assignment) -> u128 {
     let moved = after.ranges().iter().flat_map(|(slice, range)| {
         let parts = before.ranges().overlapping(slice);
-        parts.filter(|(_, former)| former.owner != range.owner).map(|(part, _)| part.width())
+        parts
+            .filter(|(_, former)| former.owner != range.owner)
+            .map(|(part, _)| part.width())
     });
     moved.sum()
 }
 
 pub(crate) fn thousandths(width: u128) -> u32 {
-    u32::try_from((width * 1_000 + Slice::FULL.width() / 2) / Slice::FULL.width()).unwrap()
+    u32::try_from((width * 1_000 + Slice::FULL.width() / 2) / Slice::FULL.width())
+        .expect("a part of the key space")
 }

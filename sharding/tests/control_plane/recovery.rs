@@ -93,7 +93,10 @@ fn a_restart_without_an_assigner_is_sorted_out_later() {
 fn the_first_assignment_waits_for_the_expected_nodes() {
     let config = AssignerConfig::default();
     for (expect_nodes, third_after_ms) in [(Some(3), 1_000), (None, 1_000)] {
-        let mut fleet = Fleet::new(AssignerConfig { expect_nodes, ..config });
+        let mut fleet = Fleet::new(AssignerConfig {
+            expect_nodes,
+            ..config
+        });
         fleet.start("a");
         fleet.start("b");
         fleet.run_ms(third_after_ms);
@@ -103,7 +106,12 @@ fn the_first_assignment_waits_for_the_expected_nodes() {
         assert_eq!(fleet.published.is_empty(), expect_nodes.is_none());
         fleet.run_ms(config.settle_ms);
         assert_eq!(fleet.published[0].ranges().len(), 3);
-        assert!(fleet.published[0].ranges().iter().all(|(slice, _)| slice.low().is_slot_border()));
+        assert!(
+            fleet.published[0]
+                .ranges()
+                .iter()
+                .all(|(slice, _)| slice.low().is_slot_border())
+        );
         assert!(fleet.status().settled);
     }
 }

@@ -13,7 +13,11 @@ fn drain_and_leave(fleet: &mut Fleet, name: &str) {
         }
         fleet.run_ms(10);
     }
-    assert_eq!(fleet.node(name).drain_end, Some(DrainEnd::Drained), "{name} drains");
+    assert_eq!(
+        fleet.node(name).drain_end,
+        Some(DrainEnd::Drained),
+        "{name} drains"
+    );
     fleet.nodes.remove(&id(name));
 }
 
@@ -35,14 +39,25 @@ fn a_rolling_restart_in_place_moves_one_and_two_nths() {
         let last = names.last().unwrap();
         assert_eq!(fleet.share(last), 0, "the last waits to be filled");
         assert_eq!(fleet.status().waiting_to_fill, 1);
-        assert!(fleet.status().settled, "which does not make the cluster unsettled");
+        assert!(
+            fleet.status().settled,
+            "which does not make the cluster unsettled"
+        );
         fleet.run_ms(31_000);
         fleet.settle();
         let n = u32::try_from(names.len()).unwrap();
         let expected = 1_000 + 2_000 / n;
-        assert!(fleet.moved_since(first).abs_diff(expected) <= 2, "{} of {expected}", fleet.moved_since(first));
+        assert!(
+            fleet.moved_since(first).abs_diff(expected) <= 2,
+            "{} of {expected}",
+            fleet.moved_since(first)
+        );
         for name in names {
-            assert!(fleet.share(name).abs_diff(1_000 / n) <= 1, "{name} has {}", fleet.share(name));
+            assert!(
+                fleet.share(name).abs_diff(1_000 / n) <= 1,
+                "{name} has {}",
+                fleet.share(name)
+            );
         }
     }
 }
@@ -58,7 +73,11 @@ fn a_rolling_restart_with_a_surge_node_moves_each_key_once() {
         fleet.settle();
         drain_and_leave(&mut fleet, old);
         fleet.settle();
-        assert!(fleet.share(new).abs_diff(333) <= 1, "{new} has {}", fleet.share(new));
+        assert!(
+            fleet.share(new).abs_diff(333) <= 1,
+            "{new} has {}",
+            fleet.share(new)
+        );
     }
     fleet.run_ms(40_000);
     assert_eq!(fleet.moved_since(first), 1_000);
@@ -118,7 +137,13 @@ fn h6_a_node_that_drains_in_mid_take_is_the_first_provider() {
     }
     fleet.complete_handoffs("c");
     fleet.run_ms(200);
-    assert!(fleet.assignment().ranges().iter().all(|(_, range)| range.providers.is_empty()));
+    assert!(
+        fleet
+            .assignment()
+            .ranges()
+            .iter()
+            .all(|(_, range)| range.providers.is_empty())
+    );
     assert_eq!(fleet.share("c"), 1_000);
 }
 
@@ -165,13 +190,28 @@ fn the_last_nodes_drain_has_no_taker() {
     assert_eq!(fleet.node("b").drain_end, Some(DrainEnd::NoTaker));
     fleet.nodes.remove(&id("b"));
     fleet.run_ms(100);
-    assert!(fleet.assignment().ranges().iter().all(|(_, range)| range.owner == b));
+    assert!(
+        fleet
+            .assignment()
+            .ranges()
+            .iter()
+            .all(|(_, range)| range.owner == b)
+    );
     assert!(fleet.assignment().directory().is_empty());
-    assert_eq!(fleet.status().ranges_unreachable as usize, fleet.assignment().ranges().len());
+    assert_eq!(
+        fleet.status().ranges_unreachable as usize,
+        fleet.assignment().ranges().len()
+    );
     fleet.start("c");
     fleet.settle();
     assert_eq!(fleet.share("c"), 1_000);
-    assert!(fleet.assignment().ranges().iter().all(|(_, range)| range.providers.is_empty()));
+    assert!(
+        fleet
+            .assignment()
+            .ranges()
+            .iter()
+            .all(|(_, range)| range.providers.is_empty())
+    );
 }
 
 /// Plan: all nodes of a cluster are told to leave at once, with hand-offs held open. Every drain must end.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use softstore_sharding::assigner::{DrainError, Notice, RELAY_BYTES_MAX};
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, Hello, LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS,
-    VersionRange,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LoadReport,
+    NodeMessage, RangeClaim, SESSION_VERSIONS, VersionRange,
 };
 use softstore_sharding::sharder::EvenRange;
 use softstore_sharding::{
-    Assigner, AssignerAction, AssignerConfig, AssignerEvent, Assignment, Generation, Incarnation, Life, NodeId, Peer,
-    SessionId, Slice, Timestamp,
+    Assigner, AssignerAction, AssignerConfig, AssignerEvent, Assignment, Generation, Incarnation, Life,
+    NodeId, Peer, Provider, SessionId, Slice, SliceKey, Timestamp,
 };
 
 const UNIX_MS: u64 = GENERATION_EPOCH_UNIX_MS + 1_000_000;
@@ -25,7 +25,7 @@ struct Bare {
 
 fn life(name: &str, incarnation: u64) -> Life {
     Life {
-        node: NodeId::new(name).unwrap(),
+        node: NodeId::new(name).expect("an allowed name"),
         incarnation: Incarnation::new(incarnation),
     }
 }
@@ -91,7 +91,14 @@ impl Bare {
     fn heartbeat(&mut self, number: u64) -> Vec<AssignerAction> {
         let generation = self.current().generation();
         let load = LoadReport::default();
-        self.say(number, NodeMessage::Heartbeat { sequence: 1, generation, load })
+        self.say(
+            number,
+            NodeMessage::Heartbeat {
+                sequence: 1,
+                generation,
+                load,
+            },
+        )
     }
 
     fn pass_ms(&mut self, ms: u64) -> Vec<AssignerAction> {
@@ -114,7 +121,9 @@ fn sent(actions: &[AssignerAction], number: u64) -> Vec<&AssignerMessage> {
 }
 
 fn closes(actions: &[AssignerAction], number: u64) -> bool {
-    actions.contains(&AssignerAction::CloseSession { session: session(number) })
+    actions.contains(&AssignerAction::CloseSession {
+        session: session(number),
+    })
 }
 
 #[test]
@@ -150,15 +159,35 @@ fn h8_impossible_hellos_are_refused() {
         ..stamp
     };
     let bad = [
-        Hello { versions: VersionRange { min: 90, max: 99 }, ..good.clone() },
-        Hello { generation: absurd, ..good.clone() },
-        Hello { generation: stamp, claims: vec![claim.clone(), claim.clone()], ..good.clone() },
-        Hello { generation: stamp, claims: vec![RangeClaim { since: later, ..claim }], ..good },
+        Hello {
+            versions: VersionRange { min: 90, max: 99 },
+            ..good.clone()
+        },
+        Hello {
+            generation: absurd,
+            ..good.clone()
+        },
+        Hello {
+            generation: stamp,
+            claims: vec![claim.clone(), claim.clone()],
+            ..good.clone()
+        },
+        Hello {
+            generation: stamp,
+            claims: vec![RangeClaim {
+                since: later,
+                ..claim
+            }],
+            ..good
+        },
     ];
     for (number, hello) in (10..).zip(bad) {
         let before = bare.assigner.status(bare.now);
         let actions = bare.say(number, NodeMessage::Hello(hello));
-        assert!(matches!(sent(&actions, number)[..], [AssignerMessage::Refused { .. }]), "{actions:?}");
+        assert!(
+            matches!(sent(&actions, number)[..], [AssignerMessage::Refused { .. }]),
+            "{actions:?}"
+        );
         assert!(closes(&actions, number));
         assert_eq!(bare.assigner.status(bare.now), before);
     }
@@ -170,7 +199,10 @@ fn h8_impossible_hellos_are_refused() {
 fn an_unlisted_life_that_holds_something_is_dead() {
     let mut bare = Bare::running();
     let generation = bare.current().generation();
-    let stranger = Hello { generation, ..hello(&life("c", 3)) };
+    let stranger = Hello {
+        generation,
+        ..hello(&life("c", 3))
+    };
     for (number, hello) in [(5, stranger.clone()), (6, hello(&stranger.peer.life))] {
         let actions = bare.say(number, NodeMessage::Hello(hello));
         assert_eq!(sent(&actions, number), [&AssignerMessage::YouAreDead]);
@@ -190,17 +222,35 @@ fn sessions_get_diffs_or_all() {
         panic!("not a diff: {:?}", sent(&actions, 2));
     };
     assert_eq!(*bare.current(), diff.apply(&base).unwrap());
-    assert!(matches!(sent(&actions, 3)[..], [AssignerMessage::Update(AssignmentUpdate::Full(_))]));
+    assert!(matches!(
+        sent(&actions, 3)[..],
+        [AssignerMessage::Update(AssignmentUpdate::Full(_))]
+    ));
 
     let actions = bare.say(2, NodeMessage::NeedFull);
-    assert_eq!(sent(&actions, 2), [&AssignerMessage::Update(AssignmentUpdate::Full(bare.current()))]);
+    assert_eq!(
+        sent(&actions, 2),
+        [&AssignerMessage::Update(AssignmentUpdate::Full(bare.current()))]
+    );
 
     bare.step(AssignerEvent::SessionClosed { session: session(2) });
-    let again = Hello { generation: bare.current().generation(), ..hello(&life("b", 2)) };
+    let again = Hello {
+        generation: bare.current().generation(),
+        ..hello(&life("b", 2))
+    };
     let actions = bare.say(4, NodeMessage::Hello(again.clone()));
     assert!(sent(&actions, 4).is_empty(), "it holds the newest");
-    let actions = bare.say(5, NodeMessage::Hello(Hello { generation: base.generation(), ..again }));
-    assert!(matches!(sent(&actions, 5)[..], [AssignerMessage::Update(AssignmentUpdate::Diff(_))]));
+    let actions = bare.say(
+        5,
+        NodeMessage::Hello(Hello {
+            generation: base.generation(),
+            ..again
+        }),
+    );
+    assert!(matches!(
+        sent(&actions, 5)[..],
+        [AssignerMessage::Update(AssignmentUpdate::Diff(_))]
+    ));
     assert!(closes(&actions, 4), "a life has one session");
 }
 
@@ -212,10 +262,17 @@ fn hand_off_messages_are_passed_on() {
     let actions = bare.say(1, relay(life("b", 2), payload.clone()));
     assert_eq!(sent(&actions, 2), [&AssignerMessage::Relay { from, payload }]);
     // To another life of b, and too large.
-    for message in [relay(life("b", 9), vec![1]), relay(life("b", 2), vec![0; RELAY_BYTES_MAX + 1])] {
+    for message in [
+        relay(life("b", 9), vec![1]),
+        relay(life("b", 2), vec![0; RELAY_BYTES_MAX + 1]),
+    ] {
         let actions = bare.say(1, message);
         assert!(sent(&actions, 2).is_empty());
-        assert!(actions.iter().any(|action| matches!(action, AssignerAction::Notice(Notice::RelayDropped { .. }))));
+        assert!(
+            actions
+                .iter()
+                .any(|action| matches!(action, AssignerAction::Notice(Notice::RelayDropped { .. })))
+        );
     }
 }
 
@@ -238,7 +295,12 @@ fn an_operator_drains_a_node() {
     let (answer, actions) = drain(&mut bare, "a");
     assert!(answer.is_ok());
     assert!(sent(&actions, 1).contains(&&AssignerMessage::Drain));
-    assert!(bare.current().ranges().iter().all(|(_, range)| range.owner == life("b", 2)));
+    assert!(
+        bare.current()
+            .ranges()
+            .iter()
+            .all(|(_, range)| range.owner == life("b", 2))
+    );
     let (answer, actions) = drain(&mut bare, "b");
     assert_eq!(answer, Err(DrainError::NoTaker(NodeId::new("b").unwrap())));
     assert!(sent(&actions, 2).is_empty());
@@ -256,7 +318,14 @@ fn a_second_assigner_is_noticed() {
     };
     let beat = |bare: &mut Bare| {
         let (sequence, load) = (2, LoadReport::default());
-        bare.say(1, NodeMessage::Heartbeat { sequence, generation: foreign, load })
+        bare.say(
+            1,
+            NodeMessage::Heartbeat {
+                sequence,
+                generation: foreign,
+                load,
+            },
+        )
     };
     let notice = AssignerAction::Notice(Notice::SecondAssigner {
         other: foreign.assigner,
@@ -274,7 +343,11 @@ fn a_second_assigner_is_noticed() {
 fn a_range_fenced_for_the_dead_is_given_anew() {
     let mut bare = Bare::running();
     let before = bare.current();
-    let (slice, range) = before.ranges().iter().find(|(_, range)| range.owner == life("a", 1)).unwrap();
+    let (slice, range) = before
+        .ranges()
+        .iter()
+        .find(|(_, range)| range.owner == life("a", 1))
+        .unwrap();
     let claims = vec![RangeClaim {
         slice,
         since: range.since,
@@ -282,12 +355,19 @@ fn a_range_fenced_for_the_dead_is_given_anew() {
         phase: ClaimPhase::Fenced(life("gone", 4)),
     }];
     let generation = before.generation();
-    bare.say(7, NodeMessage::Hello(Hello { generation, claims, ..hello(&life("a", 1)) }));
+    bare.say(
+        7,
+        NodeMessage::Hello(Hello {
+            generation,
+            claims,
+            ..hello(&life("a", 1))
+        }),
+    );
     let after = bare.current();
     assert!(after.range_at(slice.low()).since > range.since);
 }
 
-/// Plan: a hundred hand-offs complete one after the other within the publish interval. At most two assignments come of it.
+/// Plan: a hundred nodes join one after the other within the publish interval. At most two assignments come of it.
 #[test]
 fn publishing_is_gathered() {
     let mut bare = Bare::running();
@@ -295,10 +375,123 @@ fn publishing_is_gathered() {
     for number in 0..100_u64 {
         let name = format!("n{number}");
         let actions = bare.say(100 + number, NodeMessage::Hello(hello(&life(&name, number))));
-        published += actions.iter().filter(|action| matches!(action, AssignerAction::Published(_))).count();
+        published += actions
+            .iter()
+            .filter(|action| matches!(action, AssignerAction::Published(_)))
+            .count();
     }
     let actions = bare.pass_ms(20);
-    published += actions.iter().filter(|action| matches!(action, AssignerAction::Published(_))).count();
+    published += actions
+        .iter()
+        .filter(|action| matches!(action, AssignerAction::Published(_)))
+        .count();
     assert!((1..=2).contains(&published), "{published}");
     assert_eq!(bare.current().directory().len(), 102);
+}
+
+/// Plan: a new Assigner hears claims only, since nobody can send what it holds. Rows: what a and b claim of the whole key
+/// space, a report of b that follows, and the owner, since and providers that must come of it (`None`: a new since).
+#[test]
+fn recovery_weighs_claims() {
+    let (a, b) = (life("a", 1), life("b", 2));
+    let stamp = |number| Generation {
+        number,
+        assigner: Incarnation::new(66),
+    };
+    let given = |since| Provider {
+        life: a.clone(),
+        since: stamp(since),
+    };
+    let claim = |since, phase, providers| RangeClaim {
+        slice: Slice::FULL,
+        since: stamp(since),
+        providers,
+        phase,
+    };
+    let (serving, open) = (ClaimPhase::Serving, ClaimPhase::NotStarted);
+    let fenced = |taker: &Life| ClaimPhase::Fenced(taker.clone());
+    let (old, new) = (claim(5, serving.clone(), vec![]), claim(9, open, vec![given(5)]));
+    let rows = [
+        // The highest since wins, and its providers carry over.
+        (
+            old.clone(),
+            Some(new.clone()),
+            None,
+            (&b, Some(9), vec![given(5)]),
+        ),
+        // A hand-off that ends while the Assigner still recovers has ended.
+        (old, Some(new), Some(9), (&b, Some(9), vec![])),
+        // A fenced range is no claim, however new: the taker has it.
+        (
+            claim(5, fenced(&b), vec![]),
+            Some(claim(9, serving, vec![])),
+            None,
+            (&b, Some(9), vec![]),
+        ),
+        // Fenced for one of whom nothing is heard: nobody has it, so that it gets a new since.
+        (
+            claim(5, fenced(&life("gone", 3)), vec![]),
+            None,
+            None,
+            (&a, None, vec![]),
+        ),
+    ];
+    for (row, (of_a, of_b, report, (owner, since, providers))) in rows.into_iter().enumerate() {
+        let mut bare = Bare::new();
+        let draining = of_b.is_none();
+        let generation = stamp(9);
+        let hello_a = Hello {
+            generation,
+            claims: vec![of_a],
+            ..hello(&a)
+        };
+        let claims: Vec<RangeClaim> = of_b.into_iter().collect();
+        let hello_b = Hello {
+            generation,
+            claims,
+            draining,
+            ..hello(&b)
+        };
+        for (number, hello) in [(1, hello_a), (2, hello_b)] {
+            bare.say(number, NodeMessage::Hello(hello));
+            bare.say(number, NodeMessage::HeldAssignment(None));
+        }
+        if let Some(since) = report {
+            let report = HandoffReport {
+                slice: Slice::FULL,
+                since: stamp(since),
+                outcome: HandoffOutcome::Completed,
+            };
+            bare.say(2, NodeMessage::Handoffs(vec![report]));
+        }
+        for _ in 0..8 {
+            assert!(
+                bare.assigner.assignment().is_none(),
+                "row {row}: not before the settling time"
+            );
+            let now = bare.now;
+            bare.now = now.plus_ms(500);
+            for number in [1, 2] {
+                let (sequence, load) = (1, LoadReport::default());
+                bare.say(
+                    number,
+                    NodeMessage::Heartbeat {
+                        sequence,
+                        generation,
+                        load,
+                    },
+                );
+            }
+        }
+        bare.pass_ms(1);
+        let current = bare.current();
+        let range = current.range_at(SliceKey::MIN);
+        assert_eq!(current.ranges().len(), 1, "row {row}");
+        assert_eq!((&range.owner, &range.providers), (owner, &providers), "row {row}");
+        assert_eq!(
+            range.since,
+            since.map_or(current.generation(), stamp),
+            "row {row}"
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! The conformance suite: what every engine must do, as tests that know the trait and nothing of an engine.
 //!
-//! Each property is a public function of its own, so that a failure names it. [`conformance_tests!`](crate::conformance_tests) makes one
-//! `#[test]` of each; [`run`] runs them all. Time is injected; nothing sleeps; what is random is seeded.
+//! Each property is a public function of its own, so that a failure names it.
+//! [`conformance_tests!`](crate::conformance_tests) makes one `#[test]` of each; [`run`] runs them all. Time is injected; nothing sleeps; what is random is seeded.
 
 pub mod epochs;
 pub mod expiry;

@@ -1,8 +1,8 @@
 //! What moka's eviction listener leaves behind: the victims that the side index still lists, and how hot they were.
 //!
 //! moka calls the listener on the thread of whoever happens to run its housekeeping, possibly one that holds a lock
-//! stripe. So the listener takes no stripe: it notes the victim and returns. The note holds the very entry, so a victim is told
-//! from a newer entry at its position by identity, and nothing evicted is mistaken for what was inserted again.
+//! stripe. So the listener takes no stripe: it notes the victim and returns. The note holds the very entry, so a victim
+//! is told from a newer entry at its position by identity, and nothing inserted again is mistaken for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -12,191 +12,23 @@
 //! must have been answered; or, since a cut-off node goes on serving in `available` mode, the Assigner must have stayed
 //! unreachable for a while. A standstill shows as a gap between two steps, which is why the shell must honour `WakeAt`.
 
-use std::sync::Arc;
+mod config;
+mod event;
+#[cfg(test)]
+mod tests;
 
-use thiserror::Error;
+pub use config::{SliceletConfig, SliceletConfigError};
+pub use event::{DrainEnd, Identity, SliceletAction, SliceletEvent};
+
+use std::sync::Arc;
 
 use crate::assignment::Assignment;
 use crate::generation::{Generation, Incarnation};
-use crate::node::{Life, Peer};
+use crate::node::Life;
 use crate::session::{
-    AssignerMessage, AssignmentUpdate, HandoffReport, Hello, LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS,
+    AssignerMessage, AssignmentUpdate, Hello, LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS,
 };
 use crate::time::Timestamp;
-
-/// A slicelet's settings. [`SliceletConfig::default`] gives the defaults named here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SliceletConfig {
-    /// Time between heartbeats, in milliseconds. Default 500; at least 10.
-    pub heartbeat_interval_ms: u64,
-    /// A standstill longer than this suspends serving, in milliseconds. Default 3,000, and never longer than the
-    /// Assigner's; at least twice the heartbeat interval.
-    pub failure_timeout_ms: u64,
-    /// After a standstill, serving resumes when the Assigner was unreachable for this long, in milliseconds. Default 500.
-    pub unreachable_ms: u64,
-    /// How long a draining node without an Assigner waits for one, in milliseconds. Default 5,000.
-    pub assigner_wait_ms: u64,
-    /// First pause before a session is opened again, in milliseconds; it doubles with each failure. Default 50; at least 1.
-    pub reconnect_min_ms: u64,
-    /// Longest such pause, in milliseconds. Default 500; at least the shortest.
-    pub reconnect_max_ms: u64,
-}
-
-impl Default for SliceletConfig {
-    fn default() -> Self {
-        Self {
-            heartbeat_interval_ms: 500,
-            failure_timeout_ms: 3_000,
-            unreachable_ms: 500,
-            assigner_wait_ms: 5_000,
-            reconnect_min_ms: 50,
-            reconnect_max_ms: 500,
-        }
-    }
-}
-
-/// Why settings are refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum SliceletConfigError {
-    /// Too frequent.
-    #[error("heartbeat_interval_ms is {0}, it must be at least 10")]
-    HeartbeatInterval(u64),
-    /// One late heartbeat would count as a standstill.
-    #[error("failure_timeout_ms is {0}, it must be at least twice heartbeat_interval_ms")]
-    FailureTimeout(u64),
-    /// The pauses make no sense.
-    #[error("reconnect_min_ms is {min}, it must be from 1 to reconnect_max_ms ({max})")]
-    Reconnect {
-        /// As given.
-        min: u64,
-        /// As given.
-        max: u64,
-    },
-}
-
-impl SliceletConfig {
-    /// Checks the settings against each other.
-    ///
-    /// # Errors
-    /// The first setting that is out of its range.
-    pub fn validate(&self) -> Result<(), SliceletConfigError> {
-        if self.heartbeat_interval_ms < 10 {
-            return Err(SliceletConfigError::HeartbeatInterval(self.heartbeat_interval_ms));
-        }
-        if self.failure_timeout_ms < 2 * self.heartbeat_interval_ms {
-            return Err(SliceletConfigError::FailureTimeout(self.failure_timeout_ms));
-        }
-        if self.reconnect_min_ms == 0 || self.reconnect_min_ms > self.reconnect_max_ms {
-            return Err(SliceletConfigError::Reconnect {
-                min: self.reconnect_min_ms,
-                max: self.reconnect_max_ms,
-            });
-        }
-        Ok(())
-    }
-}
-
-/// Who the node is: what its hellos say besides what it holds.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Identity {
-    /// Its present life and gRPC address.
-    pub peer: Peer,
-    /// Its HTTP address; empty if none.
-    pub http_address: Arc<str>,
-    /// Its failure domain; empty if none.
-    pub zone: Arc<str>,
-    /// Its store's budget in bytes.
-    pub capacity_bytes: u64,
-}
-
-/// What happens to a slicelet.
-#[derive(Clone, PartialEq, Debug)]
-pub enum SliceletEvent {
-    /// The session asked for is open. `claims`: what the node holds at this moment, for the hello.
-    SessionOpened {
-        /// Per range held, to be held, or fenced.
-        claims: Vec<RangeClaim>,
-    },
-    /// The session ended, or could not be opened.
-    SessionClosed,
-    /// The Assigner said something on the open session.
-    FromAssigner(AssignerMessage),
-    /// Hand-offs started, completed or were given up. Told to the Assigner if a session is open; else the claims of the
-    /// next hello tell it.
-    Handoffs(Vec<HandoffReport>),
-    /// Another node cannot be reached directly: pass this on through the Assigner. Dropped without a session.
-    RelayTo {
-        /// To whom.
-        to: Life,
-        /// An encoded hand-off message.
-        payload: Vec<u8>,
-    },
-    /// This node is to leave (a signal, or its embedder).
-    DrainRequested,
-    /// The node owns nothing and holds no frozen copy any more, nor is it to take anything. Counts only while it drains.
-    Drained,
-    /// The node serves no operation any more, for good (after [`SliceletAction::EndDrain`], or at its own deadline).
-    StoppedServing,
-    /// Time passed. The shell feeds all input that is queued before it ticks.
-    Tick {
-        /// The node's condition, for the heartbeat.
-        load: LoadReport,
-    },
-}
-
-/// What the shell is to do, in this order.
-#[derive(Clone, PartialEq, Debug)]
-pub enum SliceletAction {
-    /// Open a session with the Assigner; answer with `SessionOpened` or `SessionClosed`.
-    OpenSession,
-    /// Close the session once what was sent before has gone out. Nothing more is expected from it.
-    CloseSession,
-    /// Send this on the open session.
-    Send(NodeMessage),
-    /// A newer assignment holds: act on it.
-    Adopt(Arc<Assignment>),
-    /// A hand-off message from another node came through the Assigner.
-    Deliver {
-        /// From whom.
-        from: Life,
-        /// An encoded hand-off message.
-        payload: Vec<u8>,
-    },
-    /// Serve nothing until [`SliceletAction::Resume`]; answer `NotReady`.
-    Suspend,
-    /// Serve again.
-    Resume,
-    /// This life is dead: drop everything, draw a new incarnation, and call [`Slicelet::reborn`].
-    Reborn,
-    /// The node is on its way out: it is not ready any more, but serves what it owns.
-    BeginDrain,
-    /// The drain has ended: stop serving, then say [`SliceletEvent::StoppedServing`].
-    EndDrain {
-        /// How.
-        reason: DrainEnd,
-    },
-    /// All is said; the slicelet does nothing any more.
-    Stop,
-    /// The Assigner refused the hello for good; it is tried again at the longest pause, since the Assigner may be
-    /// replaced by one that accepts it. For the log.
-    Refused {
-        /// What to tell the operator.
-        reason: String,
-    },
-    /// Tick at this moment or soon after. Replaces the moment asked for before.
-    WakeAt(Timestamp),
-}
-
-/// How a drain ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DrainEnd {
-    /// All was handed off and released.
-    Drained,
-    /// There is nobody to take what the node holds.
-    NoTaker,
-    /// No Assigner came to say who takes what the node holds.
-    NoAssigner,
-}
 
 /// The state of a node's side of the session with the Assigner.
 #[derive(Debug)]
@@ -224,7 +56,9 @@ pub struct Slicelet {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Link {
     /// Not open; to be opened at this moment.
-    Closed { retry_at: Timestamp },
+    Closed {
+        retry_at: Timestamp,
+    },
     /// Asked for.
     Opening,
     Open,
@@ -259,6 +93,9 @@ enum LifeState {
 
 /// Shortest time between a heartbeat that tells of a new assignment and the one before, in milliseconds.
 const HEARTBEAT_SPACING_MS: u64 = 20;
+
+/// More failures than these lengthen the pause between two attempts no further, whatever the settings.
+const FAILURES_MAX: u32 = 20;
 
 impl Slicelet {
     /// A slicelet that has yet to open its first session. The shell ticks it at once.
@@ -355,7 +192,7 @@ impl Slicelet {
         match event {
             SliceletEvent::SessionOpened { claims } => self.session_opened(claims, now, actions),
             SliceletEvent::SessionClosed => self.session_closed(now),
-            SliceletEvent::FromAssigner(message) => self.from_assigner(message, now, actions),
+            SliceletEvent::FromAssigner(message) => self.hear(message, now, actions),
             SliceletEvent::Handoffs(reports) => {
                 if !reports.is_empty() {
                     self.send(NodeMessage::Handoffs(reports), actions);
@@ -380,7 +217,9 @@ impl Slicelet {
     }
 
     fn held_generation(&self) -> Generation {
-        self.held.as_ref().map_or(Generation::NONE, |held| held.generation())
+        self.held
+            .as_ref()
+            .map_or(Generation::NONE, |held| held.generation())
     }
 
     fn session_opened(&mut self, claims: Vec<RangeClaim>, now: Timestamp, actions: &mut Vec<SliceletAction>) {
@@ -404,7 +243,10 @@ impl Slicelet {
         if self.link == Link::Open {
             self.without_session_since = now;
         }
-        let doubled = self.config.reconnect_min_ms.saturating_mul(1 << self.failures.min(20));
+        let doubled = self
+            .config
+            .reconnect_min_ms
+            .saturating_mul(1 << self.failures.min(FAILURES_MAX));
         let pause_ms = doubled.min(self.config.reconnect_max_ms);
         // Spread over half the pause by incarnation, so that a fleet does not return to a new Assigner in step.
         let spread = pause_ms / 2 + 1;
@@ -415,13 +257,13 @@ impl Slicelet {
         };
     }
 
-    fn from_assigner(&mut self, message: AssignerMessage, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+    fn hear(&mut self, message: AssignerMessage, now: Timestamp, actions: &mut Vec<SliceletAction>) {
         if self.link != Link::Open {
             return;
         }
         match message {
             AssignerMessage::Refused { reason } => {
-                // Keeps the failures, so that the pauses grow.
+                self.failures = FAILURES_MAX;
                 actions.push(SliceletAction::Refused { reason });
                 return;
             }
@@ -439,7 +281,9 @@ impl Slicelet {
                     self.end_drain(DrainEnd::NoTaker, actions);
                 }
             }
-            AssignerMessage::Relay { from, payload } => actions.push(SliceletAction::Deliver { from, payload }),
+            AssignerMessage::Relay { from, payload } => {
+                actions.push(SliceletAction::Deliver { from, payload })
+            }
         }
         self.failures = 0;
     }
@@ -482,7 +326,12 @@ impl Slicelet {
         }
     }
 
-    fn heartbeat_answered(&mut self, sequence: u64, generation: Generation, actions: &mut Vec<SliceletAction>) {
+    fn heartbeat_answered(
+        &mut self,
+        sequence: u64,
+        generation: Generation,
+        actions: &mut Vec<SliceletAction>,
+    ) {
         // Updates travel before the answer on the same session, so one that is not here by now is lost.
         if generation > self.held_generation() {
             self.ask_full(actions);
@@ -554,7 +403,10 @@ impl Slicelet {
             self.link = Link::Opening;
             actions.push(SliceletAction::OpenSession);
         }
-        if self.suspended.is_some_and(|suspension| now >= suspension.unreachable_at) {
+        if self
+            .suspended
+            .is_some_and(|suspension| now >= suspension.unreachable_at)
+        {
             self.resume(actions);
         }
         let handing_off = load.ranges_taking + load.ranges_giving > 0;
@@ -593,8 +445,13 @@ impl Slicelet {
             Link::Opening => Timestamp::NEVER,
             Link::Open => self.heartbeat_due,
         };
-        let resume = self.suspended.map_or(Timestamp::NEVER, |suspension| suspension.unreachable_at);
+        let resume = self
+            .suspended
+            .map_or(Timestamp::NEVER, |suspension| suspension.unreachable_at);
         let drain = self.drain_gives_up_at().filter(|at| *at > self.last_step);
-        regular.min(link).min(resume).min(drain.unwrap_or(Timestamp::NEVER))
+        regular
+            .min(link)
+            .min(resume)
+            .min(drain.unwrap_or(Timestamp::NEVER))
     }
 }

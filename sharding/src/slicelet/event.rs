@@ -1,0 +1,110 @@
+//! What goes into a slicelet and what comes out: [`SliceletEvent`] and [`SliceletAction`].
+
+use std::sync::Arc;
+
+use crate::assignment::Assignment;
+use crate::node::{Life, Peer};
+use crate::session::{AssignerMessage, HandoffReport, LoadReport, NodeMessage, RangeClaim};
+use crate::time::Timestamp;
+
+/// Who the node is: what its hellos say besides what it holds.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Identity {
+    /// Its present life and gRPC address.
+    pub peer: Peer,
+    /// Its HTTP address; empty if none.
+    pub http_address: Arc<str>,
+    /// Its failure domain; empty if none.
+    pub zone: Arc<str>,
+    /// Its store's budget in bytes.
+    pub capacity_bytes: u64,
+}
+
+/// What happens to a slicelet.
+#[derive(Clone, PartialEq, Debug)]
+pub enum SliceletEvent {
+    /// The session asked for is open. `claims`: what the node holds at this moment, for the hello.
+    SessionOpened {
+        /// Per range held, to be held, or fenced.
+        claims: Vec<RangeClaim>,
+    },
+    /// The session ended, or could not be opened.
+    SessionClosed,
+    /// The Assigner said something on the open session.
+    FromAssigner(AssignerMessage),
+    /// Hand-offs started, completed or were given up. Told to the Assigner if a session is open; else the claims of the
+    /// next hello tell it.
+    Handoffs(Vec<HandoffReport>),
+    /// Another node cannot be reached directly: pass this on through the Assigner. Dropped without a session.
+    RelayTo {
+        /// To whom.
+        to: Life,
+        /// An encoded hand-off message.
+        payload: Vec<u8>,
+    },
+    /// This node is to leave (a signal, or its embedder).
+    DrainRequested,
+    /// The node owns nothing and holds no frozen copy any more, nor is it to take anything. Counts only while it drains.
+    Drained,
+    /// The node serves no operation any more, for good (after [`SliceletAction::EndDrain`], or at its own deadline).
+    StoppedServing,
+    /// Time passed. The shell feeds all input that is queued before it ticks.
+    Tick {
+        /// The node's condition, for the heartbeat.
+        load: LoadReport,
+    },
+}
+
+/// What the shell is to do, in this order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum SliceletAction {
+    /// Open a session with the Assigner; answer with `SessionOpened` or `SessionClosed`.
+    OpenSession,
+    /// Close the session once what was sent before has gone out. Nothing more is expected from it.
+    CloseSession,
+    /// Send this on the open session.
+    Send(NodeMessage),
+    /// A newer assignment holds: act on it.
+    Adopt(Arc<Assignment>),
+    /// A hand-off message from another node came through the Assigner.
+    Deliver {
+        /// From whom.
+        from: Life,
+        /// An encoded hand-off message.
+        payload: Vec<u8>,
+    },
+    /// Serve nothing until [`SliceletAction::Resume`]; answer `NotReady`.
+    Suspend,
+    /// Serve again.
+    Resume,
+    /// This life is dead: drop everything, draw a new incarnation, and call [`super::Slicelet::reborn`].
+    Reborn,
+    /// The node is on its way out: it is not ready any more, but serves what it owns.
+    BeginDrain,
+    /// The drain has ended: stop serving, then say [`SliceletEvent::StoppedServing`].
+    EndDrain {
+        /// How.
+        reason: DrainEnd,
+    },
+    /// All is said; the slicelet does nothing any more.
+    Stop,
+    /// The Assigner refused the hello for good; it is tried again at the longest pause, since the Assigner may be
+    /// replaced by one that accepts it. For the log.
+    Refused {
+        /// What to tell the operator.
+        reason: String,
+    },
+    /// Tick at this moment or soon after. Replaces the moment asked for before.
+    WakeAt(Timestamp),
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DrainEnd {
+    /// All was handed off and released.
+    Drained,
+    /// There is nobody to take what the node holds.
+    NoTaker,
+    /// No Assigner came to say who takes what the node holds.
+    NoAssigner,
+}

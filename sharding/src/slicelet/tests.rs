@@ -1,0 +1,282 @@
+//! What a slicelet does with single events.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::assignment::RangeAssignment;
+use crate::diff::AssignmentDiff;
+use crate::node::{NodeEntry, NodeId, NodeState, Peer};
+use crate::session::LoadReport;
+use crate::slice::Slice;
+
+const ME: u64 = 7;
+
+fn me() -> Life {
+    Life {
+        node: NodeId::new("me").unwrap(),
+        incarnation: Incarnation::new(ME),
+    }
+}
+
+fn generation(number: u64) -> Generation {
+    Generation {
+        number,
+        assigner: Incarnation::new(1),
+    }
+}
+
+/// I own everything since 1; `listed`: the directory lists me.
+fn assignment(number: u64, listed: bool) -> Arc<Assignment> {
+    let range = RangeAssignment {
+        owner: me(),
+        since: generation(1),
+        providers: Vec::new(),
+    };
+    let entry = NodeEntry {
+        incarnation: me().incarnation,
+        address: "me:1".into(),
+        http_address: "".into(),
+        zone: "".into(),
+        state: NodeState::Serving,
+    };
+    let directory: BTreeMap<_, _> = listed.then(|| (me().node, entry)).into_iter().collect();
+    Arc::new(Assignment::new(generation(number), vec![(Slice::FULL, range)], directory).unwrap())
+}
+
+fn full(number: u64) -> SliceletEvent {
+    update(AssignmentUpdate::Full(assignment(number, true)))
+}
+
+fn update(update: AssignmentUpdate) -> SliceletEvent {
+    SliceletEvent::FromAssigner(AssignerMessage::Update(update))
+}
+
+fn answer(sequence: u64, number: u64) -> SliceletEvent {
+    let generation = generation(number);
+    SliceletEvent::FromAssigner(AssignerMessage::HeartbeatAnswer { sequence, generation })
+}
+
+struct Bench {
+    slicelet: Slicelet,
+    now: Timestamp,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let identity = Identity {
+            peer: Peer {
+                life: me(),
+                address: "me:1".into(),
+            },
+            http_address: "".into(),
+            zone: "".into(),
+            capacity_bytes: 1,
+        };
+        let now = Timestamp::from_ms(1_000);
+        let slicelet = Slicelet::new(SliceletConfig::default(), identity, now);
+        Self { slicelet, now }
+    }
+
+    /// With an open session, holding assignment 5, and its heartbeat sent and answered.
+    fn serving() -> Self {
+        let mut bench = Self::new();
+        assert!(bench.tick().contains(&SliceletAction::OpenSession));
+        bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+        bench.step(full(5));
+        bench.tick();
+        let sequence = bench.slicelet.sequence;
+        bench.step(answer(sequence, 5));
+        bench
+    }
+
+    /// What comes out, without the wake-up.
+    fn step(&mut self, event: SliceletEvent) -> Vec<SliceletAction> {
+        let mut actions = self.slicelet.step(event, self.now);
+        actions.retain(|action| !matches!(action, SliceletAction::WakeAt(_)));
+        actions
+    }
+
+    fn tick(&mut self) -> Vec<SliceletAction> {
+        let load = LoadReport::default();
+        self.step(SliceletEvent::Tick { load })
+    }
+
+    fn tick_after_ms(&mut self, ms: u64) -> Vec<SliceletAction> {
+        self.now = self.now.plus_ms(ms);
+        self.tick()
+    }
+
+    fn wake(&mut self) -> Timestamp {
+        self.slicelet.next_wake()
+    }
+}
+
+fn heartbeats(actions: &[SliceletAction]) -> usize {
+    let is_heartbeat =
+        |action: &&SliceletAction| matches!(action, SliceletAction::Send(NodeMessage::Heartbeat { .. }));
+    actions.iter().filter(is_heartbeat).count()
+}
+
+#[test]
+fn heartbeats_are_regular_and_tell_of_a_new_assignment_soon() {
+    let mut bench = Bench::serving();
+    assert_eq!(heartbeats(&bench.tick_after_ms(499)), 0);
+    assert_eq!(heartbeats(&bench.tick_after_ms(1)), 1);
+    bench.step(full(6));
+    assert!(bench.wake() <= bench.now.plus_ms(HEARTBEAT_SPACING_MS));
+    assert_eq!(heartbeats(&bench.tick_after_ms(HEARTBEAT_SPACING_MS)), 1);
+}
+
+/// Plan: assignments that are newer, older, diffs that fit and that do not. Only what is newer is adopted; what does not
+/// fit is asked for whole, once.
+#[test]
+fn updates_are_adopted_or_asked_for() {
+    let mut bench = Bench::serving();
+    assert!(bench.step(full(4)).is_empty());
+    assert!(bench.step(full(5)).is_empty());
+    let fits = AssignmentDiff::between(&assignment(5, true), &assignment(6, true));
+    let actions = bench.step(update(AssignmentUpdate::Diff(Arc::new(fits))));
+    assert_eq!(actions, [SliceletAction::Adopt(assignment(6, true))]);
+    let stray = Arc::new(AssignmentDiff::between(
+        &assignment(8, true),
+        &assignment(9, true),
+    ));
+    let actions = bench.step(update(AssignmentUpdate::Diff(stray.clone())));
+    assert_eq!(actions, [SliceletAction::Send(NodeMessage::NeedFull)]);
+    assert!(bench.step(update(AssignmentUpdate::Diff(stray))).is_empty());
+    assert_eq!(bench.step(full(9)), [SliceletAction::Adopt(assignment(9, true))]);
+    // An answer that knows more than came: the update is lost.
+    assert_eq!(
+        bench.step(answer(1, 10)),
+        [SliceletAction::Send(NodeMessage::NeedFull)]
+    );
+}
+
+#[test]
+fn a_life_that_is_no_longer_listed_is_dead() {
+    let mut bench = Bench::serving();
+    let actions = bench.step(update(AssignmentUpdate::Full(assignment(6, false))));
+    assert_eq!(actions, [SliceletAction::CloseSession, SliceletAction::Reborn]);
+    assert!(
+        bench.tick_after_ms(100).is_empty(),
+        "nothing happens before it is reborn"
+    );
+    bench.slicelet.reborn(Incarnation::new(8), bench.now);
+    assert_eq!(bench.slicelet.life().incarnation, Incarnation::new(8));
+    assert!(bench.slicelet.assignment().is_none());
+    assert!(bench.tick().contains(&SliceletAction::OpenSession));
+}
+
+/// Plan: a standstill longer than the failure timeout. Serving is suspended in the first step after it, whatever that is;
+/// an answer to a heartbeat from before does not resume it, one to a heartbeat sent after does.
+#[test]
+fn h1_a_standstill_suspends_until_a_later_heartbeat_is_answered() {
+    let mut bench = Bench::serving();
+    bench.tick_after_ms(500);
+    let before = bench.slicelet.sequence;
+    bench.now = bench.now.plus_ms(3_001);
+    assert_eq!(bench.step(answer(before, 5)), [SliceletAction::Suspend]);
+    assert_eq!(bench.wake(), bench.now, "a heartbeat is due at once");
+    assert_eq!(heartbeats(&bench.tick()), 1);
+    // The answer says that there is something newer: not before that is here.
+    let actions = bench.step(answer(before + 1, 6));
+    assert_eq!(actions, [SliceletAction::Send(NodeMessage::NeedFull)]);
+    let actions = bench.step(full(6));
+    assert_eq!(
+        actions,
+        [SliceletAction::Adopt(assignment(6, true)), SliceletAction::Resume]
+    );
+}
+
+/// Plan: the same standstill, but nothing answers. Serving resumes after 500 ms and not before.
+#[test]
+fn an_unreachable_assigner_ends_the_suspension() {
+    let mut bench = Bench::serving();
+    assert!(bench.tick_after_ms(3_001).contains(&SliceletAction::Suspend));
+    assert!(bench.wake() <= bench.now.plus_ms(500));
+    assert!(!bench.tick_after_ms(499).contains(&SliceletAction::Resume));
+    assert!(bench.tick_after_ms(1).contains(&SliceletAction::Resume));
+    // A gap of the timeout itself is none.
+    assert!(!bench.tick_after_ms(3_000).contains(&SliceletAction::Suspend));
+}
+
+#[test]
+fn the_pause_between_attempts_grows_to_its_limit() {
+    let mut bench = Bench::new();
+    bench.tick();
+    let config = SliceletConfig::default();
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        bench.step(SliceletEvent::SessionClosed);
+        let pause_ms = bench.wake().ms_since(bench.now);
+        pauses.push(pause_ms);
+        assert!(bench.tick_after_ms(pause_ms - 1).is_empty());
+        assert_eq!(bench.tick_after_ms(1), [SliceletAction::OpenSession]);
+    }
+    assert!(pauses[0] <= config.reconnect_min_ms && pauses[0] >= config.reconnect_min_ms / 2);
+    assert!(pauses[9] <= config.reconnect_max_ms && pauses[9] >= config.reconnect_max_ms / 2);
+}
+
+/// Plan: a drain without an Assigner while hand-offs are open: it ends when both the wait and the hand-offs are over.
+#[test]
+fn a_lonely_drain_finishes_its_hand_offs_first() {
+    let mut bench = Bench::serving();
+    bench.step(SliceletEvent::SessionClosed);
+    let actions = bench.step(SliceletEvent::DrainRequested);
+    assert_eq!(actions, [SliceletAction::BeginDrain]);
+    let busy = LoadReport {
+        ranges_giving: 1,
+        ..LoadReport::default()
+    };
+    let ended = |actions: &[SliceletAction]| {
+        actions
+            .iter()
+            .any(|action| matches!(action, SliceletAction::EndDrain { .. }))
+    };
+    for _ in 0..60 {
+        bench.now = bench.now.plus_ms(100);
+        let load = busy.clone();
+        assert!(!ended(&bench.step(SliceletEvent::Tick { load })));
+    }
+    let reason = DrainEnd::NoAssigner;
+    assert!(
+        bench
+            .tick_after_ms(100)
+            .contains(&SliceletAction::EndDrain { reason })
+    );
+}
+
+#[test]
+fn goodbye_is_said_after_serving_has_stopped() {
+    let mut bench = Bench::serving();
+    assert_eq!(
+        bench.step(SliceletEvent::FromAssigner(AssignerMessage::Drain)),
+        [
+            SliceletAction::BeginDrain,
+            SliceletAction::Send(NodeMessage::Draining)
+        ]
+    );
+    assert!(
+        bench.step(SliceletEvent::DrainRequested).is_empty(),
+        "it drains already"
+    );
+    let reason = DrainEnd::Drained;
+    assert_eq!(
+        bench.step(SliceletEvent::Drained),
+        [SliceletAction::EndDrain { reason }]
+    );
+    assert_eq!(
+        heartbeats(&bench.tick_after_ms(500)),
+        1,
+        "it lives until it has stopped serving"
+    );
+    assert_eq!(
+        bench.step(SliceletEvent::StoppedServing),
+        [
+            SliceletAction::Send(NodeMessage::Goodbye),
+            SliceletAction::CloseSession,
+            SliceletAction::Stop
+        ]
+    );
+    assert!(bench.tick_after_ms(500).is_empty());
+}

@@ -1,0 +1,35 @@
+//! The checkers: pure functions from a [`History`] to what in it must not be. They know nothing of cores, stores or
+//! messages.
+//!
+//! ```text
+//!   owners     H1: no two nodes serve a key as its owner at a time
+//!   staleness  H2, H3: nothing older than what was acknowledged
+//!   versions   H4: versions only grow
+//!   expiry     H5: nothing outlives its TTL
+//! ```
+
+pub mod expiry;
+pub mod owners;
+pub mod staleness;
+pub mod versions;
+
+use crate::history::History;
+
+/// Something that must not be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which invariant, as DESIGN.md names it; or `liveness`.
+    pub invariant: &'static str,
+    /// What happened.
+    pub what: String,
+}
+
+/// All that is wrong with a history.
+#[must_use]
+pub fn check(history: &History) -> Vec<Violation> {
+    let mut violations = owners::check(history);
+    violations.extend(staleness::check(history));
+    violations.extend(versions::check(history));
+    violations.extend(expiry::check(history));
+    violations
+}

@@ -1,0 +1,118 @@
+//! H4: the versions of a key only grow, across owners and crashes.
+//!
+//! A write that began after another write, or a read that told a version, had returned gets a higher version than that.
+//! And a read tells the version that its value was acknowledged with.
+
+use std::collections::BTreeMap;
+
+use softstore_sharding::Version;
+
+use super::Violation;
+use crate::history::{Did, Ended, History, Operation};
+
+/// What in a history breaks H4.
+#[must_use]
+pub fn check(history: &History) -> Vec<Violation> {
+    let mut by_key: BTreeMap<usize, Vec<&Operation>> = BTreeMap::new();
+    for operation in &history.operations {
+        by_key.entry(operation.key).or_default().push(operation);
+    }
+    by_key.into_iter().flat_map(|(key, operations)| check_key(key, &operations)).collect()
+}
+
+fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
+    let mut told: Vec<(u64, Version)> = Vec::new();
+    let mut written: Vec<(u64, Version)> = Vec::new();
+    let mut of_value: BTreeMap<i64, Version> = BTreeMap::new();
+    for operation in operations {
+        let version = match (operation.did, operation.ended) {
+            (Did::Write { value, .. }, Ended::Written(version)) => {
+                of_value.insert(value, version);
+                written.push((operation.invoked_us, version));
+                version
+            }
+            (_, Ended::Added { number, version }) => {
+                of_value.insert(number, version);
+                written.push((operation.invoked_us, version));
+                version
+            }
+            (_, Ended::Read(Some((_, version)))) => version,
+            _ => continue,
+        };
+        told.push((operation.returned_us, version));
+    }
+    let mut violations = Vec::new();
+    let mut complain = |what: String| violations.push(Violation { invariant: "H4", what });
+    told.sort_unstable();
+    let mut highest = Version::default();
+    let floors: Vec<(u64, Version)> = told
+        .iter()
+        .map(|&(by_us, version)| {
+            highest = highest.max(version);
+            (by_us, highest)
+        })
+        .collect();
+    for (from_us, version) in written {
+        let before = floors.partition_point(|(by_us, _)| *by_us < from_us);
+        let floor = before.checked_sub(1).and_then(|index| floors.get(index));
+        if let Some((by_us, floor)) = floor.filter(|(_, floor)| *floor >= version) {
+            let (version, floor) = (version.get(), floor.get());
+            complain(format!(
+                "key {key}: a write begun at {from_us} us got version {version}, though {floor} was told by {by_us} us"
+            ));
+        }
+    }
+    for operation in operations {
+        if let Ended::Read(Some((value, version))) = operation.ended
+            && let Some(acknowledged) = of_value.get(&value).filter(|known| **known != version)
+        {
+            let (version, known, at_us) = (version.get(), acknowledged.get(), operation.returned_us);
+            complain(format!(
+                "key {key}: a read at {at_us} us tells version {version} of the value {value}, which got {known}"
+            ));
+        }
+    }
+    violations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation(did: Did, invoked_us: u64, returned_us: u64, ended: Ended) -> Operation {
+        Operation { client: 0, key: 0, did, invoked_us, returned_us, deadline_us: u64::MAX, ended }
+    }
+
+    fn write(value: i64, version: u64, from_us: u64, to_us: u64) -> Operation {
+        let ended = Ended::Written(Version::new(version));
+        operation(Did::Write { value, ttl_ms: None }, from_us, to_us, ended)
+    }
+
+    fn read(value: i64, version: u64, from_us: u64, to_us: u64) -> Operation {
+        operation(Did::Read, from_us, to_us, Ended::Read(Some((value, Version::new(version)))))
+    }
+
+    fn broken(operations: Vec<Operation>) -> usize {
+        check(&History { operations, ..History::default() }).len()
+    }
+
+    #[test]
+    fn h4_growing_versions_and_concurrent_ones_are_fine() {
+        assert_eq!(broken(vec![write(1, 5, 0, 10), write(2, 6, 20, 30), read(2, 6, 40, 50)]), 0);
+        assert_eq!(broken(vec![write(1, 6, 0, 30), write(2, 5, 10, 20)]), 0);
+    }
+
+    #[test]
+    fn h4_a_version_that_does_not_grow_is_found() {
+        assert_eq!(broken(vec![write(1, 5, 0, 10), write(2, 5, 20, 30)]), 1);
+        assert_eq!(broken(vec![write(1, 5, 0, 10), write(2, 4, 20, 30)]), 1);
+        assert_eq!(broken(vec![read(1, 5, 0, 10), write(2, 4, 20, 30)]), 1);
+        let add = operation(Did::Add(1), 20, 30, Ended::Added { number: 1, version: Version::new(3) });
+        assert_eq!(broken(vec![write(9, 5, 0, 10), add]), 1);
+    }
+
+    #[test]
+    fn h4_another_version_of_the_same_value_is_found() {
+        assert_eq!(broken(vec![write(1, 5, 0, 10), read(1, 6, 20, 30)]), 1);
+    }
+}

@@ -1,0 +1,269 @@
+//! One operation at a node: admitted and executed in one stretch, or held back until what it waits for has happened, and
+//! then admitted again.
+
+use softstore_sharding::{Epoch, Generation, PullId, Timestamp, Version, VersionCounter};
+use softstore_store::{Absence, OpContext, Outcome, SetCondition, SetOutcome, Store};
+use softstore_transfer::Admission;
+use softstore_transfer::handoff::Serving;
+
+use super::Node;
+use super::peeks::Waiter;
+use crate::config::Mischief;
+use crate::env::{Env, NodeTimer};
+use crate::history::Execution;
+use crate::message::{Condition, Endpoint, Message, Operation, Reply, Request};
+
+/// How long an operation waits for an assignment that its client knows already, in microseconds.
+const BEHIND_WAIT_US: u64 = 100_000;
+
+/// An operation that is not answered yet.
+pub(super) struct Waiting {
+    pub request: Request,
+    pub absence: Absence,
+    why: Why,
+    arrived_us: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    JustArrived,
+    Owner,
+    Assignment,
+    Peek(PullId),
+    /// [`Mischief::ServeAfterFence`]: it was admitted and runs later.
+    Admitted { epoch: Epoch, pull: Option<PullId>, since: Generation, next: Version },
+}
+
+/// What admission and store say.
+enum Step {
+    Reply(Reply),
+    Wait(Why),
+}
+
+impl Node {
+    pub(super) fn arrived(&mut self, request: Request, env: &mut Env) {
+        let token = env.name();
+        let (arrived_us, absence) = (env.now_us, Absence::AskGiver);
+        let waiting = Waiting { request, absence, why: Why::JustArrived, arrived_us };
+        self.attempt(token, waiting, env);
+    }
+
+    pub(super) fn retry_waiting(&mut self, env: &mut Env) {
+        let tokens: Vec<u64> = self.waiting.keys().copied().collect();
+        for token in tokens {
+            self.retry(token, env);
+        }
+    }
+
+    /// Tries a waiting operation again, from admission on.
+    pub(super) fn retry(&mut self, token: u64, env: &mut Env) {
+        let late = |waiting: &Waiting| matches!(waiting.why, Why::Admitted { .. });
+        if self.waiting.get(&token).is_some_and(|waiting| !late(waiting))
+            && let Some(waiting) = self.waiting.remove(&token)
+        {
+            self.attempt(token, waiting, env);
+        }
+    }
+
+    /// The giver was asked, in vain or not: absent is absent now.
+    pub(super) fn giver_was_asked(&mut self, token: u64, env: &mut Env) {
+        if let Some(waiting) = self.waiting.get_mut(&token) {
+            waiting.absence = Absence::Final;
+            self.retry(token, env);
+        }
+    }
+
+    pub(super) fn waited_long_enough(&mut self, token: u64, env: &mut Env) {
+        let Some(waiting) = self.waiting.get(&token) else {
+            return;
+        };
+        let waited_us = env.now_us - waiting.arrived_us;
+        let reply = match waiting.why {
+            Why::Owner if waited_us >= env.plan.hold_ms * 1_000 => Reply::NotReady,
+            Why::Assignment if waited_us >= BEHIND_WAIT_US => Reply::Behind,
+            _ if waited_us >= waiting.request.remaining_us => Reply::NotReady,
+            _ => return,
+        };
+        if let Some(waiting) = self.waiting.remove(&token) {
+            self.reply(&waiting.request, reply, env);
+        }
+    }
+
+    fn attempt(&mut self, token: u64, mut waiting: Waiting, env: &mut Env) {
+        let expires_us = waiting.arrived_us + waiting.request.remaining_us;
+        if env.now_us >= expires_us || self.suspended || self.stopped {
+            self.reply(&waiting.request, Reply::NotReady, env);
+            return;
+        }
+        match self.execute(&waiting.request, waiting.absence, env) {
+            Step::Reply(reply) => self.reply(&waiting.request, reply, env),
+            Step::Wait(why) => {
+                let until_us = match why {
+                    Why::Owner => waiting.arrived_us + env.plan.hold_ms * 1_000,
+                    Why::Assignment => waiting.arrived_us + BEHIND_WAIT_US,
+                    _ => expires_us,
+                };
+                if why == Why::Owner && waiting.why != why {
+                    env.counters.held_back += 1;
+                }
+                if let Why::Admitted { .. } = why {
+                    let delay_us = env.random.between(2_000, 30_000);
+                    self.timer(delay_us, NodeTimer::Execute { token }, env);
+                } else if waiting.why != why {
+                    let delay_us = until_us.min(expires_us).saturating_sub(env.now_us);
+                    self.timer(delay_us, NodeTimer::Waiting { token }, env);
+                }
+                waiting.why = why;
+                let key = waiting.request.key.clone();
+                self.waiting.insert(token, waiting);
+                if let Why::Peek(pull) = why {
+                    self.ask(pull, key, Waiter::Operation(token));
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, request: &Request, absence: Absence, env: &mut Env) -> Step {
+        if let Operation::Flush { slice } = request.what {
+            return Step::Reply(self.flush(slice, env));
+        }
+        match self.core.admit(request.at, request.since) {
+            Admission::Serve(serving) => {
+                if env.config.mischief == Some(Mischief::ServeAfterFence) && env.random.chance(300) {
+                    let Serving { epoch, pull, since, versions } = serving;
+                    return Step::Wait(Why::Admitted { epoch, pull, since, next: versions.peek() });
+                }
+                let fresh = VersionCounter::starting_at(Version::new(env.now_us % 1_000 + 1));
+                let start_over = env.config.mischief == Some(Mischief::VersionsStartOver);
+                let context = OpContext {
+                    now: self.now(env),
+                    epoch: serving.epoch,
+                    versions: if start_over { &fresh } else { serving.versions },
+                    pull: serving.pull,
+                    absence,
+                };
+                let since = serving.since;
+                match (self.run(request, context, env), serving.pull) {
+                    (Some(reply), _) => {
+                        self.log(request, since, env);
+                        Step::Reply(reply)
+                    }
+                    (None, Some(pull)) => Step::Wait(Why::Peek(pull)),
+                    (None, None) => Step::Reply(Reply::NotReady),
+                }
+            }
+            Admission::Hold => Step::Wait(Why::Owner),
+            Admission::Behind => Step::Wait(Why::Assignment),
+            Admission::NotReady => Step::Reply(Reply::NotReady),
+            Admission::Moved(moved) => Step::Reply(Reply::Moved {
+                slice: moved.slice,
+                owner: moved.owner,
+                address: moved.address,
+                since: moved.since,
+            }),
+        }
+    }
+
+    fn log(&self, request: &Request, since: Generation, env: &mut Env) {
+        let Some(key) = self.keys.iter().position(|at| *at == request.at) else {
+            return;
+        };
+        let life = self.life().clone();
+        env.history.executions.push(Execution { at_us: env.now_us, key, life, since });
+    }
+
+    /// Runs an admitted operation in the store. `None`: the giver has to be asked first.
+    fn run(&self, request: &Request, mut context: OpContext<'_>, env: &Env) -> Option<Reply> {
+        if env.config.mischief == Some(Mischief::ForgetWrittenKeys)
+            && !matches!(request.what, Operation::Get)
+            && context.absence == Absence::Final
+        {
+            context.pull = None;
+        }
+        let forgets = env.config.mischief == Some(Mischief::ForgetWrittenKeys);
+        let (key, at, now) = (&request.key, request.at, context.now);
+        let deadline = |ttl_ms: Option<u64>| ttl_ms.map_or(Timestamp::NEVER, |ttl_ms| now.plus_ms(ttl_ms));
+        match &request.what {
+            Operation::Get => match self.store.get(key, at, &context) {
+                Outcome::Done(found) => Some(Reply::Got(found.map(|found| (found.value, found.version)))),
+                Outcome::Unknown => None,
+            },
+            Operation::Set { value, ttl_ms, condition } => {
+                let condition = match condition {
+                    Condition::Always => SetCondition::Always,
+                    Condition::IfAbsent => SetCondition::IfAbsent,
+                    Condition::IfPresent => SetCondition::IfPresent,
+                    Condition::IfVersion(version) => SetCondition::IfVersion(*version),
+                };
+                if forgets && condition == SetCondition::Always {
+                    context.pull = None;
+                }
+                match self.store.set(key, at, value, deadline(*ttl_ms), condition, &context) {
+                    Ok(Outcome::Done(SetOutcome::Stored(version))) => Some(Reply::Stored(version)),
+                    Ok(Outcome::Done(SetOutcome::Refused(_))) => Some(Reply::Refused),
+                    Ok(Outcome::Unknown) => None,
+                    Err(error) => panic!("a set of this workload is valid: {error}"),
+                }
+            }
+            Operation::Delete { report_existence } => {
+                if forgets && !report_existence {
+                    context.pull = None;
+                }
+                match self.store.delete(key, at, *report_existence, &context) {
+                    Outcome::Done(_) => Some(Reply::Deleted),
+                    Outcome::Unknown => None,
+                }
+            }
+            Operation::Touch { ttl_ms } => match self.store.touch(key, at, now.plus_ms(*ttl_ms), &context) {
+                Outcome::Done(existed) => Some(Reply::Touched(existed)),
+                Outcome::Unknown => None,
+            },
+            Operation::Add { delta } => match self.store.add(key, at, *delta, Timestamp::NEVER, &context) {
+                Ok(Outcome::Done(added)) => Some(Reply::Added { number: added.number, version: added.version }),
+                Ok(Outcome::Unknown) => None,
+                Err(error) => panic!("an addition of this workload is valid: {error}"),
+            },
+            Operation::Flush { .. } => unreachable!("flushes go through the core"),
+        }
+    }
+
+    /// [`Mischief::ServeAfterFence`]: runs an operation under what it was admitted to a while ago.
+    pub(super) fn execute_late(&mut self, token: u64, env: &mut Env) {
+        let Some(waiting) = self.waiting.remove(&token) else {
+            return;
+        };
+        let Why::Admitted { epoch, pull, since, next } = waiting.why else {
+            return;
+        };
+        let versions = VersionCounter::starting_at(next);
+        let now = self.now(env);
+        let context = OpContext { now, epoch, versions: &versions, pull, absence: Absence::Final };
+        if let Some(reply) = self.run(&waiting.request, context, env) {
+            self.log(&waiting.request, since, env);
+            self.reply(&waiting.request, reply, env);
+        }
+    }
+
+    fn flush(&mut self, slice: softstore_sharding::Slice, env: &mut Env) -> Reply {
+        let (flushed, actions) = self.core.flush(slice);
+        self.carry_out(actions, env);
+        if !flushed.is_empty() {
+            return Reply::Flushed(flushed);
+        }
+        match self.core.admit(slice.low(), Generation::NONE) {
+            Admission::Moved(moved) => Reply::Moved {
+                slice: moved.slice,
+                owner: moved.owner,
+                address: moved.address,
+                since: moved.since,
+            },
+            _ => Reply::NotReady,
+        }
+    }
+
+    fn reply(&self, request: &Request, reply: Reply, env: &mut Env) {
+        let (operation, attempt) = (request.operation, request.attempt);
+        let message = Message::OperationReply { operation, attempt, reply };
+        env.send(self.endpoint(), Endpoint::Client(request.client), message);
+    }
+}

@@ -1,0 +1,384 @@
+//! [`run`]: one simulated cluster, from its start through its faults to the moment when nothing moves any more.
+
+use crate::check::{self, Violation};
+use crate::client::Client;
+use crate::config::SimConfig;
+use crate::control::Control;
+use crate::counters::Counters;
+use crate::env::{Env, Event};
+use crate::faults::{self, Fault};
+use crate::history::Ended;
+use crate::message::{Endpoint, Message};
+use crate::node::Node;
+use crate::plan::Plan;
+use crate::random::Random;
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct SimReport {
+    /// Which run.
+    pub seed: u64,
+    /// What must not be, and was.
+    pub violations: Vec<Violation>,
+    /// How often what happened.
+    pub counters: Counters,
+    /// What clients saw and who served what, as text: the same for the same seed, byte for byte.
+    pub history: String,
+    /// Virtual time that passed, in milliseconds.
+    pub simulated_ms: u64,
+    /// A living node was taken for dead, since faults kept it silent for the failure timeout. One owner is not promised
+    /// then (`ownership = "available"`), so nothing is judged.
+    pub is_excused: bool,
+}
+
+/// A node kept from the Assigner is left alone for this long after, in microseconds.
+const SILENCE_PAUSE_US: u64 = 2_500_000;
+
+/// How often it is looked whether the cluster is at rest, in microseconds.
+const REST_CHECK_US: u64 = 100_000;
+
+/// How long the last reads of all keys may take, in microseconds.
+const LAST_READS_US: u64 = 6_000_000;
+
+/// An address, and the process that listens there, if any.
+#[derive(Default)]
+struct Slot {
+    node: Option<Node>,
+    paused_until_us: u64,
+    /// Before this, nothing keeps it from the Assigner.
+    silence_free_us: u64,
+    /// When its process has left, another one starts after this.
+    back_after_us: Option<u64>,
+    is_start_planned: bool,
+}
+
+impl Slot {
+    fn takes_part(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| !node.is_draining())
+    }
+}
+
+struct Simulation {
+    env: Env,
+    slots: Vec<Slot>,
+    control: Option<Control>,
+    clients: Vec<Client>,
+    faults_ended: bool,
+    is_excused: bool,
+}
+
+/// Runs a seed to its end and judges it.
+#[must_use]
+pub fn run(seed: u64, config: &SimConfig) -> SimReport {
+    let mut random = Random::new(seed);
+    let plan = Plan::draw(&mut random, config);
+    let mut simulation = Simulation::start(Env::new(config.clone(), plan, random));
+    let end_us = config.active_ms * 1_000;
+    simulation.run_until(end_us);
+    let mut violations = simulation.come_to_rest();
+    let Simulation { env, is_excused, .. } = simulation;
+    violations.extend(check::check(&env.history));
+    if is_excused {
+        violations.clear();
+    }
+    SimReport {
+        seed,
+        violations,
+        counters: env.counters,
+        history: env.history.render(),
+        simulated_ms: env.now_us / 1_000,
+        is_excused,
+    }
+}
+
+impl Simulation {
+    fn start(mut env: Env) -> Self {
+        let mut faults_random = env.random.fork();
+        for (at_us, fault) in faults::draw(&env.plan, env.config.active_ms, &mut faults_random) {
+            env.at(at_us, Event::Fault(fault));
+        }
+        let mut slots: Vec<Slot> = Vec::new();
+        slots.resize_with(env.plan.slots, Slot::default);
+        let control = Some(Control::start(true, &mut env));
+        for slot in 0..env.plan.nodes {
+            let at_us = env.random.below(200_000);
+            slots[slot].is_start_planned = true;
+            env.at(at_us, Event::Fault(Fault::Start { slot }));
+        }
+        let clients = (0..env.plan.clients).map(|index| Client::start(index, &mut env)).collect();
+        Self { env, slots, control, clients, faults_ended: false, is_excused: false }
+    }
+
+    fn run_until(&mut self, until_us: u64) {
+        while self.env.now_us < until_us {
+            let Some(event) = self.env.next() else {
+                return;
+            };
+            self.happen(event);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::Node { slot, process, timer } => {
+                let state = &mut self.slots[slot];
+                if state.paused_until_us > self.env.now_us {
+                    let until_us = state.paused_until_us;
+                    return self.env.put_off(until_us, Event::Node { slot, process, timer });
+                }
+                if let Some(node) = state.node.as_mut().filter(|node| node.process() == process) {
+                    node.timer_fired(timer, &mut self.env);
+                }
+                self.clear(slot);
+            }
+            Event::AssignerWake { process } => {
+                if let Some(control) = self.control.as_mut().filter(|control| control.process() == process) {
+                    control.wake(&mut self.env);
+                }
+                self.judge_burials();
+            }
+            Event::Client { client, timer } => self.clients[client].timer_fired(timer, &mut self.env),
+            Event::Fault(fault) => self.fault(fault),
+        }
+    }
+
+    fn deliver(&mut self, from: Endpoint, to: Endpoint, message: Message) {
+        match to {
+            Endpoint::Node(slot) => {
+                let Some(state) = self.slots.get_mut(slot) else {
+                    return;
+                };
+                if state.paused_until_us > self.env.now_us {
+                    let until_us = state.paused_until_us;
+                    return self.env.put_off(until_us, Event::Deliver { from, to, message });
+                }
+                if let Some(node) = &mut state.node {
+                    node.receive(from, message, &mut self.env);
+                }
+                self.clear(slot);
+            }
+            Endpoint::Assigner => {
+                match (&mut self.control, message) {
+                    (Some(control), message) => control.receive(message, &mut self.env),
+                    (None, Message::Connect { connection }) => self.env.break_connection(connection),
+                    (None, _) => {}
+                }
+                self.judge_burials();
+            }
+            Endpoint::Client(client) => self.clients[client].receive(message, &mut self.env),
+        }
+    }
+
+    /// A process that has left is cleared away.
+    fn clear(&mut self, slot: usize) {
+        if self.slots[slot].node.as_ref().is_some_and(|node| node.stopped) {
+            self.end_process(slot);
+        }
+    }
+
+    fn end_process(&mut self, slot: usize) {
+        let Some(node) = self.slots[slot].node.take() else {
+            return;
+        };
+        node.end(&mut self.env);
+        self.slots[slot].paused_until_us = 0;
+        if let Some(after_us) = self.slots[slot].back_after_us.take() {
+            self.slots[slot].is_start_planned = true;
+            self.env.after(after_us, Event::Fault(Fault::Start { slot }));
+        }
+    }
+
+    /// Whether a life that was buried for its silence in truth lives.
+    fn judge_burials(&mut self) {
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        for life in std::mem::take(&mut control.buried) {
+            let lives = self.slots.iter().any(|slot| slot.node.as_ref().is_some_and(|node| *node.life() == life));
+            if lives {
+                self.env.trace(|| format!("{life} was buried alive"));
+                self.is_excused = true;
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        let now_us = self.env.now_us;
+        if self.faults_ended && !matches!(fault, Fault::Start { .. } | Fault::StartAssigner) {
+            return;
+        }
+        self.env.trace(|| format!("fault: {fault:?}"));
+        match fault {
+            Fault::Drain { slot, back_after_us } => self.drain(slot, back_after_us),
+            Fault::DrainForGood { slot } => self.drain(slot, None),
+            Fault::Surge { slot } => {
+                if self.slots[slot].takes_part() && self.start_elsewhere() {
+                    let after_us = self.env.random.between(100_000, 1_500_000);
+                    self.env.after(after_us, Event::Fault(Fault::DrainForGood { slot }));
+                }
+            }
+            Fault::ScaleOut => {
+                self.start_elsewhere();
+            }
+            Fault::Kill { slot, back_after_us } => {
+                if self.others_take_part(slot) && self.slots[slot].node.is_some() {
+                    self.env.counters.kills += 1;
+                    self.slots[slot].back_after_us = back_after_us;
+                    self.end_process(slot);
+                }
+            }
+            Fault::Start { slot } => {
+                self.slots[slot].is_start_planned = false;
+                if self.slots[slot].node.is_none() {
+                    self.slots[slot].node = Some(Node::start(slot, &mut self.env));
+                }
+            }
+            Fault::Pause { slot, for_us } => {
+                if self.slots[slot].node.is_some() && self.may_silence(&[slot], for_us) {
+                    self.slots[slot].paused_until_us = now_us + for_us;
+                }
+            }
+            Fault::Cut { from, to, both, for_us } => self.cut(from, to, both, for_us),
+            Fault::Heal { from, to, both } => {
+                self.env.heal(from, to);
+                if both {
+                    self.env.heal(to, from);
+                }
+            }
+            Fault::BreakSession { slot } => {
+                if self.may_silence(&[slot], 300_000) {
+                    for connection in self.env.connections_of(Some(slot)) {
+                        self.env.break_connection(connection);
+                    }
+                }
+            }
+            Fault::RestartAssigner { down_us } => {
+                let all: Vec<usize> = (0..self.slots.len()).collect();
+                if self.may_silence(&all, down_us + 500_000)
+                    && let Some(control) = self.control.take()
+                {
+                    self.env.counters.assigner_restarts += 1;
+                    control.end(&mut self.env);
+                    self.env.after(down_us, Event::Fault(Fault::StartAssigner));
+                }
+            }
+            Fault::StartAssigner => {
+                if self.control.is_none() {
+                    self.control = Some(Control::start(false, &mut self.env));
+                }
+            }
+            Fault::End => {
+                self.faults_ended = true;
+                self.env.heal_all();
+                for client in &mut self.clients {
+                    client.stopped = true;
+                }
+            }
+        }
+    }
+
+    fn others_take_part(&self, slot: usize) -> bool {
+        self.slots.iter().enumerate().any(|(other, state)| other != slot && state.takes_part())
+    }
+
+    fn drain(&mut self, slot: usize, back_after_us: Option<u64>) {
+        if !self.slots[slot].takes_part() || !self.others_take_part(slot) {
+            return;
+        }
+        self.slots[slot].back_after_us = back_after_us;
+        if let Some(node) = &mut self.slots[slot].node {
+            node.drain(&mut self.env);
+        }
+        self.clear(slot);
+    }
+
+    fn start_elsewhere(&mut self) -> bool {
+        let free = |slot: &Slot| slot.node.is_none() && !slot.is_start_planned;
+        let Some(slot) = self.slots.iter().position(free) else {
+            return false;
+        };
+        self.slots[slot].node = Some(Node::start(slot, &mut self.env));
+        true
+    }
+
+    /// Whether these nodes may be kept from the Assigner that long; if so, they are spared for a while after.
+    fn may_silence(&mut self, slots: &[usize], for_us: u64) -> bool {
+        let now_us = self.env.now_us;
+        if slots.iter().any(|&slot| self.slots[slot].silence_free_us > now_us) {
+            return false;
+        }
+        for &slot in slots {
+            self.slots[slot].silence_free_us = now_us + for_us + SILENCE_PAUSE_US;
+        }
+        true
+    }
+
+    fn cut(&mut self, from: Endpoint, to: Endpoint, both: bool, for_us: u64) {
+        let silenced = match (from, to) {
+            (Endpoint::Node(slot), Endpoint::Assigner) | (Endpoint::Assigner, Endpoint::Node(slot)) => Some(slot),
+            _ => None,
+        };
+        if from == to || silenced.is_some_and(|slot| !self.may_silence(&[slot], for_us)) {
+            return;
+        }
+        self.env.cut(from, to);
+        if both {
+            self.env.cut(to, from);
+        }
+        self.env.after(for_us, Event::Fault(Fault::Heal { from, to, both }));
+    }
+
+    /// After the faults: everything has to come to rest, then every key to answer.
+    fn come_to_rest(&mut self) -> Vec<Violation> {
+        let give_up_us = self.env.now_us + self.env.config.settle_ms_max * 1_000;
+        loop {
+            self.run_until(self.env.now_us + REST_CHECK_US);
+            let left = self.unrest();
+            if left.is_empty() {
+                break;
+            }
+            if self.env.now_us >= give_up_us {
+                return vec![Violation { invariant: "liveness", what: left }];
+            }
+        }
+        let first = self.env.history.operations.len();
+        self.clients[0].read_all(&mut self.env);
+        self.run_until(self.env.now_us + LAST_READS_US);
+        let unread = |operation: &&crate::history::Operation| !matches!(operation.ended, Ended::Read(_));
+        let reads = self.env.history.operations[first..].iter();
+        reads
+            .filter(unread)
+            .map(|read| {
+                let what = format!("key {} cannot be read in a cluster at rest: {:?}", read.key, read.ended);
+                Violation { invariant: "liveness", what }
+            })
+            .collect()
+    }
+
+    /// What is still on; empty if nothing is.
+    fn unrest(&self) -> String {
+        let mut left: Vec<String> = Vec::new();
+        match &self.control {
+            None => left.push("no Assigner".to_owned()),
+            Some(control) => left.push(control.unsettled(&self.env)),
+        }
+        let nodes: Vec<&Node> = self.slots.iter().filter_map(|slot| slot.node.as_ref()).collect();
+        left.extend(nodes.iter().map(|node| node.unfinished()));
+        if self.slots.iter().any(|slot| slot.is_start_planned) {
+            left.push("a node is to start".to_owned());
+        }
+        if !self.clients.iter().all(Client::is_idle) {
+            left.push("operations are open".to_owned());
+        }
+        for key in 0..self.env.plan.keys() {
+            let at = softstore_sharding::SliceKey::of_key(&self.env.plan.key_bytes(key));
+            let owners = nodes.iter().filter(|node| node.serves(at)).count();
+            if owners != 1 {
+                left.push(format!("key {key} is served by {owners} nodes"));
+            }
+        }
+        left.retain(|reason| !reason.is_empty());
+        left.join("; ")
+    }
+}
