@@ -101,8 +101,7 @@ impl<T: Target> Replay<T> {
             }
         };
         self.record(position, intended, outcome);
-        self.served
-            .note(self.groups.group(request.key), sent, outcome.proves_an_owner());
+        self.note_answer(request.key, sent, outcome);
         self.counts.gets.fetch_add(1, Ordering::Relaxed);
         if outcome.is_hit() {
             self.counts.hits.fetch_add(1, Ordering::Relaxed);
@@ -204,8 +203,20 @@ impl<T: Target> Replay<T> {
             }
         };
         turn.end(ending);
-        self.served
-            .note(self.groups.group(key), sent, outcome.proves_an_owner());
+        self.note_answer(key, sent, outcome);
         outcome
+    }
+
+    /// A request for that key goes out now.
+    fn ask(&self, key: KeyIndex) -> Instant {
+        let sent = Instant::now();
+        self.served.ask(self.groups.group(key), sent);
+        sent
+    }
+
+    fn note_answer(&self, key: KeyIndex, sent: Instant, outcome: Outcome) {
+        if outcome.proves_an_owner() {
+            self.served.owner_answered(self.groups.group(key), sent);
+        }
     }
 }

@@ -137,7 +137,7 @@ pub struct ArmReport {
     pub outcome_unknown: u64,
     /// The longest time in the window in which some slot group was asked and answered nothing.
     pub max_stall_ms: u64,
-    /// The longest time from a signal until every slot group was served by an owner again.
+    /// The longest time, after any signal, in which some slot group was asked before an owner answered it.
     pub served_again_ms: u64,
     /// Entries imported by takers from the first signal on.
     pub moved_entries: u64,
