@@ -35,14 +35,19 @@ pub fn serve(
     closing: CancellationToken,
 ) -> std::io::Result<SocketAddr> {
     let address = listener.local_addr()?;
-    let pages = Pages { registry: Arc::new(registry), readiness };
+    let pages = Pages {
+        registry: Arc::new(registry),
+        readiness,
+    };
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .with_state(pages);
     tasks.spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(closing.cancelled_owned()).await;
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(closing.cancelled_owned())
+            .await;
         if let Err(error) = served {
             tracing::error!(%error, "the HTTP port has failed");
         }
@@ -59,7 +64,11 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
         }
         Err(error) => {
             let kind = "text/plain; charset=utf-8";
-            (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, kind)], format!("{error}\n"))
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                [(header::CONTENT_TYPE, kind)],
+                format!("{error}\n"),
+            )
         }
     }
 }

@@ -39,12 +39,17 @@ pub struct ListenerCounters {
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port (0 takes a free one)",
+            io::ErrorKind::AddrInUse => {
+                "another process listens there: stop it, or choose another port (0 takes a free one)"
+            }
             io::ErrorKind::AddrNotAvailable => "this machine has no such address",
             io::ErrorKind::PermissionDenied => "this user may not listen there: choose a port above 1023",
             _ => "choose another address",
         };
-        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}; {advice}"))
+        io::Error::new(
+            error.kind(),
+            format!("cannot listen on {address}: {error}; {advice}"),
+        )
     })
 }
 
@@ -83,7 +88,14 @@ async fn accept(
                 counters.accepted.fetch_add(1, Ordering::Relaxed);
                 // Replies are small and wanted now; failing that, they only come later.
                 let _ = stream.set_nodelay(true);
-                if sender.send(Ok(Connection { stream, _permit: permit })).await.is_err() {
+                if sender
+                    .send(Ok(Connection {
+                        stream,
+                        _permit: permit,
+                    }))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -124,13 +136,21 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

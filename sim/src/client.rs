@@ -8,6 +8,7 @@ use softstore_sharding::clerk::{Clerk, Route};
 use softstore_sharding::{Generation, Slice, SliceKey, Version};
 
 use crate::env::{ClientTimer, Env, Event};
+use crate::faults::SILENCE_US_MAX;
 use crate::history::{Did, Ended, Operation as Recorded};
 use crate::message::{Condition, Endpoint, Message, Operation, Reply, Request};
 use crate::node::slot_of;
@@ -178,7 +179,8 @@ impl Client {
                 did,
                 invoked_us: env.now_us,
                 returned_us: u64::MAX,
-                deadline_us: deadline_us + env.plan.delay_us_max * 20 + 1_000,
+                // The node counts from when it reads the request: later, if it stood still or the network was slow.
+                deadline_us: deadline_us + SILENCE_US_MAX + env.plan.delay_us_max * 20 + 1_000,
                 ended: Ended::Open,
             });
         }

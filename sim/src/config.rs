@@ -14,8 +14,8 @@ pub enum Mischief {
     TtlFromArrival,
     /// Versions begin at 1 in each holding (breaks H4).
     VersionsStartOver,
-    /// A taker's release is never sent and the giver ignores its assignment (breaks liveness).
-    KeepCopies,
+    /// A taker tells neither giver nor Assigner that its hand-offs have ended (breaks liveness).
+    SilentTaker,
 }
 
 /// How a run is set up.

@@ -15,8 +15,6 @@ pub(crate) struct Control {
     process: u64,
     core: Assigner,
     clock_offset_ms: u64,
-    /// The wall clock of its machine runs this much ahead of the first one's, or behind.
-    wall_offset_ms: u64,
     sessions: BTreeSet<u64>,
     wake_us: Option<u64>,
     /// Lives that were declared dead for their silence.
@@ -40,7 +38,6 @@ impl Control {
             process,
             core: Assigner::new(config, incarnation, Box::new(EvenRange), now),
             clock_offset_ms,
-            wall_offset_ms: env.random.below(10_000),
             sessions: BTreeSet::new(),
             wake_us: None,
             buried: Vec::new(),
@@ -80,7 +77,9 @@ impl Control {
 
     fn step(&mut self, event: AssignerEvent, env: &mut Env) {
         let now = Timestamp::from_ms(env.now_us / 1_000 + self.clock_offset_ms);
-        let unix_ms = GENERATION_EPOCH_UNIX_MS + 60_000_000 + self.wall_offset_ms + env.now_us / 1_000;
+        // One wall clock for all: where every node that knew of the highest generation has died together with the Assigner,
+        // the clock is what keeps generations growing.
+        let unix_ms = GENERATION_EPOCH_UNIX_MS + 60_000_000 + env.now_us / 1_000;
         for action in self.core.step(event, now, unix_ms) {
             match action {
                 AssignerAction::Send { session, message } => {

@@ -34,7 +34,7 @@ pub(crate) enum Fault {
 const MS: u64 = 1_000;
 
 /// Longest time that a node is kept from the Assigner, in microseconds.
-const SILENCE_US_MAX: u64 = 1_300 * MS;
+pub(crate) const SILENCE_US_MAX: u64 = 1_300 * MS;
 
 /// The faults of a run, in no order.
 pub(crate) fn draw(plan: &Plan, active_ms: u64, random: &mut Random) -> Vec<(u64, Fault)> {

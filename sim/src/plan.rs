@@ -4,7 +4,6 @@ use softstore_sharding::assigner::AssignerConfig;
 use softstore_sharding::slicelet::SliceletConfig;
 use softstore_transfer::HandoffConfig;
 
-use crate::config::{Mischief, SimConfig};
 use crate::random::Random;
 
 /// The shape of a run.
@@ -42,12 +41,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn draw(random: &mut Random, config: &SimConfig) -> Self {
+    pub(crate) fn draw(random: &mut Random) -> Self {
         let nodes = random.index(4) + 2;
         let calm = random.chance(200);
         let delay_us_max = [400, 1_500, 6_000][random.index(3)];
         let small = random.chance(250);
-        let copy_age_ms_max = if config.mischief == Some(Mischief::KeepCopies) { 3_600_000 } else { 20_000 };
         Self {
             nodes,
             slots: nodes + 2,
@@ -75,7 +73,7 @@ impl Plan {
             flush_per_mille: if random.chance(300) { 10 } else { 0 },
             handoff: HandoffConfig {
                 pull_deadline_ms: random.between(300, 5_000),
-                copy_age_ms_max,
+                copy_age_ms_max: 20_000,
                 ..HandoffConfig::default()
             },
             assigner: AssignerConfig {

@@ -71,7 +71,7 @@ struct Simulation {
 #[must_use]
 pub fn run(seed: u64, config: &SimConfig) -> SimReport {
     let mut random = Random::new(seed);
-    let plan = Plan::draw(&mut random, config);
+    let plan = Plan::draw(&mut random);
     let mut simulation = Simulation::start(Env::new(config.clone(), plan, random));
     let end_us = config.active_ms * 1_000;
     simulation.run_until(end_us);

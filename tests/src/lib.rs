@@ -1,3 +1,19 @@
-//! What the cluster tests share: clusters embedded in the test's process.
+//! What the cluster tests share.
+//!
+//! ```text
+//!   embedded    clusters in the test's own process: fast, and open to a look inside
+//!   processes   clusters of real processes: signals, exit codes, logs, metrics over HTTP
+//!     binary      where the softstore binary is
+//!     process     one child process
+//!     http        the little HTTP that reading /metrics and /readyz takes
+//!   ledger      writes and reads a cluster and knows every stale read
+//!   damage      a proxy that damages what passes through it
+//! ```
 
+pub mod binary;
+pub mod damage;
 pub mod embedded;
+pub mod http;
+pub mod ledger;
+pub mod process;
+pub mod processes;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use softstore_proto::v1;
-use softstore_sharding::assigner::{Assigner, AssignerAction, AssignerEvent, DrainError, DrainStart, Notice, SessionId, ClusterStatus};
+use softstore_sharding::assigner::{
+    Assigner, AssignerAction, AssignerEvent, ClusterStatus, DeathCause, DrainError, DrainStart, Notice,
+    SessionId,
+};
 use softstore_sharding::session::NodeMessage;
 use softstore_sharding::{NodeId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
@@ -22,13 +25,19 @@ pub(super) enum Call {
     /// A session was opened.
     Opened { session: SessionId, to_node: ToNode },
     /// A node said something.
-    Said { session: SessionId, message: Box<NodeMessage> },
+    Said {
+        session: SessionId,
+        message: Box<NodeMessage>,
+    },
     /// A session ended.
     Closed { session: SessionId },
     /// What does the cluster look like?
     Status { answer: oneshot::Sender<ClusterStatus> },
     /// Make a node leave.
-    Drain { node: NodeId, answer: oneshot::Sender<Result<DrainStart, DrainError>> },
+    Drain {
+        node: NodeId,
+        answer: oneshot::Sender<Result<DrainStart, DrainError>>,
+    },
 }
 
 /// The core and what surrounds it.
@@ -43,7 +52,14 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(core: Assigner, calls: mpsc::Receiver<Call>, metrics: Arc<AssignerMetrics>) -> Self {
-        Self { core, calls, sessions: BTreeMap::new(), drains: Vec::new(), metrics, wake_at: Clock.now() }
+        Self {
+            core,
+            calls,
+            sessions: BTreeMap::new(),
+            drains: Vec::new(),
+            metrics,
+            wake_at: Clock.now(),
+        }
     }
 
     /// Runs until `stop`.
@@ -72,7 +88,10 @@ impl Driver {
             }
             Call::Said { session, message } => {
                 if self.sessions.contains_key(&session) {
-                    self.step(AssignerEvent::FromNode { session, message: *message });
+                    self.step(AssignerEvent::FromNode {
+                        session,
+                        message: *message,
+                    });
                 }
             }
             Call::Closed { session } => {
@@ -121,6 +140,10 @@ impl Driver {
     fn notice(&self, notice: &Notice) {
         self.metrics.notice(notice);
         match notice {
+            Notice::Died {
+                cause: DeathCause::Goodbye,
+                ..
+            } => tracing::info!(?notice),
             Notice::Died { .. }
             | Notice::HelloRefused { .. }
             | Notice::SecondAssigner { .. }

@@ -33,7 +33,9 @@ impl AssignerMetrics {
         let counter = match notice {
             Notice::Joined(_) => &self.joined,
             Notice::Died { .. } => &self.died,
-            Notice::HelloRefused { .. } | Notice::ProtocolBroken(_) | Notice::NotPublished(_) => &self.protocol_errors,
+            Notice::HelloRefused { .. } | Notice::ProtocolBroken(_) | Notice::NotPublished(_) => {
+                &self.protocol_errors
+            }
             Notice::SecondAssigner { .. } => &self.second_assigners,
             Notice::StoodStill { .. } => &self.stood_still,
             Notice::RelayDropped { .. } => &self.relays_dropped,
@@ -46,12 +48,17 @@ impl AssignerMetrics {
         self.sessions.store(sessions as u64, Ordering::Relaxed);
         if let Some(assignment) = core.assignment() {
             self.has_assignment.store(true, Ordering::Relaxed);
-            self.generation.store(assignment.generation().number, Ordering::Relaxed);
+            self.generation
+                .store(assignment.generation().number, Ordering::Relaxed);
         }
     }
 
     pub(super) fn readiness(&self) -> Result<(), &'static str> {
-        if self.has_assignment.load(Ordering::Relaxed) { Ok(()) } else { Err("no assignment has been published yet") }
+        if self.has_assignment.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err("no assignment has been published yet")
+        }
     }
 
     fn readings(&self) -> Vec<Reading> {
@@ -63,15 +70,50 @@ impl AssignerMetrics {
             value: value.load(Ordering::Relaxed),
         };
         vec![
-            reading("assignments_published", "Assignments published", true, &self.published),
+            reading(
+                "assignments_published",
+                "Assignments published",
+                true,
+                &self.published,
+            ),
             reading("nodes_joined", "First hellos of a life", true, &self.joined),
             reading("nodes_died", "Lives that ended", true, &self.died),
-            reading("protocol_errors", "Hellos and messages refused", true, &self.protocol_errors),
-            reading("second_assigners_seen", "Signs that a second Assigner is running", true, &self.second_assigners),
-            reading("standstills", "Times that the Assigner itself stood still", true, &self.stood_still),
-            reading("relays_dropped", "Relayed hand-off messages that found no session", true, &self.relays_dropped),
-            reading("sessions", "Sessions of nodes that are open", false, &self.sessions),
-            reading("generation", "Number of the newest assignment's generation", false, &self.generation),
+            reading(
+                "protocol_errors",
+                "Hellos and messages refused",
+                true,
+                &self.protocol_errors,
+            ),
+            reading(
+                "second_assigners_seen",
+                "Signs that a second Assigner is running",
+                true,
+                &self.second_assigners,
+            ),
+            reading(
+                "standstills",
+                "Times that the Assigner itself stood still",
+                true,
+                &self.stood_still,
+            ),
+            reading(
+                "relays_dropped",
+                "Relayed hand-off messages that found no session",
+                true,
+                &self.relays_dropped,
+            ),
+            reading(
+                "sessions",
+                "Sessions of nodes that are open",
+                false,
+                &self.sessions,
+            ),
+            reading(
+                "generation",
+                "Number of the newest assignment's generation",
+                false,
+                &self.generation,
+            ),
         ]
     }
 }

@@ -96,14 +96,24 @@ impl AssignerServer {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Arc::new(AssignerMetrics::default());
         tasks.spawn(Driver::new(core, queue, metrics.clone()).run(stop.clone()));
-        serve_grpc(grpc, service::AssignerService::new(calls, stop.clone()), &tasks, &stop)?;
+        serve_grpc(
+            grpc,
+            service::AssignerService::new(calls, stop.clone()),
+            &tasks,
+            &stop,
+        )?;
         if let Some(http) = http {
             let mut registry = Registry::default();
             registry.register_collector(Box::new(AssignerCollector(metrics.clone())));
             let readiness = Arc::new(move || metrics.readiness());
             http::serve(http, registry, readiness, &tasks, stop.clone())?;
         }
-        Ok(Self { grpc_addr, http_addr, stop, tasks })
+        Ok(Self {
+            grpc_addr,
+            http_addr,
+            stop,
+            tasks,
+        })
     }
 
     /// Where its gRPC port listens.
@@ -153,7 +163,9 @@ fn serve_grpc(
         .add_service(grpc::reflection()?);
     let stop = stop.clone();
     tasks.spawn(async move {
-        health.set_service_status("softstore.v1.Assigner", tonic_health::ServingStatus::Serving).await;
+        health
+            .set_service_status("softstore.v1.Assigner", tonic_health::ServingStatus::Serving)
+            .await;
         tokio::select! {
             served = routes.serve_with_incoming(incoming) => if let Err(error) = served {
                 tracing::error!(%error, "the gRPC port has failed");

@@ -29,11 +29,18 @@ pub(super) struct AssignerService {
 
 impl AssignerService {
     pub(super) fn new(calls: mpsc::Sender<Call>, stop: CancellationToken) -> Self {
-        Self { calls, sessions_opened: Arc::default(), stop }
+        Self {
+            calls,
+            sessions_opened: Arc::default(),
+            stop,
+        }
     }
 
     async fn call(&self, call: Call) -> Result<(), Status> {
-        self.calls.send(call).await.map_err(|_| Status::unavailable("the Assigner is stopping"))
+        self.calls
+            .send(call)
+            .await
+            .map_err(|_| Status::unavailable("the Assigner is stopping"))
     }
 }
 
@@ -48,7 +55,12 @@ impl v1::assigner_server::Assigner for AssignerService {
         let session = SessionId::new(self.sessions_opened.fetch_add(1, Ordering::Relaxed) + 1);
         let (to_node, messages) = mpsc::unbounded_channel();
         self.call(Call::Opened { session, to_node }).await?;
-        tokio::spawn(listen(self.calls.clone(), session, request.into_inner(), self.stop.clone()));
+        tokio::spawn(listen(
+            self.calls.clone(),
+            session,
+            request.into_inner(),
+            self.stop.clone(),
+        ));
         let messages = UnboundedReceiverStream::new(messages).take_until(self.stop.clone().cancelled_owned());
         Ok(Response::new(Box::pin(messages)))
     }
@@ -56,17 +68,25 @@ impl v1::assigner_server::Assigner for AssignerService {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::ClusterStatus>, Status> {
         let (answer, status) = oneshot::channel();
         self.call(Call::Status { answer }).await?;
-        let status = status.await.map_err(|_| Status::unavailable("the Assigner is stopping"))?;
+        let status = status
+            .await
+            .map_err(|_| Status::unavailable("the Assigner is stopping"))?;
         Ok(Response::new(status_to_wire(status)))
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
-        let node = NodeId::new(&request.into_inner().node).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let node = NodeId::new(&request.into_inner().node)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (answer, started) = oneshot::channel();
         self.call(Call::Drain { node, answer }).await?;
-        let started = started.await.map_err(|_| Status::unavailable("the Assigner is stopping"))?;
+        let started = started
+            .await
+            .map_err(|_| Status::unavailable("the Assigner is stopping"))?;
         match started {
-            Ok(start) => Ok(Response::new(v1::DrainReply { bytes: start.bytes, entries: start.entries })),
+            Ok(start) => Ok(Response::new(v1::DrainReply {
+                bytes: start.bytes,
+                entries: start.entries,
+            })),
             Err(error @ DrainError::UnknownNode(_)) => Err(Status::not_found(error.to_string())),
             Err(error @ DrainError::NoTaker(_)) => Err(Status::failed_precondition(error.to_string())),
         }
@@ -94,7 +114,10 @@ async fn listen(
             }
         };
         let call = match message {
-            Ok(message) => Call::Said { session, message: Box::new(message) },
+            Ok(message) => Call::Said {
+                session,
+                message: Box::new(message),
+            },
             Err(error) => {
                 tracing::warn!(%error, "a node's message was refused; its session is closed");
                 break;

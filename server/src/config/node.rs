@@ -82,7 +82,7 @@ pub struct NodeConfig {
     /// How many connections are accepted at once. 1 to 1,000,000, default 4,096.
     pub connections_max: usize,
     /// After so long without access an entry's counted frequency has halved. Milliseconds, 1,000 to 604,800,000 (a
-    /// week), default 600,000.
+    /// week), default 300,000 (5 minutes).
     pub frequency_half_life_ms: u64,
     /// Accepts listeners beyond loopback, although there is no TLS or authentication. Default false.
     pub insecure: bool,
@@ -116,7 +116,7 @@ impl Default for NodeConfig {
             behind_wait_ms: 50,
             in_flight_ops_max: 16_384,
             connections_max: 4_096,
-            frequency_half_life_ms: 600_000,
+            frequency_half_life_ms: softstore_store::FREQUENCY_HALF_LIFE_MS,
             insecure: false,
             chunk_versions: None,
         }

@@ -25,8 +25,13 @@ type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl CacheService {
     /// A single operation as a unary call, on whichever node the client asked.
     async fn single(&self, kind: OpKind, request: Request<v1::Op>) -> Result<Response<v1::Reply>, Status> {
-        let op = v1::Op { kind: kind.into(), ..request.into_inner() };
-        Ok(Response::new(operation::run(&self.0, &op, Generation::NONE).await))
+        let op = v1::Op {
+            kind: kind.into(),
+            ..request.into_inner()
+        };
+        Ok(Response::new(
+            operation::run(&self.0, &op, Generation::NONE).await,
+        ))
     }
 }
 
@@ -39,15 +44,24 @@ impl v1::cache_server::Cache for CacheService {
         &self,
         request: Request<Streaming<v1::OpBatch>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        Ok(Response::new(Box::pin(DataStream::new(self.0.clone(), request.into_inner()))))
+        Ok(Response::new(Box::pin(DataStream::new(
+            self.0.clone(),
+            request.into_inner(),
+        ))))
     }
 
     async fn execute(&self, request: Request<v1::OpBatch>) -> Result<Response<v1::ReplyBatch>, Status> {
         let batch = request.into_inner();
         let sinces = check_batch(&batch).inspect_err(|_| count(&self.0.metrics.bad_requests))?;
-        let replies = batch.ops.iter().map(|op| operation::run(&self.0, op, since_of(op, &sinces)));
+        let replies = batch
+            .ops
+            .iter()
+            .map(|op| operation::run(&self.0, op, since_of(op, &sinces)));
         let replies = futures::future::join_all(replies).await;
-        Ok(Response::new(v1::ReplyBatch { replies, closing: false }))
+        Ok(Response::new(v1::ReplyBatch {
+            replies,
+            closing: false,
+        }))
     }
 
     async fn get(&self, request: Request<v1::Op>) -> Result<Response<v1::Reply>, Status> {
@@ -79,7 +93,9 @@ impl v1::cache_server::Cache for CacheService {
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let updates = WatchStream::new(self.0.assignments())
             .filter_map(|assignment| std::future::ready(assignment))
-            .scan(None, move |sent, next| std::future::ready(Some(update(sent, next, held))))
+            .scan(None, move |sent, next| {
+                std::future::ready(Some(update(sent, next, held)))
+            })
             .filter_map(std::future::ready)
             .map(|update| Ok(v1::AssignmentUpdate::from(&update)))
             .take_until(self.0.closing.clone().cancelled_owned());
@@ -88,10 +104,16 @@ impl v1::cache_server::Cache for CacheService {
 }
 
 /// What a watcher gets for the next assignment, given the last one that it was sent and the one that it came with.
-fn update(sent: &mut Option<Arc<Assignment>>, next: Arc<Assignment>, held: Generation) -> Option<AssignmentUpdate> {
+fn update(
+    sent: &mut Option<Arc<Assignment>>,
+    next: Arc<Assignment>,
+    held: Generation,
+) -> Option<AssignmentUpdate> {
     let before = sent.replace(next.clone());
     match before {
-        Some(before) => Some(AssignmentUpdate::Diff(Arc::new(AssignmentDiff::between(&before, &next)))),
+        Some(before) => Some(AssignmentUpdate::Diff(Arc::new(AssignmentDiff::between(
+            &before, &next,
+        )))),
         None if next.generation() <= held => {
             // The watcher holds it already; but a diff needs to know that it does.
             if next.generation() < held {

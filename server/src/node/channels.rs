@@ -92,7 +92,12 @@ impl Channels {
     /// If the provider cannot be reached in time, refuses, or answers nonsense.
     pub async fn take(&self, address: &Arc<str>, take: &Take) -> Result<TakeReply, PeerError> {
         let request = within(v1::TakeRequest::from(take), PEER_CALL_TIMEOUT_MS);
-        Ok(self.client(address)?.take(request).await?.into_inner().try_into()?)
+        Ok(self
+            .client(address)?
+            .take(request)
+            .await?
+            .into_inner()
+            .try_into()?)
     }
 
     /// Sends a release.
@@ -117,7 +122,10 @@ impl Channels {
     ) -> Result<Vec<PeekAnswer>, PeerError> {
         let request = within(v1::PeekRequest::from(peek), timeout_ms);
         let reply = self.client(address)?.peek(request).await?.into_inner();
-        Ok(softstore_proto::transfer::peek_reply_from_wire(reply, peek.keys.len())?)
+        Ok(softstore_proto::transfer::peek_reply_from_wire(
+            reply,
+            peek.keys.len(),
+        )?)
     }
 
     /// Opens the stream of a pull.
@@ -129,7 +137,11 @@ impl Channels {
         address: &Arc<str>,
         pull: &PullRequest,
     ) -> Result<tonic::Streaming<v1::PullItem>, PeerError> {
-        Ok(self.client(address)?.pull(v1::PullRequest::from(pull)).await?.into_inner())
+        Ok(self
+            .client(address)?
+            .pull(v1::PullRequest::from(pull))
+            .await?
+            .into_inner())
     }
 }
 

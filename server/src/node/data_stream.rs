@@ -55,13 +55,24 @@ impl DataStream {
     pub(super) fn new(state: Arc<NodeState>, inbound: Streaming<v1::OpBatch>) -> Self {
         let (late_sender, late) = mpsc::unbounded_channel();
         let closing = Box::pin(state.closing.clone().cancelled_owned());
-        Self { state, inbound, inbound_ended: false, late, late_sender, waiting: 0, closing, linger: None }
+        Self {
+            state,
+            inbound,
+            inbound_ended: false,
+            late,
+            late_sender,
+            waiting: 0,
+            closing,
+            linger: None,
+        }
     }
 
     /// Replies of operations that had to wait.
     fn poll_late(&mut self, context: &mut Context<'_>, replies: &mut Vec<v1::Reply>) {
         while replies.len() < LATE_REPLIES_MAX {
-            let Poll::Ready(Some(reply)) = self.late.poll_recv(context) else { return };
+            let Poll::Ready(Some(reply)) = self.late.poll_recv(context) else {
+                return;
+            };
             self.waiting -= 1;
             replies.push(reply);
         }
@@ -70,11 +81,10 @@ impl DataStream {
     /// Runs a batch; what cannot be answered at once goes on by itself.
     fn run(&mut self, batch: v1::OpBatch, replies: &mut Vec<v1::Reply>) -> Result<(), tonic::Status> {
         let sinces = check_batch(&batch).inspect_err(|_| count(&self.state.metrics.bad_requests))?;
-        let now = self.state.clock.now();
         replies.reserve(batch.ops.len());
         for op in batch.ops {
             let since = since_of(&op, &sinces);
-            match operation::execute(&self.state, &op, since, Absence::AskGiver, now) {
+            match operation::execute(&self.state, &op, since, Absence::AskGiver) {
                 Step::Reply(reply) => {
                     self.state.metrics.operation(op.kind, reply.status);
                     replies.push(reply);
@@ -141,7 +151,10 @@ impl Stream for DataStream {
 }
 
 /// The acquisitions that a batch refers to.
-#[expect(clippy::result_large_err, reason = "tonic's own error type, on the way out of the stream")]
+#[expect(
+    clippy::result_large_err,
+    reason = "tonic's own error type, on the way out of the stream"
+)]
 pub(super) fn check_batch(batch: &v1::OpBatch) -> Result<Vec<Generation>, tonic::Status> {
     if batch.ops.len() > BATCH_OPS_MAX || batch.sinces.len() > BATCH_SINCES_MAX {
         return Err(tonic::Status::invalid_argument(format!(
@@ -151,10 +164,15 @@ pub(super) fn check_batch(batch: &v1::OpBatch) -> Result<Vec<Generation>, tonic:
         )));
     }
     let sinces = batch.sinces.iter().map(|since| Generation::try_from(*since));
-    sinces.collect::<Result<_, _>>().map_err(|error| tonic::Status::invalid_argument(error.to_string()))
+    sinces
+        .collect::<Result<_, _>>()
+        .map_err(|error| tonic::Status::invalid_argument(error.to_string()))
 }
 
 pub(super) fn since_of(op: &v1::Op, sinces: &[Generation]) -> Generation {
     let index = usize::try_from(op.since_index).ok();
-    index.and_then(|index| sinces.get(index)).copied().unwrap_or(Generation::NONE)
+    index
+        .and_then(|index| sinces.get(index))
+        .copied()
+        .unwrap_or(Generation::NONE)
 }

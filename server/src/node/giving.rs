@@ -49,9 +49,16 @@ pub(super) fn stream(
     grants: Vec<CopyGrant>,
 ) -> Result<impl Stream<Item = Result<v1::PullItem, Status>> + use<>, Refusal> {
     let from = Cursor::decode(&request.cursor)?;
-    let pacer = Pacer::new(state.config.pull_bytes_per_second_min).map_err(|_| Refusal::Malformed("no minimum rate"))?;
+    let pacer = Pacer::new(state.config.pull_bytes_per_second_min)
+        .map_err(|_| Refusal::Malformed("no minimum rate"))?;
     let (items, stream) = mpsc::channel(CHUNKS_AHEAD);
-    let giving = Giving { state: state.clone(), request, grants, pacer, items };
+    let giving = Giving {
+        state: state.clone(),
+        request,
+        grants,
+        pacer,
+        items,
+    };
     state.tasks.spawn(giving.run(from));
     Ok(ReceiverStream::new(stream))
 }
@@ -77,8 +84,14 @@ impl Giving {
     async fn run(mut self, from: Option<Cursor>) {
         let ended = self.send_all(from).await;
         let last = match ended {
-            Ok(()) => v1::PullItem { complete: true, ..v1::PullItem::default() },
-            Err(Stop::Gone) => v1::PullItem { gone: true, ..v1::PullItem::default() },
+            Ok(()) => v1::PullItem {
+                complete: true,
+                ..v1::PullItem::default()
+            },
+            Err(Stop::Gone) => v1::PullItem {
+                gone: true,
+                ..v1::PullItem::default()
+            },
             Err(Stop::TakerLeft) => return,
         };
         // The taker may have gone; it comes again with its cursor.
@@ -107,13 +120,29 @@ impl Giving {
 
     /// Asks again what is kept for the taker: parts may have been released, and pulls that filled them ended.
     fn regrant(&mut self) -> Result<(), Stop> {
-        self.grants = self.state.core().grant_pull(&self.request).map_err(|_| Stop::Gone)?;
+        self.grants = self
+            .state
+            .core()
+            .grant_pull(&self.request)
+            .map_err(|_| Stop::Gone)?;
         Ok(())
     }
 
     async fn list(&self) -> Listing {
-        let parts: Vec<Part> = self.grants.iter().map(|grant| Part { slice: grant.slice, epoch: grant.epoch }).collect();
-        let as_of = self.grants.iter().map(|grant| grant.received).max().unwrap_or(Timestamp::ZERO);
+        let parts: Vec<Part> = self
+            .grants
+            .iter()
+            .map(|grant| Part {
+                slice: grant.slice,
+                epoch: grant.epoch,
+            })
+            .collect();
+        let as_of = self
+            .grants
+            .iter()
+            .map(|grant| grant.received)
+            .max()
+            .unwrap_or(Timestamp::ZERO);
         let (store, order) = (self.state.store.clone(), self.state.config.pull_order);
         let listed = tokio::task::spawn_blocking(move || {
             let mut listing = store.list(&parts, as_of);
@@ -138,8 +167,16 @@ impl Giving {
             if sent.as_mut().is_some_and(|sent| !sent.insert(cursor.at)) {
                 continue;
             }
-            let Some(grant) = self.grant_at(cursor.at) else { continue };
-            let Some(frozen) = self.state.store.read_frozen(cursor.at, grant.epoch, grant.received) else { continue };
+            let Some(grant) = self.grant_at(cursor.at) else {
+                continue;
+            };
+            let Some(frozen) = self
+                .state
+                .store
+                .read_frozen(cursor.at, grant.epoch, grant.received)
+            else {
+                continue;
+            };
             let entry = ChunkEntry {
                 key: &frozen.key,
                 value: &frozen.value,
@@ -156,7 +193,10 @@ impl Giving {
             }
         }
         if builder.entries() > 0 {
-            let end = cursors(listing, order).last().map(Cursor::encode).unwrap_or_default();
+            let end = cursors(listing, order)
+                .last()
+                .map(Cursor::encode)
+                .unwrap_or_default();
             self.send(builder, end).await?;
         }
         Ok(())
@@ -164,7 +204,10 @@ impl Giving {
 
     fn grant_at(&self, at: SliceKey) -> Option<CopyGrant> {
         let index = self.grants.partition_point(|grant| grant.slice.last() < at);
-        self.grants.get(index).filter(|grant| grant.slice.contains(at)).copied()
+        self.grants
+            .get(index)
+            .filter(|grant| grant.slice.contains(at))
+            .copied()
     }
 
     /// Sends a chunk, then waits as long as the pacer says.
@@ -173,7 +216,12 @@ impl Giving {
         let bytes = chunk.len() as u64;
         count(&self.state.metrics.chunks_sent);
         add(&self.state.metrics.chunk_bytes_sent, bytes);
-        let item = v1::PullItem { chunk, cursor, complete: false, gone: false };
+        let item = v1::PullItem {
+            chunk,
+            cursor,
+            complete: false,
+            gone: false,
+        };
         self.items.send(Ok(item)).await.map_err(|_| Stop::TakerLeft)?;
         self.regrant()?;
         let before_us = self.state.clock.now_us();
@@ -209,7 +257,11 @@ impl Cursor {
             return Err(malformed);
         }
         let rank = u64::from_le_bytes(rank);
-        Ok(Some(Self { class: FrequencyClass::clamped(class), at: SliceKey::new(rank), rank }))
+        Ok(Some(Self {
+            class: FrequencyClass::clamped(class),
+            at: SliceKey::new(rank),
+            rank,
+        }))
     }
 
     fn encode(self) -> Bytes {
@@ -240,7 +292,11 @@ fn cursors(listing: &Listing, order: PullOrder) -> impl Iterator<Item = Cursor> 
         (0..count).map(move |_| FrequencyClass::clamped(class))
     });
     classes.zip(&listing.positions).map(move |(class, &at)| {
-        let rank = if order == PullOrder::Shuffled { scrambled(at) } else { at.get() };
+        let rank = if order == PullOrder::Shuffled {
+            scrambled(at)
+        } else {
+            at.get()
+        };
         Cursor { class, at, rank }
     })
 }

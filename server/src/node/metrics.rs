@@ -127,7 +127,9 @@ pub(super) fn add(counter: &AtomicU64, amount: u64) {
 impl NodeMetrics {
     /// Counts an operation that was answered. Numbers that the protocol does not know are not counted.
     pub fn operation(&self, kind: i32, status: i32) {
-        let slots = usize::try_from(kind).ok().and_then(|kind| self.operations.get(kind));
+        let slots = usize::try_from(kind)
+            .ok()
+            .and_then(|kind| self.operations.get(kind));
         let slot = slots.and_then(|slots| slots.get(usize::try_from(status).ok()?));
         if let Some(slot) = slot {
             count(slot);
@@ -136,7 +138,8 @@ impl NodeMetrics {
 
     /// Gets answered with a value or a miss, and those with a value.
     pub fn gets_and_hits(&self) -> (u64, u64) {
-        let of = |status: Status| self.operations[OpKind::Get as usize][status as usize].load(Ordering::Relaxed);
+        let of =
+            |status: Status| self.operations[OpKind::Get as usize][status as usize].load(Ordering::Relaxed);
         let hits = of(Status::Ok);
         (hits + of(Status::NotFound), hits)
     }
@@ -161,9 +164,15 @@ impl NodeMetrics {
                     count(&self.ranges_cold_for_chunk_version);
                 }
             }
-            Notice::PullEnded { end: PullEnd::Complete, .. } => count(&self.pulls_completed),
+            Notice::PullEnded {
+                end: PullEnd::Complete,
+                ..
+            } => count(&self.pulls_completed),
             Notice::PullEnded { .. } => count(&self.pulls_given_up),
-            Notice::CopyDropped { reason: CopyEnd::Released | CopyEnd::OwnedAgain, .. } => {}
+            Notice::CopyDropped {
+                reason: CopyEnd::Released | CopyEnd::OwnedAgain,
+                ..
+            } => {}
             Notice::CopyDropped { .. } => count(&self.copies_dropped_unreleased),
             Notice::Renewed { .. } | Notice::Dropped { .. } => {}
         }
@@ -206,15 +215,28 @@ pub struct Reading {
 ///
 /// # Errors
 /// If the encoder's buffer refuses.
-pub fn encode_readings(readings: &[Reading], encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+pub fn encode_readings(
+    readings: &[Reading],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), std::fmt::Error> {
     for reading in readings {
         let name = format!("softstore_{}", reading.name);
         if reading.is_counter {
             let metric = ConstCounter::new(reading.value);
-            metric.encode(encoder.encode_descriptor(&name, reading.help, reading.unit.as_ref(), metric.metric_type())?)?;
+            metric.encode(encoder.encode_descriptor(
+                &name,
+                reading.help,
+                reading.unit.as_ref(),
+                metric.metric_type(),
+            )?)?;
         } else {
             let metric = ConstGauge::new(i64::try_from(reading.value).unwrap_or(i64::MAX));
-            metric.encode(encoder.encode_descriptor(&name, reading.help, reading.unit.as_ref(), metric.metric_type())?)?;
+            metric.encode(encoder.encode_descriptor(
+                &name,
+                reading.help,
+                reading.unit.as_ref(),
+                metric.metric_type(),
+            )?)?;
         }
     }
     Ok(())

@@ -102,13 +102,21 @@ impl Node {
         let grpc_addr = grpc.local_addr()?;
         let http_addr = http.as_ref().map(TcpListener::local_addr).transpose()?;
         let address = config.advertise.clone().unwrap_or_else(|| grpc_addr.to_string());
-        let life = Life { node: config.id.clone(), incarnation: new_incarnation() };
-        let me = Peer { life, address: address.into() };
+        let life = Life {
+            node: config.id.clone(),
+            incarnation: new_incarnation(),
+        };
+        let me = Peer {
+            life,
+            address: address.into(),
+        };
         let store = MokaStore::new(store_config(&config));
         let core = handoff_core(&config, me.clone())?;
         let identity = Identity {
             peer: me,
-            http_address: http_addr.map_or_else(String::new, |address| address.to_string()).into(),
+            http_address: http_addr
+                .map_or_else(String::new, |http| http_address(&config, http))
+                .into(),
             zone: config.zone.as_str().into(),
             capacity_bytes: config.memory_bytes,
         };
@@ -126,8 +134,18 @@ impl Node {
             serve_http(&state, http, &stop)?;
         }
         // A dropped sender means that the session ended without a drain.
-        let drained = drained.map(|outcome| outcome.unwrap_or(DrainOutcome::NoAssigner)).boxed().shared();
-        Ok(Self { state, grpc_addr, http_addr, stop, drained, last_words })
+        let drained = drained
+            .map(|outcome| outcome.unwrap_or(DrainOutcome::NoAssigner))
+            .boxed()
+            .shared();
+        Ok(Self {
+            state,
+            grpc_addr,
+            http_addr,
+            stop,
+            drained,
+            last_words,
+        })
     }
 
     /// Its name.
@@ -185,7 +203,9 @@ impl Node {
 
     async fn finish_drain(&self) -> DrainOutcome {
         let deadline = Duration::from_millis(self.state.config.drain_deadline_ms);
-        let outcome = tokio::time::timeout(deadline, self.drained.clone()).await.unwrap_or(DrainOutcome::Deadline);
+        let outcome = tokio::time::timeout(deadline, self.drained.clone())
+            .await
+            .unwrap_or(DrainOutcome::Deadline);
         self.shutdown().await;
         outcome
     }
@@ -218,6 +238,18 @@ impl Drop for Node {
     }
 }
 
+/// Where others reach the HTTP port: on the host that the gRPC port is advertised under, if one is.
+fn http_address(config: &NodeConfig, listens: SocketAddr) -> String {
+    match config
+        .advertise
+        .as_deref()
+        .and_then(|address| address.rsplit_once(':'))
+    {
+        Some((host, _)) if listens.ip().is_unspecified() => format!("{host}:{}", listens.port()),
+        _ => listens.to_string(),
+    }
+}
+
 fn store_config(config: &NodeConfig) -> MokaStoreConfig {
     MokaStoreConfig {
         budget_bytes: config.memory_bytes,
@@ -235,7 +267,11 @@ fn handoff_core(config: &NodeConfig, me: Peer) -> Result<HandoffCore, NodeError>
         ..HandoffConfig::default()
     };
     handoff.validate()?;
-    Ok(HandoffCore::new(me, handoff, config.chunk_versions.unwrap_or(chunk::CHUNK_VERSIONS)))
+    Ok(HandoffCore::new(
+        me,
+        handoff,
+        config.chunk_versions.unwrap_or(chunk::CHUNK_VERSIONS),
+    ))
 }
 
 fn slicelet_config(config: &NodeConfig) -> SliceletConfig {
@@ -274,7 +310,9 @@ fn serve_grpc(
         .add_service(health_service)
         .add_service(grpc::reflection()?);
     let closing = state.closing.clone();
-    state.tasks.spawn(report_health(state.clone(), health, stop.clone()));
+    state
+        .tasks
+        .spawn(report_health(state.clone(), health, stop.clone()));
     let stop = stop.clone();
     last_words.spawn(async move {
         let serving = routes.serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
@@ -313,7 +351,11 @@ async fn report_health(
     }
 }
 
-fn serve_http(state: &Arc<NodeState>, listener: TcpListener, stop: &CancellationToken) -> Result<(), NodeError> {
+fn serve_http(
+    state: &Arc<NodeState>,
+    listener: TcpListener,
+    stop: &CancellationToken,
+) -> Result<(), NodeError> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(metrics::NodeCollector(state.clone())));
     let ready = state.clone();

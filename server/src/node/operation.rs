@@ -43,16 +43,18 @@ pub(super) enum Wait {
     Peek(PullId),
 }
 
-/// Tries to run an operation. `now` is the time of its arrival or of this try.
-pub(super) fn execute(state: &Arc<NodeState>, op: &v1::Op, since: Generation, absence: Absence, now: Timestamp) -> Step {
+/// Tries to run an operation.
+pub(super) fn execute(state: &Arc<NodeState>, op: &v1::Op, since: Generation, absence: Absence) -> Step {
+    // Read afresh for each operation: the process may have stood still since the last one.
+    let now = state.clock.now();
     let kind = OpKind::try_from(op.kind).unwrap_or(OpKind::Unspecified);
     if kind == OpKind::Flush {
-        return Step::Reply(flush(state, op));
+        return Step::Reply(flush(state, op, now));
     }
     if op.key.is_empty() || op.key.len() > KEY_BYTES_MAX {
         return Step::Reply(refused(op, &StoreError::KeyLength(op.key.len())));
     }
-    if state.is_suspended() {
+    if !state.may_serve(now) {
         return Step::Reply(reply(op, Status::NotReady));
     }
     let at = SliceKey::of_key(&op.key);
@@ -64,7 +66,10 @@ pub(super) fn execute(state: &Arc<NodeState>, op: &v1::Op, since: Generation, ab
         Admission::NotReady => Step::Reply(reply(op, Status::NotReady)),
         Admission::Moved(moved) => {
             let moved = Some(NodeState::moved_to_wire(&moved));
-            Step::Reply(v1::Reply { moved, ..reply(op, Status::Moved) })
+            Step::Reply(v1::Reply {
+                moved,
+                ..reply(op, Status::Moved)
+            })
         }
     }
 }
@@ -80,7 +85,13 @@ fn serve(
     now: Timestamp,
 ) -> Step {
     let (epoch, versions, pull) = (serving.epoch, serving.versions, serving.pull);
-    let context = OpContext { now, epoch, versions, pull, absence };
+    let context = OpContext {
+        now,
+        epoch,
+        versions,
+        pull,
+        absence,
+    };
     let store = &state.store;
     let answered = match kind {
         OpKind::Get => found(store.get(&op.key, at, &context), |found| match found {
@@ -95,23 +106,45 @@ fn serve(
         OpKind::Set => match set_condition(op) {
             None => Ok(Some(invalid(op, "the set's condition is none of this protocol"))),
             Some(condition) => store
-                .set(&op.key, at, &op.value, deadline_of(op.ttl_ms, now), condition, &context)
+                .set(
+                    &op.key,
+                    at,
+                    &op.value,
+                    deadline_of(op.ttl_ms, now),
+                    condition,
+                    &context,
+                )
                 .map(|outcome| found_some(outcome, |outcome| set_reply(op, outcome))),
         },
-        OpKind::Delete => found(store.delete(&op.key, at, op.report_existence, &context), |existed| {
-            reply(op, if existed || !op.report_existence { Status::Ok } else { Status::NotFound })
-        }),
-        OpKind::Touch => found(store.touch(&op.key, at, deadline_of(op.ttl_ms, now), &context), |existed| {
-            reply(op, if existed { Status::Ok } else { Status::NotFound })
-        }),
-        OpKind::Add => store.add(&op.key, at, op.delta, deadline_of(op.ttl_ms, now), &context).map(|outcome| {
-            found_some(outcome, |added| v1::Reply {
-                number: added.number,
-                version: added.version.get(),
-                ..reply(op, Status::Ok)
-            })
-        }),
-        OpKind::Flush | OpKind::Unspecified => Ok(Some(invalid(op, "the operation's kind is none of this protocol"))),
+        OpKind::Delete => found(
+            store.delete(&op.key, at, op.report_existence, &context),
+            |existed| {
+                reply(
+                    op,
+                    if existed || !op.report_existence {
+                        Status::Ok
+                    } else {
+                        Status::NotFound
+                    },
+                )
+            },
+        ),
+        OpKind::Touch => found(
+            store.touch(&op.key, at, deadline_of(op.ttl_ms, now), &context),
+            |existed| reply(op, if existed { Status::Ok } else { Status::NotFound }),
+        ),
+        OpKind::Add => store
+            .add(&op.key, at, op.delta, deadline_of(op.ttl_ms, now), &context)
+            .map(|outcome| {
+                found_some(outcome, |added| v1::Reply {
+                    number: added.number,
+                    version: added.version.get(),
+                    ..reply(op, Status::Ok)
+                })
+            }),
+        OpKind::Flush | OpKind::Unspecified => {
+            Ok(Some(invalid(op, "the operation's kind is none of this protocol")))
+        }
     };
     match (answered, pull) {
         (Ok(Some(reply)), _) => Step::Reply(reply),
@@ -130,12 +163,21 @@ fn found_some<T>(outcome: Outcome<T>, answer: impl FnOnce(T) -> v1::Reply) -> Op
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "all kinds answer in one form")]
-fn found<T>(outcome: Outcome<T>, answer: impl FnOnce(T) -> v1::Reply) -> Result<Option<v1::Reply>, StoreError> {
+fn found<T>(
+    outcome: Outcome<T>,
+    answer: impl FnOnce(T) -> v1::Reply,
+) -> Result<Option<v1::Reply>, StoreError> {
     Ok(found_some(outcome, answer))
 }
 
 /// Waits for what an operation needs and runs it, until it is answered, its patience or its deadline ends.
-pub(super) async fn finish(state: &Arc<NodeState>, op: &v1::Op, since: Generation, wait: Wait, arrived: Instant) -> v1::Reply {
+pub(super) async fn finish(
+    state: &Arc<NodeState>,
+    op: &v1::Op,
+    since: Generation,
+    wait: Wait,
+    arrived: Instant,
+) -> v1::Reply {
     let expires = arrived + op_deadline(op);
     let Some(_place) = HeldBack::enter(state, op.key.len() + op.value.len()) else {
         return reply(op, Status::Busy);
@@ -154,7 +196,7 @@ pub(super) async fn finish(state: &Arc<NodeState>, op: &v1::Op, since: Generatio
             }
             Wait::Owner | Wait::Assignment => {
                 // The first try came before the subscription.
-                match execute(state, op, since, absence, state.clock.now()) {
+                match execute(state, op, since, absence) {
                     Step::Reply(reply) => return reply,
                     Step::Wait(again) if again != wait => {
                         wait = again;
@@ -166,15 +208,25 @@ pub(super) async fn finish(state: &Arc<NodeState>, op: &v1::Op, since: Generatio
                     Wait::Owner => (owner_until, Status::NotReady),
                     _ => (assignment_until, Status::Behind),
                 };
-                if tokio::time::timeout_at(until.min(expires), wakes.changed()).await.is_err() {
-                    return reply(op, if Instant::now() >= expires { Status::Expired } else { status });
+                if tokio::time::timeout_at(until.min(expires), wakes.changed())
+                    .await
+                    .is_err()
+                {
+                    return reply(
+                        op,
+                        if Instant::now() >= expires {
+                            Status::Expired
+                        } else {
+                            status
+                        },
+                    );
                 }
             }
         }
         if Instant::now() >= expires {
             return reply(op, Status::Expired);
         }
-        match execute(state, op, since, absence, state.clock.now()) {
+        match execute(state, op, since, absence) {
             Step::Reply(reply) => return reply,
             Step::Wait(next) => wait = next,
         }
@@ -183,7 +235,7 @@ pub(super) async fn finish(state: &Arc<NodeState>, op: &v1::Op, since: Generatio
 
 /// Runs an operation to its reply, waiting where it must.
 pub(super) async fn run(state: &Arc<NodeState>, op: &v1::Op, since: Generation) -> v1::Reply {
-    let reply = match execute(state, op, since, Absence::AskGiver, state.clock.now()) {
+    let reply = match execute(state, op, since, Absence::AskGiver) {
         Step::Reply(reply) => reply,
         Step::Wait(wait) => finish(state, op, since, wait, Instant::now()).await,
     };
@@ -191,11 +243,11 @@ pub(super) async fn run(state: &Arc<NodeState>, op: &v1::Op, since: Generation) 
     reply
 }
 
-fn flush(state: &Arc<NodeState>, op: &v1::Op) -> v1::Reply {
+fn flush(state: &Arc<NodeState>, op: &v1::Op, now: Timestamp) -> v1::Reply {
     let Some(Ok(slice)) = op.slice.map(softstore_sharding::Slice::try_from) else {
         return invalid(op, "a flush needs a slice that is not empty");
     };
-    if state.is_suspended() {
+    if !state.may_serve(now) {
         return reply(op, Status::NotReady);
     }
     let flushed = state.flush(slice);
@@ -205,11 +257,15 @@ fn flush(state: &Arc<NodeState>, op: &v1::Op) -> v1::Reply {
     }
     // Flushing twice does no harm: the client asks again for all of it, after finding out who owns the rest.
     let core = state.core();
-    let elsewhere = std::iter::once(slice.low()).chain(flushed.iter().filter_map(|part| part.high_excluded()));
+    let elsewhere =
+        std::iter::once(slice.low()).chain(flushed.iter().filter_map(|part| part.high_excluded()));
     for at in elsewhere.filter(|at| slice.contains(*at)) {
         if let Admission::Moved(moved) = core.admit(at, Generation::NONE) {
             let moved = Some(NodeState::moved_to_wire(&moved));
-            return v1::Reply { moved, ..reply(op, Status::Moved) };
+            return v1::Reply {
+                moved,
+                ..reply(op, Status::Moved)
+            };
         }
     }
     reply(op, Status::NotReady)
@@ -226,25 +282,41 @@ fn set_condition(op: &v1::Op) -> Option<SetCondition> {
 
 fn set_reply(op: &v1::Op, outcome: SetOutcome) -> v1::Reply {
     match outcome {
-        SetOutcome::Stored(version) => v1::Reply { version: version.get(), ..reply(op, Status::Ok) },
-        SetOutcome::Refused(present) => {
-            v1::Reply { version: present.map_or(0, Version::get), ..reply(op, Status::ConditionFailed) }
-        }
+        SetOutcome::Stored(version) => v1::Reply {
+            version: version.get(),
+            ..reply(op, Status::Ok)
+        },
+        SetOutcome::Refused(present) => v1::Reply {
+            version: present.map_or(0, Version::get),
+            ..reply(op, Status::ConditionFailed)
+        },
     }
 }
 
 /// How long the client still waits.
 pub(super) fn op_deadline(op: &v1::Op) -> Duration {
-    Duration::from_millis(if op.deadline_ms == 0 { OP_DEADLINE_MS_DEFAULT } else { op.deadline_ms.into() })
+    Duration::from_millis(if op.deadline_ms == 0 {
+        OP_DEADLINE_MS_DEFAULT
+    } else {
+        op.deadline_ms.into()
+    })
 }
 
 fn deadline_of(ttl_ms: u64, now: Timestamp) -> Timestamp {
-    if ttl_ms == 0 { Timestamp::NEVER } else { now.plus_ms(ttl_ms.min(TTL_MS_MAX)) }
+    if ttl_ms == 0 {
+        Timestamp::NEVER
+    } else {
+        now.plus_ms(ttl_ms.min(TTL_MS_MAX))
+    }
 }
 
 /// 0 says "does not expire", so an entry in its last millisecond has one left.
 fn ttl_left_ms(deadline: Timestamp, now: Timestamp) -> u64 {
-    if deadline == Timestamp::NEVER { 0 } else { deadline.ms_since(now).max(1) }
+    if deadline == Timestamp::NEVER {
+        0
+    } else {
+        deadline.ms_since(now).max(1)
+    }
 }
 
 /// An empty reply to an operation.
@@ -262,7 +334,10 @@ pub(super) fn reply(op: &v1::Op, status: Status) -> v1::Reply {
 }
 
 fn invalid(op: &v1::Op, why: &str) -> v1::Reply {
-    v1::Reply { message: why.to_owned(), ..reply(op, Status::InvalidRequest) }
+    v1::Reply {
+        message: why.to_owned(),
+        ..reply(op, Status::InvalidRequest)
+    }
 }
 
 fn refused(op: &v1::Op, error: &StoreError) -> v1::Reply {
@@ -272,5 +347,8 @@ fn refused(op: &v1::Op, error: &StoreError) -> v1::Reply {
         StoreError::NotANumber => Status::NotANumber,
         StoreError::Overflow => Status::Overflow,
     };
-    v1::Reply { message: error.to_string(), ..reply(op, status) }
+    v1::Reply {
+        message: error.to_string(),
+        ..reply(op, status)
+    }
 }

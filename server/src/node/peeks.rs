@@ -57,19 +57,32 @@ impl Peeks {
         }
     }
 
-    fn enqueue(&self, state: &Arc<NodeState>, pull: PullId, at: SliceKey, key: &Bytes) -> watch::Receiver<()> {
+    fn enqueue(
+        &self,
+        state: &Arc<NodeState>,
+        pull: PullId,
+        at: SliceKey,
+        key: &Bytes,
+    ) -> watch::Receiver<()> {
         let mut pulls = self.0.lock();
         let peeks = pulls.entry(pull).or_insert_with(|| {
             let (queue, questions) = mpsc::unbounded_channel();
             state.tasks.spawn(run(state.clone(), pull, questions));
-            PullPeeks { open: HashMap::new(), queue }
+            PullPeeks {
+                open: HashMap::new(),
+                queue,
+            }
         });
         if let Some(open) = peeks.open.get(&at).filter(|open| open.has_changed().is_ok()) {
             return open.clone();
         }
         let (settled, waiting) = watch::channel(());
         // The question must not pin the batch that the key came in.
-        let question = Question { key: Bytes::copy_from_slice(key), at, _settled: settled };
+        let question = Question {
+            key: Bytes::copy_from_slice(key),
+            at,
+            _settled: settled,
+        };
         if peeks.queue.send(question).is_ok() {
             peeks.open.insert(at, waiting.clone());
         }
@@ -97,7 +110,9 @@ impl Peeks {
 async fn run(state: Arc<NodeState>, pull: PullId, mut questions: mpsc::UnboundedReceiver<Question>) {
     let batches = Arc::new(Semaphore::new(PEEK_BATCHES_MAX));
     loop {
-        let Ok(permit) = batches.clone().acquire_owned().await else { return };
+        let Ok(permit) = batches.clone().acquire_owned().await else {
+            return;
+        };
         let mut batch = Vec::new();
         if questions.recv_many(&mut batch, PEEK_BATCH_KEYS_MAX).await == 0 {
             return;
@@ -115,14 +130,30 @@ async fn run(state: Arc<NodeState>, pull: PullId, mut questions: mpsc::Unbounded
 async fn ask_batch(state: &Arc<NodeState>, pull: PullId, batch: &[Question]) {
     let (giver, request) = {
         let core = state.core();
-        let targets: Option<Vec<_>> = batch.iter().map(|question| core.peek_target(pull, question.at)).collect();
+        let targets: Option<Vec<_>> = batch
+            .iter()
+            .map(|question| core.peek_target(pull, question.at))
+            .collect();
         let Some(targets) = targets else { return };
-        let Some((giver, _)) = targets.first().cloned() else { return };
-        let keys = batch.iter().zip(&targets).map(|(question, (_, since))| PeekKey { key: question.key.clone(), since: *since });
-        let request = PeekRequest { to: giver.life.clone(), taker: core.me().life.clone(), keys: keys.collect() };
+        let Some((giver, _)) = targets.first().cloned() else {
+            return;
+        };
+        let keys = batch.iter().zip(&targets).map(|(question, (_, since))| PeekKey {
+            key: question.key.clone(),
+            since: *since,
+        });
+        let request = PeekRequest {
+            to: giver.life.clone(),
+            taker: core.me().life.clone(),
+            keys: keys.collect(),
+        };
         (giver, request)
     };
-    let answers = match state.channels.peek(&giver.address, &request, state.config.peek_timeout_ms).await {
+    let answers = match state
+        .channels
+        .peek(&giver.address, &request, state.config.peek_timeout_ms)
+        .await
+    {
         Ok(answers) => answers,
         Err(error) => {
             tracing::debug!(giver = %giver.life, %error, "a peek failed");
@@ -149,16 +180,22 @@ async fn ask_batch(state: &Arc<NodeState>, pull: PullId, batch: &[Question]) {
 /// Imports a peeked entry, unless its range has left the pull meanwhile.
 fn import(state: &NodeState, pull: PullId, at: SliceKey, entry: &Entry) {
     let core = state.core();
-    let Some(target) = core.import_target(pull, at) else { return };
+    let Some(target) = core.import_target(pull, at) else {
+        return;
+    };
     let import = Import {
         key: &entry.key,
         at,
         value: &entry.value,
         version: entry.version,
-        deadline: entry.ttl_ms.map_or(Timestamp::NEVER, |ttl_ms| target.first_sent.plus_ms(ttl_ms)),
+        deadline: entry
+            .ttl_ms
+            .map_or(Timestamp::NEVER, |ttl_ms| target.first_sent.plus_ms(ttl_ms)),
         class: entry.class,
     };
-    let outcome = state.store.import_peeked(pull, target.epoch, state.clock.now(), &import);
+    let outcome = state
+        .store
+        .import_peeked(pull, target.epoch, state.clock.now(), &import);
     tracing::trace!(?outcome, "imported a peeked entry");
 }
 
@@ -176,7 +213,9 @@ impl<'a> HeldBack<'a> {
         let requests = state.held_requests.fetch_add(1, Ordering::Relaxed);
         let held = state.held_bytes.fetch_add(bytes, Ordering::Relaxed);
         let place = Self { state, bytes };
-        if requests >= state.config.hold_requests_max as u64 || held + bytes > state.config.hold_bytes_max as u64 {
+        if requests >= state.config.hold_requests_max as u64
+            || held + bytes > state.config.hold_bytes_max as u64
+        {
             count(&state.metrics.hold_overflows);
             return None;
         }

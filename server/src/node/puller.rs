@@ -112,13 +112,17 @@ fn import(state: &NodeState, pull: PullId, entries: &[ChunkEntry<'_>]) -> Option
     for entry in entries {
         let at = SliceKey::of_key(entry.key);
         // Its range may have been flushed, or moved on and been released.
-        let Some(target) = core.import_target(pull, at) else { continue };
+        let Some(target) = core.import_target(pull, at) else {
+            continue;
+        };
         let import = Import {
             key: entry.key,
             at,
             value: entry.value,
             version: entry.version,
-            deadline: entry.ttl_ms.map_or(Timestamp::NEVER, |ttl_ms| target.first_sent.plus_ms(ttl_ms)),
+            deadline: entry
+                .ttl_ms
+                .map_or(Timestamp::NEVER, |ttl_ms| target.first_sent.plus_ms(ttl_ms)),
             class: entry.class,
         };
         match state.store.import(pull, target.epoch, now, &import) {

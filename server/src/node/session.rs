@@ -165,6 +165,8 @@ impl Session {
         let now = self.state.clock.now();
         let actions = self.slicelet.step(event, now);
         self.carry_out(actions);
+        // After the actions: a suspension that this step asked for is in force already.
+        self.state.slicelet_stepped(now);
     }
 
     fn carry_out(&mut self, actions: Vec<SliceletAction>) {
@@ -187,7 +189,9 @@ impl Session {
                 }
                 SliceletAction::EndDrain { reason } => self.end_drain(reason),
                 SliceletAction::Stop => self.stopped = true,
-                SliceletAction::Refused { reason } => tracing::error!(reason, "the Assigner refused this node"),
+                SliceletAction::Refused { reason } => {
+                    tracing::error!(reason, "the Assigner refused this node")
+                }
                 SliceletAction::WakeAt(at) => self.wake_at = at,
             }
         }
@@ -228,7 +232,11 @@ impl Session {
         let number = self.link.number + 1;
         let (outbound, messages) = mpsc::unbounded_channel();
         let task = CancellationToken::new();
-        self.link = Link { number, outbound: Some(outbound), task: task.clone() };
+        self.link = Link {
+            number,
+            outbound: Some(outbound),
+            task: task.clone(),
+        };
         let (address, sender) = (self.state.config.assigner.clone(), self.link_sender.clone());
         self.state.tasks.spawn(async move {
             let ended = tokio::select! {
@@ -267,7 +275,10 @@ async fn talk(
     let mut client = AssignerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     // The hello is the stream's first message: it is queued as soon as the slicelet hears that the session is open.
     sender.send((number, FromLink::Opened))?;
-    let mut answers = client.session(UnboundedReceiverStream::new(messages)).await?.into_inner();
+    let mut answers = client
+        .session(UnboundedReceiverStream::new(messages))
+        .await?
+        .into_inner();
     while let Some(answer) = answers.message().await? {
         let message = AssignerMessage::try_from(answer)?;
         sender.send((number, FromLink::Said(Box::new(message))))?;
@@ -281,7 +292,10 @@ fn deliver(state: &Arc<NodeState>, from: &Life, payload: &[u8]) {
         Ok(Relayed::Take(take)) if take.taker.life == *from => match answer_take(state, &take) {
             Ok(reply) => {
                 let payload = Relayed::TakeReply(reply).encode();
-                state.tell_slicelet(SliceletEvent::RelayTo { to: from.clone(), payload });
+                state.tell_slicelet(SliceletEvent::RelayTo {
+                    to: from.clone(),
+                    payload,
+                });
             }
             Err(refusal) => {
                 count(&state.metrics.peer_messages_refused);

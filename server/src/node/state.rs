@@ -62,6 +62,8 @@ pub struct NodeState {
     pulls: Mutex<HashMap<PullId, CancellationToken>>,
     /// Serving is suspended: this node stood still for too long.
     suspended: AtomicBool,
+    /// When the slicelet last looked around, in ms of the clock.
+    slicelet_stepped_ms: AtomicU64,
     draining: AtomicBool,
     /// Requests held back, and their bytes.
     pub(super) held_requests: AtomicU64,
@@ -97,6 +99,7 @@ impl NodeState {
             to_slicelet,
             pulls: Mutex::default(),
             suspended: AtomicBool::new(false),
+            slicelet_stepped_ms: AtomicU64::new(Clock.now().as_ms()),
             draining: AtomicBool::new(false),
             held_requests: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
@@ -110,7 +113,10 @@ impl NodeState {
     }
 
     /// Changes the core with nobody else inside, and carries out what follows from it.
-    pub fn with_core<R>(self: &Arc<Self>, change: impl FnOnce(&mut HandoffCore, Timestamp) -> (R, Vec<Action>)) -> R {
+    pub fn with_core<R>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut HandoffCore, Timestamp) -> (R, Vec<Action>),
+    ) -> R {
         let (result, actions, wake_at) = {
             let mut core = self.core.write();
             let (result, actions) = change(&mut core, self.clock.now());
@@ -123,7 +129,8 @@ impl NodeState {
             }
             (result, actions, core.wake_at())
         };
-        self.tick_at.send_if_modified(|at| std::mem::replace(at, wake_at) != wake_at);
+        self.tick_at
+            .send_if_modified(|at| std::mem::replace(at, wake_at) != wake_at);
         self.carry_out(actions);
         result
     }
@@ -149,7 +156,8 @@ impl NodeState {
                     if let Some(before) = self.pulls.lock().insert(pull, stop.clone()) {
                         before.cancel();
                     }
-                    self.tasks.spawn(puller::run(self.clone(), pull, giver, request, stop));
+                    self.tasks
+                        .spawn(puller::run(self.clone(), pull, giver, request, stop));
                 }
                 Action::StopPull(pull) => {
                     if let Some(stop) = self.pulls.lock().remove(&pull) {
@@ -172,7 +180,10 @@ impl NodeState {
         if relay {
             count(&self.metrics.messages_relayed);
             let payload = softstore_proto::transfer::Relayed::Take(take.clone()).encode();
-            self.tell_slicelet(SliceletEvent::RelayTo { to: take.to.clone(), payload });
+            self.tell_slicelet(SliceletEvent::RelayTo {
+                to: take.to.clone(),
+                payload,
+            });
         }
         if address.is_empty() {
             return;
@@ -208,14 +219,22 @@ impl NodeState {
             Notice::StartedCold { slice, since, reason } => {
                 tracing::info!(%slice, %since, ?reason, "took a range over cold");
             }
-            Notice::Fenced { slice, taker, since } => tracing::info!(%slice, %taker, %since, "fenced a range"),
-            Notice::Took { slice, giver, since } => tracing::info!(%slice, %giver, %since, "took a range over"),
+            Notice::Fenced { slice, taker, since } => {
+                tracing::info!(%slice, %taker, %since, "fenced a range")
+            }
+            Notice::Took { slice, giver, since } => {
+                tracing::info!(%slice, %giver, %since, "took a range over")
+            }
             Notice::PullEnded { giver, end, .. } if *end == PullEnd::Complete => {
                 tracing::info!(%giver, "a pull is complete");
             }
             Notice::PullEnded { giver, end, .. } => tracing::warn!(%giver, ?end, "a pull was given up"),
-            Notice::CopyDropped { slice, reason } => tracing::debug!(%slice, ?reason, "dropped a frozen copy"),
-            Notice::Renewed { slice, since } => tracing::debug!(%slice, %since, "kept a range under a new acquisition"),
+            Notice::CopyDropped { slice, reason } => {
+                tracing::debug!(%slice, ?reason, "dropped a frozen copy")
+            }
+            Notice::Renewed { slice, since } => {
+                tracing::debug!(%slice, %since, "kept a range under a new acquisition")
+            }
             Notice::Dropped { slice } => tracing::info!(%slice, "dropped a range that is assigned elsewhere"),
         }
     }
@@ -244,6 +263,19 @@ impl NodeState {
     /// Whether serving is suspended.
     pub fn is_suspended(&self) -> bool {
         self.suspended.load(Ordering::Acquire)
+    }
+
+    /// Whether an operation may be served at `now`, a fresh reading of the clock. A node that stood still (a stopped
+    /// process, a suspended machine) may have lost what it thinks it owns: the slicelet notices at its first step after
+    /// waking, and this notices before that (H1).
+    pub fn may_serve(&self, now: Timestamp) -> bool {
+        let stepped = Timestamp::from_ms(self.slicelet_stepped_ms.load(Ordering::Relaxed));
+        now.ms_since(stepped) <= self.config.failure_timeout_ms && !self.is_suspended()
+    }
+
+    /// The slicelet has looked around at `now`, and suspended serving if it had to.
+    pub(super) fn slicelet_stepped(&self, now: Timestamp) {
+        self.slicelet_stepped_ms.store(now.as_ms(), Ordering::Relaxed);
     }
 
     /// Suspends or resumes serving.
@@ -293,32 +325,96 @@ impl NodeState {
         let stats = self.store.stats();
         let (counts, pulls, generation) = {
             let core = self.core();
-            let generation = core.assignment().map_or(0, |assignment| assignment.generation().number);
+            let generation = core
+                .assignment()
+                .map_or(0, |assignment| assignment.generation().number);
             (core.counts(), core.pulls_open(), generation)
         };
-        let gauge = |name, help, value| Reading { name, help, unit: None, is_counter: false, value };
-        let bytes = |name, help, value| Reading { name, help, unit: Some(Unit::Bytes), is_counter: false, value };
-        let counter = |name, help, value| Reading { name, help, unit: None, is_counter: true, value };
+        let gauge = |name, help, value| Reading {
+            name,
+            help,
+            unit: None,
+            is_counter: false,
+            value,
+        };
+        let bytes = |name, help, value| Reading {
+            name,
+            help,
+            unit: Some(Unit::Bytes),
+            is_counter: false,
+            value,
+        };
+        let counter = |name, help, value| Reading {
+            name,
+            help,
+            unit: None,
+            is_counter: true,
+            value,
+        };
         vec![
             gauge("entries", "Entries in the store", stats.entries),
             bytes("memory_used", "Memory counted against the budget", stats.bytes),
             bytes("memory_budget", "The store's budget", stats.budget_bytes),
-            counter("entries_evicted", "Entries evicted for want of room", stats.evicted),
+            counter(
+                "entries_evicted",
+                "Entries evicted for want of room",
+                stats.evicted,
+            ),
             counter("entries_expired", "Entries found expired", stats.expired),
-            counter("entries_imported", "Entries received in hand-offs", stats.imported),
-            counter("imported_bytes", "Keys and values received in hand-offs, in bytes", stats.imported_bytes),
-            counter("position_collisions", "Entries displaced by another key at the same position", stats.collisions),
-            gauge("written_keys", "Keys remembered as written during open pulls", stats.written_keys),
+            counter(
+                "entries_imported",
+                "Entries received in hand-offs",
+                stats.imported,
+            ),
+            counter(
+                "imported_bytes",
+                "Keys and values received in hand-offs, in bytes",
+                stats.imported_bytes,
+            ),
+            counter(
+                "position_collisions",
+                "Entries displaced by another key at the same position",
+                stats.collisions,
+            ),
+            gauge(
+                "written_keys",
+                "Keys remembered as written during open pulls",
+                stats.written_keys,
+            ),
             gauge("ranges_held", "Ranges served here", counts.held as u64),
-            gauge("ranges_pulling", "Ranges served here that are still being filled", counts.pulling as u64),
+            gauge(
+                "ranges_pulling",
+                "Ranges served here that are still being filled",
+                counts.pulling as u64,
+            ),
             gauge("ranges_pending", "Ranges to be taken over", counts.pending as u64),
-            gauge("ranges_giving", "Frozen copies kept for takers", counts.giving as u64),
+            gauge(
+                "ranges_giving",
+                "Frozen copies kept for takers",
+                counts.giving as u64,
+            ),
             gauge("pulls_open", "Pulls open as taker", pulls as u64),
             gauge("generation", "Number of the assignment's generation", generation),
-            gauge("draining", "1 while this node hands off all it owns", u64::from(self.is_draining())),
-            gauge("suspended", "1 while serving is suspended", u64::from(self.is_suspended())),
-            gauge("requests_held_back", "Requests held back now", self.held_requests.load(Ordering::Relaxed)),
-            gauge("peer_connections", "Connections open to other nodes", self.channels.len() as u64),
+            gauge(
+                "draining",
+                "1 while this node hands off all it owns",
+                u64::from(self.is_draining()),
+            ),
+            gauge(
+                "suspended",
+                "1 while serving is suspended",
+                u64::from(self.is_suspended()),
+            ),
+            gauge(
+                "requests_held_back",
+                "Requests held back now",
+                self.held_requests.load(Ordering::Relaxed),
+            ),
+            gauge(
+                "peer_connections",
+                "Connections open to other nodes",
+                self.channels.len() as u64,
+            ),
         ]
     }
 

@@ -7,7 +7,9 @@ use futures::Stream;
 use softstore_proto::v1;
 use softstore_sharding::SliceKey;
 use softstore_transfer::handoff::CopyGrant;
-use softstore_transfer::message::{Entry, PeekAnswer, PeekKey, PeekRequest, PullRequest, Refusal, Release, Take};
+use softstore_transfer::message::{
+    Entry, PeekAnswer, PeekKey, PeekRequest, PullRequest, Refusal, Release, Take,
+};
 use tonic::{Request, Response, Status};
 
 use super::giving;
@@ -36,7 +38,10 @@ pub(super) fn refuse(state: &NodeState, refusal: Refusal) -> Status {
 
 impl TransferService {
     #[expect(clippy::result_large_err, reason = "tonic's own error type")]
-    fn decoded<W, T: TryFrom<W, Error = softstore_proto::error::WireError>>(&self, wire: W) -> Result<T, Status> {
+    fn decoded<W, T: TryFrom<W, Error = softstore_proto::error::WireError>>(
+        &self,
+        wire: W,
+    ) -> Result<T, Status> {
         T::try_from(wire).map_err(|error| {
             count(&self.0.metrics.bad_requests);
             Status::invalid_argument(error.to_string())
@@ -52,13 +57,16 @@ impl TransferService {
         if let Some(entry) = self.frozen(&grant, at, asked) {
             return PeekAnswer::Found(entry);
         }
-        let Some(upstream) = grant.upstream else { return PeekAnswer::Absent };
+        let Some(upstream) = grant.upstream else {
+            return PeekAnswer::Absent;
+        };
         if self.0.store.is_written(upstream, at) {
             return PeekAnswer::Absent;
         }
         // This node is itself in mid-pull: its own giver may have the key. What comes is imported into the frozen copy.
         Peeks::ask(&self.0, upstream, at, &asked.key).await;
-        self.frozen(&grant, at, asked).map_or(PeekAnswer::Absent, PeekAnswer::Found)
+        self.frozen(&grant, at, asked)
+            .map_or(PeekAnswer::Absent, PeekAnswer::Found)
     }
 
     fn frozen(&self, grant: &CopyGrant, at: SliceKey, asked: &PeekKey) -> Option<Entry> {
@@ -68,7 +76,13 @@ impl TransferService {
         }
         let ttl_ms = giving::ttl_at_fence(frozen.deadline, grant.received);
         let (key, value, version, class) = (frozen.key, frozen.value, frozen.version, frozen.class);
-        Some(Entry { key, value, version, ttl_ms, class })
+        Some(Entry {
+            key,
+            value,
+            version,
+            ttl_ms,
+            class,
+        })
     }
 }
 
@@ -90,17 +104,26 @@ impl v1::transfer_server::Transfer for TransferService {
         add(&self.0.metrics.peeks_served, request.keys.len() as u64);
         let answers = request.keys.iter().map(|asked| self.peek_one(asked, &request));
         let answers = futures::future::join_all(answers).await;
-        Ok(Response::new(softstore_proto::transfer::peek_reply_to_wire(&answers)))
+        Ok(Response::new(softstore_proto::transfer::peek_reply_to_wire(
+            &answers,
+        )))
     }
 
     async fn pull(&self, request: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
         let request: PullRequest = self.decoded(request.into_inner())?;
-        let grants = self.0.core().grant_pull(&request).map_err(|refusal| refuse(&self.0, refusal))?;
+        let grants = self
+            .0
+            .core()
+            .grant_pull(&request)
+            .map_err(|refusal| refuse(&self.0, refusal))?;
         let stream = giving::stream(&self.0, request, grants).map_err(|refusal| refuse(&self.0, refusal))?;
         Ok(Response::new(Box::pin(stream)))
     }
 
-    async fn release(&self, request: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseReply>, Status> {
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseReply>, Status> {
         let release: Release = self.decoded(request.into_inner())?;
         let released = self.0.with_core(|core, _| match core.release(&release) {
             Ok(actions) => (Ok(()), actions),

@@ -299,11 +299,12 @@ impl Node {
                 Action::StartPull { pull, giver, request } => self.start_pull(pull, &giver, request, env),
                 Action::StopPull(pull) => self.stop_pull(pull, env),
                 Action::SendRelease { release, address } => {
-                    let is_kept = env.config.mischief == Some(Mischief::KeepCopies);
-                    if let Some(slot) = slot_of(&address).filter(|_| !is_kept) {
+                    let is_silent = env.config.mischief == Some(Mischief::SilentTaker);
+                    if let Some(slot) = slot_of(&address).filter(|_| !is_silent) {
                         env.send(self.endpoint(), Endpoint::Node(slot), Message::Release(release));
                     }
                 }
+                Action::Report(_) if env.config.mischief == Some(Mischief::SilentTaker) => {}
                 Action::Report(reports) => self.step_slicelet(SliceletEvent::Handoffs(reports), env),
                 Action::Purge(slice, epoch) => self.store.purge(Part { slice, epoch }),
                 Action::Wake => self.woken = true,

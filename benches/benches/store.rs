@@ -1,0 +1,74 @@
+//! The moka engine at a million entries of 24 + 100 bytes: get hit and miss, set of a new key and over one. One thread;
+//! keys are picked at random, so no neighbour helps. Figures include finding the key's position.
+
+use std::hint::black_box;
+
+use bytes::Bytes;
+use criterion::Criterion;
+use softstore_benches::measured::is_smoke_run;
+use softstore_benches::workload::{Picks, key, keys, value};
+use softstore_sharding::{Epoch, SliceKey, Timestamp, Version, VersionCounter};
+use softstore_store::{Absence, MokaStore, MokaStoreConfig, OpContext, Outcome, SetCondition, Store};
+
+/// Room for the entries and for those that `set/new` adds: no eviction is measured.
+const BUDGET_BYTES: u64 = 16 << 30;
+
+fn set(store: &MokaStore, key: &[u8], value: &[u8], context: &OpContext<'_>) {
+    let at = SliceKey::of_key(key);
+    let stored = store.set(key, at, value, Timestamp::NEVER, SetCondition::Always, context);
+    assert!(matches!(stored, Ok(Outcome::Done(_))), "{stored:?}");
+}
+
+fn is_hit(store: &MokaStore, key: &[u8], context: &OpContext<'_>) -> bool {
+    matches!(store.get(key, SliceKey::of_key(key), context), Outcome::Done(Some(_)))
+}
+
+fn store(criterion: &mut Criterion) {
+    let entries = if is_smoke_run() { 1_000 } else { 1_000_000 };
+    let versions = VersionCounter::starting_at(Version::new(1));
+    let context = OpContext {
+        now: Timestamp::from_ms(1_000_000),
+        epoch: Epoch::new(1),
+        versions: &versions,
+        pull: None,
+        absence: Absence::Final,
+    };
+    let store = MokaStore::new(MokaStoreConfig { budget_bytes: BUDGET_BYTES, ..MokaStoreConfig::default() });
+    let (present, value) = (keys(entries), value(100));
+    let absent: Vec<Bytes> = (0..entries).map(|number| key(entries * 1_000 + number)).collect();
+    for key in &present {
+        set(&store, key, &value, &context);
+    }
+    store.maintain(context.now);
+
+    let mut picks = Picks::seeded(7);
+    let mut group = criterion.benchmark_group("store");
+    group.bench_function("get/hit", |bencher| {
+        bencher.iter(|| assert!(is_hit(&store, picks.of(&present), &context)));
+    });
+    group.bench_function("get/miss", |bencher| {
+        bencher.iter(|| assert!(!is_hit(&store, picks.of(&absent), &context)));
+    });
+    group.bench_function("set/over", |bencher| {
+        bencher.iter(|| set(&store, picks.of(&present), &value, &context));
+    });
+    // Last, since it makes the store larger: each iteration has a key of its own.
+    let mut number = entries * 1_000_000;
+    group.bench_function("set/new", |bencher| {
+        bencher.iter_batched(
+            || {
+                number += 1;
+                key(number)
+            },
+            |key| set(&store, black_box(&key), &value, &context),
+            criterion::BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    store(&mut criterion);
+    criterion.final_summary();
+}

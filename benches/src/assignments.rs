@@ -1,0 +1,65 @@
+//! Assignments of as many slices as wanted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use softstore_sharding::session::AssignmentUpdate;
+use softstore_sharding::{
+    Assignment, Clerk, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, RangeAssignment, Slice, SliceKey,
+};
+
+/// The key space cut evenly into `slices` slices, dealt to `nodes` nodes in turn; each slice with a `since` of its own.
+///
+/// # Panics
+/// If there are no slices, more than 2^20, or no nodes.
+#[must_use]
+pub fn even(slices: u32, nodes: u32) -> Assignment {
+    let lives: Vec<Life> = (0..nodes).map(life).collect();
+    let low = |index: u32| {
+        let position = (u128::from(index) << 64) / u128::from(slices);
+        u64::try_from(position).ok().map(SliceKey::new)
+    };
+    let ranges = (0..slices).map(|index| {
+        let slice = Slice::new(low(index).expect("below the end"), low(index + 1)).expect("bounds ascend");
+        let range = RangeAssignment {
+            owner: lives[(index % nodes) as usize].clone(),
+            since: generation(u64::from(index) + 1),
+            providers: Vec::new(),
+        };
+        (slice, range)
+    });
+    let directory: BTreeMap<NodeId, NodeEntry> = lives.iter().map(entry).collect();
+    Assignment::new(generation(u64::from(slices) + 1), ranges.collect(), directory).expect("complete and in order")
+}
+
+/// A clerk that follows the assignment.
+///
+/// # Panics
+/// Never: a full assignment is always taken.
+#[must_use]
+pub fn clerk(assignment: Assignment) -> Clerk {
+    let mut clerk = Clerk::new();
+    let taken = clerk.update(&AssignmentUpdate::Full(Arc::new(assignment)));
+    assert!(matches!(taken, Ok(true)), "{taken:?}");
+    clerk
+}
+
+fn generation(number: u64) -> Generation {
+    Generation { number, assigner: Incarnation::new(1) }
+}
+
+fn life(index: u32) -> Life {
+    let node = NodeId::new(format!("node-{index}")).expect("a valid name");
+    Life { node, incarnation: Incarnation::new(u64::from(index) + 1) }
+}
+
+fn entry(life: &Life) -> (NodeId, NodeEntry) {
+    let entry = NodeEntry {
+        incarnation: life.incarnation,
+        address: format!("{}:7401", life.node).into(),
+        http_address: "".into(),
+        zone: "".into(),
+        state: NodeState::Serving,
+    };
+    (life.node.clone(), entry)
+}

@@ -1,0 +1,239 @@
+//! [`Ledger`]: writes and reads a cluster, and knows every stale read.
+//!
+//! Each key has one writer, which numbers its writes; a value carries its key and number. Before a read is sent, the
+//! highest number acknowledged for its key is noted: a value with a lower one is stale, and so is a value older than an
+//! acknowledged delete. A miss is always allowed, and counted. A write whose outcome is unknown may show later; its number
+//! is higher than any acknowledged before, so it is no stale read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use softstore_client::{Client, WriteError};
+use tokio::task::JoinSet;
+
+/// One in so many writes is a delete.
+const DELETE_EVERY: u64 = 7;
+
+/// What a ledger saw.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Reads answered with a value.
+    pub hits: AtomicU64,
+    /// Reads answered with nothing.
+    pub misses: AtomicU64,
+    /// Reads that gave an older value than was acknowledged before they were sent.
+    pub stale: AtomicU64,
+    /// Reads that failed, and writes that failed without a type that says what became of them.
+    pub errors: AtomicU64,
+    /// Sets and deletes acknowledged.
+    pub writes: AtomicU64,
+    /// Writes that were not applied, and said so.
+    pub unavailable: AtomicU64,
+    /// Writes whose outcome is unknown, and that said so.
+    pub unknown: AtomicU64,
+    /// Longest time that one operation took, in milliseconds.
+    pub slowest_ms: AtomicU64,
+}
+
+impl Counts {
+    /// One number.
+    #[must_use]
+    pub fn of(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    fn took(&self, begun: Instant) {
+        let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.slowest_ms.fetch_max(ms, Ordering::Relaxed);
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The keys, and what is acknowledged of each.
+#[derive(Debug)]
+pub struct Ledger {
+    client: Client,
+    acknowledged: Vec<AtomicU64>,
+    next: Vec<AtomicU64>,
+    value_bytes: usize,
+    /// What was seen.
+    pub counts: Counts,
+    stop: AtomicBool,
+}
+
+/// A load that runs until it is stopped.
+#[derive(Debug)]
+pub struct Running {
+    ledger: Arc<Ledger>,
+    tasks: JoinSet<()>,
+}
+
+impl Ledger {
+    /// A ledger of so many keys, with values of about so many bytes.
+    #[must_use]
+    pub fn new(client: Client, keys: usize, value_bytes: usize) -> Arc<Self> {
+        let numbers = || (0..keys).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self {
+            client,
+            acknowledged: numbers(),
+            next: numbers(),
+            value_bytes,
+            counts: Counts::default(),
+            stop: AtomicBool::new(false),
+        })
+    }
+
+    /// The key of this number.
+    #[must_use]
+    pub fn key(index: usize) -> Vec<u8> {
+        format!("ledger-{index}").into_bytes()
+    }
+
+    fn value(&self, index: usize, number: u64) -> Vec<u8> {
+        let mut value = format!("ledger-{index}#{number}#").into_bytes();
+        value.resize(value.len().max(self.value_bytes), b'.');
+        value
+    }
+
+    /// The number of a write by its value.
+    fn number_in(index: usize, value: &[u8]) -> Option<u64> {
+        let text = str::from_utf8(value).ok()?;
+        let mut parts = text.split('#');
+        let key = parts.next()?;
+        (key.as_bytes() == Self::key(index)).then_some(())?;
+        parts.next()?.parse().ok()
+    }
+
+    /// Writes every key once, and expects that to succeed.
+    ///
+    /// # Panics
+    /// If a write fails.
+    pub async fn fill(self: &Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        for worker in 0..8 {
+            let ledger = self.clone();
+            tasks.spawn(async move {
+                for index in (worker..ledger.acknowledged.len()).step_by(8) {
+                    ledger.set(index).await.expect("a set succeeds");
+                }
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.expect("filling succeeds");
+        }
+    }
+
+    /// Writes a key's next value. Only one task at a time may write a key.
+    async fn set(&self, index: usize) -> Result<(), WriteError> {
+        let number = self.next[index].fetch_add(1, Ordering::SeqCst) + 1;
+        self.client.set(Self::key(index), self.value(index, number)).await?;
+        self.acknowledged[index].store(number, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn delete(&self, index: usize) -> Result<(), WriteError> {
+        let number = self.next[index].fetch_add(1, Ordering::SeqCst) + 1;
+        self.client.delete(Self::key(index)).await?;
+        self.acknowledged[index].store(number, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Reads a key and judges what comes.
+    pub async fn read(&self, index: usize) {
+        let before = self.acknowledged[index].load(Ordering::SeqCst);
+        let begun = Instant::now();
+        let read = self.client.get(Self::key(index)).await;
+        self.counts.took(begun);
+        match read {
+            Ok(None) => count(&self.counts.misses),
+            Ok(Some(value)) => match Self::number_in(index, &value) {
+                Some(number) if number >= before => count(&self.counts.hits),
+                Some(number) => {
+                    eprintln!("stale: key {index} gave write {number} after {before} was acknowledged");
+                    count(&self.counts.stale);
+                }
+                None => count(&self.counts.errors),
+            },
+            Err(error) => {
+                eprintln!("a read failed: {error}");
+                count(&self.counts.errors);
+            }
+        }
+    }
+
+    async fn write(&self, index: usize, round: u64) {
+        let begun = Instant::now();
+        let written = if round % DELETE_EVERY == 0 { self.delete(index).await } else { self.set(index).await };
+        self.counts.took(begun);
+        match written {
+            Ok(()) => count(&self.counts.writes),
+            Err(WriteError::OutcomeUnknown(_)) => count(&self.counts.unknown),
+            Err(error) if error.is_retryable() => count(&self.counts.unavailable),
+            Err(error) => {
+                eprintln!("a write failed: {error}");
+                count(&self.counts.errors);
+            }
+        }
+    }
+
+    /// Reads every key once; how many were there.
+    pub async fn read_all(self: &Arc<Self>) -> usize {
+        let before = Counts::of(&self.counts.hits);
+        let reads = (0..self.acknowledged.len()).map(|index| self.read(index));
+        futures::future::join_all(reads).await;
+        usize::try_from(Counts::of(&self.counts.hits) - before).unwrap_or(usize::MAX)
+    }
+
+    /// Reads and writes all keys over and over, with so many writers and as many readers, until it is stopped. A short
+    /// pause between operations leaves the machine to the cluster.
+    #[must_use]
+    pub fn run(self: &Arc<Self>, workers: usize, pause: Duration) -> Running {
+        let mut tasks = JoinSet::new();
+        for worker in 0..workers {
+            let ledger = self.clone();
+            tasks.spawn(async move {
+                let mut round = worker as u64;
+                while !ledger.stop.load(Ordering::Relaxed) {
+                    for index in (worker..ledger.acknowledged.len()).step_by(workers) {
+                        if ledger.stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        round += 1;
+                        ledger.write(index, round).await;
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+            });
+            let ledger = self.clone();
+            tasks.spawn(async move {
+                let keys = ledger.acknowledged.len();
+                // A stride that is coprime to any even number of keys reaches them all in a scattered order.
+                let mut index = worker;
+                while !ledger.stop.load(Ordering::Relaxed) {
+                    index = (index + 7_919) % keys;
+                    ledger.read(index).await;
+                    tokio::time::sleep(pause).await;
+                }
+            });
+        }
+        Running { ledger: self.clone(), tasks }
+    }
+}
+
+impl Running {
+    /// Ends the load and waits for its last operations.
+    ///
+    /// # Panics
+    /// If one of its tasks panicked.
+    pub async fn stop(mut self) {
+        self.ledger.stop.store(true, Ordering::Relaxed);
+        while let Some(done) = self.tasks.join_next().await {
+            done.expect("the load runs through");
+        }
+        self.ledger.stop.store(false, Ordering::Relaxed);
+    }
+}
