@@ -21,7 +21,13 @@ fn encode(keys: &[Bytes], value: &[u8]) -> Bytes {
         // A version as large as a real one, and a time to live: both are variable-length numbers.
         let version = Version::new((60_000_000_000 << 22) + number);
         let class = FrequencyClass::clamped(7);
-        let entry = ChunkEntry { key, value, version, ttl_ms: Some(3_600_000), class };
+        let entry = ChunkEntry {
+            key,
+            value,
+            version,
+            ttl_ms: Some(3_600_000),
+            class,
+        };
         assert!(builder.push(&entry), "a chunk that is not full takes an entry");
     }
     builder.finish()

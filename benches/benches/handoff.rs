@@ -33,8 +33,14 @@ impl Relay {
     async fn filled(state: &State) -> Self {
         let (cluster, holder) = InProcess::start(MEMORY_BYTES).await.expect("a cluster starts");
         let client = client_of(&holder).await.expect("the client connects");
-        fill(&client, &keys(state.entries), &value(state.value_bytes)).await.expect("the cluster takes the entries");
-        Self { cluster, holder, entries: state.entries }
+        fill(&client, &keys(state.entries), &value(state.value_bytes))
+            .await
+            .expect("the cluster takes the entries");
+        Self {
+            cluster,
+            holder,
+            entries: state.entries,
+        }
     }
 
     async fn hand_over(&mut self) -> Duration {
@@ -54,7 +60,10 @@ fn hand_off(criterion: &mut Criterion, runtime: &Runtime, state: &State) {
     let mut group = criterion.benchmark_group("handoff");
     let payload_bytes = state.entries * (KEY_BYTES + state.value_bytes) as u64;
     group.throughput(Throughput::Bytes(payload_bytes));
-    group.sampling_mode(SamplingMode::Flat).sample_size(10).warm_up_time(Duration::from_millis(1));
+    group
+        .sampling_mode(SamplingMode::Flat)
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(1));
     let mut relay = None;
     group.bench_function(state.name, |bencher| {
         let relay = relay.get_or_insert_with(|| runtime.block_on(Relay::filled(state)));
@@ -73,11 +82,23 @@ fn hand_off(criterion: &mut Criterion, runtime: &Runtime, state: &State) {
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let (small, large) = if is_smoke_run() { (1_000, 20) } else { (1_000_000, 10_000) };
+    let (small, large) = if is_smoke_run() {
+        (1_000, 20)
+    } else {
+        (1_000_000, 10_000)
+    };
     let runtime = Runtime::new().expect("a runtime starts");
     for state in [
-        State { name: "small", entries: small, value_bytes: 100 },
-        State { name: "large", entries: large, value_bytes: 100 << 10 },
+        State {
+            name: "small",
+            entries: small,
+            value_bytes: 100,
+        },
+        State {
+            name: "large",
+            entries: large,
+            value_bytes: 100 << 10,
+        },
     ] {
         hand_off(&mut criterion, &runtime, &state);
     }

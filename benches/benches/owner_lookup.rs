@@ -51,13 +51,16 @@ fn bench(
     look_up: impl Fn(SliceKey) -> u64,
 ) {
     let mask = POSITIONS - 1;
-    group.bench_function(BenchmarkId::new(format!("{name}/throughput"), slices), |bencher| {
-        let mut next = 0;
-        bencher.iter(|| {
-            next = (next + 1) & mask;
-            black_box(look_up(positions[next]))
-        });
-    });
+    group.bench_function(
+        BenchmarkId::new(format!("{name}/throughput"), slices),
+        |bencher| {
+            let mut next = 0;
+            bencher.iter(|| {
+                next = (next + 1) & mask;
+                black_box(look_up(positions[next]))
+            });
+        },
+    );
     group.bench_function(BenchmarkId::new(format!("{name}/latency"), slices), |bencher| {
         let (mut next, mut answer) = (0, 0_u64);
         bencher.iter(|| {
@@ -75,7 +78,9 @@ fn owner_lookup(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("owner_lookup");
     for slices in SLICE_COUNTS {
         let assignment = assignments::even(slices, NODES);
-        bench(&mut group, "range_at", slices, &positions, |at| assignment.range_at(at).since.number);
+        bench(&mut group, "range_at", slices, &positions, |at| {
+            assignment.range_at(at).since.number
+        });
         let clerk = assignments::clerk(assignment);
         bench(&mut group, "route", slices, &positions, |at| since_of(&clerk, at));
         let ring = ring_of(slices, hashring::DefaultHashBuilder);

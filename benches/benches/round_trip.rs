@@ -43,7 +43,9 @@ fn round_trip(criterion: &mut Criterion, runtime: &Runtime) {
     let (_cluster, _node, client) = runtime.block_on(async {
         let (cluster, node) = InProcess::start(MEMORY_BYTES).await.expect("a cluster starts");
         let client = client_of(&node).await.expect("the client connects");
-        fill(&client, keys, &value(100)).await.expect("the node takes the entries");
+        fill(&client, keys, &value(100))
+            .await
+            .expect("the node takes the entries");
         (cluster, node, client)
     });
     let mut group = criterion.benchmark_group("round_trip");

@@ -20,7 +20,10 @@ fn set(store: &MokaStore, key: &[u8], value: &[u8], context: &OpContext<'_>) {
 }
 
 fn is_hit(store: &MokaStore, key: &[u8], context: &OpContext<'_>) -> bool {
-    matches!(store.get(key, SliceKey::of_key(key), context), Outcome::Done(Some(_)))
+    matches!(
+        store.get(key, SliceKey::of_key(key), context),
+        Outcome::Done(Some(_))
+    )
 }
 
 fn store(criterion: &mut Criterion) {
@@ -33,7 +36,10 @@ fn store(criterion: &mut Criterion) {
         pull: None,
         absence: Absence::Final,
     };
-    let store = MokaStore::new(MokaStoreConfig { budget_bytes: BUDGET_BYTES, ..MokaStoreConfig::default() });
+    let store = MokaStore::new(MokaStoreConfig {
+        budget_bytes: BUDGET_BYTES,
+        ..MokaStoreConfig::default()
+    });
     let (present, value) = (keys(entries), value(100));
     let absent: Vec<Bytes> = (0..entries).map(|number| key(entries * 1_000 + number)).collect();
     for key in &present {
@@ -44,13 +50,13 @@ fn store(criterion: &mut Criterion) {
     let mut picks = Picks::seeded(7);
     let mut group = criterion.benchmark_group("store");
     group.bench_function("get/hit", |bencher| {
-        bencher.iter(|| assert!(is_hit(&store, picks.of(&present), &context)));
+        bencher.iter(|| assert!(is_hit(&store, picks.of::<Bytes>(&present), &context)));
     });
     group.bench_function("get/miss", |bencher| {
-        bencher.iter(|| assert!(!is_hit(&store, picks.of(&absent), &context)));
+        bencher.iter(|| assert!(!is_hit(&store, picks.of::<Bytes>(&absent), &context)));
     });
     group.bench_function("set/over", |bencher| {
-        bencher.iter(|| set(&store, picks.of(&present), &value, &context));
+        bencher.iter(|| set(&store, picks.of::<Bytes>(&present), &value, &context));
     });
     // Last, since it makes the store larger: each iteration has a key of its own.
     let mut number = entries * 1_000_000;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use softstore_sharding::session::AssignmentUpdate;
 use softstore_sharding::{
-    Assignment, Clerk, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, RangeAssignment, Slice, SliceKey,
+    Assignment, Clerk, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, RangeAssignment, Slice,
+    SliceKey,
 };
 
 /// The key space cut evenly into `slices` slices, dealt to `nodes` nodes in turn; each slice with a `since` of its own.
@@ -29,7 +30,8 @@ pub fn even(slices: u32, nodes: u32) -> Assignment {
         (slice, range)
     });
     let directory: BTreeMap<NodeId, NodeEntry> = lives.iter().map(entry).collect();
-    Assignment::new(generation(u64::from(slices) + 1), ranges.collect(), directory).expect("complete and in order")
+    Assignment::new(generation(u64::from(slices) + 1), ranges.collect(), directory)
+        .expect("complete and in order")
 }
 
 /// A clerk that follows the assignment.
@@ -45,12 +47,18 @@ pub fn clerk(assignment: Assignment) -> Clerk {
 }
 
 fn generation(number: u64) -> Generation {
-    Generation { number, assigner: Incarnation::new(1) }
+    Generation {
+        number,
+        assigner: Incarnation::new(1),
+    }
 }
 
 fn life(index: u32) -> Life {
-    let node = NodeId::new(format!("node-{index}")).expect("a valid name");
-    Life { node, incarnation: Incarnation::new(u64::from(index) + 1) }
+    let node = NodeId::new(&format!("node-{index}")).expect("a valid name");
+    Life {
+        node,
+        incarnation: Incarnation::new(u64::from(index) + 1),
+    }
 }
 
 fn entry(life: &Life) -> (NodeId, NodeEntry) {

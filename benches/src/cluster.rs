@@ -39,12 +39,26 @@ impl InProcess {
     /// # Errors
     /// If one of them cannot start, or the cluster does not settle.
     pub async fn start(memory_bytes: u64) -> Result<(Self, Node)> {
-        let config = AssignerConfig { listen: any_port(), expect_nodes: 1, ..AssignerConfig::default() };
-        let assigner = AssignerServer::start(config).await.wrap_err("cannot start the Assigner")?;
+        let config = AssignerConfig {
+            listen: any_port(),
+            expect_nodes: 1,
+            ..AssignerConfig::default()
+        };
+        let assigner = AssignerServer::start(config)
+            .await
+            .wrap_err("cannot start the Assigner")?;
         let address = format!("http://{}", assigner.grpc_addr());
-        let channel = Endpoint::from_shared(address)?.connect().await.wrap_err("cannot reach the Assigner")?;
+        let channel = Endpoint::from_shared(address)?
+            .connect()
+            .await
+            .wrap_err("cannot reach the Assigner")?;
         let status = AssignerClient::new(channel);
-        let mut cluster = Self { assigner, status, memory_bytes, nodes_started: 0 };
+        let mut cluster = Self {
+            assigner,
+            status,
+            memory_bytes,
+            nodes_started: 0,
+        };
         let node = cluster.add_node().await?;
         Ok((cluster, node))
     }
@@ -57,7 +71,7 @@ impl InProcess {
     pub async fn add_node(&mut self) -> Result<Node> {
         self.nodes_started += 1;
         let config = NodeConfig {
-            id: NodeId::new(format!("n{}", self.nodes_started))?,
+            id: NodeId::new(&format!("n{}", self.nodes_started))?,
             listen: any_port(),
             http_listen: None,
             assigner: self.assigner.grpc_addr().to_string(),
@@ -75,13 +89,20 @@ impl InProcess {
         loop {
             let status = self.status.status(v1::StatusRequest {}).await?.into_inner();
             let is_listed = |listed: &v1::NodeStatus| {
-                listed.life.as_ref().is_some_and(|life| life.node == node.id().as_str())
+                listed
+                    .life
+                    .as_ref()
+                    .is_some_and(|life| life.node == node.id().as_str())
                     && listed.state() == v1::NodeState::Serving
             };
             if status.settled && status.nodes.iter().any(is_listed) && node.readiness().is_ok() {
                 return Ok(());
             }
-            ensure!(Instant::now() < until, "the cluster does not settle: {}", status.unsettled_because);
+            ensure!(
+                Instant::now() < until,
+                "the cluster does not settle: {}",
+                status.unsettled_because
+            );
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
@@ -92,7 +113,10 @@ impl InProcess {
 /// # Errors
 /// If it cannot connect.
 pub async fn client_of(node: &Node) -> Result<Client> {
-    Ok(Client::builder().seeds([node.grpc_addr().to_string()]).connect().await?)
+    Ok(Client::builder()
+        .seeds([node.grpc_addr().to_string()])
+        .connect()
+        .await?)
 }
 
 /// Sets all keys to the value.

@@ -57,3 +57,8 @@ pub use metrics::ClientMetrics;
 pub use options::{Found, SetOptions, SetOutcome};
 pub use payload::{IntoBytes, KeyError};
 pub use softstore_sharding::{Slice, SliceKey, Version};
+
+/// The Rust in `README.md`, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct ReadmePage;

@@ -37,3 +37,8 @@ pub mod v1 {
 
 /// The services' descriptors, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/softstore.v1.bin"));
+
+/// The Rust in `docs/protocol.md`, run as tests: its vectors are those of this build.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/protocol.md")]
+pub struct ProtocolPage;

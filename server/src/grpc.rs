@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tonic::Code;
+use tonic::codegen::http::HeaderMap;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 /// What a message may hold beside its largest value: the rest of a batch (4 MiB) and the framing.
@@ -19,11 +21,23 @@ pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// Streams at once on one connection.
 pub(crate) const STREAMS_MAX: u32 = 1_024;
 
+/// Streams of one connection that were reset before this process got to see them, from which on the connection is closed
+/// (a defence against floods of resets). Peers that time out while this process stands still send some tens a second,
+/// and their pulls are on the same process: so more than the 20 that are usual.
+pub(crate) const RESETS_PENDING_MAX: usize = 1_024;
+
 /// A connection that says nothing for so long is asked whether it lives.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long it may take to answer that.
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whether the head of an answer says that the request was refused before it reached a service: not decodable, too
+/// large, or of no method. Services count what they refuse themselves; with these codes they do not answer.
+pub(crate) fn is_refused_unread(head: &HeaderMap) -> bool {
+    let code = head.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
+    matches!(code, Some(Code::Internal | Code::OutOfRange | Code::Unimplemented))
+}
 
 /// The reflection service over all of softstore's services.
 pub(crate) fn reflection()

@@ -14,6 +14,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::listener::{self, ListenerCounters};
+use crate::opening::Protocol;
+
+/// Connections at once: scrapers, probes and people.
+const CONNECTIONS_MAX: usize = 1_024;
+
 /// Says whether the process is ready; the error says what is missing.
 pub type Readiness = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
 
@@ -31,6 +37,7 @@ pub fn serve(
     listener: TcpListener,
     registry: Registry,
     readiness: Readiness,
+    counters: Arc<ListenerCounters>,
     tasks: &TaskTracker,
     closing: CancellationToken,
 ) -> std::io::Result<SocketAddr> {
@@ -44,8 +51,15 @@ pub fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .with_state(pages);
+    let incoming = listener::incoming(
+        listener,
+        Protocol::Http1,
+        CONNECTIONS_MAX,
+        counters,
+        closing.clone(),
+    );
     tasks.spawn(async move {
-        let served = axum::serve(listener, router)
+        let served = axum::serve(incoming, router)
             .with_graceful_shutdown(closing.cancelled_owned())
             .await;
         if let Err(error) = served {

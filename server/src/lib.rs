@@ -5,7 +5,7 @@
 //!   node      a cache node: data plane, hand-off, session with the Assigner
 //!   assigner  the control plane's process
 //!   config    what an operator decides
-//!   http      /metrics, /healthz, /readyz       grpc, listener   ports and their limits
+//!   http      /metrics, /healthz, /readyz       grpc, listener, opening   ports, their limits, what is counted there
 //!   clock     the clocks that the cores are given
 //! ```
 //!
@@ -18,3 +18,4 @@ mod grpc;
 pub mod http;
 pub mod listener;
 pub mod node;
+pub mod opening;

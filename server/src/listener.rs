@@ -12,11 +12,18 @@ use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::node::Reading;
+use crate::opening::{Opening, Protocol};
+
 /// How long accepting rests after an error such as a full table of file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// How long a connection may take to say which protocol it speaks: one that stays silent must not keep its place.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Accepted connections that wait to be picked up by the server.
 const ACCEPTED_BACKLOG: usize = 64;
@@ -30,6 +37,43 @@ pub struct ListenerCounters {
     pub refused: AtomicU64,
     /// Errors of `accept`.
     pub accept_errors: AtomicU64,
+    /// Connections that did not begin with the port's protocol.
+    pub foreign: AtomicU64,
+    /// Connections closed because they said nothing, or too little to tell their protocol.
+    pub silent: AtomicU64,
+}
+
+impl ListenerCounters {
+    /// For a page of metrics.
+    #[must_use]
+    pub fn readings(&self) -> Vec<Reading> {
+        let reading = |name, help, value: &AtomicU64| Reading {
+            name,
+            help,
+            unit: None,
+            is_counter: true,
+            value: value.load(Ordering::Relaxed),
+        };
+        vec![
+            reading("connections_accepted", "Connections accepted", &self.accepted),
+            reading(
+                "connections_refused",
+                "Connections closed at once because too many were open",
+                &self.refused,
+            ),
+            reading(
+                "connections_foreign",
+                "Connections that did not begin with the port's protocol: garbage, or another program's",
+                &self.foreign,
+            ),
+            reading(
+                "connections_silent",
+                "Connections closed because they said nothing at their beginning",
+                &self.silent,
+            ),
+            reading("accept_errors", "Connections that could not be accepted", &self.accept_errors),
+        ]
+    }
 }
 
 /// Binds an address.
@@ -56,6 +100,7 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts connections in a task of its own until `closing`, at most `connections_max` at once.
 pub fn incoming(
     listener: TcpListener,
+    protocol: Protocol,
     connections_max: usize,
     counters: Arc<ListenerCounters>,
     closing: CancellationToken,
@@ -63,7 +108,7 @@ pub fn incoming(
     let (sender, receiver) = mpsc::channel(ACCEPTED_BACKLOG);
     let permits = Arc::new(Semaphore::new(connections_max));
     tokio::spawn(async move {
-        let accepting = accept(&listener, &permits, &counters, &sender);
+        let accepting = accept(&listener, protocol, &permits, &counters, &sender);
         tokio::select! {
             () = accepting => {}
             () = closing.cancelled() => {}
@@ -74,8 +119,9 @@ pub fn incoming(
 
 async fn accept(
     listener: &TcpListener,
+    protocol: Protocol,
     permits: &Arc<Semaphore>,
-    counters: &ListenerCounters,
+    counters: &Arc<ListenerCounters>,
     sender: &mpsc::Sender<io::Result<Connection>>,
 ) {
     loop {
@@ -88,14 +134,14 @@ async fn accept(
                 counters.accepted.fetch_add(1, Ordering::Relaxed);
                 // Replies are small and wanted now; failing that, they only come later.
                 let _ = stream.set_nodelay(true);
-                if sender
-                    .send(Ok(Connection {
-                        stream,
-                        _permit: permit,
-                    }))
-                    .await
-                    .is_err()
-                {
+                let connection = Connection {
+                    stream,
+                    opening: Opening::new(protocol),
+                    opening_ends: Some(Box::pin(tokio::time::sleep(OPENING_TIMEOUT))),
+                    counters: counters.clone(),
+                    _permit: permit,
+                };
+                if sender.send(Ok(connection)).await.is_err() {
                     return;
                 }
             }
@@ -112,6 +158,27 @@ async fn accept(
 #[derive(Debug)]
 pub struct Incoming(mpsc::Receiver<io::Result<Connection>>);
 
+/// The HTTP port takes its connections from here, too.
+impl axum::serve::Listener for Incoming {
+    type Io = Connection;
+    type Addr = Option<SocketAddr>;
+
+    async fn accept(&mut self) -> (Connection, Option<SocketAddr>) {
+        while let Some(accepted) = self.0.recv().await {
+            if let Ok(connection) = accepted {
+                let peer = connection.stream.peer_addr().ok();
+                return (connection, peer);
+            }
+        }
+        // The port is closed: no more will come.
+        std::future::pending().await
+    }
+
+    fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        Ok(None)
+    }
+}
+
 impl Stream for Incoming {
     type Item = io::Result<Connection>;
 
@@ -124,6 +191,10 @@ impl Stream for Incoming {
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    opening: Opening,
+    /// Until it has said enough to tell that it speaks the port's protocol.
+    opening_ends: Option<Pin<Box<Sleep>>>,
+    counters: Arc<ListenerCounters>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -141,7 +212,21 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.opening.is_foreign(&buffer.filled()[before..]) {
+            self.counters.foreign.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(peer = ?self.stream.peer_addr().ok(), "a connection does not speak this port's protocol");
+        }
+        if self.opening.is_judged() {
+            self.opening_ends = None;
+        }
+        let patience = self.opening_ends.as_mut();
+        if read.is_pending() && patience.is_some_and(|end| end.as_mut().poll(context).is_ready()) {
+            self.counters.silent.fetch_add(1, Ordering::Relaxed);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Client {
     open: BTreeMap<u64, Open>,
     /// Versions seen, for conditional sets.
     seen: Vec<Version>,
+    /// The slot last asked for its assignment.
+    watched: usize,
     pub(crate) stopped: bool,
 }
 
@@ -56,6 +58,7 @@ impl Client {
             keys,
             open: BTreeMap::new(),
             seen,
+            watched: index,
             stopped: false,
         };
         for _ in 0..env.plan.lanes {
@@ -74,7 +77,13 @@ impl Client {
     }
 
     fn timer(&self, delay_us: u64, timer: ClientTimer, env: &mut Env) {
-        env.after(delay_us, Event::Client { client: self.index, timer });
+        env.after(
+            delay_us,
+            Event::Client {
+                client: self.index,
+                timer,
+            },
+        );
     }
 
     pub(crate) fn timer_fired(&mut self, timer: ClientTimer, env: &mut Env) {
@@ -82,14 +91,24 @@ impl Client {
             ClientTimer::Next if self.stopped => {}
             ClientTimer::Next => self.begin(env),
             ClientTimer::Watch => {
-                let slot = self.random.index(env.plan.slots);
+                // Around all addresses, as one who knows only some of them to be taken.
+                self.watched = (self.watched + 1) % env.plan.slots;
+                let slot = self.watched;
                 let generation = self.clerk.generation();
-                env.send(self.endpoint(), Endpoint::Node(slot), Message::Watch { generation });
+                env.send(
+                    self.endpoint(),
+                    Endpoint::Node(slot),
+                    Message::Watch { generation },
+                );
                 let delay_us = self.random.between(50_000, 400_000);
                 self.timer(delay_us, ClientTimer::Watch, env);
             }
             ClientTimer::Retry { operation, attempt } => {
-                if self.open.get(&operation).is_some_and(|open| open.attempt == attempt && !open.is_in_flight) {
+                if self
+                    .open
+                    .get(&operation)
+                    .is_some_and(|open| open.attempt == attempt && !open.is_in_flight)
+                {
                     self.attempt(operation, env);
                 }
             }
@@ -108,11 +127,19 @@ impl Client {
         // Low keys are hotter.
         let count = self.keys.len();
         let key = self.random.index(count).min(self.random.index(count));
-        let key = if self.random.chance(150) { count - 1 - key } else { key };
+        let key = if self.random.chance(150) {
+            count - 1 - key
+        } else {
+            key
+        };
         if self.random.chance(env.plan.flush_per_mille) {
             return self.begin_flush(key, env);
         }
-        let (what, did) = if env.plan.is_counter(key) { self.on_counter(env) } else { self.on_plain(key, env) };
+        let (what, did) = if env.plan.is_counter(key) {
+            self.on_counter(env)
+        } else {
+            self.on_plain(key, env)
+        };
         self.invoke(key, what, did, env);
     }
 
@@ -123,7 +150,12 @@ impl Client {
                 (Operation::Add { delta }, Did::Add(delta))
             }
             5..8 => (Operation::Get, Did::Read),
-            8 => (Operation::Delete { report_existence: self.random.chance(500) }, Did::Remove),
+            8 => (
+                Operation::Delete {
+                    report_existence: self.random.chance(500),
+                },
+                Did::Remove,
+            ),
             _ => {
                 let ttl_ms = self.random.between(50, 3_000);
                 (Operation::Touch { ttl_ms }, Did::Touch { ttl_ms })
@@ -138,8 +170,22 @@ impl Client {
             78..82 => Condition::IfAbsent,
             82..85 => Condition::IfPresent,
             85..88 => Condition::IfVersion(self.seen[key]),
-            88..92 => return (Operation::Delete { report_existence: true }, Did::Remove),
-            92..96 => return (Operation::Delete { report_existence: false }, Did::Remove),
+            88..92 => {
+                return (
+                    Operation::Delete {
+                        report_existence: true,
+                    },
+                    Did::Remove,
+                );
+            }
+            92..96 => {
+                return (
+                    Operation::Delete {
+                        report_existence: false,
+                    },
+                    Did::Remove,
+                );
+            }
             _ => {
                 let ttl_ms = self.random.between(50, 3_000);
                 return (Operation::Touch { ttl_ms }, Did::Touch { ttl_ms });
@@ -148,7 +194,17 @@ impl Client {
         let number = i64::try_from(env.name()).expect("not that many names");
         let ttl_ms = self.random.chance(300).then(|| self.random.between(30, 3_000));
         let value = Bytes::from(format!("{number}"));
-        (Operation::Set { value, ttl_ms, condition }, Did::Write { value: number, ttl_ms })
+        (
+            Operation::Set {
+                value,
+                ttl_ms,
+                condition,
+            },
+            Did::Write {
+                value: number,
+                ttl_ms,
+            },
+        )
     }
 
     fn begin_flush(&mut self, key: usize, env: &mut Env) {
@@ -187,7 +243,17 @@ impl Client {
         env.counters.operations += 1;
         let at = left.first().map_or(self.keys[key].1, |slice| slice.low());
         let (is_in_flight, may_be_applied) = (false, false);
-        let open = Open { what, key, at, left, lines, deadline_us, attempt: 0, is_in_flight, may_be_applied };
+        let open = Open {
+            what,
+            key,
+            at,
+            left,
+            lines,
+            deadline_us,
+            attempt: 0,
+            is_in_flight,
+            may_be_applied,
+        };
         self.open.insert(operation, open);
         self.attempt(operation, env);
     }
@@ -197,7 +263,11 @@ impl Client {
             return;
         };
         if env.now_us >= open.deadline_us {
-            let ended = if open.may_be_applied { Ended::Unknown } else { Ended::Failed };
+            let ended = if open.may_be_applied {
+                Ended::Unknown
+            } else {
+                Ended::Failed
+            };
             return self.finish(operation, ended, env);
         }
         open.attempt += 1;
@@ -255,7 +325,11 @@ impl Client {
         match message {
             // A full assignment always fits.
             Message::WatchReply(update) => drop(self.clerk.update(&update)),
-            Message::OperationReply { operation, attempt, reply } => {
+            Message::OperationReply {
+                operation,
+                attempt,
+                reply,
+            } => {
                 let current = |open: &Open| open.attempt == attempt && open.is_in_flight;
                 if self.open.get(&operation).is_some_and(current) {
                     self.answered(operation, reply, env);
@@ -305,7 +379,12 @@ impl Client {
                 open.may_be_applied = true;
                 return self.attempt(operation, env);
             }
-            Reply::Moved { slice, owner, address, since } => {
+            Reply::Moved {
+                slice,
+                owner,
+                address,
+                since,
+            } => {
                 let follows = self.clerk.moved(slice, owner, address, since);
                 let knows_better = matches!(self.clerk.route(open.at), Route::To { since: known, .. } if known > Generation::NONE);
                 return if follows && knows_better {

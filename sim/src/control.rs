@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use softstore_sharding::assigner::{Assigner, AssignerAction, AssignerEvent, DeathCause, Notice, SessionId};
-use softstore_sharding::sharder::EvenRange;
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
+use softstore_sharding::sharder::EvenRange;
 use softstore_sharding::{Incarnation, Life, Timestamp};
 
 use crate::env::{Env, Event};
@@ -56,11 +56,9 @@ impl Control {
                 self.sessions.insert(connection);
                 env.send_to_node(connection, Message::Accepted { connection });
             }
-            Message::Closed { connection } => {
-                if self.sessions.remove(&connection) {
-                    let session = SessionId::new(connection);
-                    self.step(AssignerEvent::SessionClosed { session }, env);
-                }
+            Message::Closed { connection } if self.sessions.remove(&connection) => {
+                let session = SessionId::new(connection);
+                self.step(AssignerEvent::SessionClosed { session }, env);
             }
             Message::ToAssigner { connection, message } if self.sessions.contains(&connection) => {
                 let session = SessionId::new(connection);
@@ -97,21 +95,40 @@ impl Control {
                             .iter()
                             .map(|provider| format!("{}@{}", provider.life, provider.since.number))
                             .collect();
-                        format!("\n    {slice} {} since {} from {providers:?}", range.owner, range.since.number)
+                        format!(
+                            "\n    {slice} {} since {} from {providers:?}",
+                            range.owner, range.since.number
+                        )
                     });
-                    format!("published {}:{}", assignment.generation(), ranges.collect::<String>())
+                    format!(
+                        "published {}:{}",
+                        assignment.generation(),
+                        ranges.collect::<String>()
+                    )
                 }),
                 AssignerAction::WakeAt(at) => {
-                    let at_us = at.as_ms().saturating_sub(self.clock_offset_ms).saturating_mul(1_000);
+                    let at_us = at
+                        .as_ms()
+                        .saturating_sub(self.clock_offset_ms)
+                        .saturating_mul(1_000);
                     let at_us = at_us.max(env.now_us + 1);
                     if self.wake_us.is_none_or(|due| at_us < due) {
                         self.wake_us = Some(at_us);
-                        env.at(at_us, Event::AssignerWake { process: self.process });
+                        env.at(
+                            at_us,
+                            Event::AssignerWake {
+                                process: self.process,
+                            },
+                        );
                     }
                 }
                 AssignerAction::Notice(notice) => {
                     env.trace(|| format!("assigner: {notice:?}"));
-                    if let Notice::Died { life, cause: DeathCause::Silent | DeathCause::NotRecovered } = notice {
+                    if let Notice::Died {
+                        life,
+                        cause: DeathCause::Silent | DeathCause::NotRecovered,
+                    } = notice
+                    {
                         self.buried.push(life);
                     }
                 }

@@ -43,6 +43,8 @@ pub struct Counters {
     pub kills: u64,
     /// Nodes told that they are dead.
     pub reborn: u64,
+    /// Hellos that the Assigner refused.
+    pub hellos_refused: u64,
     /// Assigners restarted.
     pub assigner_restarts: u64,
     /// Operations invoked.
@@ -83,6 +85,7 @@ impl Counters {
             drains,
             kills,
             reborn,
+            hellos_refused,
             assigner_restarts,
             operations,
             hits,
@@ -111,6 +114,7 @@ impl Counters {
         self.drains += drains;
         self.kills += kills;
         self.reborn += reborn;
+        self.hellos_refused += hellos_refused;
         self.assigner_restarts += assigner_restarts;
         self.operations += operations;
         self.hits += hits;

@@ -18,11 +18,24 @@ use crate::random::Random;
 /// Something that happens at a moment.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Deliver { from: Endpoint, to: Endpoint, message: Message },
+    Deliver {
+        from: Endpoint,
+        to: Endpoint,
+        message: Message,
+    },
     /// For a node's process, if it still runs.
-    Node { slot: usize, process: u64, timer: NodeTimer },
-    AssignerWake { process: u64 },
-    Client { client: usize, timer: ClientTimer },
+    Node {
+        slot: usize,
+        process: u64,
+        timer: NodeTimer,
+    },
+    AssignerWake {
+        process: u64,
+    },
+    Client {
+        client: usize,
+        timer: ClientTimer,
+    },
     Fault(Fault),
 }
 
@@ -47,6 +60,9 @@ pub(crate) enum ClientTimer {
     Retry { operation: u64, attempt: u32 },
     Lost { operation: u64, attempt: u32 },
 }
+
+/// A doubled message may come this much later, in microseconds: long after its answer and what followed from that.
+const STRAGGLER_US_MAX: u64 = 4_000_000;
 
 /// One connection between a node and the Assigner: messages keep their order in each direction.
 #[derive(Clone, Debug)]
@@ -152,11 +168,22 @@ impl Env {
     pub(crate) fn send(&mut self, from: Endpoint, to: Endpoint, message: Message) {
         let bears_doubling = matches!(
             message,
-            Message::Take(_) | Message::TakeReply(_) | Message::Release(_) | Message::Peek { .. }
+            Message::Take(_)
+                | Message::TakeReply(_)
+                | Message::Release(_)
+                | Message::Peek { .. }
+                | Message::PeekReply { .. }
         );
-        let copies = if bears_doubling && self.random.chance(self.plan.double_per_mille) { 2 } else { 1 };
-        for _ in 0..copies {
-            let delay_us = self.delay_us();
+        let copies = if bears_doubling && self.random.chance(self.plan.double_per_mille) {
+            2
+        } else {
+            1
+        };
+        for copy in 0..copies {
+            let mut delay_us = self.delay_us();
+            if copy > 0 && self.random.chance(200) {
+                delay_us += self.random.below(STRAGGLER_US_MAX);
+            }
             if self.cuts.contains(&(from, to)) || self.random.chance(self.plan.loss_per_mille) {
                 self.counters.messages_lost += 1;
                 continue;
@@ -167,7 +194,13 @@ impl Env {
     }
 
     /// Sends a message of a stream: in order, or the stream is broken. `false`: it is broken.
-    pub(crate) fn send_on_stream(&mut self, from: Endpoint, to: Endpoint, stream: u64, message: Message) -> bool {
+    pub(crate) fn send_on_stream(
+        &mut self,
+        from: Endpoint,
+        to: Endpoint,
+        stream: u64,
+        message: Message,
+    ) -> bool {
         if self.cuts.contains(&(from, to)) || self.random.chance(self.plan.loss_per_mille) {
             self.counters.messages_lost += 1;
             return false;
@@ -183,7 +216,12 @@ impl Env {
     /// A node asks for a session with the Assigner.
     pub(crate) fn connect(&mut self, slot: usize) -> u64 {
         let connection = self.name();
-        let state = Connection { slot, broken: false, last_to_node_us: 0, last_to_assigner_us: 0 };
+        let state = Connection {
+            slot,
+            broken: false,
+            last_to_node_us: 0,
+            last_to_assigner_us: 0,
+        };
         self.connections.insert(connection, state);
         self.send_to_assigner(connection, Message::Connect { connection });
         connection
@@ -203,7 +241,11 @@ impl Env {
             return;
         };
         let node = Endpoint::Node(state.slot);
-        let (from, to) = if to_assigner { (node, Endpoint::Assigner) } else { (Endpoint::Assigner, node) };
+        let (from, to) = if to_assigner {
+            (node, Endpoint::Assigner)
+        } else {
+            (Endpoint::Assigner, node)
+        };
         if state.broken {
             return;
         }
@@ -211,7 +253,11 @@ impl Env {
             self.break_connection(connection);
             return;
         }
-        let tail = if to_assigner { &mut state.last_to_assigner_us } else { &mut state.last_to_node_us };
+        let tail = if to_assigner {
+            &mut state.last_to_assigner_us
+        } else {
+            &mut state.last_to_node_us
+        };
         *tail = (self.now_us + delay_us).max(*tail + 1);
         let at_us = *tail;
         self.at(at_us, Event::Deliver { from, to, message });
@@ -228,7 +274,14 @@ impl Env {
         let node = Endpoint::Node(state.slot);
         for (from, to) in [(Endpoint::Assigner, node), (node, Endpoint::Assigner)] {
             let delay_us = self.random.between(500, 150_000);
-            self.after(delay_us, Event::Deliver { from, to, message: Message::Closed { connection } });
+            self.after(
+                delay_us,
+                Event::Deliver {
+                    from,
+                    to,
+                    message: Message::Closed { connection },
+                },
+            );
         }
     }
 

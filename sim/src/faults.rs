@@ -12,19 +12,47 @@ use crate::random::Random;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     /// SIGTERM; a new process comes back there after a while, or never.
-    Drain { slot: usize, back_after_us: Option<u64> },
+    Drain {
+        slot: usize,
+        back_after_us: Option<u64>,
+    },
     /// A replacement starts; once it has joined, the node it replaces drains for good.
-    Surge { slot: usize },
+    Surge {
+        slot: usize,
+    },
     /// SIGKILL.
-    Kill { slot: usize, back_after_us: Option<u64> },
-    Start { slot: usize },
+    Kill {
+        slot: usize,
+        back_after_us: Option<u64>,
+    },
+    Start {
+        slot: usize,
+    },
     /// Drain or kill that another fault led up to.
-    DrainForGood { slot: usize },
-    Pause { slot: usize, for_us: u64 },
-    Cut { from: Endpoint, to: Endpoint, both: bool, for_us: u64 },
-    Heal { from: Endpoint, to: Endpoint, both: bool },
-    BreakSession { slot: usize },
-    RestartAssigner { down_us: u64 },
+    DrainForGood {
+        slot: usize,
+    },
+    Pause {
+        slot: usize,
+        for_us: u64,
+    },
+    Cut {
+        from: Endpoint,
+        to: Endpoint,
+        both: bool,
+        for_us: u64,
+    },
+    Heal {
+        from: Endpoint,
+        to: Endpoint,
+        both: bool,
+    },
+    BreakSession {
+        slot: usize,
+    },
+    RestartAssigner {
+        down_us: u64,
+    },
     StartAssigner,
     ScaleOut,
     /// All faults end, and clients stop.
@@ -55,7 +83,10 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
         0..30 => Fault::Drain { slot, back_after_us },
         30..42 => Fault::Surge { slot },
         42..52 => Fault::Kill { slot, back_after_us },
-        52..62 => Fault::Pause { slot, for_us: silence_us },
+        52..62 => Fault::Pause {
+            slot,
+            for_us: silence_us,
+        },
         62..80 => {
             let from = Endpoint::Node(slot);
             let to = match random.below(10) {
@@ -63,11 +94,22 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
                 6..8 => Endpoint::Assigner,
                 _ => Endpoint::Client(random.index(plan.clients)),
             };
-            let (from, to) = if random.chance(500) { (from, to) } else { (to, from) };
-            Fault::Cut { from, to, both: random.chance(500), for_us: silence_us }
+            let (from, to) = if random.chance(500) {
+                (from, to)
+            } else {
+                (to, from)
+            };
+            Fault::Cut {
+                from,
+                to,
+                both: random.chance(500),
+                for_us: silence_us,
+            }
         }
         80..86 => Fault::BreakSession { slot },
-        86..93 => Fault::RestartAssigner { down_us: random.between(MS, 900 * MS) },
+        86..93 => Fault::RestartAssigner {
+            down_us: random.between(MS, 900 * MS),
+        },
         _ => Fault::ScaleOut,
     }
 }

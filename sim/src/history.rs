@@ -148,7 +148,13 @@ impl History {
         }
         if let Some((life, since)) = serving {
             *open = Some(self.ownerships.len());
-            self.ownerships.push(Ownership { key, life: life.clone(), since, from_us: now_us, to_us: u64::MAX });
+            self.ownerships.push(Ownership {
+                key,
+                life: life.clone(),
+                since,
+                from_us: now_us,
+                to_us: u64::MAX,
+            });
         }
     }
 }

@@ -4,6 +4,7 @@
 //! ```text
 //!   run          one cluster from start to rest        env       clock, event queue, network
 //!   plan         what the seed decides                 faults    what goes wrong and when
+//!   inflict      how a fault is done to the cluster    counters  how often what happened
 //!   control      the Assigner's shell                  message   what travels
 //!   node         a node's shell                        client    an application's shell
 //!   history      what was seen                         check     what must not have been
@@ -17,6 +18,7 @@ mod control;
 mod counters;
 mod env;
 mod faults;
+mod inflict;
 mod message;
 mod node;
 mod plan;

@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, NodeMessage};
 use softstore_sharding::{Generation, Life, PullId, Slice, SliceKey, Version};
-use softstore_transfer::message::{
-    PeekAnswer, PeekRequest, PullRequest, Refusal, Release, Take, TakeReply,
-};
+use softstore_transfer::message::{PeekAnswer, PeekRequest, PullRequest, Refusal, Release, Take, TakeReply};
 use std::sync::Arc;
 
 /// Who sends and receives. A node's slot is its address: the next process there answers to it too.
@@ -20,24 +18,58 @@ pub(crate) enum Endpoint {
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Operation(Request),
-    OperationReply { operation: u64, attempt: u32, reply: Reply },
-    Watch { generation: Generation },
+    OperationReply {
+        operation: u64,
+        attempt: u32,
+        reply: Reply,
+    },
+    Watch {
+        generation: Generation,
+    },
     WatchReply(AssignmentUpdate),
     Take(Take),
     TakeReply(Result<TakeReply, Refusal>),
     Release(Release),
-    Peek { peek: u64, request: PeekRequest },
-    PeekReply { peek: u64, answers: Result<Vec<PeekAnswer>, Refusal> },
-    OpenPull { stream: u64, pull: PullId, request: PullRequest },
+    Peek {
+        peek: u64,
+        request: PeekRequest,
+    },
+    PeekReply {
+        peek: u64,
+        answers: Result<Vec<PeekAnswer>, Refusal>,
+    },
+    OpenPull {
+        stream: u64,
+        pull: PullId,
+        request: PullRequest,
+    },
     Chunk(Chunk),
-    PullRefused { stream: u64, pull: PullId, refusal: Refusal },
+    PullRefused {
+        stream: u64,
+        pull: PullId,
+        refusal: Refusal,
+    },
     /// The taker wants no more.
-    ClosePull { stream: u64 },
-    Connect { connection: u64 },
-    Accepted { connection: u64 },
-    Closed { connection: u64 },
-    ToAssigner { connection: u64, message: NodeMessage },
-    ToNode { connection: u64, message: AssignerMessage },
+    ClosePull {
+        stream: u64,
+    },
+    Connect {
+        connection: u64,
+    },
+    Accepted {
+        connection: u64,
+    },
+    Closed {
+        connection: u64,
+    },
+    ToAssigner {
+        connection: u64,
+        message: NodeMessage,
+    },
+    ToNode {
+        connection: u64,
+        message: AssignerMessage,
+    },
 }
 
 /// A piece of a pull's stream.
@@ -55,11 +87,23 @@ pub(crate) struct Chunk {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Operation {
     Get,
-    Set { value: Bytes, ttl_ms: Option<u64>, condition: Condition },
-    Delete { report_existence: bool },
-    Touch { ttl_ms: u64 },
-    Add { delta: i64 },
-    Flush { slice: Slice },
+    Set {
+        value: Bytes,
+        ttl_ms: Option<u64>,
+        condition: Condition,
+    },
+    Delete {
+        report_existence: bool,
+    },
+    Touch {
+        ttl_ms: u64,
+    },
+    Add {
+        delta: i64,
+    },
+    Flush {
+        slice: Slice,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,7 +117,14 @@ pub(crate) enum Condition {
 impl Operation {
     /// Whether it may be sent again after its first sending was lost.
     pub(crate) fn is_repeatable(&self) -> bool {
-        matches!(self, Self::Get | Self::Delete { report_existence: false } | Self::Flush { .. })
+        matches!(
+            self,
+            Self::Get
+                | Self::Delete {
+                    report_existence: false
+                }
+                | Self::Flush { .. }
+        )
     }
 
     pub(crate) fn changes_something(&self) -> bool {
@@ -103,10 +154,18 @@ pub(crate) enum Reply {
     Refused,
     Deleted,
     Touched(bool),
-    Added { number: i64, version: Version },
+    Added {
+        number: i64,
+        version: Version,
+    },
     /// The parts that were flushed.
     Flushed(Vec<Slice>),
-    Moved { slice: Slice, owner: Life, address: Arc<str>, since: Generation },
+    Moved {
+        slice: Slice,
+        owner: Life,
+        address: Arc<str>,
+        since: Generation,
+    },
     NotReady,
     Behind,
 }

@@ -44,7 +44,7 @@ impl Plan {
     pub(crate) fn draw(random: &mut Random) -> Self {
         let nodes = random.index(4) + 2;
         let calm = random.chance(200);
-        let delay_us_max = [400, 1_500, 6_000][random.index(3)];
+        let delay_us_max = [400, 1_500, 6_000, 40_000][random.index(4)];
         let small = random.chance(250);
         Self {
             nodes,
@@ -62,14 +62,26 @@ impl Plan {
             loss_per_mille: if calm { 0 } else { random.below(25) },
             double_per_mille: if calm { 0 } else { random.below(100) },
             corrupt_per_mille: if calm { 0 } else { random.below(20) },
-            budget_bytes: if small { random.between(400, 1_600) } else { u64::MAX },
-            written_keys_max: if random.chance(100) { random.between(1, 6) } else { 1_000_000 },
+            budget_bytes: if small {
+                random.between(400, 1_600)
+            } else {
+                u64::MAX
+            },
+            written_keys_max: if random.chance(100) {
+                random.between(1, 6)
+            } else {
+                1_000_000
+            },
             chunk_entries: random.index(4) + 1,
             stream_step_us: [300, 3_000, 30_000, 150_000][random.index(4)],
             hold_ms: [20, 200, 1_000][random.index(3)],
             peek_timeout_us: 20_000,
-            drain_deadline_us: if random.chance(150) { random.between(5_000, 500_000) } else { 25_000_000 },
-            fault_pause_us: [100_000, 400_000, 1_500_000][random.index(3)],
+            drain_deadline_us: if random.chance(150) {
+                random.between(5_000, 500_000)
+            } else {
+                25_000_000
+            },
+            fault_pause_us: [30_000, 100_000, 400_000, 1_500_000][random.index(4)],
             flush_per_mille: if random.chance(300) { 10 } else { 0 },
             handoff: HandoffConfig {
                 pull_deadline_ms: random.between(300, 5_000),

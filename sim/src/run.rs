@@ -31,9 +31,6 @@ pub struct SimReport {
     pub is_excused: bool,
 }
 
-/// A node kept from the Assigner is left alone for this long after, in microseconds.
-const SILENCE_PAUSE_US: u64 = 2_500_000;
-
 /// How often it is looked whether the cluster is at rest, in microseconds.
 const REST_CHECK_US: u64 = 100_000;
 
@@ -42,28 +39,29 @@ const LAST_READS_US: u64 = 6_000_000;
 
 /// An address, and the process that listens there, if any.
 #[derive(Default)]
-struct Slot {
-    node: Option<Node>,
-    paused_until_us: u64,
+pub(crate) struct Slot {
+    pub(crate) node: Option<Node>,
+    pub(crate) paused_until_us: u64,
     /// Before this, nothing keeps it from the Assigner.
-    silence_free_us: u64,
+    pub(crate) silence_free_us: u64,
     /// When its process has left, another one starts after this.
-    back_after_us: Option<u64>,
-    is_start_planned: bool,
+    pub(crate) back_after_us: Option<u64>,
+    pub(crate) is_start_planned: bool,
 }
 
 impl Slot {
-    fn takes_part(&self) -> bool {
+    pub(crate) fn takes_part(&self) -> bool {
         self.node.as_ref().is_some_and(|node| !node.is_draining())
     }
 }
 
-struct Simulation {
-    env: Env,
-    slots: Vec<Slot>,
-    control: Option<Control>,
-    clients: Vec<Client>,
-    faults_ended: bool,
+/// A run under way.
+pub(crate) struct Simulation {
+    pub(crate) env: Env,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) control: Option<Control>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) faults_ended: bool,
     is_excused: bool,
 }
 
@@ -78,6 +76,16 @@ pub fn run(seed: u64, config: &SimConfig) -> SimReport {
     let mut violations = simulation.come_to_rest();
     let Simulation { env, is_excused, .. } = simulation;
     violations.extend(check::check(&env.history));
+    if env.counters.hellos_refused > 0 {
+        let what = format!(
+            "{} hellos of honest nodes were refused",
+            env.counters.hellos_refused
+        );
+        violations.push(Violation {
+            invariant: "liveness",
+            what,
+        });
+    }
     if is_excused {
         violations.clear();
     }
@@ -100,13 +108,22 @@ impl Simulation {
         let mut slots: Vec<Slot> = Vec::new();
         slots.resize_with(env.plan.slots, Slot::default);
         let control = Some(Control::start(true, &mut env));
-        for slot in 0..env.plan.nodes {
+        for (slot, state) in slots.iter_mut().enumerate().take(env.plan.nodes) {
             let at_us = env.random.below(200_000);
-            slots[slot].is_start_planned = true;
+            state.is_start_planned = true;
             env.at(at_us, Event::Fault(Fault::Start { slot }));
         }
-        let clients = (0..env.plan.clients).map(|index| Client::start(index, &mut env)).collect();
-        Self { env, slots, control, clients, faults_ended: false, is_excused: false }
+        let clients = (0..env.plan.clients)
+            .map(|index| Client::start(index, &mut env))
+            .collect();
+        Self {
+            env,
+            slots,
+            control,
+            clients,
+            faults_ended: false,
+            is_excused: false,
+        }
     }
 
     fn run_until(&mut self, until_us: u64) {
@@ -133,7 +150,11 @@ impl Simulation {
                 self.clear(slot);
             }
             Event::AssignerWake { process } => {
-                if let Some(control) = self.control.as_mut().filter(|control| control.process() == process) {
+                if let Some(control) = self
+                    .control
+                    .as_mut()
+                    .filter(|control| control.process() == process)
+                {
                     control.wake(&mut self.env);
                 }
                 self.judge_burials();
@@ -171,13 +192,13 @@ impl Simulation {
     }
 
     /// A process that has left is cleared away.
-    fn clear(&mut self, slot: usize) {
+    pub(crate) fn clear(&mut self, slot: usize) {
         if self.slots[slot].node.as_ref().is_some_and(|node| node.stopped) {
             self.end_process(slot);
         }
     }
 
-    fn end_process(&mut self, slot: usize) {
+    pub(crate) fn end_process(&mut self, slot: usize) {
         let Some(node) = self.slots[slot].node.take() else {
             return;
         };
@@ -195,138 +216,15 @@ impl Simulation {
             return;
         };
         for life in std::mem::take(&mut control.buried) {
-            let lives = self.slots.iter().any(|slot| slot.node.as_ref().is_some_and(|node| *node.life() == life));
+            let lives = self
+                .slots
+                .iter()
+                .any(|slot| slot.node.as_ref().is_some_and(|node| *node.life() == life));
             if lives {
                 self.env.trace(|| format!("{life} was buried alive"));
                 self.is_excused = true;
             }
         }
-    }
-
-    fn fault(&mut self, fault: Fault) {
-        let now_us = self.env.now_us;
-        if self.faults_ended && !matches!(fault, Fault::Start { .. } | Fault::StartAssigner) {
-            return;
-        }
-        self.env.trace(|| format!("fault: {fault:?}"));
-        match fault {
-            Fault::Drain { slot, back_after_us } => self.drain(slot, back_after_us),
-            Fault::DrainForGood { slot } => self.drain(slot, None),
-            Fault::Surge { slot } => {
-                if self.slots[slot].takes_part() && self.start_elsewhere() {
-                    let after_us = self.env.random.between(100_000, 1_500_000);
-                    self.env.after(after_us, Event::Fault(Fault::DrainForGood { slot }));
-                }
-            }
-            Fault::ScaleOut => {
-                self.start_elsewhere();
-            }
-            Fault::Kill { slot, back_after_us } => {
-                if self.others_take_part(slot) && self.slots[slot].node.is_some() {
-                    self.env.counters.kills += 1;
-                    self.slots[slot].back_after_us = back_after_us;
-                    self.end_process(slot);
-                }
-            }
-            Fault::Start { slot } => {
-                self.slots[slot].is_start_planned = false;
-                if self.slots[slot].node.is_none() {
-                    self.slots[slot].node = Some(Node::start(slot, &mut self.env));
-                }
-            }
-            Fault::Pause { slot, for_us } => {
-                if self.slots[slot].node.is_some() && self.may_silence(&[slot], for_us) {
-                    self.slots[slot].paused_until_us = now_us + for_us;
-                }
-            }
-            Fault::Cut { from, to, both, for_us } => self.cut(from, to, both, for_us),
-            Fault::Heal { from, to, both } => {
-                self.env.heal(from, to);
-                if both {
-                    self.env.heal(to, from);
-                }
-            }
-            Fault::BreakSession { slot } => {
-                if self.may_silence(&[slot], 300_000) {
-                    for connection in self.env.connections_of(Some(slot)) {
-                        self.env.break_connection(connection);
-                    }
-                }
-            }
-            Fault::RestartAssigner { down_us } => {
-                let all: Vec<usize> = (0..self.slots.len()).collect();
-                if self.may_silence(&all, down_us + 500_000)
-                    && let Some(control) = self.control.take()
-                {
-                    self.env.counters.assigner_restarts += 1;
-                    control.end(&mut self.env);
-                    self.env.after(down_us, Event::Fault(Fault::StartAssigner));
-                }
-            }
-            Fault::StartAssigner => {
-                if self.control.is_none() {
-                    self.control = Some(Control::start(false, &mut self.env));
-                }
-            }
-            Fault::End => {
-                self.faults_ended = true;
-                self.env.heal_all();
-                for client in &mut self.clients {
-                    client.stopped = true;
-                }
-            }
-        }
-    }
-
-    fn others_take_part(&self, slot: usize) -> bool {
-        self.slots.iter().enumerate().any(|(other, state)| other != slot && state.takes_part())
-    }
-
-    fn drain(&mut self, slot: usize, back_after_us: Option<u64>) {
-        if !self.slots[slot].takes_part() || !self.others_take_part(slot) {
-            return;
-        }
-        self.slots[slot].back_after_us = back_after_us;
-        if let Some(node) = &mut self.slots[slot].node {
-            node.drain(&mut self.env);
-        }
-        self.clear(slot);
-    }
-
-    fn start_elsewhere(&mut self) -> bool {
-        let free = |slot: &Slot| slot.node.is_none() && !slot.is_start_planned;
-        let Some(slot) = self.slots.iter().position(free) else {
-            return false;
-        };
-        self.slots[slot].node = Some(Node::start(slot, &mut self.env));
-        true
-    }
-
-    /// Whether these nodes may be kept from the Assigner that long; if so, they are spared for a while after.
-    fn may_silence(&mut self, slots: &[usize], for_us: u64) -> bool {
-        let now_us = self.env.now_us;
-        if slots.iter().any(|&slot| self.slots[slot].silence_free_us > now_us) {
-            return false;
-        }
-        for &slot in slots {
-            self.slots[slot].silence_free_us = now_us + for_us + SILENCE_PAUSE_US;
-        }
-        true
-    }
-
-    fn cut(&mut self, from: Endpoint, to: Endpoint, both: bool, for_us: u64) {
-        let silenced = match (from, to) {
-            (Endpoint::Node(slot), Endpoint::Assigner) | (Endpoint::Assigner, Endpoint::Node(slot)) => Some(slot),
-            _ => None,
-        };
-        if from == to || silenced.is_some_and(|slot| !self.may_silence(&[slot], for_us)) {
-            return;
-        }
-        self.env.cut(from, to);
-        if both {
-            self.env.cut(to, from);
-        }
-        self.env.after(for_us, Event::Fault(Fault::Heal { from, to, both }));
     }
 
     /// After the faults: everything has to come to rest, then every key to answer.
@@ -339,7 +237,10 @@ impl Simulation {
                 break;
             }
             if self.env.now_us >= give_up_us {
-                return vec![Violation { invariant: "liveness", what: left }];
+                return vec![Violation {
+                    invariant: "liveness",
+                    what: left,
+                }];
             }
         }
         let first = self.env.history.operations.len();
@@ -350,8 +251,14 @@ impl Simulation {
         reads
             .filter(unread)
             .map(|read| {
-                let what = format!("key {} cannot be read in a cluster at rest: {:?}", read.key, read.ended);
-                Violation { invariant: "liveness", what }
+                let what = format!(
+                    "key {} cannot be read in a cluster at rest: {:?}",
+                    read.key, read.ended
+                );
+                Violation {
+                    invariant: "liveness",
+                    what,
+                }
             })
             .collect()
     }

@@ -19,7 +19,11 @@ fn h1_to_h5_hold_over_many_seeds() {
     let (mut counters, mut excused) = (Counters::default(), 0);
     for seed in FIRST_SEED..FIRST_SEED + SEEDS {
         let report = run(seed, &config);
-        assert!(report.violations.is_empty(), "seed {seed}: {:?}", report.violations);
+        assert!(
+            report.violations.is_empty(),
+            "seed {seed}: {:?}",
+            report.violations
+        );
         counters.add(&report.counters);
         excused += u64::from(report.is_excused);
     }
@@ -67,13 +71,22 @@ fn the_same_seed_gives_the_same_history() {
 
 /// Runs a broken shell until it is found to break an invariant.
 fn finds(mischief: Mischief, invariant: &str, seeds: u64) {
-    let config = SimConfig { mischief: Some(mischief), settle_ms_max: 8_000, ..SimConfig::default() };
+    let config = SimConfig {
+        mischief: Some(mischief),
+        settle_ms_max: 8_000,
+        ..SimConfig::default()
+    };
     let mut seeds_run = 1..=seeds;
     let found = seeds_run.find(|&seed| {
         let violations = run(seed, &config).violations;
-        violations.iter().any(|violation| violation.invariant == invariant)
+        violations
+            .iter()
+            .any(|violation| violation.invariant == invariant)
     });
-    assert!(found.is_some(), "{mischief:?} broke no {invariant} in {seeds} seeds");
+    assert!(
+        found.is_some(),
+        "{mischief:?} broke no {invariant} in {seeds} seeds"
+    );
 }
 
 #[test]

@@ -25,3 +25,8 @@ pub use store::{
     Absence, Added, Found, Frozen, Import, ImportOutcome, KEY_BYTES_MAX, Listing, OpContext, Outcome, Part,
     PartStats, SetCondition, SetOutcome, Store, StoreError, StoreStats,
 };
+
+/// The Rust in `docs/architecture.md`, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/architecture.md")]
+pub struct ArchitecturePage;

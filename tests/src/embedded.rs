@@ -81,16 +81,16 @@ impl EmbeddedCluster {
         client.status(v1::StatusRequest {}).await.expect("the Assigner answers").into_inner()
     }
 
-    /// Waits until all serve and nothing moves.
+    /// Waits until the nodes that are here, and no others, serve and nothing moves.
     pub async fn settled(&self) {
         let mut why = String::new();
         let settled = async {
             loop {
                 let status = self.status().await;
-                if status.settled {
+                if status.settled && status.nodes.len() == self.nodes.len() {
                     return;
                 }
-                why = status.unsettled_because;
+                why = format!("{} nodes; {}", status.nodes.len(), status.unsettled_because);
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

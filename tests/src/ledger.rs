@@ -15,6 +15,9 @@ use tokio::task::JoinSet;
 /// One in so many writes is a delete.
 const DELETE_EVERY: u64 = 7;
 
+/// Writers that fill at once.
+const FILLERS: usize = 32;
+
 /// What a ledger saw.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -113,12 +116,30 @@ impl Ledger {
     /// # Panics
     /// If a write fails.
     pub async fn fill(self: &Arc<Self>) {
+        self.fill_trying(1).await;
+    }
+
+    /// Writes every key until that is acknowledged: the cluster has just lost a node, and the client may not have heard.
+    ///
+    /// # Panics
+    /// If a key cannot be written in ten tries.
+    pub async fn fill_at_last(self: &Arc<Self>) {
+        self.fill_trying(10).await;
+    }
+
+    async fn fill_trying(self: &Arc<Self>, tries: u32) {
         let mut tasks = JoinSet::new();
-        for worker in 0..8 {
+        for worker in 0..FILLERS {
             let ledger = self.clone();
             tasks.spawn(async move {
-                for index in (worker..ledger.acknowledged.len()).step_by(8) {
-                    ledger.set(index).await.expect("a set succeeds");
+                for index in (worker..ledger.acknowledged.len()).step_by(FILLERS) {
+                    let mut written = ledger.set(index).await;
+                    for _ in 1..tries {
+                        if written.is_err() {
+                            written = ledger.set(index).await;
+                        }
+                    }
+                    written.expect("a set succeeds");
                 }
             });
         }

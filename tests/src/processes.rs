@@ -10,7 +10,8 @@ use softstore_client::Client;
 use softstore_proto::v1;
 use softstore_proto::v1::assigner_client::AssignerClient;
 use softstore_proto::v1::cache_client::CacheClient;
-use softstore_sharding::{Assignment, AssignmentUpdate};
+use softstore_sharding::Assignment;
+use softstore_sharding::session::AssignmentUpdate;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 

@@ -63,10 +63,13 @@ proptest! {
     }
 
     #[test]
-    fn peeks(peek in values::peek(), answers in vec(values::peek_answer(), 0..5)) {
+    fn peeks(peek in values::peek(), answers in vec(values::peek_answer(), 1..5)) {
         prop_assert_eq!(over_the_wire::<PeekRequest, v1::PeekRequest>(&peek), Ok(peek));
         let wire = peek_reply_to_wire(&answers);
-        prop_assert!(peek_reply_from_wire(wire.clone(), answers.len() + 1).is_err());
+        prop_assert!(peek_reply_from_wire(wire.clone(), answers.len() - 1).is_err());
+        prop_assert!(peek_reply_from_wire(v1::PeekReply::default(), answers.len()).is_err());
+        // Large entries: the first keys only.
+        prop_assert_eq!(peek_reply_from_wire(wire.clone(), answers.len() + 1), Ok(answers.clone()));
         prop_assert_eq!(peek_reply_from_wire(wire, answers.len()), Ok(answers));
     }
 }

@@ -7,6 +7,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use softstore_sharding::assigner::{Assigner, Notice};
 
+use crate::listener::ListenerCounters;
 use crate::node::{Reading, encode_readings};
 
 /// Counters and gauges of one Assigner.
@@ -22,11 +23,18 @@ pub(super) struct AssignerMetrics {
     sessions: AtomicU64,
     generation: AtomicU64,
     has_assignment: AtomicBool,
+    /// What its ports counted.
+    pub(super) listeners: Arc<ListenerCounters>,
 }
 
 impl AssignerMetrics {
     pub(super) fn published(&self) {
         self.published.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a message that could not be understood.
+    pub(super) fn protocol_error(&self) {
+        self.protocol_errors.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn notice(&self, notice: &Notice) {
@@ -124,6 +132,7 @@ pub(super) struct AssignerCollector(pub(super) Arc<AssignerMetrics>);
 
 impl Collector for AssignerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encode_readings(&self.0.listeners.readings(), &mut encoder)?;
         encode_readings(&self.0.readings(), &mut encoder)
     }
 }

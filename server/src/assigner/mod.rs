@@ -22,12 +22,15 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tonic::codegen::http::Response;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 
 use crate::clock::{Clock, new_incarnation};
 use crate::config::{AssignerConfig, ConfigError, SharderKind};
-use crate::listener::{self, ListenerCounters};
-use crate::{grpc, http};
+use crate::opening::Protocol;
+use crate::{grpc, http, listener};
 use driver::{Call, Driver};
 use metrics::{AssignerCollector, AssignerMetrics};
 
@@ -98,15 +101,24 @@ impl AssignerServer {
         tasks.spawn(Driver::new(core, queue, metrics.clone()).run(stop.clone()));
         serve_grpc(
             grpc,
-            service::AssignerService::new(calls, stop.clone()),
+            service::AssignerService::new(calls, metrics.clone(), stop.clone()),
+            &metrics,
             &tasks,
             &stop,
         )?;
         if let Some(http) = http {
             let mut registry = Registry::default();
             registry.register_collector(Box::new(AssignerCollector(metrics.clone())));
+            let listeners = metrics.listeners.clone();
             let readiness = Arc::new(move || metrics.readiness());
-            http::serve(http, registry, readiness, &tasks, stop.clone())?;
+            http::serve(
+                http,
+                registry,
+                readiness,
+                listeners,
+                &tasks,
+                stop.clone(),
+            )?;
         }
         Ok(Self {
             grpc_addr,
@@ -145,16 +157,29 @@ impl Drop for AssignerServer {
 fn serve_grpc(
     listener: TcpListener,
     service: service::AssignerService,
+    metrics: &Arc<AssignerMetrics>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<(), AssignerError> {
-    let counters = Arc::new(ListenerCounters::default());
-    let incoming = listener::incoming(listener, CONNECTIONS_MAX, counters, stop.clone());
+    let incoming = listener::incoming(
+        listener,
+        Protocol::Http2,
+        CONNECTIONS_MAX,
+        metrics.listeners.clone(),
+        stop.clone(),
+    );
+    let counting = metrics.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
     let assigner = GrpcAssigner::new(service)
         .max_decoding_message_size(service::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(usize::MAX);
     let routes = Server::default()
+        .layer(MapResponseLayer::new(move |response: Response<Body>| {
+            if grpc::is_refused_unread(response.headers()) {
+                counting.protocol_error();
+            }
+            response
+        }))
         .http2_keepalive_interval(Some(grpc::KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(grpc::KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(grpc::STREAMS_MAX)

@@ -12,9 +12,10 @@ use softstore_sharding::session::NodeMessage;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::driver::Call;
+use super::metrics::AssignerMetrics;
 
 /// Largest message of a node: an assignment that a new Assigner fetches from it.
 pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
@@ -23,14 +24,16 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct AssignerService {
     calls: mpsc::Sender<Call>,
+    metrics: Arc<AssignerMetrics>,
     sessions_opened: Arc<AtomicU64>,
     stop: CancellationToken,
 }
 
 impl AssignerService {
-    pub(super) fn new(calls: mpsc::Sender<Call>, stop: CancellationToken) -> Self {
+    pub(super) fn new(calls: mpsc::Sender<Call>, metrics: Arc<AssignerMetrics>, stop: CancellationToken) -> Self {
         Self {
             calls,
+            metrics,
             sessions_opened: Arc::default(),
             stop,
         }
@@ -41,6 +44,31 @@ impl AssignerService {
             .send(call)
             .await
             .map_err(|_| Status::unavailable("the Assigner is stopping"))
+    }
+
+    /// Passes on what a node says until its session ends. The error is what to tell a node that says what cannot be
+    /// understood.
+    async fn listen(&self, session: SessionId, mut inbound: Streaming<v1::NodeMessage>) -> Result<(), Status> {
+        loop {
+            let said = tokio::select! {
+                said = inbound.message() => said,
+                () = self.stop.cancelled() => return Ok(()),
+            };
+            let message = match said {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(()),
+                Err(status) if is_malformed(&status) => return Err(status),
+                Err(status) => {
+                    tracing::debug!(%status, "a node's session broke");
+                    return Ok(());
+                }
+            };
+            let message = NodeMessage::try_from(message).map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let message = Box::new(message);
+            if self.calls.send(Call::Said { session, message }).await.is_err() {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -54,13 +82,22 @@ impl v1::assigner_server::Assigner for AssignerService {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let session = SessionId::new(self.sessions_opened.fetch_add(1, Ordering::Relaxed) + 1);
         let (to_node, messages) = mpsc::unbounded_channel();
+        // Weak: dropping the driver's end ends the session.
+        let refusals = to_node.downgrade();
         self.call(Call::Opened { session, to_node }).await?;
-        tokio::spawn(listen(
-            self.calls.clone(),
-            session,
-            request.into_inner(),
-            self.stop.clone(),
-        ));
+        let (service, inbound) = (self.clone(), request.into_inner());
+        tokio::spawn(async move {
+            if let Err(refusal) = service.listen(session, inbound).await {
+                service.metrics.protocol_error();
+                tracing::warn!(%refusal, "a node's message was refused; its session is closed");
+                if let Some(to_node) = refusals.upgrade() {
+                    // The node may have gone.
+                    let _ = to_node.send(Err(refusal));
+                }
+            }
+            // If the driver has gone there is nothing to tell.
+            let _ = service.calls.send(Call::Closed { session }).await;
+        });
         let messages = UnboundedReceiverStream::new(messages).take_until(self.stop.clone().cancelled_owned());
         Ok(Response::new(Box::pin(messages)))
     }
@@ -93,42 +130,9 @@ impl v1::assigner_server::Assigner for AssignerService {
     }
 }
 
-/// Passes on what a node says until its session ends.
-async fn listen(
-    calls: mpsc::Sender<Call>,
-    session: SessionId,
-    mut inbound: Streaming<v1::NodeMessage>,
-    stop: CancellationToken,
-) {
-    loop {
-        let said = tokio::select! {
-            said = inbound.message() => said,
-            () = stop.cancelled() => return,
-        };
-        let message = match said {
-            Ok(Some(message)) => NodeMessage::try_from(message),
-            Ok(None) => break,
-            Err(status) => {
-                tracing::debug!(%status, "a node's session broke");
-                break;
-            }
-        };
-        let call = match message {
-            Ok(message) => Call::Said {
-                session,
-                message: Box::new(message),
-            },
-            Err(error) => {
-                tracing::warn!(%error, "a node's message was refused; its session is closed");
-                break;
-            }
-        };
-        if calls.send(call).await.is_err() {
-            return;
-        }
-    }
-    // If the driver has gone there is nothing to tell.
-    let _ = calls.send(Call::Closed { session }).await;
+/// Whether a session broke because of what its node sent, and not because the node or the connection went.
+fn is_malformed(status: &Status) -> bool {
+    matches!(status.code(), Code::Internal | Code::OutOfRange | Code::Unimplemented)
 }
 
 fn status_to_wire(status: ClusterStatus) -> v1::ClusterStatus {

@@ -11,7 +11,7 @@ use softstore_sharding::{Assignment, AssignmentDiff, Generation};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::data_stream::{DataStream, check_batch, since_of};
+use super::data_stream::{DataStream, REPLIES_BYTES_MAX, check_batch, since_of};
 use super::metrics::count;
 use super::operation;
 use super::state::NodeState;
@@ -57,7 +57,8 @@ impl v1::cache_server::Cache for CacheService {
             .ops
             .iter()
             .map(|op| operation::run(&self.0, op, since_of(op, &sinces)));
-        let replies = futures::future::join_all(replies).await;
+        let mut replies = futures::future::join_all(replies).await;
+        shed_surplus(&batch, &mut replies);
         Ok(Response::new(v1::ReplyBatch {
             replies,
             closing: false,
@@ -100,6 +101,18 @@ impl v1::cache_server::Cache for CacheService {
             .map(|update| Ok(v1::AssignmentUpdate::from(&update)))
             .take_until(self.0.closing.clone().cancelled_owned());
         Ok(Response::new(Box::pin(updates)))
+    }
+}
+
+/// A unary call has one reply message, which a batch of gets of large values could make larger than any client takes.
+/// Once the values come to [`REPLIES_BYTES_MAX`], the gets after that are answered `Busy`: asked again, they are the first.
+fn shed_surplus(batch: &v1::OpBatch, replies: &mut [v1::Reply]) {
+    let mut bytes = 0;
+    for (op, reply) in batch.ops.iter().zip(replies) {
+        if bytes >= REPLIES_BYTES_MAX && op.kind == i32::from(OpKind::Get) && !reply.value.is_empty() {
+            *reply = operation::reply(op, v1::Status::Busy);
+        }
+        bytes += reply.value.len();
     }
 }
 

@@ -1,4 +1,5 @@
-//! Connections to other nodes, one per address, and the hand-off's unary calls over them.
+//! Connections to other nodes, and the hand-off's calls over them. Two per address: a pull has its own, so that a peek's
+//! answer, for which an operation waits, never queues behind megabytes of chunks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ const PULL_WINDOW_BYTES: u32 = 2 << 20;
 /// Largest message of a pull: the largest chunk and its cursor.
 const PULL_MESSAGE_BYTES_MAX: usize = softstore_transfer::chunk::CHUNK_PAYLOAD_BYTES_MAX + (64 << 10);
 
-/// Connections kept to addresses; more than any cluster has nodes in one rolling restart.
+/// Connections kept; more than any cluster has nodes in one rolling restart.
 const CHANNELS_MAX: usize = 4_096;
 
 /// Why a call to another node failed.
@@ -54,17 +55,26 @@ impl From<tonic::Status> for PeerError {
 
 /// Lazily connected, shared, and reconnecting by themselves.
 #[derive(Debug, Default)]
-pub struct Channels(Mutex<HashMap<Arc<str>, Channel>>);
+pub struct Channels(Mutex<HashMap<(Arc<str>, Lane), Channel>>);
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Lane {
+    /// Small messages that somebody waits for.
+    Calls,
+    /// The streams of pulls.
+    Pulls,
+}
 
 impl Channels {
-    /// How many addresses are connected, or were.
+    /// How many connections are open, or were.
     pub fn len(&self) -> usize {
         self.0.lock().len()
     }
 
-    fn client(&self, address: &Arc<str>) -> Result<TransferClient<Channel>, PeerError> {
+    fn client(&self, address: &Arc<str>, lane: Lane) -> Result<TransferClient<Channel>, PeerError> {
         let mut channels = self.0.lock();
-        let channel = match channels.get(address) {
+        let channel = match channels.get(&(address.clone(), lane)) {
             Some(channel) => channel.clone(),
             None => {
                 let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -79,7 +89,7 @@ impl Channels {
                     channels.clear();
                 }
                 let channel = endpoint.connect_lazy();
-                channels.insert(address.clone(), channel.clone());
+                channels.insert((address.clone(), lane), channel.clone());
                 channel
             }
         };
@@ -93,7 +103,7 @@ impl Channels {
     pub async fn take(&self, address: &Arc<str>, take: &Take) -> Result<TakeReply, PeerError> {
         let request = within(v1::TakeRequest::from(take), PEER_CALL_TIMEOUT_MS);
         Ok(self
-            .client(address)?
+            .client(address, Lane::Calls)?
             .take(request)
             .await?
             .into_inner()
@@ -106,11 +116,12 @@ impl Channels {
     /// If the giver cannot be reached in time, or refuses.
     pub async fn release(&self, address: &Arc<str>, release: &Release) -> Result<(), PeerError> {
         let request = within(v1::ReleaseRequest::from(release), PEER_CALL_TIMEOUT_MS);
-        self.client(address)?.release(request).await?;
+        self.client(address, Lane::Calls)?.release(request).await?;
         Ok(())
     }
 
-    /// Sends a peek.
+    /// Sends a peek. The answers are for the first keys asked for: one at least, fewer than asked for if the entries are
+    /// large.
     ///
     /// # Errors
     /// If the giver cannot be reached in time, refuses, or answers nonsense.
@@ -121,7 +132,11 @@ impl Channels {
         timeout_ms: u64,
     ) -> Result<Vec<PeekAnswer>, PeerError> {
         let request = within(v1::PeekRequest::from(peek), timeout_ms);
-        let reply = self.client(address)?.peek(request).await?.into_inner();
+        let reply = self
+            .client(address, Lane::Calls)?
+            .peek(request)
+            .await?
+            .into_inner();
         Ok(softstore_proto::transfer::peek_reply_from_wire(
             reply,
             peek.keys.len(),
@@ -138,7 +153,7 @@ impl Channels {
         pull: &PullRequest,
     ) -> Result<tonic::Streaming<v1::PullItem>, PeerError> {
         Ok(self
-            .client(address)?
+            .client(address, Lane::Pulls)?
             .pull(v1::PullRequest::from(pull))
             .await?
             .into_inner())

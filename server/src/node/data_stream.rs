@@ -3,7 +3,8 @@
 //! A batch is run where it is read, in the task that also writes the replies: no queue and no hop between them. An
 //! operation that has to wait (a range being taken over, a peek) goes on in a task of its own and its reply comes in a
 //! later batch, so it holds up no other. While too many wait, nothing more is read; a client that does not read its
-//! replies is not read from either.
+//! replies is not read from either. Replies with large values are spread over several messages, and the rest of their
+//! batch is run when the client has taken those: so no batch of gets asks for more memory than a message.
 //!
 //! A planned end loses no reply: the node says `closing`, the client sends nothing more and closes its half, and what
 //! was on its way until then is still answered. A client that does not close its half is given [`LINGER`].
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::Stream;
 use softstore_proto::v1;
 use softstore_sharding::Generation;
@@ -20,7 +22,7 @@ use softstore_store::Absence;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 use super::metrics::count;
 use super::operation::{self, Step};
@@ -35,20 +37,58 @@ pub(super) const BATCH_SINCES_MAX: usize = 1_024;
 /// How long a closing stream waits for its client to close its half.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Late replies that are put into one message.
-const LATE_REPLIES_MAX: usize = 1_024;
+/// Most replies in one message.
+const REPLIES_MAX: usize = 1_024;
+
+/// Bytes of replies after which a message is closed; what it exceeds this by is less than one reply.
+pub(super) const REPLIES_BYTES_MAX: usize = 4 << 20;
+
+/// What a reply takes beside its value and its text, roughly, in bytes. (Where a slice went takes more, but the number of
+/// replies bounds that.)
+const REPLY_OVERHEAD_BYTES: usize = 64;
 
 /// The replies of one client's stream.
 pub(super) struct DataStream {
     state: Arc<NodeState>,
     inbound: Streaming<v1::OpBatch>,
     inbound_ended: bool,
+    /// The batch that is being run, if its replies did not fit one message.
+    batch: Option<Batch>,
     late: mpsc::UnboundedReceiver<v1::Reply>,
     late_sender: mpsc::UnboundedSender<v1::Reply>,
     waiting: usize,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Runs once `closing` was said.
     linger: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is left to run of a batch.
+struct Batch {
+    ops: std::vec::IntoIter<v1::Op>,
+    sinces: Vec<Generation>,
+    arrived: Instant,
+}
+
+/// The replies of one message.
+#[derive(Default)]
+struct Replies {
+    list: Vec<v1::Reply>,
+    bytes: usize,
+}
+
+impl Replies {
+    fn push(&mut self, reply: v1::Reply) {
+        self.bytes += reply.value.len() + reply.message.len() + REPLY_OVERHEAD_BYTES;
+        self.list.push(reply);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.list.len() >= REPLIES_MAX || self.bytes >= REPLIES_BYTES_MAX
+    }
 }
 
 impl DataStream {
@@ -59,6 +99,7 @@ impl DataStream {
             state,
             inbound,
             inbound_ended: false,
+            batch: None,
             late,
             late_sender,
             waiting: 0,
@@ -68,8 +109,8 @@ impl DataStream {
     }
 
     /// Replies of operations that had to wait.
-    fn poll_late(&mut self, context: &mut Context<'_>, replies: &mut Vec<v1::Reply>) {
-        while replies.len() < LATE_REPLIES_MAX {
+    fn poll_late(&mut self, context: &mut Context<'_>, replies: &mut Replies) {
+        while !replies.is_full() {
             let Poll::Ready(Some(reply)) = self.late.poll_recv(context) else {
                 return;
             };
@@ -78,12 +119,21 @@ impl DataStream {
         }
     }
 
-    /// Runs a batch; what cannot be answered at once goes on by itself.
-    fn run(&mut self, batch: v1::OpBatch, replies: &mut Vec<v1::Reply>) -> Result<(), tonic::Status> {
-        let sinces = check_batch(&batch).inspect_err(|_| count(&self.state.metrics.bad_requests))?;
-        replies.reserve(batch.ops.len());
-        for op in batch.ops {
-            let since = since_of(&op, &sinces);
+    /// Runs what is left of the batch until the message is full; what cannot be answered at once goes on by itself.
+    fn run_batch(&mut self, replies: &mut Replies) {
+        let Some(mut batch) = self.batch.take() else {
+            return;
+        };
+        replies.list.reserve(batch.ops.len());
+        while !replies.is_full() {
+            let Some(op) = batch.ops.next() else { return };
+            let since = since_of(&op, &batch.sinces);
+            // Its client may have read the replies before it late: nothing starts after its deadline.
+            if batch.arrived.elapsed() >= operation::op_deadline(&op) {
+                self.state.metrics.operation(op.kind, v1::Status::Expired.into());
+                replies.push(operation::reply(&op, v1::Status::Expired));
+                continue;
+            }
             match operation::execute(&self.state, &op, since, Absence::AskGiver) {
                 Step::Reply(reply) => {
                     self.state.metrics.operation(op.kind, reply.status);
@@ -92,7 +142,7 @@ impl DataStream {
                 Step::Wait(wait) => {
                     self.waiting += 1;
                     let (state, late) = (self.state.clone(), self.late_sender.clone());
-                    let arrived = Instant::now();
+                    let (op, arrived) = (detached(op), batch.arrived);
                     self.state.tasks.spawn(async move {
                         let reply = operation::finish(&state, &op, since, wait, arrived).await;
                         state.metrics.operation(op.kind, reply.status);
@@ -102,7 +152,66 @@ impl DataStream {
                 }
             }
         }
+        if !batch.ops.as_slice().is_empty() {
+            self.batch = Some(batch);
+        }
+    }
+
+    /// Reads a batch, unless one is being run or too much is unanswered.
+    fn poll_inbound(
+        &mut self,
+        context: &mut Context<'_>,
+        replies: &mut Replies,
+    ) -> Result<(), tonic::Status> {
+        let may_read = self.batch.is_none() && !replies.is_full();
+        if self.inbound_ended || !may_read || self.waiting >= self.state.config.in_flight_ops_max {
+            return Ok(());
+        }
+        match Pin::new(&mut self.inbound).poll_next(context) {
+            Poll::Ready(Some(Ok(batch))) => {
+                let sinces = check_batch(&batch).inspect_err(|_| count(&self.state.metrics.bad_requests))?;
+                self.batch = Some(Batch {
+                    ops: batch.ops.into_iter(),
+                    sinces,
+                    arrived: Instant::now(),
+                });
+                self.run_batch(replies);
+                if replies.is_empty() {
+                    // All of the batch waits: look for the next one at once.
+                    context.waker().wake_by_ref();
+                }
+            }
+            Poll::Ready(Some(Err(status))) => {
+                tracing::debug!(%status, "a data stream broke");
+                self.inbound_ended = true;
+                if is_malformed(&status) {
+                    count(&self.state.metrics.bad_requests);
+                    // Its client is told what was wrong.
+                    return Err(status);
+                }
+            }
+            Poll::Ready(None) => self.inbound_ended = true,
+            Poll::Pending => {}
+        }
         Ok(())
+    }
+}
+
+/// Whether a stream broke because of what its client sent: not decodable, or too large. (A client that just goes, or a
+/// connection that breaks, shows as another code.)
+fn is_malformed(status: &tonic::Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Internal | Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented
+    )
+}
+
+/// An operation with bytes of its own: one that waits must not keep the whole message in memory that it came in.
+fn detached(op: v1::Op) -> v1::Op {
+    v1::Op {
+        key: Bytes::copy_from_slice(&op.key),
+        value: Bytes::copy_from_slice(&op.value),
+        ..op
     }
 }
 
@@ -111,27 +220,11 @@ impl Stream for DataStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        let mut replies = Vec::new();
+        let mut replies = Replies::default();
         this.poll_late(context, &mut replies);
-        if !this.inbound_ended && this.waiting < this.state.config.in_flight_ops_max {
-            match Pin::new(&mut this.inbound).poll_next(context) {
-                Poll::Ready(Some(Ok(batch))) => {
-                    if let Err(status) = this.run(batch, &mut replies) {
-                        return Poll::Ready(Some(Err(status)));
-                    }
-                    if replies.is_empty() {
-                        // All of the batch waits: look for the next one at once.
-                        context.waker().wake_by_ref();
-                    }
-                }
-                Poll::Ready(Some(Err(status))) => {
-                    count(&this.state.metrics.bad_requests);
-                    tracing::debug!(%status, "a data stream broke");
-                    this.inbound_ended = true;
-                }
-                Poll::Ready(None) => this.inbound_ended = true,
-                Poll::Pending => {}
-            }
+        this.run_batch(&mut replies);
+        if let Err(status) = this.poll_inbound(context, &mut replies) {
+            return Poll::Ready(Some(Err(status)));
         }
         if this.waiting == 0 && replies.is_empty() && this.inbound_ended {
             return Poll::Ready(None);
@@ -141,6 +234,7 @@ impl Stream for DataStream {
             this.linger = Some(Box::pin(tokio::time::sleep(LINGER)));
         }
         if closing || !replies.is_empty() {
+            let replies = replies.list;
             return Poll::Ready(Some(Ok(v1::ReplyBatch { replies, closing })));
         }
         match &mut this.linger {

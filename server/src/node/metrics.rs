@@ -10,8 +10,9 @@ use prometheus_client::registry::Unit;
 use softstore_proto::v1::{OpKind, Status};
 use softstore_transfer::handoff::{ColdReason, CopyEnd, Notice, PullEnd};
 
-/// Kinds of operation, by number.
-const KINDS: [(OpKind, &str); 6] = [
+/// Kinds of operation, by number. Those that the protocol does not know are counted as the first.
+const KINDS: [(OpKind, &str); 7] = [
+    (OpKind::Unspecified, "unknown"),
     (OpKind::Get, "get"),
     (OpKind::Set, "set"),
     (OpKind::Delete, "delete"),
@@ -78,6 +79,8 @@ counters! {
     peeks_found,
     /// Peeks without an answer in time: the key counted as absent for that operation
     peeks_unanswered,
+    /// Keys that counted as absent because too many others waited to be asked of the same old owner
+    peeks_shed,
     /// Keys that other nodes asked of this one
     peeks_served,
     /// Ranges fenced for another node
@@ -86,7 +89,7 @@ counters! {
     ranges_taken,
     /// Ranges taken over without entries
     ranges_started_cold,
-    /// Of which because giver and taker share no version of the chunk format
+    /// Ranges taken over without entries because giver and taker share no version of the chunk format
     ranges_cold_for_chunk_version,
     /// Pulls that brought everything
     pulls_completed,
@@ -125,12 +128,11 @@ pub(super) fn add(counter: &AtomicU64, amount: u64) {
 }
 
 impl NodeMetrics {
-    /// Counts an operation that was answered. Numbers that the protocol does not know are not counted.
+    /// Counts an operation that was answered. Kinds that the protocol does not know are counted as one (H8).
     pub fn operation(&self, kind: i32, status: i32) {
-        let slots = usize::try_from(kind)
-            .ok()
-            .and_then(|kind| self.operations.get(kind));
-        let slot = slots.and_then(|slots| slots.get(usize::try_from(status).ok()?));
+        let kind = OpKind::try_from(kind).unwrap_or(OpKind::Unspecified);
+        let slots = &self.operations[kind as usize];
+        let slot = usize::try_from(status).ok().and_then(|status| slots.get(status));
         if let Some(slot) = slot {
             count(slot);
         }
@@ -258,6 +260,7 @@ impl Collector for NodeCollector {
             value,
         });
         encode_readings(&plain.collect::<Vec<_>>(), &mut encoder)?;
+        encode_readings(&self.0.listeners.readings(), &mut encoder)?;
         encode_readings(&self.0.readings(), &mut encoder)
     }
 }

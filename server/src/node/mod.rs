@@ -41,15 +41,18 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tonic::codegen::http::Response;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 
 pub use self::metrics::{NodeMetrics, Reading, encode_readings};
 pub use self::session::DrainOutcome;
 pub use self::state::{NodeState, StoreEngine};
 use crate::clock::{Clock, new_incarnation};
 use crate::config::{ConfigError, NodeConfig, Transfer};
-use crate::listener::{self, ListenerCounters};
-use crate::{grpc, http};
+use crate::opening::Protocol;
+use crate::{grpc, http, listener};
 
 /// Between two rounds of the store's housekeeping.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(100);
@@ -297,12 +300,25 @@ fn serve_grpc(
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(grpc::REPLY_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
-    let counters = Arc::new(ListenerCounters::default());
-    let incoming = listener::incoming(listener, state.config.connections_max, counters, stop.clone());
+    let incoming = listener::incoming(
+        listener,
+        Protocol::Http2,
+        state.config.connections_max,
+        state.listeners.clone(),
+        stop.clone(),
+    );
+    let counting = state.clone();
     let routes = Server::default()
+        .layer(MapResponseLayer::new(move |response: Response<Body>| {
+            if grpc::is_refused_unread(response.headers()) {
+                metrics::count(&counting.metrics.bad_requests);
+            }
+            response
+        }))
         .initial_stream_window_size(grpc::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(grpc::CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(grpc::STREAMS_MAX)
+        .http2_max_pending_accept_reset_streams(Some(grpc::RESETS_PENDING_MAX))
         .http2_keepalive_interval(Some(grpc::KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(grpc::KEEPALIVE_TIMEOUT))
         .add_service(cache)
@@ -360,7 +376,14 @@ fn serve_http(
     registry.register_collector(Box::new(metrics::NodeCollector(state.clone())));
     let ready = state.clone();
     let readiness = Arc::new(move || ready.readiness());
-    http::serve(listener, registry, readiness, &state.tasks, stop.clone())?;
+    http::serve(
+        listener,
+        registry,
+        readiness,
+        state.listeners.clone(),
+        &state.tasks,
+        stop.clone(),
+    )?;
     Ok(())
 }
 

@@ -1,8 +1,13 @@
 //! Peeks: asking the giver of an open pull for keys before they are called absent. Coalesced per pull.
 //!
-//! One task per pull sends what has gathered while the last batch was on its way; operations on the same key share one
-//! question. A found entry is imported like any other, so an operation that was written to meanwhile keeps its own
+//! One task per pull sends what has gathered while the batches before are on their way; operations on the same key share
+//! one question. A found entry is imported like any other, so an operation that was written to meanwhile keeps its own
 //! state (H3); afterwards the waiters run again with absence final.
+//!
+//! An operation gives up after `peek_timeout_ms`. The call itself goes on for [`PEEK_CALL_TIMEOUT_MS`], and what it brings
+//! is still imported: dropping calls so soon would reset their streams, and a giver whose connection sees many resets
+//! closes it, with the pull on it. What bounds the rest when a giver is slow: calls per pull, questions per pull, and
+//! questions that nobody waits for any more are not sent.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,19 +16,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use softstore_sharding::{PullId, SliceKey, Timestamp};
+use softstore_sharding::{Peer, PullId, SliceKey, Timestamp};
 use softstore_store::Import;
 use softstore_transfer::message::{Entry, PeekAnswer, PeekKey, PeekRequest};
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::channels::PeerError;
 use super::metrics::{add, count};
 use super::state::NodeState;
 
 /// Most keys in one peek.
 const PEEK_BATCH_KEYS_MAX: usize = 256;
 
+/// Bytes of keys after which a peek is closed.
+const PEEK_BATCH_BYTES_MAX: usize = 1 << 20;
+
 /// Batches of one pull on their way at once.
 const PEEK_BATCHES_MAX: usize = 8;
+
+/// Most questions of one pull that wait to be sent. Further keys count as absent at once.
+const PEEK_QUESTIONS_MAX: usize = 4_096;
+
+/// How long a call may take, however soon those give up who wait for it, in milliseconds.
+const PEEK_CALL_TIMEOUT_MS: u64 = 1_000;
 
 /// The open questions of all pulls.
 #[derive(Debug, Default)]
@@ -34,14 +49,22 @@ pub struct Peeks(Mutex<HashMap<PullId, PullPeeks>>);
 struct PullPeeks {
     /// Closed (its sender dropped) when the question is settled.
     open: HashMap<SliceKey, watch::Receiver<()>>,
-    queue: mpsc::UnboundedSender<Question>,
+    queue: mpsc::Sender<Question>,
 }
 
+#[derive(Debug)]
 struct Question {
     key: Bytes,
     at: SliceKey,
     /// Dropping it lets the waiters go on.
-    _settled: watch::Sender<()>,
+    settled: watch::Sender<()>,
+}
+
+impl Question {
+    /// Whether anybody still waits for the answer. (One receiver is the map's own.)
+    fn is_awaited(&self) -> bool {
+        self.settled.receiver_count() > 1
+    }
 }
 
 impl Peeks {
@@ -49,7 +72,10 @@ impl Peeks {
     /// the configured timeout. Bounded by what is held back: each asker is an operation that waits.
     pub async fn ask(state: &Arc<NodeState>, pull: PullId, at: SliceKey, key: &Bytes) {
         count(&state.metrics.peeks_asked);
-        let mut settled = state.peeks.enqueue(state, pull, at, key);
+        let Some(mut settled) = state.peeks.enqueue(state, pull, at, key) else {
+            count(&state.metrics.peeks_shed);
+            return;
+        };
         let timeout = Duration::from_millis(state.config.peek_timeout_ms);
         // An error is the sender's drop: settled.
         if tokio::time::timeout(timeout, settled.changed()).await.is_err() {
@@ -57,16 +83,18 @@ impl Peeks {
         }
     }
 
+    /// `None`: too many questions wait already.
     fn enqueue(
         &self,
         state: &Arc<NodeState>,
         pull: PullId,
         at: SliceKey,
         key: &Bytes,
-    ) -> watch::Receiver<()> {
+    ) -> Option<watch::Receiver<()>> {
         let mut pulls = self.0.lock();
+        // For a pull that has ended meanwhile this starts a task again: it sees that at its first question, and ends.
         let peeks = pulls.entry(pull).or_insert_with(|| {
-            let (queue, questions) = mpsc::unbounded_channel();
+            let (queue, questions) = mpsc::channel(PEEK_QUESTIONS_MAX);
             state.tasks.spawn(run(state.clone(), pull, questions));
             PullPeeks {
                 open: HashMap::new(),
@@ -74,19 +102,18 @@ impl Peeks {
             }
         });
         if let Some(open) = peeks.open.get(&at).filter(|open| open.has_changed().is_ok()) {
-            return open.clone();
+            return Some(open.clone());
         }
+        let place = peeks.queue.try_reserve().ok()?;
         let (settled, waiting) = watch::channel(());
-        // The question must not pin the batch that the key came in.
-        let question = Question {
+        peeks.open.insert(at, waiting.clone());
+        place.send(Question {
+            // The question must not pin the batch that the key came in.
             key: Bytes::copy_from_slice(key),
             at,
-            _settled: settled,
-        };
-        if peeks.queue.send(question).is_ok() {
-            peeks.open.insert(at, waiting.clone());
-        }
-        waiting
+            settled,
+        });
+        Some(waiting)
     }
 
     /// Ends the questions of a pull; whoever waits goes on.
@@ -107,7 +134,7 @@ impl Peeks {
 }
 
 /// Sends the questions of one pull until the pull ends.
-async fn run(state: Arc<NodeState>, pull: PullId, mut questions: mpsc::UnboundedReceiver<Question>) {
+async fn run(state: Arc<NodeState>, pull: PullId, mut questions: mpsc::Receiver<Question>) {
     let batches = Arc::new(Semaphore::new(PEEK_BATCHES_MAX));
     loop {
         let Ok(permit) = batches.clone().acquire_owned().await else {
@@ -117,51 +144,65 @@ async fn run(state: Arc<NodeState>, pull: PullId, mut questions: mpsc::Unbounded
         if questions.recv_many(&mut batch, PEEK_BATCH_KEYS_MAX).await == 0 {
             return;
         }
+        // The pull itself brings what nobody waits for any more.
+        let (batch, given_up) = batch.into_iter().partition(Question::is_awaited);
+        state.peeks.settle(pull, given_up);
         let state = state.clone();
         state.clone().tasks.spawn(async move {
-            ask_batch(&state, pull, &batch).await;
-            state.peeks.settle(pull, batch);
+            ask_batch(&state, pull, batch).await;
             drop(permit);
         });
     }
 }
 
-/// Asks for one batch and imports what is found.
-async fn ask_batch(state: &Arc<NodeState>, pull: PullId, batch: &[Question]) {
-    let (giver, request) = {
-        let core = state.core();
-        let targets: Option<Vec<_>> = batch
-            .iter()
-            .map(|question| core.peek_target(pull, question.at))
-            .collect();
-        let Some(targets) = targets else { return };
-        let Some((giver, _)) = targets.first().cloned() else {
-            return;
+/// Asks for a batch, in as many calls as it takes, and settles its questions.
+async fn ask_batch(state: &Arc<NodeState>, pull: PullId, mut questions: Vec<Question>) {
+    while !questions.is_empty() {
+        let fitting = fitting(&questions);
+        let Some(answered) = ask_some(state, pull, &questions[..fitting]).await else {
+            break;
         };
-        let keys = batch.iter().zip(&targets).map(|(question, (_, since))| PeekKey {
-            key: question.key.clone(),
-            since: *since,
-        });
-        let request = PeekRequest {
-            to: giver.life.clone(),
-            taker: core.me().life.clone(),
-            keys: keys.collect(),
-        };
-        (giver, request)
+        state
+            .peeks
+            .settle(pull, questions.drain(..answered.min(fitting)).collect());
+    }
+    state.peeks.settle(pull, questions);
+}
+
+/// How many of the questions fit one call: at least one.
+fn fitting(questions: &[Question]) -> usize {
+    let mut bytes = 0;
+    let fits = |question: &&Question| {
+        bytes += question.key.len();
+        bytes <= PEEK_BATCH_BYTES_MAX
+    };
+    questions.iter().take_while(fits).count().max(1)
+}
+
+/// Asks in one call and imports what is found. How many of the questions were answered, from the first on; `None`: no
+/// answer is to be had.
+async fn ask_some(state: &Arc<NodeState>, pull: PullId, questions: &[Question]) -> Option<usize> {
+    let Some((giver, request)) = request(state, pull, questions) else {
+        // The pull has ended. If this task was started after that, nobody else ends it.
+        state.peeks.end(pull);
+        return None;
     };
     let answers = match state
         .channels
-        .peek(&giver.address, &request, state.config.peek_timeout_ms)
+        .peek(&giver.address, &request, PEEK_CALL_TIMEOUT_MS)
         .await
     {
         Ok(answers) => answers,
         Err(error) => {
+            if matches!(error, PeerError::Wire(_)) {
+                count(&state.metrics.peer_messages_refused);
+            }
             tracing::debug!(giver = %giver.life, %error, "a peek failed");
-            return;
+            return None;
         }
     };
-    let mut gone = false;
-    for (question, answer) in batch.iter().zip(answers) {
+    let answered = answers.len();
+    for (question, answer) in questions.iter().zip(answers) {
         match answer {
             PeekAnswer::Found(entry) if entry.key == question.key => {
                 count(&state.metrics.peeks_found);
@@ -169,12 +210,43 @@ async fn ask_batch(state: &Arc<NodeState>, pull: PullId, batch: &[Question]) {
             }
             PeekAnswer::Found(_) => count(&state.metrics.peer_messages_refused),
             PeekAnswer::Absent => {}
-            PeekAnswer::Gone => gone = true,
+            PeekAnswer::Gone => gone(state, pull, question.at),
         }
     }
-    if gone {
-        state.with_core(|core, _| ((), core.pull_gone(pull)));
-    }
+    Some(answered)
+}
+
+/// The call for some questions; `None` if the pull has ended.
+fn request(state: &NodeState, pull: PullId, questions: &[Question]) -> Option<(Peer, PeekRequest)> {
+    let core = state.core();
+    let (giver, _) = core.peek_target(pull, questions.first()?.at)?;
+    let keys = questions.iter().map(|question| {
+        let (_, since) = core.peek_target(pull, question.at)?;
+        Some(PeekKey {
+            key: question.key.clone(),
+            since,
+        })
+    });
+    let request = PeekRequest {
+        to: giver.life.clone(),
+        taker: core.me().life.clone(),
+        keys: keys.collect::<Option<_>>()?,
+    };
+    Some((giver, request))
+}
+
+/// The giver has no copy of a key's range any more: that ends the pull, unless the range has left the pull already (then
+/// it was released, and the others go on).
+fn gone(state: &Arc<NodeState>, pull: PullId, at: SliceKey) {
+    state.with_core(|core, _| {
+        let is_filling = core.import_target(pull, at).is_some();
+        let actions = if is_filling {
+            core.pull_gone(pull)
+        } else {
+            Vec::new()
+        };
+        ((), actions)
+    });
 }
 
 /// Imports a peeked entry, unless its range has left the pull meanwhile.
@@ -228,5 +300,36 @@ impl Drop for HeldBack<'_> {
     fn drop(&mut self) {
         self.state.held_requests.fetch_sub(1, Ordering::Relaxed);
         self.state.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(key_bytes: usize) -> (Question, watch::Receiver<()>) {
+        let (settled, waiting) = watch::channel(());
+        let key = Bytes::from(vec![b'k'; key_bytes]);
+        let at = SliceKey::of_key(&key);
+        (Question { key, at, settled }, waiting)
+    }
+
+    #[test]
+    fn a_call_holds_so_many_bytes_of_keys_but_one_key_at_least() {
+        let (short, _waiting) = question(10);
+        assert_eq!(fitting(&[short]), 1);
+        let half = PEEK_BATCH_BYTES_MAX / 2;
+        let questions: Vec<Question> = [half, half, 1].map(|bytes| question(bytes).0).into();
+        assert_eq!(fitting(&questions), 2);
+        assert_eq!(fitting(&[question(PEEK_BATCH_BYTES_MAX + 1).0]), 1);
+    }
+
+    #[test]
+    fn a_question_is_awaited_while_an_operation_waits_beside_the_map() {
+        let (question, in_map) = question(3);
+        let waiting = in_map.clone();
+        assert!(question.is_awaited());
+        drop(waiting);
+        assert!(!question.is_awaited());
     }
 }

@@ -59,7 +59,7 @@ async fn receive(state: &Arc<NodeState>, pull: PullId, giver: &Peer, request: &P
             Ok(Some(item)) if item.gone => return StreamEnd::Ended(PullEnd::Gone),
             Ok(Some(item)) if item.complete => return StreamEnd::Ended(PullEnd::Complete),
             Ok(Some(item)) => {
-                if let Some(end) = take_in(state, pull, giver, &item) {
+                if let Some(end) = take_in(state, pull, giver, &item).await {
                     return end;
                 }
             }
@@ -80,7 +80,7 @@ fn refused(giver: &Peer, status: &tonic::Status) -> StreamEnd {
 }
 
 /// Imports a chunk. `Some`: the stream is over.
-fn take_in(state: &Arc<NodeState>, pull: PullId, giver: &Peer, item: &v1::PullItem) -> Option<StreamEnd> {
+async fn take_in(state: &Arc<NodeState>, pull: PullId, giver: &Peer, item: &v1::PullItem) -> Option<StreamEnd> {
     let entries = match chunk::decode(&item.chunk) {
         Ok(entries) => entries,
         Err(error) => {
@@ -95,14 +95,17 @@ fn take_in(state: &Arc<NodeState>, pull: PullId, giver: &Peer, item: &v1::PullIt
         if let Some(end) = import(state, pull, entries) {
             return Some(StreamEnd::Ended(end));
         }
+        // Operations that became ready meanwhile go first.
+        tokio::task::yield_now().await;
     }
     if state.store.pull_overflowed(pull) {
         return Some(StreamEnd::Ended(PullEnd::Overflow));
     }
     // The cursor must not pin the chunk that it came with.
     let cursor = Bytes::copy_from_slice(&item.cursor);
-    state.with_core(|core, _| (core.pull_advanced(pull, cursor), Vec::new()));
-    None
+    let is_open = state.with_core(|core, _| (core.pull_advanced(pull, cursor), Vec::new()));
+    // A stream that was opened just as its pull ended has nobody else to stop it.
+    (!is_open).then_some(StreamEnd::Ended(PullEnd::Unwanted))
 }
 
 /// Imports some entries under one hold of the core's shared lock. `Some`: the pull is over.

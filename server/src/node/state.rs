@@ -26,6 +26,7 @@ use super::peeks::Peeks;
 use super::puller;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
+use crate::listener::ListenerCounters;
 
 /// How long a `Take` or a release may take before it counts as lost.
 pub(super) const PEER_CALL_TIMEOUT_MS: u64 = 1_000;
@@ -45,6 +46,8 @@ pub struct NodeState {
     pub peeks: Peeks,
     /// Connections to other nodes.
     pub channels: Channels,
+    /// What its ports counted.
+    pub listeners: Arc<ListenerCounters>,
     /// Fires when streams are to end after their last reply.
     pub closing: CancellationToken,
     /// Everything this node runs.
@@ -90,6 +93,7 @@ impl NodeState {
             metrics: NodeMetrics::default(),
             peeks: Peeks::default(),
             channels: Channels::default(),
+            listeners: Arc::default(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             core: RwLock::new(core),

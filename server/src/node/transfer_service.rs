@@ -17,6 +17,9 @@ use super::metrics::{add, count};
 use super::peeks::Peeks;
 use super::state::NodeState;
 
+/// Bytes of entries in the answer to one peek. One larger entry is answered alone.
+const PEEK_REPLY_BYTES_MAX: usize = 1 << 20;
+
 /// The service of one node.
 #[derive(Clone, Debug)]
 pub(super) struct TransferService(pub(super) Arc<NodeState>);
@@ -103,7 +106,8 @@ impl v1::transfer_server::Transfer for TransferService {
         }
         add(&self.0.metrics.peeks_served, request.keys.len() as u64);
         let answers = request.keys.iter().map(|asked| self.peek_one(asked, &request));
-        let answers = futures::future::join_all(answers).await;
+        let mut answers = futures::future::join_all(answers).await;
+        answers.truncate(fitting(&answers));
         Ok(Response::new(softstore_proto::transfer::peek_reply_to_wire(
             &answers,
         )))
@@ -134,6 +138,18 @@ impl v1::transfer_server::Transfer for TransferService {
     }
 }
 
+/// How many answers fit one reply: at least one.
+fn fitting(answers: &[PeekAnswer]) -> usize {
+    let mut bytes = 0;
+    let fits = |answer: &&PeekAnswer| {
+        if let PeekAnswer::Found(entry) = answer {
+            bytes += entry.key.len() + entry.value.len();
+        }
+        bytes <= PEEK_REPLY_BYTES_MAX
+    };
+    answers.iter().take_while(fits).count().max(1)
+}
+
 /// Answers a `Take`, however it came.
 pub(super) fn answer_take(
     state: &Arc<NodeState>,
@@ -143,4 +159,31 @@ pub(super) fn answer_take(
         Ok((reply, actions)) => (Ok(reply), actions),
         Err(refusal) => (Err(refusal), Vec::new()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use softstore_sharding::{FrequencyClass, Version};
+
+    use super::*;
+
+    fn found(value_bytes: usize) -> PeekAnswer {
+        PeekAnswer::Found(Entry {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::from(vec![0; value_bytes]),
+            version: Version::default(),
+            ttl_ms: None,
+            class: FrequencyClass::COLDEST,
+        })
+    }
+
+    #[test]
+    fn a_reply_holds_so_many_bytes_of_entries_but_one_answer_at_least() {
+        let large = PEEK_REPLY_BYTES_MAX / 2;
+        let answers = [found(large), PeekAnswer::Absent, found(large), PeekAnswer::Absent];
+        assert_eq!(fitting(&answers), 2);
+        assert_eq!(fitting(&[found(2 * PEEK_REPLY_BYTES_MAX)]), 1);
+        assert_eq!(fitting(&[PeekAnswer::Gone, PeekAnswer::Absent]), 2);
+    }
 }

@@ -50,18 +50,22 @@ pub(super) fn check(hello: &Hello) -> Result<(), HelloError> {
     if hello.claims.len() > SLICE_COUNT_MAX {
         return Err(HelloError::TooManyClaims(hello.claims.len()));
     }
-    let mut owned: RangeMap<()> = RangeMap::new();
+    // A node may serve a range and be to own it anew, under a newer acquisition whose search is still on (a range that comes
+    // back before it has left): one claim of each kind.
+    let (mut served, mut to_own) = (RangeMap::new(), RangeMap::new());
     for claim in &hello.claims {
         if !is_claim_possible(claim, hello.generation) {
             return Err(HelloError::Claim(claim.slice));
         }
-        if matches!(claim.phase, ClaimPhase::Fenced(_)) {
-            continue;
-        }
-        if owned.overlapping(claim.slice).next().is_some() {
+        let claimed = match claim.phase {
+            ClaimPhase::Fenced(_) => continue,
+            ClaimPhase::NotStarted => &mut to_own,
+            ClaimPhase::Serving | ClaimPhase::Pulling(_) => &mut served,
+        };
+        if claimed.overlapping(claim.slice).next().is_some() {
             return Err(HelloError::Overlap(claim.slice));
         }
-        owned.insert(claim.slice, ());
+        claimed.insert(claim.slice, ());
     }
     Ok(())
 }

@@ -44,17 +44,30 @@ struct Totals {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = SimConfig { active_ms: arguments.active_ms, trace: arguments.trace, ..SimConfig::default() };
+    let config = SimConfig {
+        active_ms: arguments.active_ms,
+        trace: arguments.trace,
+        ..SimConfig::default()
+    };
     let began = Instant::now();
-    let (mut counters, mut simulated_ms, mut violations, mut excused) = (Counters::default(), 0_u64, 0, 0_u64);
+    let (mut counters, mut simulated_ms, mut violations, mut excused) =
+        (Counters::default(), 0_u64, 0, 0_u64);
     for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
         let report = run(seed, &config);
         counters.add(&report.counters);
         simulated_ms += report.simulated_ms;
-        excused += u64::from(report.is_excused);
+        if report.is_excused {
+            excused += 1;
+            println!("seed {seed}: not judged, since faults made a living node seem dead");
+        }
         violations += report.violations.len() as u64;
         if let Some(first) = report.violations.first() {
-            println!("seed {seed}: {} broken: {} (of {})", first.invariant, first.what, report.violations.len());
+            println!(
+                "seed {seed}: {} broken: {} (of {})",
+                first.invariant,
+                first.what,
+                report.violations.len()
+            );
             let active_ms = arguments.active_ms;
             println!(
                 "replay: cargo run --release -p softstore-sim --bin simulate -- --seeds 1 --from {seed} --active-ms {active_ms} --trace"
@@ -71,7 +84,12 @@ fn main() -> ExitCode {
     };
     println!(
         "{} seeds, {} hand-offs, {} operations, {} violations, {:.0} s simulated in {:.1} s; {excused} seeds not judged",
-        totals.seeds, totals.handoffs, totals.operations, totals.violations, totals.simulated_seconds, totals.wall_seconds
+        totals.seeds,
+        totals.handoffs,
+        totals.operations,
+        totals.violations,
+        totals.simulated_seconds,
+        totals.wall_seconds
     );
     println!("{counters:?}");
     if let Some(path) = arguments.json {
@@ -81,5 +99,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     }
-    if violations > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS }
+    if violations > 0 {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    }
 }

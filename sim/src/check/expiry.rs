@@ -18,7 +18,10 @@ pub fn check(history: &History) -> Vec<Violation> {
     for operation in &history.operations {
         by_key.entry(operation.key).or_default().push(operation);
     }
-    by_key.into_iter().flat_map(|(key, operations)| check_key(key, &operations)).collect()
+    by_key
+        .into_iter()
+        .flat_map(|(key, operations)| check_key(key, &operations))
+        .collect()
 }
 
 /// The latest moment at which an operation can have run.
@@ -34,9 +37,15 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
     // Beginning of a touch, and until when it may let a value live.
     let mut touches: Vec<(u64, u64)> = Vec::new();
     for operation in operations {
-        let failed = matches!(operation.ended, Ended::Failed | Ended::Refused | Ended::Touched(false));
+        let failed = matches!(
+            operation.ended,
+            Ended::Failed | Ended::Refused | Ended::Touched(false)
+        );
         match operation.did {
-            Did::Write { value, ttl_ms: Some(ttl_ms) } => {
+            Did::Write {
+                value,
+                ttl_ms: Some(ttl_ms),
+            } => {
                 expires_us.insert(value, ran_by_us(operation) + ttl_ms * 1_000);
             }
             Did::Touch { ttl_ms } if !failed => {
@@ -53,14 +62,19 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
         let Some(&written_us) = expires_us.get(&value) else {
             continue;
         };
-        let touched = touches.iter().filter(|(from_us, _)| *from_us < operation.returned_us);
+        let touched = touches
+            .iter()
+            .filter(|(from_us, _)| *from_us < operation.returned_us);
         let expires_us = touched.map(|(_, until_us)| *until_us).fold(written_us, u64::max);
         if operation.invoked_us > expires_us + ROUNDING_US {
             let what = format!(
                 "key {key}: the value {value} was read after {} us; it expired at {expires_us} us at the latest",
                 operation.invoked_us
             );
-            violations.push(Violation { invariant: "H5", what });
+            violations.push(Violation {
+                invariant: "H5",
+                what,
+            });
         }
     }
     violations
@@ -73,20 +87,45 @@ mod tests {
     use super::*;
 
     fn operation(did: Did, invoked_us: u64, returned_us: u64, ended: Ended) -> Operation {
-        Operation { client: 0, key: 0, did, invoked_us, returned_us, deadline_us: 50_000, ended }
+        Operation {
+            client: 0,
+            key: 0,
+            did,
+            invoked_us,
+            returned_us,
+            deadline_us: 50_000,
+            ended,
+        }
     }
 
     /// A value that lives for 10 ms.
     fn write(ended: Ended) -> Operation {
-        operation(Did::Write { value: 1, ttl_ms: Some(10) }, 0, 1_000, ended)
+        operation(
+            Did::Write {
+                value: 1,
+                ttl_ms: Some(10),
+            },
+            0,
+            1_000,
+            ended,
+        )
     }
 
     fn read(from_us: u64) -> Operation {
-        operation(Did::Read, from_us, from_us + 100, Ended::Read(Some((1, Version::new(1)))))
+        operation(
+            Did::Read,
+            from_us,
+            from_us + 100,
+            Ended::Read(Some((1, Version::new(1)))),
+        )
     }
 
     fn broken(operations: Vec<Operation>) -> usize {
-        check(&History { operations, ..History::default() }).len()
+        check(&History {
+            operations,
+            ..History::default()
+        })
+        .len()
     }
 
     #[test]

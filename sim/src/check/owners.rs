@@ -13,7 +13,9 @@ pub fn check(history: &History) -> Vec<Violation> {
         held.sort_by_key(|held| (held.from_us, held.to_us));
         let mut latest: Option<&Ownership> = None;
         for next in held {
-            if let Some(before) = latest.filter(|before| before.life != next.life && before.to_us > next.from_us) {
+            if let Some(before) =
+                latest.filter(|before| before.life != next.life && before.to_us > next.from_us)
+            {
                 violations.push(broken(format!(
                     "key {key} is served by {} until {} us and by {} from {} us on",
                     before.life, before.to_us, next.life, next.from_us
@@ -43,7 +45,10 @@ pub fn check(history: &History) -> Vec<Violation> {
 }
 
 fn broken(what: String) -> Violation {
-    Violation { invariant: "H1", what }
+    Violation {
+        invariant: "H1",
+        what,
+    }
 }
 
 #[cfg(test)]
@@ -53,29 +58,58 @@ mod tests {
     use super::*;
 
     fn life(name: &str) -> Life {
-        Life { node: NodeId::new(name).unwrap(), incarnation: Incarnation::new(1) }
+        Life {
+            node: NodeId::new(name).unwrap(),
+            incarnation: Incarnation::new(1),
+        }
     }
 
     fn since(number: u64) -> Generation {
-        Generation { number, assigner: Incarnation::new(1) }
+        Generation {
+            number,
+            assigner: Incarnation::new(1),
+        }
     }
 
     fn owned(name: &str, number: u64, from_us: u64, to_us: u64) -> Ownership {
-        Ownership { key: 0, life: life(name), since: since(number), from_us, to_us }
+        Ownership {
+            key: 0,
+            life: life(name),
+            since: since(number),
+            from_us,
+            to_us,
+        }
     }
 
     fn done(name: &str, number: u64, at_us: u64) -> Execution {
-        Execution { at_us, key: 0, life: life(name), since: since(number) }
+        Execution {
+            at_us,
+            key: 0,
+            life: life(name),
+            since: since(number),
+        }
     }
 
     fn broken_by(ownerships: Vec<Ownership>, executions: Vec<Execution>) -> usize {
-        check(&History { operations: Vec::new(), ownerships, executions }).len()
+        check(&History {
+            operations: Vec::new(),
+            ownerships,
+            executions,
+        })
+        .len()
     }
 
     #[test]
     fn h1_one_after_the_other_is_fine() {
-        let held = vec![owned("a", 1, 0, 10), owned("b", 2, 10, 20), owned("a", 3, 25, u64::MAX)];
-        assert_eq!(broken_by(held, vec![done("a", 1, 5), done("b", 2, 12), done("a", 3, 30)]), 0);
+        let held = vec![
+            owned("a", 1, 0, 10),
+            owned("b", 2, 10, 20),
+            owned("a", 3, 25, u64::MAX),
+        ];
+        assert_eq!(
+            broken_by(held, vec![done("a", 1, 5), done("b", 2, 12), done("a", 3, 30)]),
+            0
+        );
         // A renewal is the same owner's.
         let held = vec![owned("a", 1, 0, 10), owned("a", 2, 10, 20)];
         assert_eq!(broken_by(held, vec![done("a", 1, 5), done("a", 2, 15)]), 0);
@@ -83,15 +117,34 @@ mod tests {
 
     #[test]
     fn h1_two_at_a_time_are_found() {
-        assert_eq!(broken_by(vec![owned("a", 1, 0, 11), owned("b", 2, 10, 20)], Vec::new()), 1);
-        let nested = vec![owned("a", 1, 0, 100), owned("b", 2, 10, 20), owned("c", 3, 30, 40)];
+        assert_eq!(
+            broken_by(vec![owned("a", 1, 0, 11), owned("b", 2, 10, 20)], Vec::new()),
+            1
+        );
+        let nested = vec![
+            owned("a", 1, 0, 100),
+            owned("b", 2, 10, 20),
+            owned("c", 3, 30, 40),
+        ];
         assert_eq!(broken_by(nested, Vec::new()), 2);
-        assert_eq!(broken_by(vec![owned("a", 1, 0, u64::MAX), owned("b", 2, 10, u64::MAX)], Vec::new()), 1);
+        assert_eq!(
+            broken_by(
+                vec![owned("a", 1, 0, u64::MAX), owned("b", 2, 10, u64::MAX)],
+                Vec::new()
+            ),
+            1
+        );
     }
 
     #[test]
     fn h1_an_operation_of_an_owner_that_was_is_found() {
-        assert_eq!(broken_by(Vec::new(), vec![done("a", 1, 5), done("b", 2, 6), done("a", 1, 7)]), 1);
+        assert_eq!(
+            broken_by(
+                Vec::new(),
+                vec![done("a", 1, 5), done("b", 2, 6), done("a", 1, 7)]
+            ),
+            1
+        );
         assert_eq!(broken_by(Vec::new(), vec![done("a", 1, 5), done("b", 1, 6)]), 1);
     }
 }

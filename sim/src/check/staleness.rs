@@ -34,7 +34,10 @@ pub fn check(history: &History) -> Vec<Violation> {
     for operation in &history.operations {
         by_key.entry(operation.key).or_default().push(operation);
     }
-    by_key.into_iter().flat_map(|(key, operations)| check_key(key, &operations)).collect()
+    by_key
+        .into_iter()
+        .flat_map(|(key, operations)| check_key(key, &operations))
+        .collect()
 }
 
 fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
@@ -48,20 +51,49 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
         let unknown = matches!(operation.ended, Ended::Unknown | Ended::Open);
         match (operation.did, operation.ended) {
             (Did::Write { value, .. }, Ended::Written(_)) => {
-                writes.insert(value, Effect { from_us, by_us: to_us });
+                writes.insert(
+                    value,
+                    Effect {
+                        from_us,
+                        by_us: to_us,
+                    },
+                );
             }
             (Did::Write { value, .. }, _) if unknown => {
-                writes.insert(value, Effect { from_us, by_us: u64::MAX });
+                writes.insert(
+                    value,
+                    Effect {
+                        from_us,
+                        by_us: u64::MAX,
+                    },
+                );
             }
             (Did::Add(delta), Ended::Added { number, .. }) => {
-                writes.insert(number, Effect { from_us, by_us: to_us });
+                writes.insert(
+                    number,
+                    Effect {
+                        from_us,
+                        by_us: to_us,
+                    },
+                );
                 if number != delta {
-                    seen.push(Seen { value: number - delta, from_us, to_us });
+                    seen.push(Seen {
+                        value: number - delta,
+                        from_us,
+                        to_us,
+                    });
                 }
             }
             (Did::Add(_), _) if unknown => made_up_allowed = true,
-            (Did::Remove, Ended::Removed) => removals.push(Effect { from_us, by_us: to_us }),
-            (Did::Read, Ended::Read(Some((value, _)))) => seen.push(Seen { value, from_us, to_us }),
+            (Did::Remove, Ended::Removed) => removals.push(Effect {
+                from_us,
+                by_us: to_us,
+            }),
+            (Did::Read, Ended::Read(Some((value, _)))) => seen.push(Seen {
+                value,
+                from_us,
+                to_us,
+            }),
             _ => {}
         }
     }
@@ -84,7 +116,12 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
         })
         .collect();
     let mut violations = Vec::new();
-    for Seen { value, from_us, to_us } in seen {
+    for Seen {
+        value,
+        from_us,
+        to_us,
+    } in seen
+    {
         let what = match writes.get(&value) {
             None if made_up_allowed => continue,
             None => format!("key {key}: the value {value} at {to_us} us was never written"),
@@ -106,7 +143,10 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
                 )
             }
         };
-        violations.push(Violation { invariant: "H2", what });
+        violations.push(Violation {
+            invariant: "H2",
+            what,
+        });
     }
     violations
 }
@@ -120,11 +160,24 @@ mod tests {
     const V: Version = Version::new(1);
 
     fn operation(did: Did, invoked_us: u64, returned_us: u64, ended: Ended) -> Operation {
-        Operation { client: 0, key: 0, did, invoked_us, returned_us, deadline_us: u64::MAX, ended }
+        Operation {
+            client: 0,
+            key: 0,
+            did,
+            invoked_us,
+            returned_us,
+            deadline_us: u64::MAX,
+            ended,
+        }
     }
 
     fn write(value: i64, from_us: u64, to_us: u64) -> Operation {
-        operation(Did::Write { value, ttl_ms: None }, from_us, to_us, Ended::Written(V))
+        operation(
+            Did::Write { value, ttl_ms: None },
+            from_us,
+            to_us,
+            Ended::Written(V),
+        )
     }
 
     fn unknown(value: i64, from_us: u64, to_us: u64) -> Operation {
@@ -144,11 +197,20 @@ mod tests {
     }
 
     fn add(delta: i64, number: i64, from_us: u64, to_us: u64) -> Operation {
-        operation(Did::Add(delta), from_us, to_us, Ended::Added { number, version: V })
+        operation(
+            Did::Add(delta),
+            from_us,
+            to_us,
+            Ended::Added { number, version: V },
+        )
     }
 
     fn stale(operations: Vec<Operation>) -> usize {
-        check(&History { operations, ..History::default() }).len()
+        check(&History {
+            operations,
+            ..History::default()
+        })
+        .len()
     }
 
     #[test]
@@ -162,15 +224,39 @@ mod tests {
         // A read concurrent with the newer write.
         assert_eq!(stale(vec![write(1, 0, 10), write(2, 20, 40), read(1, 25, 50)]), 0);
         // A write of unknown outcome may take effect later.
-        assert_eq!(stale(vec![unknown(1, 0, 10), write(2, 20, 30), read(2, 40, 50), read(1, 60, 70)]), 0);
+        assert_eq!(
+            stale(vec![
+                unknown(1, 0, 10),
+                write(2, 20, 30),
+                read(2, 40, 50),
+                read(1, 60, 70)
+            ]),
+            0
+        );
         // Deleted and written again.
-        assert_eq!(stale(vec![write(1, 0, 10), remove(20, 30), write(2, 40, 50), read(2, 60, 70)]), 0);
+        assert_eq!(
+            stale(vec![
+                write(1, 0, 10),
+                remove(20, 30),
+                write(2, 40, 50),
+                read(2, 60, 70)
+            ]),
+            0
+        );
     }
 
     #[test]
     fn h2_older_than_acknowledged_is_found() {
         assert_eq!(stale(vec![write(1, 0, 10), write(2, 20, 30), read(1, 40, 50)]), 1);
-        assert_eq!(stale(vec![write(1, 0, 10), write(2, 20, 30), miss(32, 34), read(1, 40, 50)]), 1);
+        assert_eq!(
+            stale(vec![
+                write(1, 0, 10),
+                write(2, 20, 30),
+                miss(32, 34),
+                read(1, 40, 50)
+            ]),
+            1
+        );
     }
 
     #[test]
@@ -181,9 +267,22 @@ mod tests {
     #[test]
     fn h2_what_was_seen_has_happened() {
         // The newer write is not acknowledged, but was seen.
-        assert_eq!(stale(vec![write(1, 0, 10), unknown(2, 20, 30), read(2, 40, 50), read(1, 60, 70)]), 1);
+        assert_eq!(
+            stale(vec![
+                write(1, 0, 10),
+                unknown(2, 20, 30),
+                read(2, 40, 50),
+                read(1, 60, 70)
+            ]),
+            1
+        );
         // The older one of unknown outcome was seen before the newer began: it takes effect only once.
-        let once = vec![unknown(1, 0, 10), read(1, 12, 14), write(2, 20, 30), read(1, 40, 50)];
+        let once = vec![
+            unknown(1, 0, 10),
+            read(1, 12, 14),
+            write(2, 20, 30),
+            read(1, 40, 50),
+        ];
         assert_eq!(stale(once), 1);
     }
 
@@ -195,11 +294,20 @@ mod tests {
 
     #[test]
     fn h2_a_sum_tells_what_it_was_added_to() {
-        assert_eq!(stale(vec![add(5, 5, 0, 10), add(3, 8, 20, 30), add(4, 12, 40, 50)]), 0);
+        assert_eq!(
+            stale(vec![add(5, 5, 0, 10), add(3, 8, 20, 30), add(4, 12, 40, 50)]),
+            0
+        );
         // Lost, and begun anew.
         assert_eq!(stale(vec![add(5, 5, 0, 10), add(3, 3, 20, 30)]), 0);
         // Added to what was no longer there.
-        assert_eq!(stale(vec![add(5, 5, 0, 10), add(3, 8, 20, 30), add(4, 9, 40, 50)]), 1);
-        assert_eq!(stale(vec![add(5, 5, 0, 10), remove(20, 30), add(4, 9, 40, 50)]), 1);
+        assert_eq!(
+            stale(vec![add(5, 5, 0, 10), add(3, 8, 20, 30), add(4, 9, 40, 50)]),
+            1
+        );
+        assert_eq!(
+            stale(vec![add(5, 5, 0, 10), remove(20, 30), add(4, 9, 40, 50)]),
+            1
+        );
     }
 }

@@ -17,7 +17,10 @@ pub fn check(history: &History) -> Vec<Violation> {
     for operation in &history.operations {
         by_key.entry(operation.key).or_default().push(operation);
     }
-    by_key.into_iter().flat_map(|(key, operations)| check_key(key, &operations)).collect()
+    by_key
+        .into_iter()
+        .flat_map(|(key, operations)| check_key(key, &operations))
+        .collect()
 }
 
 fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
@@ -42,7 +45,12 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
         told.push((operation.returned_us, version));
     }
     let mut violations = Vec::new();
-    let mut complain = |what: String| violations.push(Violation { invariant: "H4", what });
+    let mut complain = |what: String| {
+        violations.push(Violation {
+            invariant: "H4",
+            what,
+        })
+    };
     told.sort_unstable();
     let mut highest = Version::default();
     let floors: Vec<(u64, Version)> = told
@@ -80,7 +88,15 @@ mod tests {
     use super::*;
 
     fn operation(did: Did, invoked_us: u64, returned_us: u64, ended: Ended) -> Operation {
-        Operation { client: 0, key: 0, did, invoked_us, returned_us, deadline_us: u64::MAX, ended }
+        Operation {
+            client: 0,
+            key: 0,
+            did,
+            invoked_us,
+            returned_us,
+            deadline_us: u64::MAX,
+            ended,
+        }
     }
 
     fn write(value: i64, version: u64, from_us: u64, to_us: u64) -> Operation {
@@ -89,16 +105,28 @@ mod tests {
     }
 
     fn read(value: i64, version: u64, from_us: u64, to_us: u64) -> Operation {
-        operation(Did::Read, from_us, to_us, Ended::Read(Some((value, Version::new(version)))))
+        operation(
+            Did::Read,
+            from_us,
+            to_us,
+            Ended::Read(Some((value, Version::new(version)))),
+        )
     }
 
     fn broken(operations: Vec<Operation>) -> usize {
-        check(&History { operations, ..History::default() }).len()
+        check(&History {
+            operations,
+            ..History::default()
+        })
+        .len()
     }
 
     #[test]
     fn h4_growing_versions_and_concurrent_ones_are_fine() {
-        assert_eq!(broken(vec![write(1, 5, 0, 10), write(2, 6, 20, 30), read(2, 6, 40, 50)]), 0);
+        assert_eq!(
+            broken(vec![write(1, 5, 0, 10), write(2, 6, 20, 30), read(2, 6, 40, 50)]),
+            0
+        );
         assert_eq!(broken(vec![write(1, 6, 0, 30), write(2, 5, 10, 20)]), 0);
     }
 
@@ -107,7 +135,15 @@ mod tests {
         assert_eq!(broken(vec![write(1, 5, 0, 10), write(2, 5, 20, 30)]), 1);
         assert_eq!(broken(vec![write(1, 5, 0, 10), write(2, 4, 20, 30)]), 1);
         assert_eq!(broken(vec![read(1, 5, 0, 10), write(2, 4, 20, 30)]), 1);
-        let add = operation(Did::Add(1), 20, 30, Ended::Added { number: 1, version: Version::new(3) });
+        let add = operation(
+            Did::Add(1),
+            20,
+            30,
+            Ended::Added {
+                number: 1,
+                version: Version::new(3),
+            },
+        );
         assert_eq!(broken(vec![write(9, 5, 0, 10), add]), 1);
     }
 

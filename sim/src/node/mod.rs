@@ -4,18 +4,19 @@
 //! ```text
 //!   operations   admit, execute under one roof, hold back, answer
 //!   peeks        ask a giver before a key is called absent; answer a taker
+//!   session      the slicelet and its session with the Assigner
 //!   streams      both ends of a pull
 //! ```
 
 mod operations;
 mod peeks;
+mod session;
 mod streams;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use softstore_sharding::session::LoadReport;
-use softstore_sharding::slicelet::{DrainEnd, Identity, Slicelet, SliceletAction, SliceletEvent};
+use softstore_sharding::slicelet::{Identity, Slicelet, SliceletEvent};
 use softstore_sharding::{Generation, Incarnation, Life, NodeId, Peer, PullId, SliceKey, Timestamp};
 use softstore_store::{ModelStore, ModelStoreConfig, Part, Store};
 use softstore_transfer::chunk::CHUNK_VERSIONS;
@@ -64,8 +65,14 @@ pub(crate) fn slot_of(address: &str) -> Option<usize> {
 
 fn peer(slot: usize, incarnation: u64) -> Peer {
     let node = NodeId::new(&format!("n{slot}")).expect("a short plain name");
-    let life = Life { node, incarnation: Incarnation::new(incarnation) };
-    Peer { life, address: format!("n{slot}:1").into() }
+    let life = Life {
+        node,
+        incarnation: Incarnation::new(incarnation),
+    };
+    Peer {
+        life,
+        address: format!("n{slot}:1").into(),
+    }
 }
 
 impl Node {
@@ -87,8 +94,9 @@ impl Node {
             written_keys_max: env.plan.written_keys_max,
             ..ModelStoreConfig::default()
         };
-        let keys: Vec<SliceKey> =
-            (0..env.plan.keys()).map(|key| SliceKey::of_key(&env.plan.key_bytes(key))).collect();
+        let keys: Vec<SliceKey> = (0..env.plan.keys())
+            .map(|key| SliceKey::of_key(&env.plan.key_bytes(key)))
+            .collect();
         let mut node = Self {
             slot,
             process,
@@ -141,7 +149,9 @@ impl Node {
 
     /// A moment of the node's clock as one of the simulation.
     fn to_us(&self, at: Timestamp) -> u64 {
-        at.as_ms().saturating_sub(self.clock_offset_ms).saturating_mul(1_000)
+        at.as_ms()
+            .saturating_sub(self.clock_offset_ms)
+            .saturating_mul(1_000)
     }
 
     fn timer(&self, delay_us: u64, timer: NodeTimer, env: &mut Env) {
@@ -210,9 +220,17 @@ impl Node {
             }
             Message::Peek { peek, request } => self.serve_peek(from, peek, &request, env),
             Message::PeekReply { peek, answers } => self.peek_answered(peek, answers, env),
-            Message::OpenPull { stream, pull, request } => self.open_stream(from, stream, pull, request, env),
+            Message::OpenPull {
+                stream,
+                pull,
+                request,
+            } => self.open_stream(from, stream, pull, request, env),
             Message::Chunk(chunk) => self.chunk_arrived(from, &chunk, env),
-            Message::PullRefused { stream, pull, refusal } => self.pull_refused(stream, pull, refusal, env),
+            Message::PullRefused {
+                stream,
+                pull,
+                refusal,
+            } => self.pull_refused(stream, pull, refusal, env),
             Message::ClosePull { stream } => {
                 self.outgoing.remove(&stream);
             }
@@ -236,17 +254,14 @@ impl Node {
         self.settle(env);
     }
 
-    fn closed(&mut self, connection: u64, env: &mut Env) {
-        if self.connection == Some(connection) {
-            self.connection = None;
-            self.step_slicelet(SliceletEvent::SessionClosed, env);
-        }
-    }
-
     fn answer_watch(&self, from: Endpoint, known: Generation, env: &mut Env) {
         use softstore_sharding::session::AssignmentUpdate;
         if let Some(held) = self.core.assignment().filter(|held| held.generation() > known) {
-            env.send(self.endpoint(), from, Message::WatchReply(AssignmentUpdate::Full(held.clone())));
+            env.send(
+                self.endpoint(),
+                from,
+                Message::WatchReply(AssignmentUpdate::Full(held.clone())),
+            );
         }
     }
 
@@ -257,7 +272,12 @@ impl Node {
     ) -> Result<softstore_transfer::message::TakeReply, softstore_transfer::message::Refusal> {
         match self.core.take(take, self.now(env)) {
             Ok((reply, actions)) => {
-                env.trace(|| format!("n{} answers {:?} to {}", self.slot, reply.answers, take.taker.life));
+                env.trace(|| {
+                    format!(
+                        "n{} answers {:?} to {}",
+                        self.slot, reply.answers, take.taker.life
+                    )
+                });
                 self.carry_out(actions, env);
                 Ok(reply)
             }
@@ -322,122 +342,16 @@ impl Node {
                 debug_assert!(*reason != ColdReason::TransferOff, "transfer is on");
             }
             Notice::Renewed { .. } => env.counters.renewals += 1,
-            Notice::PullEnded { end: PullEnd::Complete, .. } => env.counters.pulls_complete += 1,
+            Notice::PullEnded {
+                end: PullEnd::Complete,
+                ..
+            } => env.counters.pulls_complete += 1,
             Notice::PullEnded { .. } => env.counters.pulls_cut_short += 1,
             Notice::Fenced { slice, taker, since } => {
                 let copy = self.core.copy_at(slice.low(), *since, taker);
                 env.counters.chains += u64::from(copy.is_some_and(|copy| copy.upstream.is_some()));
             }
             Notice::CopyDropped { .. } | Notice::Dropped { .. } => {}
-        }
-    }
-
-    /// Sends a hand-off message through the Assigner.
-    fn relay(&mut self, to: Life, message: Message, env: &mut Env) {
-        let number = env.name();
-        env.relayed.insert(number, message);
-        env.counters.relayed += 1;
-        let payload = number.to_le_bytes().to_vec();
-        self.step_slicelet(SliceletEvent::RelayTo { to, payload }, env);
-    }
-
-    fn deliver_relayed(&mut self, from: Life, payload: &[u8], env: &mut Env) {
-        let number = payload.try_into().map(u64::from_le_bytes).unwrap_or_default();
-        match env.relayed.get(&number).cloned() {
-            Some(Message::Take(take)) => {
-                let answer = self.take(&take, env);
-                self.relay(from, Message::TakeReply(answer), env);
-            }
-            Some(Message::TakeReply(answer)) => self.take_answered(answer, env),
-            _ => {}
-        }
-    }
-
-    fn tick_slicelet(&mut self, env: &mut Env) {
-        let (stats, counts) = (self.store.stats(), self.core.counts());
-        let load = LoadReport {
-            entries: stats.entries,
-            bytes: stats.bytes,
-            ranges_taking: (counts.pulling + counts.pending) as u64,
-            ranges_giving: counts.giving as u64,
-            ..LoadReport::default()
-        };
-        self.step_slicelet(SliceletEvent::Tick { load }, env);
-    }
-
-    fn step_slicelet(&mut self, event: SliceletEvent, env: &mut Env) {
-        let now = self.now(env);
-        for action in self.slicelet.step(event, now) {
-            self.follow(action, env);
-        }
-    }
-
-    fn follow(&mut self, action: SliceletAction, env: &mut Env) {
-        match action {
-            SliceletAction::OpenSession => {
-                let connection = env.connect(self.slot);
-                self.connection = Some(connection);
-                self.timer(400_000, NodeTimer::ConnectTimeout { connection }, env);
-            }
-            SliceletAction::CloseSession => {
-                if let Some(connection) = self.connection.take() {
-                    env.close_connection(connection, true);
-                }
-            }
-            SliceletAction::Send(message) => {
-                if let Some(connection) = self.connection {
-                    env.send_to_assigner(connection, Message::ToAssigner { connection, message });
-                }
-            }
-            SliceletAction::Adopt(assignment) => {
-                let actions = self.core.adopt(&assignment, self.now(env));
-                self.carry_out(actions, env);
-            }
-            SliceletAction::Deliver { from, payload } => self.deliver_relayed(from, &payload, env),
-            SliceletAction::Suspend => {
-                env.trace(|| format!("n{} suspends itself", self.slot));
-                self.suspended = true;
-                self.core_changed = true;
-            }
-            SliceletAction::Resume => {
-                self.suspended = false;
-                self.core_changed = true;
-                self.woken = true;
-            }
-            SliceletAction::Reborn => self.begin_again(env),
-            SliceletAction::BeginDrain | SliceletAction::Refused { .. } => {}
-            SliceletAction::EndDrain { reason } => {
-                env.trace(|| format!("n{} ends its drain: {reason:?}", self.slot));
-                env.counters.drains += u64::from(reason == DrainEnd::Drained);
-                self.step_slicelet(SliceletEvent::StoppedServing, env);
-            }
-            SliceletAction::Stop => {
-                env.trace(|| format!("n{} leaves", self.slot));
-                self.stopped = true;
-            }
-            SliceletAction::WakeAt(at) => {
-                let at_us = self.to_us(at).max(env.now_us + 1);
-                if self.slicelet_wake_us.is_none_or(|due| at_us < due) {
-                    self.slicelet_wake_us = Some(at_us);
-                    self.timer(at_us - env.now_us, NodeTimer::Slicelet, env);
-                }
-            }
-        }
-    }
-
-    /// The Assigner took this life for dead: all is dropped.
-    fn begin_again(&mut self, env: &mut Env) {
-        env.counters.reborn += 1;
-        let me = peer(self.slot, env.random.bits() | 1);
-        env.trace(|| format!("n{} was told that it is dead; now {}", self.slot, me.life));
-        let incarnation = me.life.incarnation;
-        let actions = self.core.reborn(me);
-        self.carry_out(actions, env);
-        self.outgoing.clear();
-        self.served_peeks.clear();
-        let now = self.now(env);
-        for action in self.slicelet.reborn(incarnation, now) {
-            self.follow(action, env);
         }
     }
 
@@ -472,7 +386,8 @@ impl Node {
                 _ => None,
             };
             let serving = since.map(|since| (&self.core.me().life, since));
-            env.history.serves(&mut self.served[key], key, serving, env.now_us);
+            env.history
+                .serves(&mut self.served[key], key, serving, env.now_us);
         }
     }
 
@@ -500,9 +415,16 @@ impl Node {
         note("frozen copies", counts.giving);
         note("pulls open", self.core.pulls_open());
         note("operations held back", self.waiting.len());
-        note("keys remembered as written", usize::try_from(self.store.stats().written_keys).unwrap_or(usize::MAX));
+        note(
+            "keys remembered as written",
+            usize::try_from(self.store.stats().written_keys).unwrap_or(usize::MAX),
+        );
         note("suspended", usize::from(self.suspended));
-        if left.is_empty() { String::new() } else { format!("n{}: {}", self.slot, left.join(", ")) }
+        if left.is_empty() {
+            String::new()
+        } else {
+            format!("n{}: {}", self.slot, left.join(", "))
+        }
     }
 
     /// Whether it serves a key.

@@ -31,7 +31,12 @@ enum Why {
     Assignment,
     Peek(PullId),
     /// [`Mischief::ServeAfterFence`]: it was admitted and runs later.
-    Admitted { epoch: Epoch, pull: Option<PullId>, since: Generation, next: Version },
+    Admitted {
+        epoch: Epoch,
+        pull: Option<PullId>,
+        since: Generation,
+        next: Version,
+    },
 }
 
 /// What admission and store say.
@@ -44,7 +49,12 @@ impl Node {
     pub(super) fn arrived(&mut self, request: Request, env: &mut Env) {
         let token = env.name();
         let (arrived_us, absence) = (env.now_us, Absence::AskGiver);
-        let waiting = Waiting { request, absence, why: Why::JustArrived, arrived_us };
+        let waiting = Waiting {
+            request,
+            absence,
+            why: Why::JustArrived,
+            arrived_us,
+        };
         self.attempt(token, waiting, env);
     }
 
@@ -130,8 +140,18 @@ impl Node {
         match self.core.admit(request.at, request.since) {
             Admission::Serve(serving) => {
                 if env.config.mischief == Some(Mischief::ServeAfterFence) && env.random.chance(300) {
-                    let Serving { epoch, pull, since, versions } = serving;
-                    return Step::Wait(Why::Admitted { epoch, pull, since, next: versions.peek() });
+                    let Serving {
+                        epoch,
+                        pull,
+                        since,
+                        versions,
+                    } = serving;
+                    return Step::Wait(Why::Admitted {
+                        epoch,
+                        pull,
+                        since,
+                        next: versions.peek(),
+                    });
                 }
                 let fresh = VersionCounter::starting_at(Version::new(env.now_us % 1_000 + 1));
                 let start_over = env.config.mischief == Some(Mischief::VersionsStartOver);
@@ -169,7 +189,12 @@ impl Node {
             return;
         };
         let life = self.life().clone();
-        env.history.executions.push(Execution { at_us: env.now_us, key, life, since });
+        env.history.executions.push(Execution {
+            at_us: env.now_us,
+            key,
+            life,
+            since,
+        });
     }
 
     /// Runs an admitted operation in the store. `None`: the giver has to be asked first.
@@ -188,7 +213,11 @@ impl Node {
                 Outcome::Done(found) => Some(Reply::Got(found.map(|found| (found.value, found.version)))),
                 Outcome::Unknown => None,
             },
-            Operation::Set { value, ttl_ms, condition } => {
+            Operation::Set {
+                value,
+                ttl_ms,
+                condition,
+            } => {
                 let condition = match condition {
                     Condition::Always => SetCondition::Always,
                     Condition::IfAbsent => SetCondition::IfAbsent,
@@ -198,7 +227,10 @@ impl Node {
                 if forgets && condition == SetCondition::Always {
                     context.pull = None;
                 }
-                match self.store.set(key, at, value, deadline(*ttl_ms), condition, &context) {
+                match self
+                    .store
+                    .set(key, at, value, deadline(*ttl_ms), condition, &context)
+                {
                     Ok(Outcome::Done(SetOutcome::Stored(version))) => Some(Reply::Stored(version)),
                     Ok(Outcome::Done(SetOutcome::Refused(_))) => Some(Reply::Refused),
                     Ok(Outcome::Unknown) => None,
@@ -219,7 +251,10 @@ impl Node {
                 Outcome::Unknown => None,
             },
             Operation::Add { delta } => match self.store.add(key, at, *delta, Timestamp::NEVER, &context) {
-                Ok(Outcome::Done(added)) => Some(Reply::Added { number: added.number, version: added.version }),
+                Ok(Outcome::Done(added)) => Some(Reply::Added {
+                    number: added.number,
+                    version: added.version,
+                }),
                 Ok(Outcome::Unknown) => None,
                 Err(error) => panic!("an addition of this workload is valid: {error}"),
             },
@@ -232,12 +267,24 @@ impl Node {
         let Some(waiting) = self.waiting.remove(&token) else {
             return;
         };
-        let Why::Admitted { epoch, pull, since, next } = waiting.why else {
+        let Why::Admitted {
+            epoch,
+            pull,
+            since,
+            next,
+        } = waiting.why
+        else {
             return;
         };
         let versions = VersionCounter::starting_at(next);
         let now = self.now(env);
-        let context = OpContext { now, epoch, versions: &versions, pull, absence: Absence::Final };
+        let context = OpContext {
+            now,
+            epoch,
+            versions: &versions,
+            pull,
+            absence: Absence::Final,
+        };
         if let Some(reply) = self.run(&waiting.request, context, env) {
             self.log(&waiting.request, since, env);
             self.reply(&waiting.request, reply, env);
@@ -263,7 +310,11 @@ impl Node {
 
     fn reply(&self, request: &Request, reply: Reply, env: &mut Env) {
         let (operation, attempt) = (request.operation, request.attempt);
-        let message = Message::OperationReply { operation, attempt, reply };
+        let message = Message::OperationReply {
+            operation,
+            attempt,
+            reply,
+        };
         env.send(self.endpoint(), Endpoint::Client(request.client), message);
     }
 }

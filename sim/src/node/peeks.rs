@@ -50,7 +50,12 @@ impl Node {
     /// Sends what has gathered, one message for each giver and pull.
     pub(super) fn send_peeks(&mut self, env: &mut Env) {
         loop {
-            let Some(pull) = self.asked.iter().find(|(_, asked)| !asked.is_sent).map(|((pull, _), _)| *pull) else {
+            let Some(pull) = self
+                .asked
+                .iter()
+                .find(|(_, asked)| !asked.is_sent)
+                .map(|((pull, _), _)| *pull)
+            else {
                 return;
             };
             let mut keys: Vec<Bytes> = Vec::new();
@@ -61,7 +66,10 @@ impl Node {
             }
             let target = |key: &Bytes| self.core.peek_target(pull, SliceKey::of_key(key));
             let targets: Option<Vec<_>> = keys.iter().map(target).collect();
-            let Some(giver) = targets.as_ref().and_then(|targets| Some(targets.first()?.0.clone())) else {
+            let Some(giver) = targets
+                .as_ref()
+                .and_then(|targets| Some(targets.first()?.0.clone()))
+            else {
                 // The pull has ended meanwhile.
                 for key in keys {
                     self.settle_peek(pull, key, env);
@@ -69,15 +77,28 @@ impl Node {
                 continue;
             };
             let since = targets.into_iter().flatten().map(|(_, since)| since);
-            let asked = keys.iter().cloned().zip(since).map(|(key, since)| PeekKey { key, since }).collect();
+            let asked = keys
+                .iter()
+                .cloned()
+                .zip(since)
+                .map(|(key, since)| PeekKey { key, since })
+                .collect();
             let (to, taker) = (giver.life, self.life().clone());
-            let request = PeekRequest { to, taker, keys: asked };
+            let request = PeekRequest {
+                to,
+                taker,
+                keys: asked,
+            };
             let peek = env.name();
             env.counters.peeks += keys.len() as u64;
             self.open_peeks.insert(peek, OpenPeek { pull, keys });
             self.timer(env.plan.peek_timeout_us, NodeTimer::Peek { peek }, env);
             if let Some(slot) = slot_of(&giver.address) {
-                env.send(self.endpoint(), Endpoint::Node(slot), Message::Peek { peek, request });
+                env.send(
+                    self.endpoint(),
+                    Endpoint::Node(slot),
+                    Message::Peek { peek, request },
+                );
             }
         }
     }
@@ -94,9 +115,14 @@ impl Node {
                     let Some(served) = self.served_peeks.get(&peek) else {
                         continue;
                     };
-                    let (key, since, taker) =
-                        (served.keys[index].key.clone(), served.keys[index].since, served.taker.clone());
-                    let answer = self.frozen_answer(&key, since, &taker).unwrap_or(PeekAnswer::Absent);
+                    let (key, since, taker) = (
+                        served.keys[index].key.clone(),
+                        served.keys[index].since,
+                        served.taker.clone(),
+                    );
+                    let answer = self
+                        .frozen_answer(&key, since, &taker)
+                        .unwrap_or(PeekAnswer::Absent);
                     self.served(peek, index, answer, env);
                 }
             }
@@ -163,7 +189,9 @@ impl Node {
             at,
             value: &entry.value,
             version: entry.version,
-            deadline: entry.ttl_ms.map_or(Timestamp::NEVER, |ttl_ms| from.plus_ms(ttl_ms)),
+            deadline: entry
+                .ttl_ms
+                .map_or(Timestamp::NEVER, |ttl_ms| from.plus_ms(ttl_ms)),
             class: entry.class,
         };
         if env.config.mischief == Some(Mischief::ImportOverwrites) {
@@ -184,9 +212,22 @@ impl Node {
     fn overwrite(&self, import: &Import<'_>, epoch: softstore_sharding::Epoch, now: Timestamp) {
         let versions = softstore_sharding::VersionCounter::starting_at(import.version);
         let absence = softstore_store::Absence::Final;
-        let context = softstore_store::OpContext { now, epoch, versions: &versions, pull: None, absence };
+        let context = softstore_store::OpContext {
+            now,
+            epoch,
+            versions: &versions,
+            pull: None,
+            absence,
+        };
         let always = softstore_store::SetCondition::Always;
-        let _ = self.store.set(import.key, import.at, import.value, import.deadline, always, &context);
+        let _ = self.store.set(
+            import.key,
+            import.at,
+            import.value,
+            import.deadline,
+            always,
+            &context,
+        );
     }
 
     /// A taker asks.
@@ -200,10 +241,22 @@ impl Node {
         let served = env.name();
         let (keys, taker) = (request.keys.clone(), request.taker.clone());
         let answers = vec![None; keys.len()];
-        self.served_peeks.insert(served, ServedPeek { from, peek, taker, keys, answers });
+        self.served_peeks.insert(
+            served,
+            ServedPeek {
+                from,
+                peek,
+                taker,
+                keys,
+                answers,
+            },
+        );
         for (index, PeekKey { key, since }) in request.keys.iter().enumerate() {
             let at = SliceKey::of_key(key);
-            let upstream = self.core.copy_at(at, *since, &request.taker).and_then(|copy| copy.upstream);
+            let upstream = self
+                .core
+                .copy_at(at, *since, &request.taker)
+                .and_then(|copy| copy.upstream);
             match (self.frozen_answer(key, *since, &request.taker), upstream) {
                 (Some(answer), _) => self.served(served, index, answer, env),
                 (None, Some(pull)) if !self.store.is_written(pull, at) => {
@@ -235,7 +288,14 @@ impl Node {
         }
         if let Some(open) = self.served_peeks.remove(&served) {
             let answers = Ok(open.answers.into_iter().flatten().collect());
-            env.send(self.endpoint(), open.from, Message::PeekReply { peek: open.peek, answers });
+            env.send(
+                self.endpoint(),
+                open.from,
+                Message::PeekReply {
+                    peek: open.peek,
+                    answers,
+                },
+            );
         }
     }
 }

@@ -65,7 +65,16 @@ impl Node {
         match self.core.grant_pull(&request) {
             Err(refusal) => {
                 env.counters.refused += 1;
-                env.send_on_stream(self.endpoint(), from, stream, Message::PullRefused { stream, pull, refusal });
+                env.send_on_stream(
+                    self.endpoint(),
+                    from,
+                    stream,
+                    Message::PullRefused {
+                        stream,
+                        pull,
+                        refusal,
+                    },
+                );
             }
             Ok(grants) => {
                 let resume_after = decode(&request.cursor);
@@ -79,7 +88,9 @@ impl Node {
                 };
                 self.list(&mut outgoing, &grants);
                 if let Some((class, at)) = resume_after {
-                    outgoing.listed.retain(|&place| place.0 < class || (place.0 == class && place.1 > at));
+                    outgoing
+                        .listed
+                        .retain(|&place| place.0 < class || (place.0 == class && place.1 > at));
                 }
                 self.outgoing.insert(stream, outgoing);
                 self.timer(env.plan.stream_step_us, NodeTimer::StreamStep { stream }, env);
@@ -90,12 +101,22 @@ impl Node {
     fn list(&self, outgoing: &mut Outgoing, grants: &[CopyGrant]) {
         // Looked at before listing: what arrives after this is in the next list.
         outgoing.was_chained = grants.iter().any(|grant| grant.upstream.is_some());
-        let parts: Vec<Part> =
-            grants.iter().map(|grant| Part { slice: grant.slice, epoch: grant.epoch }).collect();
-        let as_of = grants.iter().map(|grant| grant.received).max().unwrap_or(Timestamp::ZERO);
+        let parts: Vec<Part> = grants
+            .iter()
+            .map(|grant| Part {
+                slice: grant.slice,
+                epoch: grant.epoch,
+            })
+            .collect();
+        let as_of = grants
+            .iter()
+            .map(|grant| grant.received)
+            .max()
+            .unwrap_or(Timestamp::ZERO);
         let listing = self.store.list(&parts, as_of);
         let classes = listing.class_counts.iter().enumerate().rev();
-        let classes = classes.flat_map(|(class, &count)| (0..count).map(move |_| u8::try_from(class).unwrap_or(0)));
+        let classes =
+            classes.flat_map(|(class, &count)| (0..count).map(move |_| u8::try_from(class).unwrap_or(0)));
         let places = classes.zip(listing.positions);
         outgoing.listed = places.filter(|(_, at)| !outgoing.sent.contains(at)).collect();
     }
@@ -109,7 +130,16 @@ impl Node {
         let grants = match self.core.grant_pull(&outgoing.request) {
             Ok(grants) => grants,
             Err(refusal) => {
-                env.send_on_stream(self.endpoint(), to, stream, Message::PullRefused { stream, pull, refusal });
+                env.send_on_stream(
+                    self.endpoint(),
+                    to,
+                    stream,
+                    Message::PullRefused {
+                        stream,
+                        pull,
+                        refusal,
+                    },
+                );
                 return;
             }
         };
@@ -136,7 +166,13 @@ impl Node {
             damaged[at] ^= 1 << env.random.below(8);
             frame = damaged.into();
         }
-        let chunk = Chunk { stream, pull, frame, cursor, is_last };
+        let chunk = Chunk {
+            stream,
+            pull,
+            frame,
+            cursor,
+            is_last,
+        };
         if !env.send_on_stream(self.endpoint(), to, stream, Message::Chunk(chunk)) || is_last {
             return;
         }
@@ -166,19 +202,42 @@ impl Node {
         let stream = env.name();
         env.counters.resumed += u64::from(!request.cursor.is_empty());
         let slot = slot_of(&giver.address).unwrap_or(usize::MAX);
-        self.incoming.insert(pull, Incoming { stream, giver: slot, seen: 0 });
+        self.incoming.insert(
+            pull,
+            Incoming {
+                stream,
+                giver: slot,
+                seen: 0,
+            },
+        );
         env.send_on_stream(
             self.endpoint(),
             Endpoint::Node(slot),
             stream,
-            Message::OpenPull { stream, pull, request },
+            Message::OpenPull {
+                stream,
+                pull,
+                request,
+            },
         );
-        self.timer(STREAM_SILENCE_US, NodeTimer::StreamCheck { pull, stream, seen: 0 }, env);
+        self.timer(
+            STREAM_SILENCE_US,
+            NodeTimer::StreamCheck {
+                pull,
+                stream,
+                seen: 0,
+            },
+            env,
+        );
     }
 
     pub(super) fn stop_pull(&mut self, pull: PullId, env: &mut Env) {
         if let Some(Incoming { stream, giver, .. }) = self.incoming.remove(&pull) {
-            env.send(self.endpoint(), Endpoint::Node(giver), Message::ClosePull { stream });
+            env.send(
+                self.endpoint(),
+                Endpoint::Node(giver),
+                Message::ClosePull { stream },
+            );
         }
     }
 
@@ -189,22 +248,39 @@ impl Node {
     }
 
     pub(super) fn check_stream(&mut self, pull: PullId, stream: u64, seen: u64, env: &mut Env) {
-        let Some(incoming) = self.incoming.get(&pull).filter(|incoming| incoming.stream == stream) else {
+        let Some(incoming) = self
+            .incoming
+            .get(&pull)
+            .filter(|incoming| incoming.stream == stream)
+        else {
             return;
         };
         if incoming.seen == seen {
             self.stream_broke(pull, env);
         } else {
             let seen = incoming.seen;
-            self.timer(STREAM_SILENCE_US, NodeTimer::StreamCheck { pull, stream, seen }, env);
+            self.timer(
+                STREAM_SILENCE_US,
+                NodeTimer::StreamCheck { pull, stream, seen },
+                env,
+            );
         }
     }
 
     /// A piece arrives. One of an earlier stream of the same pull is imported too: that must do no harm.
     pub(super) fn chunk_arrived(&mut self, from: Endpoint, chunk: &Chunk, env: &mut Env) {
-        let Chunk { stream, pull, frame, cursor, is_last } = chunk;
+        let Chunk {
+            stream,
+            pull,
+            frame,
+            cursor,
+            is_last,
+        } = chunk;
         let (stream, pull) = (*stream, *pull);
-        let current = self.incoming.get_mut(&pull).filter(|incoming| incoming.stream == stream);
+        let current = self
+            .incoming
+            .get_mut(&pull)
+            .filter(|incoming| incoming.stream == stream);
         let is_current = current.is_some();
         if let Some(incoming) = current {
             incoming.seen += 1;
@@ -242,7 +318,9 @@ impl Node {
             end = Some(PullEnd::Complete);
         }
         match end {
-            None => self.core.pull_advanced(pull, cursor.clone()),
+            None => {
+                self.core.pull_advanced(pull, cursor.clone());
+            }
             Some(end) => {
                 let actions = self.core.pull_ended(pull, end);
                 self.carry_out(actions, env);
@@ -251,7 +329,11 @@ impl Node {
     }
 
     pub(super) fn pull_refused(&mut self, stream: u64, pull: PullId, refusal: Refusal, env: &mut Env) {
-        if self.incoming.get(&pull).is_none_or(|incoming| incoming.stream != stream) {
+        if self
+            .incoming
+            .get(&pull)
+            .is_none_or(|incoming| incoming.stream != stream)
+        {
             return;
         }
         if refusal == Refusal::WrongIncarnation {

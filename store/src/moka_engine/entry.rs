@@ -1,6 +1,6 @@
 //! [`Entry`]: one key and its value in this engine, and what it weighs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use softstore_sharding::{Epoch, FrequencyClass, SliceKey, Timestamp, Version};
@@ -19,12 +19,14 @@ pub(super) fn weight_bytes(key_bytes: usize, value_bytes: usize) -> u64 {
     (key_bytes + value_bytes + ENTRY_OVERHEAD_BYTES) as u64
 }
 
-/// A key and its value. All but deadline and frequency never change: a write makes a new entry.
+/// A key and its value. All but deadline, frequency and turn never change: a write makes a new entry.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Key and value in one allocation of their own: one less per entry, and a reader's value pins nothing else.
     payload: Bytes,
     key_bytes: u16,
+    /// The turn in which moka was last told of a use (see `turns`).
+    told_in: AtomicU16,
     pub(super) epoch: Epoch,
     pub(super) version: Version,
     /// Changed by touch, under the key's lock; read by anyone.
@@ -38,6 +40,8 @@ pub(super) struct Stamp {
     pub(super) version: Version,
     pub(super) deadline: Timestamp,
     pub(super) frequency: Frequency,
+    /// The present turn: to be inserted is a use that moka hears of.
+    pub(super) turn: u16,
 }
 
 /// Copies a key and a value into one allocation. The caller has checked their lengths.
@@ -54,6 +58,7 @@ impl Entry {
         Self {
             payload,
             key_bytes: u16::try_from(key_bytes).expect("the key's length was checked"),
+            told_in: AtomicU16::new(stamp.turn),
             epoch: stamp.epoch,
             version: stamp.version,
             deadline_ms: AtomicU64::new(stamp.deadline.as_ms()),
@@ -90,6 +95,12 @@ impl Entry {
 
     pub(super) fn is_expired(&self, now: Timestamp) -> bool {
         self.deadline() <= now
+    }
+
+    /// Whether moka has yet to be told of a use in this turn. True once per turn.
+    pub(super) fn is_first_use_in(&self, turn: u16) -> bool {
+        // Looked at before it is written: an entry read by many threads is not passed around between them.
+        self.told_in.load(Ordering::Relaxed) != turn && self.told_in.swap(turn, Ordering::Relaxed) != turn
     }
 
     /// Whether an operation on `key` in `epoch` sees it at `now`.

@@ -75,7 +75,7 @@ impl MokaStore {
         if import.deadline <= now {
             return ImportOutcome::Expired;
         }
-        if self.is_taken(&stripe, import.at, epoch, now) {
+        if is_taken(&stripe, import.at, epoch, now) {
             return ImportOutcome::Present;
         }
         if room == Room::IfHotter && !self.has_room_for(payload_bytes, import.class, now) {
@@ -86,6 +86,7 @@ impl MokaStore {
             version: import.version,
             deadline: import.deadline,
             frequency: Frequency::of_class(import.class, now),
+            turn: self.turns.current(),
         };
         let entry = Entry::new(payload, import.key.len(), stamp);
         self.insert(&mut stripe, import.at, entry, now);
@@ -96,15 +97,14 @@ impl MokaStore {
         ImportOutcome::Inserted
     }
 
-    /// Whether something live of this epoch stands at a position, whichever key it has.
-    fn is_taken(&self, stripe: &Stripe, at: SliceKey, epoch: Epoch, now: Timestamp) -> bool {
-        stripe.index.get(&at).is_some_and(|entry| {
-            entry.epoch == epoch && !entry.is_expired(now) && self.cache.contains_key(&at)
-        })
-    }
-
     fn has_room_for(&self, payload_bytes: usize, class: FrequencyClass, now: Timestamp) -> bool {
         let needed = self.gauges.bytes.load(Ordering::Relaxed) + weight_bytes(payload_bytes, 0);
         needed <= self.room_bytes || self.evictions.is_hotter_than_victims(class, now)
     }
+}
+
+/// Whether something live of this epoch stands at a position, whichever key it has.
+fn is_taken(stripe: &Stripe, at: SliceKey, epoch: Epoch, now: Timestamp) -> bool {
+    let standing = stripe.index.get(&at);
+    standing.is_some_and(|entry| entry.epoch == epoch && !entry.is_expired(now))
 }

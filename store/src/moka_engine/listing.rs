@@ -21,7 +21,7 @@ impl MokaStore {
         let mut payload_bytes = 0;
         for part in parts {
             for number in stripes_of(part.slice) {
-                let stripe = self.stripes.lock_nth(number);
+                let stripe = self.stripes.look_nth(number);
                 for (&at, entry) in stripe.index.range(part.slice.low()..=part.slice.last()) {
                     if entry.epoch == part.epoch && !entry.is_expired(as_of) {
                         let class = entry.frequency.class_at(as_of, self.decay);
@@ -35,7 +35,7 @@ impl MokaStore {
     }
 
     pub(super) fn read_uncounted(&self, at: SliceKey, epoch: Epoch, as_of: Timestamp) -> Option<Frozen> {
-        let stripe = self.stripes.lock(at);
+        let stripe = self.stripes.look(at);
         let entry = stripe.index.get(&at)?;
         let is_seen = entry.epoch == epoch && !entry.is_expired(as_of);
         is_seen.then(|| entry.frozen(at, entry.frequency.class_at(as_of, self.decay)))
@@ -49,7 +49,7 @@ impl MokaStore {
             if seen >= SAMPLE_STRIPES && counted.entries >= SAMPLE_ENTRIES_MIN {
                 return scaled(counted, stripes.len() as u64, seen as u64);
             }
-            let stripe = self.stripes.lock_nth(number);
+            let stripe = self.stripes.look_nth(number);
             for (_, entry) in stripe.index.range(part.slice.low()..=part.slice.last()) {
                 if entry.epoch == part.epoch {
                     counted.entries += 1;

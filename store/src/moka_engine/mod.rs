@@ -1,27 +1,30 @@
 //! [`MokaStore`]: the first engine. moka holds the entries and chooses victims; this engine adds what moka lacks.
 //!
 //! ```text
-//!   get ---------------------> moka map (SliceKey -> Arc<Entry>)        no lock of ours on a hit
-//!                                 ^   |
-//!                          insert |   | evicts: the listener notes the victim
-//!                                 |   v
-//!   set, delete, touch, --> lock stripe (256)     evictions (a queue) --drained outside of stripes--> index
-//!   add, import               |- index: BTreeMap<SliceKey, Arc<Entry>>  lists a slice, reads without counting
-//!                             '- written-keys memories of open pulls (H3)
+//!   get, set, delete, --> lock stripe (256)
+//!   touch, add, import      |- index: BTreeMap<SliceKey, Arc<Entry>>  what is present; lists a slice
+//!                           '- written-keys memories of open pulls (H3)
+//!
+//!   uses (once per turn), writes --> moka map (SliceKey -> Arc<Entry>): chooses victims
+//!                                      |
+//!                                      v evicts: the listener notes the victim
+//!                                    evictions (a queue) --drained outside of stripes--> index
 //!
 //!   maintain: moka's pending tasks, evictions, purges, the sweep for expired entries, recency after a pull
 //! ```
 //!
 //! # Which of the two maps is right
-//! moka's: an entry is present if moka has it. Both change under the stripe of the position, except that moka evicts
-//! when it likes. So under the stripe, what moka has at a position is what the index has there, or nothing; and what
-//! only the index has was evicted, and its note is in the queue or about to be. A note names the entry itself,
-//! so removing it from the index cannot hit an entry inserted since.
+//! The index: an entry is present if the index has it. Both change under the stripe of the position, except that moka
+//! evicts when it likes. So under the stripe, what moka has at a position is what the index has there, or nothing; and
+//! what only the index has was evicted, and its note is in the queue or about to be: the entry goes when the note is
+//! drained, after the next write or in `maintain`. A note names the entry itself, so removing it from the index cannot
+//! hit an entry inserted since.
 //!
-//! # Reads without a lock
-//! An entry never changes but for its deadline and frequency, both atomic; a write puts a new entry in its place, in
-//! one step of moka's map. So a read sees the entry before a write or the one after it, whole. A read that misses in a
-//! range with an open pull looks again under the stripe: only there are "absent" and "not written" one statement.
+//! # Reads
+//! take the stripe's lock shared, so that "absent" and "not written" are one statement, and find the entry in the index:
+//! moka's map and its bookkeeping of uses cost several times as much, nearly all of it cache misses. moka is told of an
+//! entry's use once per turn (`turns`). An entry never changes but for its deadline, frequency and turn, all atomic; a
+//! write puts a new entry in its place.
 //!
 //! # What moka's policy is told
 //! - LRU, not the default TinyLFU: the latter refuses nearly every fresh insert into a hot, full cache, and a set that
@@ -44,6 +47,7 @@ mod recency;
 mod reclaim;
 mod room;
 mod stripe;
+mod turns;
 mod written;
 
 use std::collections::VecDeque;
@@ -71,6 +75,7 @@ use import::Room;
 use recency::Reordering;
 use reclaim::{Purging, SweepCursor};
 use stripe::Stripes;
+use turns::Turns;
 use written::WrittenLimit;
 
 /// The part of the budget that moka is not told of: 1/32, for writes that it has not applied yet.
@@ -88,6 +93,7 @@ pub struct MokaStore {
     room_bytes: u64,
     cache: Cache<SliceKey, Arc<Entry>, RandomState>,
     stripes: Stripes,
+    turns: Turns,
     written_limit: WrittenLimit,
     evictions: Arc<Evictions>,
     latest: Arc<LatestTime>,
@@ -150,6 +156,7 @@ impl MokaStore {
             room_bytes,
             cache: build_cache(room_bytes, &evictions, &latest),
             stripes: Stripes::new(),
+            turns: Turns::new(room_bytes),
             written_limit: WrittenLimit::new(config.written_keys_max),
             evictions,
             latest,
@@ -239,7 +246,7 @@ impl Store for MokaStore {
 
     fn pull_overflowed(&self, pull: PullId) -> bool {
         // Each stripe's part knows; any will do.
-        self.stripes.lock_nth(0).written.overflowed(pull)
+        self.stripes.look_nth(0).written.overflowed(pull)
     }
 
     fn import(&self, pull: PullId, epoch: Epoch, now: Timestamp, import: &Import<'_>) -> ImportOutcome {
@@ -261,7 +268,7 @@ impl Store for MokaStore {
     }
 
     fn is_written(&self, pull: PullId, at: SliceKey) -> bool {
-        self.stripes.lock(at).written.recall(pull, at) != written::Memory::Untouched
+        self.stripes.look(at).written.recall(pull, at) != written::Memory::Untouched
     }
 
     fn list(&self, parts: &[Part], as_of: Timestamp) -> Listing {

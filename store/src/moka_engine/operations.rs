@@ -15,35 +15,32 @@ use crate::store::{Absence, Added, Found, OpContext, Outcome, SetCondition, SetO
 
 impl MokaStore {
     pub(super) fn read(&self, key: &[u8], at: SliceKey, context: &OpContext<'_>) -> Outcome<Option<Found>> {
-        if let Some(found) = self.hit(key, at, context) {
-            return Outcome::Done(Some(found));
-        }
-        if !may_ask(context) || check_key(key).is_err() {
-            return Outcome::Done(None);
-        }
-        // A write or an import may have come since the look above, so the word "absent" needs the lock.
-        let stripe = self.stripes.lock(at);
-        if let Some(entry) = self.live(&stripe, key, at, context) {
-            entry.frequency.record(context.now, self.decay);
+        let stripe = self.stripes.look(at);
+        let Some(entry) = stripe.index.get(&at) else {
+            return absent(&stripe, key, at, context);
+        };
+        if entry.is_seen_by(key, context.epoch, context.now) {
+            let entry = Arc::clone(entry);
+            drop(stripe);
+            self.used(at, &entry, context.now);
             return Outcome::Done(Some(entry.found()));
         }
-        if must_ask(&stripe, at, context) {
-            Outcome::Unknown
-        } else {
-            Outcome::Done(None)
+        let answer = absent(&stripe, key, at, context);
+        if entry.is_expired(context.now) {
+            let expired = Arc::clone(entry);
+            drop(stripe);
+            self.reclaim_expired(at, &expired, context.now);
         }
+        answer
     }
 
-    fn hit(&self, key: &[u8], at: SliceKey, context: &OpContext<'_>) -> Option<Found> {
-        let entry = self.cache.get(&at)?;
-        if entry.is_seen_by(key, context.epoch, context.now) {
-            entry.frequency.record(context.now, self.decay);
-            return Some(entry.found());
+    /// Counts a use of an entry. Outside of the stripe: moka may keep house meanwhile.
+    fn used(&self, at: SliceKey, entry: &Entry, now: Timestamp) {
+        entry.frequency.record(now, self.decay);
+        if entry.is_first_use_in(self.turns.current()) {
+            // Tells moka of the use.
+            let _ = self.cache.get(&at);
         }
-        if entry.is_expired(context.now) {
-            self.reclaim_expired(at, &entry, context.now);
-        }
-        None
     }
 
     pub(super) fn write(
@@ -59,7 +56,7 @@ impl MokaStore {
         // Copied before the lock is taken: a value may have megabytes.
         let payload = copy_payload(key, value);
         let mut stripe = self.stripes.lock(at);
-        let present = self.live(&stripe, key, at, context);
+        let present = live(&stripe, key, at, context);
         let version = present.as_ref().map(|entry| entry.version);
         match judge_set(condition, version, || must_ask(&stripe, at, context)) {
             SetVerdict::Ask => return Ok(Outcome::Unknown),
@@ -73,6 +70,7 @@ impl MokaStore {
             version,
             deadline,
             frequency: self.frequency_of_write(present.as_deref(), context.now),
+            turn: self.turns.current(),
         };
         self.insert(
             &mut stripe,
@@ -94,7 +92,7 @@ impl MokaStore {
             return Outcome::Done(false);
         }
         let mut stripe = self.stripes.lock(at);
-        let is_present = self.live(&stripe, key, at, context).is_some();
+        let is_present = live(&stripe, key, at, context).is_some();
         if !is_present && report_existence && must_ask(&stripe, at, context) {
             return Outcome::Unknown;
         }
@@ -116,7 +114,7 @@ impl MokaStore {
             return Outcome::Done(false);
         }
         let mut stripe = self.stripes.lock(at);
-        let Some(entry) = self.live(&stripe, key, at, context) else {
+        let Some(entry) = live(&stripe, key, at, context) else {
             return if must_ask(&stripe, at, context) {
                 Outcome::Unknown
             } else {
@@ -125,9 +123,8 @@ impl MokaStore {
         };
         self.remember(&mut stripe, at, context);
         entry.set_deadline(deadline);
-        entry.frequency.record(context.now, self.decay);
-        // Tells moka of the use.
-        let _ = self.cache.get(&at);
+        drop(stripe);
+        self.used(at, &entry, context.now);
         Outcome::Done(true)
     }
 
@@ -141,7 +138,7 @@ impl MokaStore {
     ) -> Result<Outcome<Added>, StoreError> {
         check_key(key)?;
         let mut stripe = self.stripes.lock(at);
-        let present = self.live(&stripe, key, at, context);
+        let present = live(&stripe, key, at, context);
         if present.is_none() && must_ask(&stripe, at, context) {
             return Ok(Outcome::Unknown);
         }
@@ -155,6 +152,7 @@ impl MokaStore {
             version,
             deadline: present.as_ref().map_or(deadline, |entry| entry.deadline()),
             frequency: self.frequency_of_write(present.as_deref(), context.now),
+            turn: self.turns.current(),
         };
         let entry = Entry::new(copy_payload(key, value.as_bytes()), key.len(), stamp);
         self.insert(&mut stripe, at, entry, context.now);
@@ -173,22 +171,10 @@ impl MokaStore {
         )
     }
 
-    /// The entry that an operation sees, by moka's word, without moka taking it for a use.
-    pub(super) fn live(
-        &self,
-        stripe: &Stripe,
-        key: &[u8],
-        at: SliceKey,
-        context: &OpContext<'_>,
-    ) -> Option<Arc<Entry>> {
-        let entry = stripe.index.get(&at)?;
-        let is_live = entry.is_seen_by(key, context.epoch, context.now) && self.cache.contains_key(&at);
-        is_live.then(|| Arc::clone(entry))
-    }
-
     /// Puts an entry in place of whatever stands at its position.
     pub(super) fn insert(&self, stripe: &mut Stripe, at: SliceKey, entry: Entry, now: Timestamp) {
         self.latest.see(now);
+        self.turns.inserted(entry.weight_bytes());
         let entry = Arc::new(entry);
         self.gauges.entries.fetch_add(1, Ordering::Relaxed);
         self.gauges
@@ -240,9 +226,19 @@ impl MokaStore {
     }
 }
 
-/// Whether absence may have to be asked about at all; that much is known without the lock.
-fn may_ask(context: &OpContext<'_>) -> bool {
-    context.pull.is_some() && context.absence == Absence::AskGiver
+/// The entry that an operation sees.
+fn live(stripe: &Stripe, key: &[u8], at: SliceKey, context: &OpContext<'_>) -> Option<Arc<Entry>> {
+    let entry = stripe.index.get(&at)?;
+    entry.is_seen_by(key, context.epoch, context.now).then(|| Arc::clone(entry))
+}
+
+/// A read's answer when it sees nothing.
+fn absent<T>(stripe: &Stripe, key: &[u8], at: SliceKey, context: &OpContext<'_>) -> Outcome<Option<T>> {
+    if must_ask(stripe, at, context) && check_key(key).is_ok() {
+        Outcome::Unknown
+    } else {
+        Outcome::Done(None)
+    }
 }
 
 /// Whether the giver may have a key that is absent here.

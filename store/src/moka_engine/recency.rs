@@ -68,7 +68,7 @@ impl MokaStore {
     ) -> Reordering {
         let mut looked_at = 0;
         while next_stripe < STRIPE_COUNT && looked_at < SORT_ENTRIES_MAX {
-            let stripe = self.stripes.lock_nth(next_stripe);
+            let stripe = self.stripes.look_nth(next_stripe);
             for (&at, entry) in &stripe.index {
                 buckets[entry.frequency.heat_at(now, self.decay)].push(at);
             }

@@ -45,6 +45,7 @@ struct Stretch {
 impl MokaStore {
     pub(super) fn keep_house(&self, now: Timestamp) {
         self.latest.see(now);
+        self.turns.look_at_clock(now);
         // Whoever else keeps house now does all that there is to do.
         let Some(mut house) = self.housekeeping.try_lock() else {
             return;

@@ -95,7 +95,7 @@ mod tests {
         let add = |number: usize| {
             let key = number.to_string();
             let at = SliceKey::of_key(key.as_bytes());
-            let condition = SetCondition::IfAbsent;
+            let condition = SetCondition::Always;
             let outcome = store.write(key.as_bytes(), at, b"v", Timestamp::NEVER, condition, &context);
             assert!(matches!(outcome, Ok(Outcome::Done(SetOutcome::Stored(_)))));
             at

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use softstore_sharding::{Slice, SliceKey};
 
 use super::entry::Entry;
@@ -27,7 +27,7 @@ pub(super) struct Stripe {
 /// A stripe on cache lines of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Padded(Mutex<Stripe>);
+struct Padded(RwLock<Stripe>);
 
 /// All stripes.
 #[derive(Debug)]
@@ -38,14 +38,24 @@ impl Stripes {
         Self((0..STRIPE_COUNT).map(|_| Padded::default()).collect())
     }
 
-    /// Locks the stripe of a position.
-    pub(super) fn lock(&self, at: SliceKey) -> MutexGuard<'_, Stripe> {
-        self.0[stripe_index(at)].0.lock()
+    /// Locks the stripe of a position, to change it.
+    pub(super) fn lock(&self, at: SliceKey) -> RwLockWriteGuard<'_, Stripe> {
+        self.0[stripe_index(at)].0.write()
     }
 
-    /// Locks a stripe by number, below [`STRIPE_COUNT`].
-    pub(super) fn lock_nth(&self, number: usize) -> MutexGuard<'_, Stripe> {
-        self.0[number].0.lock()
+    /// Locks the stripe of a position against changes.
+    pub(super) fn look(&self, at: SliceKey) -> RwLockReadGuard<'_, Stripe> {
+        self.0[stripe_index(at)].0.read()
+    }
+
+    /// Locks a stripe by number, below [`STRIPE_COUNT`], to change it.
+    pub(super) fn lock_nth(&self, number: usize) -> RwLockWriteGuard<'_, Stripe> {
+        self.0[number].0.write()
+    }
+
+    /// Locks a stripe by number, below [`STRIPE_COUNT`], against changes.
+    pub(super) fn look_nth(&self, number: usize) -> RwLockReadGuard<'_, Stripe> {
+        self.0[number].0.read()
     }
 }
 

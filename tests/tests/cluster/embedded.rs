@@ -70,3 +70,23 @@ async fn a_death_costs_the_dead_nodes_entries_only() {
     fill(&client).await;
     assert_eq!(hits(&client).await, KEYS);
 }
+
+/// Plan: values that together are larger than any message may be; all are asked for at once, over one stream, so that one
+/// batch of gets asks for all of them. Each comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_large_values_come_in_several_messages() {
+    const VALUE_BYTES: usize = 4 << 20;
+    const VALUES: usize = 24;
+    let cluster = EmbeddedCluster::start(1).await;
+    let client = cluster.client().await;
+    for index in 0..VALUES {
+        let value = vec![u8::try_from(index).unwrap(); VALUE_BYTES];
+        client.set(key(index), value).await.expect("a set succeeds");
+    }
+    let got = client.get_many((0..VALUES).map(key)).await;
+    assert_eq!(got.len(), VALUES);
+    for (index, value) in got.into_iter().enumerate() {
+        let value = value.expect("a get succeeds").expect("the value is there");
+        assert!(value.len() == VALUE_BYTES && value.iter().all(|&byte| usize::from(byte) == index));
+    }
+}

@@ -1,3 +1,26 @@
-//! Cluster tests. `embedded`: whole clusters in this process, over real sockets.
+//! Cluster tests.
+//!
+//! `embedded`, `pull_order`: whole clusters in this process, over real sockets. All others: real processes, real signals.
+//!
+//! * `sigterm`: planned ends. What a drain keeps, when it gives up, what a second signal does.
+//! * `surge`: a replacement that is started first; what moves, and how often.
+//! * `dev`: `softstore dev --json` and its children.
+//! * `kill`: SIGKILL. What is lost is said to be lost.
+//! * `assigner`: the Assigner dies and comes back.
+//! * `chunk_version`: a restart into a build that speaks another chunk format.
+//! * `zombie`: a node that stood still for longer than the others waited for it.
+//! * `bad_input`: what no honest peer sends.
+//! * `pull_order`: what a giver sends first, and where a broken stream goes on.
+//! * `client_follow`: one client through all of a rolling restart: reads, counters, CAS.
 
+mod assigner;
+mod bad_input;
+mod chunk_version;
+mod client_follow;
+mod dev;
 mod embedded;
+mod kill;
+mod pull_order;
+mod sigterm;
+mod surge;
+mod zombie;

@@ -48,15 +48,14 @@ impl HandoffCore {
         for range in &take.ranges {
             for slice in self.parts(range.slice) {
                 let verdict = self.verdict(slice, range, &take.taker, now, &mut actions);
-                let joins = |last: &&mut TakeAnswer| {
-                    last.slice.touches(slice)
-                        && (last.since, last.from) == (range.since, range.from)
-                        && last.verdict == verdict
-                };
-                match answers.last_mut().filter(joins) {
-                    Some(last) => {
+                let joined = answers.last_mut().filter(|last| {
+                    last.slice.touches(slice) && (last.since, last.from) == (range.since, range.from)
+                });
+                match joined.and_then(|last| Some((join(&last.verdict, &verdict)?, last))) {
+                    Some((verdict, last)) => {
                         last.slice =
                             Slice::between(last.slice.low(), slice.last()).expect("touching parts ascend");
+                        last.verdict = verdict;
                     }
                     None => answers.push(TakeAnswer {
                         slice,
@@ -374,5 +373,17 @@ impl HandoffCore {
         } else {
             Ok(())
         }
+    }
+}
+
+/// One answer for two parts that touch, if there is one. Parts fenced together answer together, however much they were
+/// cut up here: the highest of their versions is above all that any of them has given (H4).
+fn join(left: &Verdict, right: &Verdict) -> Option<Verdict> {
+    match (left, right) {
+        (Verdict::Fenced { next_version: left }, Verdict::Fenced { next_version: right }) => {
+            let next_version = *left.max(right);
+            Some(Verdict::Fenced { next_version })
+        }
+        (left, right) => (left == right).then(|| left.clone()),
     }
 }

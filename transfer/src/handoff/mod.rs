@@ -24,6 +24,7 @@ mod admission;
 mod claims;
 mod giver;
 mod pull;
+mod reconcile;
 mod search;
 mod state;
 #[cfg(test)]
@@ -34,8 +35,8 @@ use std::sync::Arc;
 
 use softstore_sharding::session::VersionRange;
 use softstore_sharding::{
-    Assignment, Epoch, Generation, Life, Peer, PullId, RangeAssignment, RangeMap, Slice, SliceKey, Timestamp,
-    Version, VersionCounter,
+    Assignment, Epoch, Generation, Life, Peer, PullId, RangeMap, Slice, SliceKey, Timestamp, Version,
+    VersionCounter,
 };
 
 pub use action::{Action, ColdReason, CopyEnd, Notice, PullEnd};
@@ -46,6 +47,11 @@ pub use pull::ImportTarget;
 use state::{Copy, End, Held, Past, Pending, Pull};
 
 use crate::config::HandoffConfig;
+
+/// Ranges held from which on no flush may cut another one in two. Flushes of ever other narrow slices would otherwise cut
+/// up what this node holds until its hellos and heartbeats are too large for the Assigner. A flush along the bounds of
+/// what is held is always possible, and joins what earlier ones have cut.
+const HELD_RANGES_CUT_MAX: usize = 4_096;
 
 /// A node's part in all hand-offs. See the head of this file.
 #[derive(Debug)]
@@ -171,10 +177,19 @@ impl HandoffCore {
     }
 
     /// Removes all entries of a slice from what is held here, in one step, and ends the pulls that fill it. Returns the
-    /// parts flushed; the rest of the slice is not served here.
+    /// parts flushed; the rest of the slice is not served here. None at all if too much is cut up already: see
+    /// [`HELD_RANGES_CUT_MAX`].
     pub fn flush(&mut self, slice: Slice) -> (Vec<Slice>, Vec<Action>) {
         let mut actions = Vec::new();
         let mut flushed = Vec::new();
+        let cuts = self
+            .held
+            .overlapping(slice)
+            .any(|(part, _)| self.held.get(part.low()).is_some_and(|(whole, _)| whole != part));
+        let nothing_to_do = self.held.overlapping(slice).next().is_none();
+        if nothing_to_do || (cuts && self.held.len() >= HELD_RANGES_CUT_MAX) {
+            return (flushed, actions);
+        }
         let epoch = self.next_epoch();
         let mut pulled = Vec::new();
         self.held.update(slice, |part, held| {
@@ -186,109 +201,15 @@ impl HandoffCore {
         for (pull, part, since) in pulled {
             self.leave_pull(pull, part, since, PullEnd::Unwanted, &mut actions);
         }
-        (flushed, actions)
-    }
-
-    /// Brings what this node holds of one range of the assignment in line with it.
-    fn reconcile(
-        &mut self,
-        slice: Slice,
-        range: &RangeAssignment,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
-        if range.owner == self.me.life {
-            self.claim(slice, range, now, actions);
-        } else {
-            self.yield_to_owner(slice, range, actions);
-        }
-    }
-
-    /// This node is the owner: whatever is not yet held under that acquisition becomes pending.
-    fn claim(&mut self, slice: Slice, range: &RangeAssignment, now: Timestamp, actions: &mut Vec<Action>) {
-        for part in self.parts(slice) {
-            let at = part.low();
-            if self.is_settled_under(at, range.since) {
-                continue;
+        self.held.coalesce(|left, right| {
+            let same = (left.since, left.epoch, left.pull) == (right.since, right.epoch, right.pull);
+            if same {
+                // Versions of both parts go on above what either has given (H4).
+                left.versions.raise_to(right.versions.peek());
             }
-            if let Some((_, pending)) = self.pending.get(at)
-                && (pending.since >= range.since || pending.take_is_open())
-            {
-                // An open Take settles first; `settled` comes back here for the newer acquisition.
-                continue;
-            }
-            self.never.remove(part);
-            self.pending.insert(
-                part,
-                Pending {
-                    since: range.since,
-                    providers: range.providers.clone().into(),
-                    next: 0,
-                    asking: None,
-                },
-            );
-            self.advance(part, now, actions);
-        }
-    }
-
-    /// Whether an acquisition under `since` is no news: held under it or a newer one, ended, fenced for a newer taker, or
-    /// promised never to start.
-    fn is_settled_under(&self, at: SliceKey, since: Generation) -> bool {
-        let held = self.held.get(at).map(|(_, held)| held.since);
-        let never = self.never.get(at).map(|(_, since)| *since);
-        let ended = self.past.get(at).map(|(_, past)| match &past.end {
-            // Another node took it later than the assignment says: the assignment is out of date.
-            End::Fenced { since, .. } => (*since).max(past.since),
-            End::Dropped => past.since,
+            same
         });
-        held.max(never).max(ended) >= Some(since)
-    }
-
-    /// Another node is the owner: keep what it will take from here, drop what it will not.
-    fn yield_to_owner(&mut self, slice: Slice, range: &RangeAssignment, actions: &mut Vec<Action>) {
-        let me = self.me.life.clone();
-        let listed = |since: Generation| {
-            range
-                .providers
-                .iter()
-                .any(|listed| listed.life == me && listed.since == since)
-        };
-        for part in self.parts(slice) {
-            if let Some((_, pending)) = self.pending.get(part.low())
-                && !(listed(pending.since) && pending.take_is_open())
-            {
-                self.pending.remove(part);
-            }
-            if let Some((_, held)) = self.held.get(part.low())
-                && !listed(held.since)
-            {
-                for (part, held) in self.held.remove(part) {
-                    self.past.insert(
-                        part,
-                        Past {
-                            since: held.since,
-                            next_version: held.versions.peek(),
-                            end: End::Dropped,
-                        },
-                    );
-                    actions.push(Action::Purge(part, held.epoch));
-                    actions.push(Action::Notice(Notice::Dropped { slice: part }));
-                    if let Some(pull) = held.pull {
-                        self.leave_pull(pull, part, held.since, PullEnd::Unwanted, actions);
-                    }
-                }
-            }
-        }
-    }
-
-    /// After a search under an older acquisition was settled: what does the assignment want now?
-    fn settled(&mut self, slice: Slice, now: Timestamp, actions: &mut Vec<Action>) {
-        let Some(assignment) = self.assignment.clone() else {
-            return;
-        };
-        for (part, range) in assignment.ranges().overlapping(slice) {
-            self.reconcile(part, range, now, actions);
-        }
+        (flushed, actions)
     }
 
     /// Makes this node the owner of a part: the end of its search.

@@ -51,11 +51,10 @@ impl HandoffCore {
         Some((pull.giver.clone(), *since))
     }
 
-    /// A chunk was imported: resume after it, should the stream break.
-    pub fn pull_advanced(&mut self, pull: PullId, cursor: Bytes) {
-        if let Some(pull) = self.pulls.get_mut(&pull) {
-            pull.cursor = cursor;
-        }
+    /// A chunk was imported: resume after it, should the stream break. Whether the pull is still open.
+    pub fn pull_advanced(&mut self, pull: PullId, cursor: Bytes) -> bool {
+        let pull = self.pulls.get_mut(&pull);
+        pull.map(|pull| pull.cursor = cursor).is_some()
     }
 
     /// The stream broke, or could not be opened: it is tried again until the pull's deadline.

@@ -20,6 +20,9 @@ pub(super) const TAKE_RANGES_MAX: usize = 4_096;
 /// How much longer than usual a search waits that was told to wait for its assignment.
 const SUPERSEDED_RETRY_FACTOR: u64 = 10;
 
+/// Whom a `Take` goes to: the life, where it listens if a provider said so, and whether through the Assigner too.
+type Addressee = (Life, Option<Arc<str>>, bool);
+
 impl HandoffCore {
     /// Takes note of a provider's answers. Answers to questions that are no longer asked are ignored.
     pub fn take_answered(&mut self, reply: &TakeReply, now: Timestamp) -> Vec<Action> {
@@ -106,7 +109,8 @@ impl HandoffCore {
             match self.ask_self(part, taken) {
                 SelfAnswer::Unfenced => self.keep(part, since, now, actions),
                 SelfAnswer::FencedTo(asking) if !self.is_dead(&asking.life) => {
-                    self.pending.update(part, |_, pending| pending.asking = Some(asking.clone()));
+                    self.pending
+                        .update(part, |_, pending| pending.asking = Some(asking.clone()));
                 }
                 SelfAnswer::FencedTo(_) => self.start_cold(part, ColdReason::HolderDead, now, actions),
                 SelfAnswer::NotStarted | SelfAnswer::Dropped => {
@@ -314,7 +318,7 @@ impl HandoffCore {
     }
 
     fn send_takes(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let mut due: BTreeMap<(Life, Option<Arc<str>>, bool), Vec<TakeRange>> = BTreeMap::new();
+        let mut due: BTreeMap<Addressee, Vec<TakeRange>> = BTreeMap::new();
         let (retry_ms, relay_after_ms) = (self.config.take_retry_ms, self.config.take_relay_after_ms);
         for (slice, pending) in self.pending.iter_mut() {
             let since = pending.since;

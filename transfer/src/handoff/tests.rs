@@ -3,11 +3,13 @@
 //! ```text
 //!   cluster     several cores and what is on its way between them, delivered when a test says so
 //!   answers     what a provider answers to a Take
+//!   lifecycle   a node drained, born again, without transfer
 //!   moves       who serves when: plain moves, swaps, A -> B -> A, renewals, deaths
 //!   pulls       what still arrives, where it may go, and when it ends
 //! ```
 
 mod answers;
 mod cluster;
+mod lifecycle;
 mod moves;
 mod pulls;

@@ -2,7 +2,8 @@
 
 use softstore_sharding::{Slice, Version};
 
-use super::cluster::{Cluster, halves, life, peer, since, take, whole};
+use super::cluster::{Cluster, halves, key, life, peer, since, take, whole};
+use crate::handoff::Admission;
 use crate::message::{Refusal, Verdict};
 
 /// Node a holds all since 1, cold.
@@ -17,7 +18,11 @@ fn verdicts(cluster: &mut Cluster, message: &crate::message::Take) -> Vec<(Slice
     let to = super::cluster::name_of(&message.to);
     let (reply, actions) = cluster.node(&to).take(message, now).unwrap();
     cluster.carry_out(&to, actions);
-    reply.answers.into_iter().map(|answer| (answer.slice, answer.verdict)).collect()
+    reply
+        .answers
+        .into_iter()
+        .map(|answer| (answer.slice, answer.verdict))
+        .collect()
 }
 
 fn verdict(cluster: &mut Cluster, message: &crate::message::Take) -> Verdict {
@@ -100,7 +105,10 @@ fn h1_not_started_under_a_newer_acquisition_leaves_the_older_holding() {
     // The renewal under 3 never starts, so b's next question finds the old holding.
     cluster.adopt("a", &whole(3, "a b c", ("a", 3, &[("a", 1)])));
     assert_eq!(cluster.says("a", 5), "serve 1");
-    assert!(matches!(verdict(&mut cluster, &take("a", "b", Slice::FULL, 4, 1)), Verdict::Fenced { .. }));
+    assert!(matches!(
+        verdict(&mut cluster, &take("a", "b", Slice::FULL, 4, 1)),
+        Verdict::Fenced { .. }
+    ));
 }
 
 /// Node b is to take from a, its Take is on its way. Whoever asks b has to wait for that: a may have fenced already. It
@@ -110,8 +118,14 @@ fn h1_no_answer_while_a_take_of_ones_own_is_open() {
     let mut cluster = holder();
     cluster.adopt("b", &whole(2, "a b c", ("b", 2, &[("a", 1)])));
     let own = cluster.only_take();
-    assert_eq!(verdict(&mut cluster, &take("b", "c", Slice::FULL, 3, 2)), Verdict::Searching);
-    assert_eq!(verdict(&mut cluster, &take("b", "c", Slice::FULL, 3, 1)), Verdict::Searching);
+    assert_eq!(
+        verdict(&mut cluster, &take("b", "c", Slice::FULL, 3, 2)),
+        Verdict::Searching
+    );
+    assert_eq!(
+        verdict(&mut cluster, &take("b", "c", Slice::FULL, 3, 1)),
+        Verdict::Searching
+    );
     cluster.takes.push_back((own, false));
     cluster.settle();
     assert_eq!(cluster.owner_of(5).as_deref(), Some("b"));
@@ -131,8 +145,14 @@ fn h2_a_holder_that_dropped_says_so() {
     // that must not pass on to a provider older still.
     let mut cluster = holder();
     cluster.adopt("a", &whole(4, "a b c", ("b", 4, &[("a", 3)])));
-    assert_eq!(verdict(&mut cluster, &take("a", "c", Slice::FULL, 5, 1)), Verdict::Dropped);
-    assert_eq!(verdict(&mut cluster, &take("a", "c", Slice::FULL, 5, 3)), Verdict::NotStarted);
+    assert_eq!(
+        verdict(&mut cluster, &take("a", "c", Slice::FULL, 5, 1)),
+        Verdict::Dropped
+    );
+    assert_eq!(
+        verdict(&mut cluster, &take("a", "c", Slice::FULL, 5, 3)),
+        Verdict::NotStarted
+    );
 }
 
 #[test]
@@ -177,17 +197,29 @@ fn h8_refusals_change_nothing() {
             take("a", "b", Slice::FULL, 6, 6),
             Refusal::Malformed("a range is taken under an acquisition no newer than the provider's"),
         ),
-        (take("a", "a", Slice::FULL, 6, 1), Refusal::Malformed("a node cannot take from itself")),
+        (
+            take("a", "a", Slice::FULL, 6, 1),
+            Refusal::Malformed("a node cannot take from itself"),
+        ),
         (swollen, Refusal::Malformed("too many ranges in one Take")),
     ];
     for (message, refusal) in cases {
         let now = cluster.now;
-        assert_eq!(cluster.node("a").take(&message, now).map(|_| ()), Err(refusal), "{message:?}");
+        assert_eq!(
+            cluster.node("a").take(&message, now).map(|_| ()),
+            Err(refusal),
+            "{message:?}"
+        );
         assert_eq!(cluster.says("a", 5), "serve 1");
     }
     // A sender from the assignment's future may well live.
     let now = cluster.now;
-    assert!(cluster.node("a").take(&take("a", "c", Slice::FULL, 6, 1), now).is_ok());
+    assert!(
+        cluster
+            .node("a")
+            .take(&take("a", "c", Slice::FULL, 6, 1), now)
+            .is_ok()
+    );
 }
 
 #[test]
@@ -200,4 +232,26 @@ fn h8_copies_are_for_their_taker_only() {
     assert!(core.copy_at(at, since(2), &life("c")).is_none());
     assert!(core.copy_at(at, since(2), &life("b2")).is_none());
     assert!(core.copy_at(at, since(1), &life("b")).is_none());
+}
+
+/// Plan: flushes of narrow slices cut a range up, and its parts get versions of their own. A Take of the whole is answered
+/// as one, above the versions of all parts (H4), and the same again when repeated.
+#[test]
+fn h4_parts_that_are_fenced_together_answer_together() {
+    let mut cluster = holder();
+    for position in [10, 20, 30] {
+        let (flushed, _) = cluster.node("a").flush(Slice::single(key(position)));
+        assert_eq!(flushed, [Slice::single(key(position))]);
+    }
+    for position in [20, 20, 20, 30, 50] {
+        match cluster.node("a").admit(key(position), since(1)) {
+            Admission::Serve(serving) => serving.versions.take(),
+            other => panic!("{other:?}"),
+        };
+    }
+    let message = take("a", "b", Slice::FULL, 2, 1);
+    let next_version = Version::new(since(1).first_version().get() + 3);
+    let expected = [(Slice::FULL, Verdict::Fenced { next_version })];
+    assert_eq!(verdicts(&mut cluster, &message), expected);
+    assert_eq!(verdicts(&mut cluster, &message), expected);
 }

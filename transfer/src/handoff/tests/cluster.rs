@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use softstore_sharding::session::{HandoffOutcome, HandoffReport, VersionRange};
 use softstore_sharding::{
-    Assignment, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, Peer, Provider, PullId,
+    Assignment, Epoch, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, Peer, Provider, PullId,
     RangeAssignment, Slice, SliceKey, Timestamp,
 };
 
@@ -253,5 +253,20 @@ pub(super) fn take(to: &str, taker: &str, slice: Slice, number: u64, from: u64) 
         to: life(to),
         taker: peer(taker),
         ranges: vec![TakeRange { slice, since, from }],
+    }
+}
+
+/// The named nodes hold nothing, but a holds all since 1.
+pub(super) fn held_by_a(names: &str) -> Cluster {
+    let mut cluster = Cluster::of(names);
+    cluster.adopt("a", &whole(1, names, ("a", 1, &[])));
+    cluster
+}
+
+/// The epoch under which a node serves position 5.
+pub(super) fn epoch(cluster: &mut Cluster, name: &str) -> Epoch {
+    match cluster.node(name).admit(key(5), Generation::NONE) {
+        Admission::Serve(serving) => serving.epoch,
+        other => panic!("{name} does not serve: {other:?}"),
     }
 }

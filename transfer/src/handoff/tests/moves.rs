@@ -1,20 +1,11 @@
-//! Who serves when: plain moves, swaps, A -> B -> A, chains, renewals, deaths, drains.
+//! Who serves when: plain moves, swaps, A -> B -> A, chains, renewals, deaths.
 
-use softstore_sharding::session::{HandoffOutcome, VersionRange};
+use softstore_sharding::session::HandoffOutcome;
 use softstore_sharding::{Generation, Slice, Version};
 
-use super::cluster::{
-    CHUNK_VERSIONS, Cluster, assignment, halves, key, life, name_of, peer, since, take, whole,
-};
+use super::cluster::{Cluster, assignment, epoch, halves, held_by_a, key, life, name_of, since, take, whole};
 use crate::config::HandoffConfig;
-use crate::handoff::{Action, Admission, ColdReason, Notice, PullEnd};
-
-/// Nodes a and b hold nothing, then a holds all since 1.
-fn held_by_a(names: &str) -> Cluster {
-    let mut cluster = Cluster::of(names);
-    cluster.adopt("a", &whole(1, names, ("a", 1, &[])));
-    cluster
-}
+use crate::handoff::{Admission, ColdReason, Notice};
 
 #[test]
 fn h1_the_old_owner_serves_until_it_is_fenced_and_the_new_one_only_then() {
@@ -22,14 +13,23 @@ fn h1_the_old_owner_serves_until_it_is_fenced_and_the_new_one_only_then() {
     assert_eq!(cluster.says("b", 5), "not ready");
     let moved = whole(2, "a b", ("b", 2, &[("a", 1)]));
     cluster.adopt("a b", &moved);
-    assert_eq!((cluster.says("a", 5), cluster.says("b", 5)), ("serve 1".into(), "hold".into()));
+    assert_eq!(
+        (cluster.says("a", 5), cluster.says("b", 5)),
+        ("serve 1".into(), "hold".into())
+    );
     // An operation that knows of b's acquisition is not for a any more, although a serves those that do not.
     assert_eq!(cluster.says_to("a", 5, since(2)), "moved b 2");
     let message = cluster.only_take();
     cluster.deliver_take(&message).unwrap();
-    assert_eq!((cluster.says("a", 5), cluster.says("b", 5)), ("moved b 2".into(), "hold".into()));
+    assert_eq!(
+        (cluster.says("a", 5), cluster.says("b", 5)),
+        ("moved b 2".into(), "hold".into())
+    );
     cluster.settle();
-    assert_eq!((cluster.says("a", 5), cluster.says("b", 5)), ("moved b 2".into(), "serve 2".into()));
+    assert_eq!(
+        (cluster.says("a", 5), cluster.says("b", 5)),
+        ("moved b 2".into(), "serve 2".into())
+    );
     assert_eq!(cluster.says_to("b", 5, since(3)), "behind");
     assert_eq!(cluster.reported("b", 2), [HandoffOutcome::Started]);
 }
@@ -54,7 +54,10 @@ fn h7_a_take_is_repeated_and_then_relayed() {
     assert!(!relayed);
     let config = HandoffConfig::default();
     let now = cluster.now;
-    assert_eq!(cluster.node("b").wake_at(), Some(now.plus_ms(config.take_retry_ms)));
+    assert_eq!(
+        cluster.node("b").wake_at(),
+        Some(now.plus_ms(config.take_retry_ms))
+    );
     cluster.later("b", config.take_retry_ms - 1);
     assert!(cluster.takes.is_empty());
     cluster.later("b", 1);
@@ -68,10 +71,19 @@ fn h7_a_take_is_repeated_and_then_relayed() {
 fn h1_two_nodes_swap_slices_at_once() {
     let (left, right) = halves();
     let mut cluster = Cluster::of("a b");
-    cluster.adopt("a b", &assignment(1, "a b", &[(left, ("a", 1, &[])), (right, ("b", 1, &[]))]));
-    let swapped = [(left, ("b", 2, &[("a", 1)][..])), (right, ("a", 2, &[("b", 1)][..]))];
+    cluster.adopt(
+        "a b",
+        &assignment(1, "a b", &[(left, ("a", 1, &[])), (right, ("b", 1, &[]))]),
+    );
+    let swapped = [
+        (left, ("b", 2, &[("a", 1)][..])),
+        (right, ("a", 2, &[("b", 1)][..])),
+    ];
     cluster.adopt("a b", &assignment(2, "a b", &swapped));
-    assert_eq!((cluster.says("a", 5), cluster.says("a", 500)), ("serve 1".into(), "hold".into()));
+    assert_eq!(
+        (cluster.says("a", 5), cluster.says("a", 500)),
+        ("serve 1".into(), "hold".into())
+    );
     cluster.settle();
     assert_eq!(cluster.owner_of(5).as_deref(), Some("b"));
     assert_eq!(cluster.owner_of(500).as_deref(), Some("a"));
@@ -92,17 +104,13 @@ fn h2_there_and_back_serves_the_newest() {
     };
     assert_eq!((taker.as_str(), name_of(&request.to).as_str()), ("a", "b"));
     // The copy that a kept for b is gone with its reason, so b's pull can only end; b keeps what it has for a.
-    assert_eq!(cluster.noticed(|notice| matches!(notice, Notice::CopyDropped { .. })), 1);
+    assert_eq!(
+        cluster.noticed(|notice| matches!(notice, Notice::CopyDropped { .. })),
+        1
+    );
     assert!(cluster.node("a").copy_at(key(5), since(2), &life("b")).is_none());
     let copy = cluster.node("b").copy_at(key(5), since(3), &life("a")).unwrap();
     assert_eq!(copy.epoch, of_a);
-}
-
-fn epoch(cluster: &mut Cluster, name: &str) -> softstore_sharding::Epoch {
-    match cluster.node(name).admit(key(5), Generation::NONE) {
-        Admission::Serve(serving) => serving.epoch,
-        other => panic!("{name} does not serve: {other:?}"),
-    }
 }
 
 /// b's answer from a is lost; the range goes back to a at once. a waits for b's search to settle, then takes it back.
@@ -115,7 +123,10 @@ fn h1_there_and_back_while_the_first_answer_is_lost() {
     cluster.replies.clear();
     cluster.adopt("a b", &whole(3, "a b", ("a", 3, &[("b", 2), ("a", 1)])));
     cluster.settle();
-    assert_eq!((cluster.says("a", 5), cluster.says("b", 5)), ("hold".into(), "hold".into()));
+    assert_eq!(
+        (cluster.says("a", 5), cluster.says("b", 5)),
+        ("hold".into(), "hold".into())
+    );
     cluster.later("b", 50);
     cluster.settle();
     cluster.later("a", 50);
@@ -169,10 +180,20 @@ fn h2_fenced_for_a_dead_taker_means_cold() {
     cluster.adopt("a c", &whole(3, "a c", ("c", 3, &[("a", 1)])));
     cluster.settle();
     assert_eq!(cluster.says("c", 5), "serve 3");
-    let holder_dead =
-        |notice: &Notice| matches!(notice, Notice::StartedCold { reason: ColdReason::HolderDead, .. });
+    let holder_dead = |notice: &Notice| {
+        matches!(
+            notice,
+            Notice::StartedCold {
+                reason: ColdReason::HolderDead,
+                ..
+            }
+        )
+    };
     assert_eq!(cluster.noticed(holder_dead), 1);
-    assert!(cluster.node("a").is_empty(), "the copy for b is dropped: its taker is dead");
+    assert!(
+        cluster.node("a").is_empty(),
+        "the copy for b is dropped: its taker is dead"
+    );
 }
 
 /// a fenced for b, b lives but is not on c's list: c is sent on to b, and takes from there.
@@ -206,7 +227,15 @@ fn h7_a_search_that_leads_to_the_searcher_ends() {
     cluster.adopt("c", &whole(3, "a c", ("c", 3, &[("a", 1)])));
     cluster.settle();
     assert_eq!(cluster.says("c", 5), "serve 3");
-    let lost = |notice: &Notice| matches!(notice, Notice::StartedCold { reason: ColdReason::HolderDropped, .. });
+    let lost = |notice: &Notice| {
+        matches!(
+            notice,
+            Notice::StartedCold {
+                reason: ColdReason::HolderDropped,
+                ..
+            }
+        )
+    };
     assert_eq!(cluster.noticed(lost), 1);
 }
 
@@ -232,9 +261,15 @@ fn h1_superseded_waits_for_the_assignment() {
     cluster.adopt("a", &whole(3, "a b c", ("b", 3, &[("a", 1)])));
     cluster.adopt("b", &whole(2, "a b c", ("b", 2, &[("a", 1)])));
     cluster.settle();
-    assert_eq!((cluster.says("a", 5), cluster.says("b", 5)), ("serve 1".into(), "hold".into()));
+    assert_eq!(
+        (cluster.says("a", 5), cluster.says("b", 5)),
+        ("serve 1".into(), "hold".into())
+    );
     cluster.later("b", 50);
-    assert!(cluster.takes.is_empty(), "no sooner than ten times the usual pace");
+    assert!(
+        cluster.takes.is_empty(),
+        "no sooner than ten times the usual pace"
+    );
     cluster.adopt("b", &whole(3, "a b c", ("b", 3, &[("a", 1)])));
     cluster.settle();
     assert_eq!(cluster.owner_of(5).as_deref(), Some("b"));
@@ -283,69 +318,4 @@ fn h6_what_a_draining_node_was_to_take_goes_through_it() {
         cluster.settle();
     }
     assert_eq!(cluster.owner_of(5).as_deref(), Some("c"));
-}
-
-#[test]
-fn h7_a_drained_node_is_empty_only_when_all_is_released() {
-    let mut cluster = held_by_a("a b");
-    assert!(!cluster.node("a").is_empty());
-    cluster.adopt("a b", &whole(2, "a b", ("b", 2, &[("a", 1)])));
-    cluster.settle();
-    assert!(!cluster.node("a").is_empty(), "the copy for b is kept");
-    let (_, pull, _) = cluster.pulls[0].clone();
-    let actions = cluster.node("b").pull_ended(pull, PullEnd::Complete);
-    cluster.carry_out("b", actions);
-    cluster.settle();
-    assert!(cluster.node("a").is_empty());
-    assert_eq!(cluster.reported("b", 2), [HandoffOutcome::Started, HandoffOutcome::Completed]);
-}
-
-#[test]
-fn transfer_off_and_foreign_chunk_versions_hand_over_ownership_alone() {
-    let other_versions = VersionRange { min: 2, max: 2 };
-    let off = HandoffConfig { transfer: false, ..HandoffConfig::default() };
-    let cases = [
-        (off, CHUNK_VERSIONS, ColdReason::TransferOff),
-        (HandoffConfig::default(), other_versions, ColdReason::NoCommonVersion),
-    ];
-    for (config, versions, expected) in cases {
-        let mut cluster = held_by_a("a");
-        cluster.add("b", config, versions);
-        cluster.adopt("a b", &whole(2, "a b", ("b", 2, &[("a", 1)])));
-        cluster.settle();
-        assert_eq!(cluster.owner_of(5).as_deref(), Some("b"));
-        assert!(cluster.pulls.is_empty() && cluster.store_pulls.is_empty());
-        assert!(cluster.node("a").is_empty(), "released at once");
-        assert_eq!(cluster.reported("b", 2), [HandoffOutcome::Completed]);
-        assert_eq!(
-            cluster.noticed(|notice| matches!(notice, Notice::StartedCold { reason, .. } if *reason == expected)),
-            1
-        );
-    }
-}
-
-#[test]
-fn h1_a_node_born_again_holds_nothing_and_reuses_nothing() {
-    let mut cluster = held_by_a("a b");
-    cluster.adopt("a b", &whole(2, "a b", ("b", 2, &[("a", 1)])));
-    cluster.settle();
-    let before = epoch(&mut cluster, "b");
-    let actions = cluster.node("b").reborn(peer("b2"));
-    assert!(actions.iter().any(|action| matches!(action, Action::Purge(_, epoch) if *epoch == before)));
-    cluster.carry_out("b", actions);
-    assert!(cluster.store_pulls.is_empty());
-    assert!(cluster.node("b").is_empty());
-    assert_eq!(cluster.says("b", 5), "not ready");
-    cluster.adopt("b", &whole(4, "a b2", ("b2", 4, &[])));
-    assert_eq!(cluster.says("b", 5), "serve 4");
-    assert_ne!(epoch(&mut cluster, "b"), before);
-}
-
-#[test]
-fn older_assignments_are_ignored() {
-    let mut cluster = held_by_a("a b");
-    cluster.adopt("a", &whole(3, "a b", ("a", 1, &[])));
-    cluster.adopt("a", &whole(2, "a b", ("b", 2, &[("a", 1)])));
-    assert_eq!(cluster.says_to("a", 5, since(1)), "serve 1");
-    assert_eq!(cluster.says_to("a", 5, since(2)), "behind");
 }

@@ -67,7 +67,10 @@ fn h5_ttls_are_bounded_by_the_first_sending_and_the_first_receipt() {
     cluster.later("b", 70);
     cluster.settle();
     let (_, pull, _) = cluster.pulls[0].clone();
-    assert_eq!(cluster.node("b").import_target(pull, key(5)).unwrap().first_sent, first_sent);
+    assert_eq!(
+        cluster.node("b").import_target(pull, key(5)).unwrap().first_sent,
+        first_sent
+    );
     let copy = cluster.node("a").copy_at(key(5), since(2), &life("b")).unwrap();
     assert_eq!(copy.received, received);
 }
@@ -97,7 +100,10 @@ fn h7_a_broken_pull_resumes_at_its_cursor_until_the_deadline() {
     let now = cluster.now;
     cluster.node("b").pull_broken(pull, now);
     let config = HandoffConfig::default();
-    assert_eq!(cluster.node("b").wake_at(), Some(now.plus_ms(config.pull_retry_ms)));
+    assert_eq!(
+        cluster.node("b").wake_at(),
+        Some(now.plus_ms(config.pull_retry_ms))
+    );
     cluster.later("b", config.pull_retry_ms);
     let (_, again, request) = cluster.pulls[1].clone();
     assert_eq!((again, request.cursor), (pull, cursor));
@@ -107,7 +113,10 @@ fn h7_a_broken_pull_resumes_at_its_cursor_until_the_deadline() {
     assert_eq!(cluster.pulls.len(), 2);
     cluster.later("b", config.pull_deadline_ms);
     assert_eq!(ends(&cluster), [PullEnd::Deadline]);
-    assert_eq!(cluster.reported("b", 2), [HandoffOutcome::Started, HandoffOutcome::GaveUp]);
+    assert_eq!(
+        cluster.reported("b", 2),
+        [HandoffOutcome::Started, HandoffOutcome::GaveUp]
+    );
     cluster.settle();
     assert_eq!(copies_dropped(&cluster), [CopyEnd::Released]);
     assert_eq!(cluster.says("b", 5), "serve 2");
@@ -145,7 +154,12 @@ fn h7_copies_that_nobody_asks_for_are_dropped() {
 fn h8_pulls_are_granted_to_their_taker_in_a_common_format() {
     let (mut cluster, _) = pulling();
     let (_, _, request) = cluster.pulls[0].clone();
-    let [grant] = cluster.node("a").grant_pull(&request).unwrap().try_into().unwrap();
+    let [grant] = cluster
+        .node("a")
+        .grant_pull(&request)
+        .unwrap()
+        .try_into()
+        .unwrap();
     assert_eq!((grant.slice, grant.upstream), (Slice::FULL, None));
     let refused = |cluster: &mut Cluster, request: &crate::message::PullRequest| {
         cluster.node("a").grant_pull(request).unwrap_err()
@@ -161,8 +175,15 @@ fn h8_pulls_are_granted_to_their_taker_in_a_common_format() {
     assert_eq!(refused(&mut cluster, &wrong), Refusal::NoCommonVersion);
     // A stale release, for another taker or acquisition, drops nothing.
     for (taker, number) in [("c", 2), ("b", 3)] {
-        let ranges = vec![TakenRange { slice: Slice::FULL, since: since(number) }];
-        let release = Release { to: life("a"), taker: life(taker), ranges };
+        let ranges = vec![TakenRange {
+            slice: Slice::FULL,
+            since: since(number),
+        }];
+        let release = Release {
+            to: life("a"),
+            taker: life(taker),
+            ranges,
+        };
         assert!(cluster.node("a").release(&release).unwrap().is_empty());
     }
     assert!(cluster.node("a").grant_pull(&request).is_ok());
@@ -175,15 +196,28 @@ fn h6_a_chain_goes_on_filling_the_copy() {
     assert_eq!(cluster.owner_of(5).as_deref(), Some("c"));
     let copy = cluster.node("b").copy_at(key(5), since(3), &life("c")).unwrap();
     assert_eq!(copy.upstream, Some(of_b));
-    assert_eq!(cluster.node("b").import_target(of_b, key(5)).unwrap().epoch, copy.epoch);
+    assert_eq!(
+        cluster.node("b").import_target(of_b, key(5)).unwrap().epoch,
+        copy.epoch
+    );
     let upstream = cluster.node("b").peek_target(of_b, key(5)).unwrap();
     assert_eq!((upstream.0.life, upstream.1), (life("a"), since(2)));
-    assert_eq!(cluster.node("c").peek_target(of_c, key(5)).unwrap().0.life, life("b"));
+    assert_eq!(
+        cluster.node("c").peek_target(of_c, key(5)).unwrap().0.life,
+        life("b")
+    );
     // b's own pull ends; c's goes on.
     let actions = cluster.node("b").pull_ended(of_b, PullEnd::Complete);
     cluster.carry_out("b", actions);
     cluster.settle();
-    assert_eq!(cluster.node("b").copy_at(key(5), since(3), &life("c")).unwrap().upstream, None);
+    assert_eq!(
+        cluster
+            .node("b")
+            .copy_at(key(5), since(3), &life("c"))
+            .unwrap()
+            .upstream,
+        None
+    );
     assert!(cluster.node("a").is_empty());
     assert_eq!(pull_of(&mut cluster, "c"), Some(of_c));
     // b is no owner any more: only c's word counts with the Assigner.
@@ -205,10 +239,17 @@ fn h6_the_last_in_a_chain_gives_up_and_all_is_freed() {
 #[test]
 fn h7_a_chain_that_turns_back_leaves_no_pull_open() {
     let (mut cluster, of_b, _) = chained();
-    cluster.adopt("a b c", &whole(4, "a b c", ("b", 4, &[("c", 3), ("b", 2), ("a", 1)])));
+    cluster.adopt(
+        "a b c",
+        &whole(4, "a b c", ("b", 4, &[("c", 3), ("b", 2), ("a", 1)])),
+    );
     cluster.settle();
     assert_eq!(cluster.owner_of(5).as_deref(), Some("b"));
-    assert!(!cluster.store_pulls.contains(&("b".to_owned(), of_b)), "{:?}", cluster.store_pulls);
+    assert!(
+        !cluster.store_pulls.contains(&("b".to_owned(), of_b)),
+        "{:?}",
+        cluster.store_pulls
+    );
     assert!(cluster.node("b").import_target(of_b, key(5)).is_none());
     assert_eq!(cluster.node("b").pulls_open(), 1);
     assert!(cluster.node("a").is_empty());
@@ -224,7 +265,10 @@ fn h4_a_pull_goes_on_through_a_renewal() {
     assert_eq!(cluster.node("b").peek_target(pull, key(5)).unwrap().1, since(2));
     let actions = cluster.node("b").pull_ended(pull, PullEnd::Complete);
     cluster.carry_out("b", actions);
-    assert_eq!(cluster.reported("b", 5), [HandoffOutcome::Started, HandoffOutcome::Completed]);
+    assert_eq!(
+        cluster.reported("b", 5),
+        [HandoffOutcome::Started, HandoffOutcome::Completed]
+    );
 }
 
 /// One pull fills two slices; one is flushed. Its part of the pull ends and is released, the other goes on.
@@ -233,7 +277,10 @@ fn h3_a_flush_ends_the_pull_of_its_slice_only() {
     let (left, right) = halves();
     let mut cluster = Cluster::of("a b");
     cluster.adopt("a", &whole(1, "a b", ("a", 1, &[])));
-    let moved = [(left, ("b", 2, &[("a", 1)][..])), (right, ("b", 2, &[("a", 1)][..]))];
+    let moved = [
+        (left, ("b", 2, &[("a", 1)][..])),
+        (right, ("b", 2, &[("a", 1)][..])),
+    ];
     cluster.adopt("a b", &assignment(2, "a b", &moved));
     cluster.settle();
     assert_eq!(cluster.pulls.len(), 1, "one pull for all from one giver");
@@ -245,13 +292,25 @@ fn h3_a_flush_ends_the_pull_of_its_slice_only() {
     assert!(cluster.node("b").import_target(pull, key(500)).is_some());
     cluster.settle();
     assert!(cluster.node("a").copy_at(key(5), since(2), &life("b")).is_none());
-    assert!(cluster.node("a").copy_at(key(500), since(2), &life("b")).is_some());
+    assert!(
+        cluster
+            .node("a")
+            .copy_at(key(500), since(2), &life("b"))
+            .is_some()
+    );
     let (flushed, actions) = cluster.node("b").flush(Slice::FULL);
     assert_eq!(flushed, [left, right]);
     cluster.carry_out("b", actions);
     cluster.settle();
     assert!(cluster.store_pulls.is_empty() && cluster.node("a").is_empty());
-    assert_eq!(cluster.reported("b", 2).iter().filter(|outcome| **outcome == HandoffOutcome::Completed).count(), 2);
+    assert_eq!(
+        cluster
+            .reported("b", 2)
+            .iter()
+            .filter(|outcome| **outcome == HandoffOutcome::Completed)
+            .count(),
+        2
+    );
 }
 
 #[test]
@@ -260,6 +319,31 @@ fn h7_a_copy_that_is_gone_ends_the_pull() {
     let actions = cluster.node("b").pull_gone(pull);
     cluster.carry_out("b", actions);
     assert_eq!(ends(&cluster), [PullEnd::Gone]);
-    assert_eq!(cluster.reported("b", 2), [HandoffOutcome::Started, HandoffOutcome::GaveUp]);
+    assert_eq!(
+        cluster.reported("b", 2),
+        [HandoffOutcome::Started, HandoffOutcome::GaveUp]
+    );
     assert_eq!(cluster.says("b", 5), "serve 2");
+}
+
+/// Plan: flush ever other single positions. What is held may be cut up to a limit; further cuts are refused, and a flush of
+/// everything is still possible and joins it all again.
+#[test]
+fn flushes_cut_up_what_is_held_only_so_far() {
+    let mut cluster = Cluster::of("a");
+    cluster.adopt("a", &whole(1, "a", ("a", 1, &[])));
+    let core = cluster.node("a");
+    let mut refused = 0;
+    for position in 0..5_000 {
+        let (flushed, _) = core.flush(Slice::single(key(2 * position)));
+        refused += usize::from(flushed.is_empty());
+    }
+    assert!(refused > 1_000, "{refused}");
+    assert!(core.counts().held <= 4_098, "{}", core.counts().held);
+    let (flushed, _) = core.flush(Slice::FULL);
+    assert_eq!(
+        flushed.iter().map(|part| part.width()).sum::<u128>(),
+        Slice::FULL.width()
+    );
+    assert_eq!(core.counts().held, 1);
 }

@@ -1,0 +1,155 @@
+//! How a [`Fault`] is done to a running simulation.
+
+use crate::control::Control;
+use crate::env::Event;
+use crate::faults::Fault;
+use crate::message::Endpoint;
+use crate::node::Node;
+use crate::run::{Simulation, Slot};
+
+/// A node kept from the Assigner is left alone for this long after, in microseconds.
+const SILENCE_PAUSE_US: u64 = 2_500_000;
+
+impl Simulation {
+    /// Does what a fault says, unless the cluster is in no state for it.
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        let now_us = self.env.now_us;
+        if self.faults_ended && !matches!(fault, Fault::Start { .. } | Fault::StartAssigner) {
+            return;
+        }
+        self.env.trace(|| format!("fault: {fault:?}"));
+        match fault {
+            Fault::Drain { slot, back_after_us } => self.drain(slot, back_after_us),
+            Fault::DrainForGood { slot } => self.drain(slot, None),
+            Fault::Surge { slot } => {
+                if self.slots[slot].takes_part() && self.start_elsewhere() {
+                    let after_us = self.env.random.between(100_000, 1_500_000);
+                    self.env
+                        .after(after_us, Event::Fault(Fault::DrainForGood { slot }));
+                }
+            }
+            Fault::ScaleOut => {
+                self.start_elsewhere();
+            }
+            Fault::Kill { slot, back_after_us } => {
+                if self.others_take_part(slot) && self.slots[slot].node.is_some() {
+                    self.env.counters.kills += 1;
+                    self.slots[slot].back_after_us = back_after_us;
+                    self.end_process(slot);
+                }
+            }
+            Fault::Start { slot } => {
+                self.slots[slot].is_start_planned = false;
+                if self.slots[slot].node.is_none() {
+                    self.slots[slot].node = Some(Node::start(slot, &mut self.env));
+                }
+            }
+            Fault::Pause { slot, for_us } => {
+                if self.slots[slot].node.is_some() && self.may_silence(&[slot], for_us) {
+                    self.slots[slot].paused_until_us = now_us + for_us;
+                }
+            }
+            Fault::Cut {
+                from,
+                to,
+                both,
+                for_us,
+            } => self.cut(from, to, both, for_us),
+            Fault::Heal { from, to, both } => {
+                self.env.heal(from, to);
+                if both {
+                    self.env.heal(to, from);
+                }
+            }
+            Fault::BreakSession { slot } => {
+                if self.may_silence(&[slot], 300_000) {
+                    for connection in self.env.connections_of(Some(slot)) {
+                        self.env.break_connection(connection);
+                    }
+                }
+            }
+            Fault::RestartAssigner { down_us } => {
+                let all: Vec<usize> = (0..self.slots.len()).collect();
+                if self.may_silence(&all, down_us + 500_000)
+                    && let Some(control) = self.control.take()
+                {
+                    self.env.counters.assigner_restarts += 1;
+                    control.end(&mut self.env);
+                    self.env.after(down_us, Event::Fault(Fault::StartAssigner));
+                }
+            }
+            Fault::StartAssigner => {
+                if self.control.is_none() {
+                    self.control = Some(Control::start(false, &mut self.env));
+                }
+            }
+            Fault::End => {
+                self.faults_ended = true;
+                self.env.heal_all();
+                for client in &mut self.clients {
+                    client.stopped = true;
+                }
+            }
+        }
+    }
+
+    fn others_take_part(&self, slot: usize) -> bool {
+        self.slots
+            .iter()
+            .enumerate()
+            .any(|(other, state)| other != slot && state.takes_part())
+    }
+
+    fn drain(&mut self, slot: usize, back_after_us: Option<u64>) {
+        if !self.slots[slot].takes_part() || !self.others_take_part(slot) {
+            return;
+        }
+        self.slots[slot].back_after_us = back_after_us;
+        if let Some(node) = &mut self.slots[slot].node {
+            node.drain(&mut self.env);
+        }
+        self.clear(slot);
+    }
+
+    fn start_elsewhere(&mut self) -> bool {
+        let free = |slot: &Slot| slot.node.is_none() && !slot.is_start_planned;
+        let Some(slot) = self.slots.iter().position(free) else {
+            return false;
+        };
+        self.slots[slot].node = Some(Node::start(slot, &mut self.env));
+        true
+    }
+
+    /// Whether these nodes may be kept from the Assigner that long; if so, they are spared for a while after.
+    fn may_silence(&mut self, slots: &[usize], for_us: u64) -> bool {
+        let now_us = self.env.now_us;
+        if slots
+            .iter()
+            .any(|&slot| self.slots[slot].silence_free_us > now_us)
+        {
+            return false;
+        }
+        for &slot in slots {
+            self.slots[slot].silence_free_us = now_us + for_us + SILENCE_PAUSE_US;
+        }
+        true
+    }
+
+    fn cut(&mut self, from: Endpoint, to: Endpoint, both: bool, for_us: u64) {
+        let silenced = match (from, to) {
+            (Endpoint::Node(slot), Endpoint::Assigner) | (Endpoint::Assigner, Endpoint::Node(slot)) => {
+                Some(slot)
+            }
+            _ => None,
+        };
+        if from == to || silenced.is_some_and(|slot| !self.may_silence(&[slot], for_us)) {
+            return;
+        }
+        self.env.cut(from, to);
+        if both {
+            self.env.cut(to, from);
+        }
+        self.env
+            .after(for_us, Event::Fault(Fault::Heal { from, to, both }));
+    }
+}

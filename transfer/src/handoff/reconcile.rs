@@ -1,0 +1,110 @@
+//! What an assignment asks of this node, range by range: to claim, to go on serving until fenced, or to drop.
+
+use softstore_sharding::{Generation, RangeAssignment, Slice, SliceKey, Timestamp};
+
+use super::state::{End, Past, Pending};
+use super::{Action, HandoffCore, Notice, PullEnd};
+
+impl HandoffCore {
+    /// Brings what this node holds of one range of the assignment in line with it.
+    pub(super) fn reconcile(
+        &mut self,
+        slice: Slice,
+        range: &RangeAssignment,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        if range.owner == self.me.life {
+            self.claim(slice, range, now, actions);
+        } else {
+            self.yield_to_owner(slice, range, actions);
+        }
+    }
+
+    /// This node is the owner: whatever is not yet held under that acquisition becomes pending.
+    fn claim(&mut self, slice: Slice, range: &RangeAssignment, now: Timestamp, actions: &mut Vec<Action>) {
+        for part in self.parts(slice) {
+            let at = part.low();
+            if self.is_settled_under(at, range.since) {
+                continue;
+            }
+            if let Some((_, pending)) = self.pending.get(at)
+                && (pending.since >= range.since || pending.take_is_open())
+            {
+                // An open Take settles first; `settled` comes back here for the newer acquisition.
+                continue;
+            }
+            self.never.remove(part);
+            self.pending.insert(
+                part,
+                Pending {
+                    since: range.since,
+                    providers: range.providers.clone().into(),
+                    next: 0,
+                    asking: None,
+                },
+            );
+            self.advance(part, now, actions);
+        }
+    }
+
+    /// Whether an acquisition under `since` is no news: held under it or a newer one, ended, fenced for a newer taker, or
+    /// promised never to start.
+    fn is_settled_under(&self, at: SliceKey, since: Generation) -> bool {
+        let held = self.held.get(at).map(|(_, held)| held.since);
+        let never = self.never.get(at).map(|(_, since)| *since);
+        let ended = self.past.get(at).map(|(_, past)| match &past.end {
+            // Another node took it later than the assignment says: the assignment is out of date.
+            End::Fenced { since, .. } => (*since).max(past.since),
+            End::Dropped => past.since,
+        });
+        held.max(never).max(ended) >= Some(since)
+    }
+
+    /// Another node is the owner: keep what it will take from here, drop what it will not.
+    fn yield_to_owner(&mut self, slice: Slice, range: &RangeAssignment, actions: &mut Vec<Action>) {
+        let me = self.me.life.clone();
+        let listed = |since: Generation| {
+            range
+                .providers
+                .iter()
+                .any(|listed| listed.life == me && listed.since == since)
+        };
+        for part in self.parts(slice) {
+            if let Some((_, pending)) = self.pending.get(part.low())
+                && !(listed(pending.since) && pending.take_is_open())
+            {
+                self.pending.remove(part);
+            }
+            if let Some((_, held)) = self.held.get(part.low())
+                && !listed(held.since)
+            {
+                for (part, held) in self.held.remove(part) {
+                    self.past.insert(
+                        part,
+                        Past {
+                            since: held.since,
+                            next_version: held.versions.peek(),
+                            end: End::Dropped,
+                        },
+                    );
+                    actions.push(Action::Purge(part, held.epoch));
+                    actions.push(Action::Notice(Notice::Dropped { slice: part }));
+                    if let Some(pull) = held.pull {
+                        self.leave_pull(pull, part, held.since, PullEnd::Unwanted, actions);
+                    }
+                }
+            }
+        }
+    }
+
+    /// After a search under an older acquisition was settled: what does the assignment want now?
+    pub(super) fn settled(&mut self, slice: Slice, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some(assignment) = self.assignment.clone() else {
+            return;
+        };
+        for (part, range) in assignment.ranges().overlapping(slice) {
+            self.reconcile(part, range, now, actions);
+        }
+    }
+}
