@@ -5,14 +5,14 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use softstore_benches::workload::{keys, value};
+use softstore_benches::workload::{Key, keys, value};
 use softstore_sharding::{FrequencyClass, Version};
 use softstore_transfer::chunk::{ChunkBuilder, ChunkEntry, decode};
 
 /// More entries than fit a chunk.
 const KEYS: u64 = 4_000;
 
-fn encode(keys: &[Bytes], value: &[u8]) -> Bytes {
+fn encode(keys: &[Key], value: &[u8]) -> Bytes {
     let mut builder = ChunkBuilder::new();
     for (key, number) in keys.iter().zip(1..) {
         if builder.is_full() {

@@ -4,11 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use softstore_benches::cluster::{InProcess, client_of, fill};
 use softstore_benches::measured::is_smoke_run;
-use softstore_benches::workload::{Picks, keys, value};
+use softstore_benches::workload::{Key, Picks, keys, value};
 use softstore_client::Client;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -16,7 +15,7 @@ use tokio::task::JoinSet;
 const MEMORY_BYTES: u64 = 1 << 30;
 
 /// `gets` gets by `in_flight` tasks, shared out evenly.
-async fn round_trips(client: &Client, keys: &'static [Bytes], in_flight: u64, gets: u64) -> Duration {
+async fn round_trips(client: &Client, keys: &'static [Key], in_flight: u64, gets: u64) -> Duration {
     let mut tasks = JoinSet::new();
     let started = Instant::now();
     for task in 0..in_flight {
@@ -39,7 +38,7 @@ async fn round_trips(client: &Client, keys: &'static [Bytes], in_flight: u64, ge
 fn round_trip(criterion: &mut Criterion, runtime: &Runtime) {
     let count = if is_smoke_run() { 1_000 } else { 100_000 };
     // The tasks outlive no bench, but a task's borrows must outlive everything.
-    let keys: &'static [Bytes] = keys(count).leak();
+    let keys: &'static [Key] = keys(count).leak();
     let (_cluster, _node, client) = runtime.block_on(async {
         let (cluster, node) = InProcess::start(MEMORY_BYTES).await.expect("a cluster starts");
         let client = client_of(&node).await.expect("the client connects");

@@ -3,10 +3,9 @@
 
 use std::hint::black_box;
 
-use bytes::Bytes;
 use criterion::Criterion;
 use softstore_benches::measured::is_smoke_run;
-use softstore_benches::workload::{Picks, key, keys, value};
+use softstore_benches::workload::{Key, Picks, key, keys, value};
 use softstore_sharding::{Epoch, SliceKey, Timestamp, Version, VersionCounter};
 use softstore_store::{Absence, MokaStore, MokaStoreConfig, OpContext, Outcome, SetCondition, Store};
 
@@ -41,7 +40,7 @@ fn store(criterion: &mut Criterion) {
         ..MokaStoreConfig::default()
     });
     let (present, value) = (keys(entries), value(100));
-    let absent: Vec<Bytes> = (0..entries).map(|number| key(entries * 1_000 + number)).collect();
+    let absent: Vec<Key> = (0..entries).map(|number| key(entries * 1_000 + number)).collect();
     for key in &present {
         set(&store, key, &value, &context);
     }
@@ -50,13 +49,13 @@ fn store(criterion: &mut Criterion) {
     let mut picks = Picks::seeded(7);
     let mut group = criterion.benchmark_group("store");
     group.bench_function("get/hit", |bencher| {
-        bencher.iter(|| assert!(is_hit(&store, picks.of::<Bytes>(&present), &context)));
+        bencher.iter(|| assert!(is_hit(&store, picks.of::<Key>(&present), &context)));
     });
     group.bench_function("get/miss", |bencher| {
-        bencher.iter(|| assert!(!is_hit(&store, picks.of::<Bytes>(&absent), &context)));
+        bencher.iter(|| assert!(!is_hit(&store, picks.of::<Key>(&absent), &context)));
     });
     group.bench_function("set/over", |bencher| {
-        bencher.iter(|| set(&store, picks.of::<Bytes>(&present), &value, &context));
+        bencher.iter(|| set(&store, picks.of::<Key>(&present), &value, &context));
     });
     // Last, since it makes the store larger: each iteration has a key of its own.
     let mut number = entries * 1_000_000;

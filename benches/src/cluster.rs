@@ -14,6 +14,8 @@ use softstore_server::node::Node;
 use softstore_sharding::NodeId;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::workload::Key;
+
 /// How long a cluster may take to settle.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -123,7 +125,7 @@ pub async fn client_of(node: &Node) -> Result<Client> {
 ///
 /// # Errors
 /// The first set that failed.
-pub async fn fill(client: &Client, keys: &[Bytes], value: &Bytes) -> Result<()> {
+pub async fn fill(client: &Client, keys: &[Key], value: &Bytes) -> Result<()> {
     let client = client.with_timeout(PATIENCE);
     let at_a_time = (FILL_BYTES / value.len().max(1)).clamp(1, FILL_ENTRIES);
     for some in keys.chunks(at_a_time) {

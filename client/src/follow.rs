@@ -134,10 +134,17 @@ async fn open(
     let opening = async {
         let channel = connect(&address, config).await.map_err(|error| chain(&error))?;
         let watching = client_of(channel).watch(request).await;
-        watching.map_err(|status| {
+        let response = watching.map_err(|status| {
             let (code, message) = (status.code(), status.message());
             format!("connected, but it does not answer as a softstore node: {code:?} {message}")
-        })
+        })?;
+        // Any HTTP/2 server answers something, and tonic leaves what it is to the first message.
+        let kind = response.metadata().get("content-type");
+        if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+            Ok(response)
+        } else {
+            Err("it answers HTTP but no gRPC: is this a node's HTTP port?".to_owned())
+        }
     };
     match tokio::time::timeout(config.connect_timeout() * 2, opening).await {
         Ok(Ok(response)) => Ok((address, response.into_inner())),

@@ -31,4 +31,4 @@ pub const REASON_BYTES_MAX: usize = 4_096;
 /// Longest cursor of a pull in bytes.
 pub const CURSOR_BYTES_MAX: usize = 4_096;
 /// Longest relayed message in bytes.
-pub const RELAY_BYTES_MAX: usize = 8 << 20;
+pub const RELAY_BYTES_MAX: usize = softstore_sharding::assigner::RELAY_BYTES_MAX;

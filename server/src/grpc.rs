@@ -35,8 +35,13 @@ pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Whether the head of an answer says that the request was refused before it reached a service: not decodable, too
 /// large, or of no method. Services count what they refuse themselves; with these codes they do not answer.
 pub(crate) fn is_refused_unread(head: &HeaderMap) -> bool {
-    let code = head.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
-    matches!(code, Some(Code::Internal | Code::OutOfRange | Code::Unimplemented))
+    let code = head
+        .get("grpc-status")
+        .map(|code| Code::from_bytes(code.as_bytes()));
+    matches!(
+        code,
+        Some(Code::Internal | Code::OutOfRange | Code::Unimplemented)
+    )
 }
 
 /// The reflection service over all of softstore's services.

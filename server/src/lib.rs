@@ -19,3 +19,4 @@ pub mod http;
 pub mod listener;
 pub mod node;
 pub mod opening;
+mod readings;

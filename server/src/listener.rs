@@ -16,8 +16,8 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use crate::node::Reading;
 use crate::opening::{Opening, Protocol};
+use crate::readings::Reading;
 
 /// How long accepting rests after an error such as a full table of file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -71,7 +71,11 @@ impl ListenerCounters {
                 "Connections closed because they said nothing at their beginning",
                 &self.silent,
             ),
-            reading("accept_errors", "Connections that could not be accepted", &self.accept_errors),
+            reading(
+                "accept_errors",
+                "Connections that could not be accepted",
+                &self.accept_errors,
+            ),
         ]
     }
 }

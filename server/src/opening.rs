@@ -75,7 +75,10 @@ mod tests {
     /// How often it cries out when the bytes come in pieces of this size.
     fn foreign(protocol: Protocol, bytes: &[u8], piece: usize) -> usize {
         let mut opening = Opening::new(protocol);
-        bytes.chunks(piece).filter(|piece| opening.is_foreign(piece)).count()
+        bytes
+            .chunks(piece)
+            .filter(|piece| opening.is_foreign(piece))
+            .count()
     }
 
     #[test]
@@ -85,7 +88,10 @@ mod tests {
             assert_eq!(foreign(Protocol::Http2, &http2, piece), 0);
             assert_eq!(foreign(Protocol::Http2, b"GET / HTTP/1.1\r\n", piece), 1);
             assert_eq!(foreign(Protocol::Http2, b"PRI * HTTP/2.1\r\n", piece), 1);
-            assert_eq!(foreign(Protocol::Http1, b"GET /metrics HTTP/1.1\r\n\r\n", piece), 0);
+            assert_eq!(
+                foreign(Protocol::Http1, b"GET /metrics HTTP/1.1\r\n\r\n", piece),
+                0
+            );
             assert_eq!(foreign(Protocol::Http1, b"\x16\x03\x01\x02\x00\x01", piece), 1);
             assert_eq!(foreign(Protocol::Http1, b" / HTTP/1.1", piece), 1);
             assert_eq!(foreign(Protocol::Http1, &[b'A'; 40], piece), 1);

@@ -33,13 +33,17 @@ pub fn softstore() -> &'static Path {
 fn profile_dir() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own executable");
     let dir = test.parent().and_then(Path::parent);
-    dir.expect("cargo puts tests into target/<profile>/deps").to_owned()
+    dir.expect("cargo puts tests into target/<profile>/deps")
+        .to_owned()
 }
 
 /// Whether the binary is at least as new as all its sources, by the list that cargo wrote beside it.
 fn is_up_to_date(binary: &Path) -> bool {
     let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
-    let (Ok(built), Ok(list)) = (changed(binary), std::fs::read_to_string(binary.with_extension("d"))) else {
+    let (Ok(built), Ok(list)) = (
+        changed(binary),
+        std::fs::read_to_string(binary.with_extension("d")),
+    ) else {
         return false;
     };
     let is_older = |path: &Path| changed(path).is_ok_and(|changed: SystemTime| changed <= built);
@@ -48,7 +52,10 @@ fn is_up_to_date(binary: &Path) -> bool {
     };
     // The list escapes spaces in names with a backslash; such a name is not found, and cargo decides.
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
-    is_older(&workspace) && sources.split_whitespace().all(|source| is_older(Path::new(source)))
+    is_older(&workspace)
+        && sources
+            .split_whitespace()
+            .all(|source| is_older(Path::new(source)))
 }
 
 /// Has cargo build it, in the profile and the target directory of this test, and tell where it is.
@@ -61,7 +68,13 @@ fn build() -> PathBuf {
     };
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--package=softstore", "--bin=softstore", "--profile", profile])
+        .args([
+            "build",
+            "--package=softstore",
+            "--bin=softstore",
+            "--profile",
+            profile,
+        ])
         .args(["--message-format=json-render-diagnostics"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit());
@@ -70,9 +83,14 @@ fn build() -> PathBuf {
         command.arg("--target-dir").arg(target);
     }
     let output = command.output().expect("cargo can be run");
-    assert!(output.status.success(), "cargo could not build the softstore binary");
+    assert!(
+        output.status.success(),
+        "cargo could not build the softstore binary"
+    );
     let told = String::from_utf8_lossy(&output.stdout);
-    let messages = told.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let messages = told
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let binary = messages
         .filter(|message| message["target"]["name"] == "softstore")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from));

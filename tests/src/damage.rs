@@ -34,9 +34,16 @@ impl DamagingProxy {
     /// # Panics
     /// If there is no port.
     pub async fn bind() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
-        Self { address, listener: Some(listener), left: Arc::default(), accepting: None }
+        Self {
+            address,
+            listener: Some(listener),
+            left: Arc::default(),
+            accepting: None,
+        }
     }
 
     /// Where it listens.
@@ -93,9 +100,8 @@ async fn pass(client: TcpStream, node: String, left: Arc<AtomicU32>) -> io::Resu
 }
 
 async fn copy_frames(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, left: &AtomicU32) -> io::Result<()> {
-    let mut frame = Vec::new();
     loop {
-        frame.resize(FRAME_HEAD_BYTES, 0);
+        let mut frame = vec![0; FRAME_HEAD_BYTES];
         from.read_exact(&mut frame).await?;
         let length = usize::from(frame[0]) << 16 | usize::from(frame[1]) << 8 | usize::from(frame[2]);
         let is_data = frame[3] == FRAME_IS_DATA;
@@ -103,7 +109,11 @@ async fn copy_frames(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, left: &Ato
         from.read_exact(&mut frame[FRAME_HEAD_BYTES..]).await?;
         let wanted = is_data && length >= DAMAGED_FRAME_BYTES_MIN;
         let take_one = |left: u32| left.checked_sub(1);
-        if wanted && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one).is_ok() {
+        if wanted
+            && left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one)
+                .is_ok()
+        {
             frame[FRAME_HEAD_BYTES + length / 2] ^= 1;
         }
         to.write_all(&frame).await?;

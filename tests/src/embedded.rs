@@ -50,18 +50,23 @@ impl EmbeddedCluster {
     }
 
     /// The same with other settings.
-    pub async fn start_with(
-        nodes: u32,
-        assigner: AssignerConfig,
-        change: impl Fn(&mut NodeConfig),
-    ) -> Self {
-        let config = AssignerConfig { listen: any_port(), expect_nodes: nodes, ..assigner };
+    pub async fn start_with(nodes: u32, assigner: AssignerConfig, change: impl Fn(&mut NodeConfig)) -> Self {
+        let config = AssignerConfig {
+            listen: any_port(),
+            expect_nodes: nodes,
+            ..assigner
+        };
         let assigner = AssignerServer::start(config).await.expect("the Assigner starts");
-        let mut cluster = Self { assigner, nodes: Vec::new() };
+        let mut cluster = Self {
+            assigner,
+            nodes: Vec::new(),
+        };
         for index in 1..=nodes {
             let mut config = node_config(&format!("n{index}"), cluster.assigner.grpc_addr());
             change(&mut config);
-            cluster.nodes.push(Node::start(config).await.expect("the node starts"));
+            cluster
+                .nodes
+                .push(Node::start(config).await.expect("the node starts"));
         }
         cluster.settled().await;
         cluster
@@ -70,15 +75,27 @@ impl EmbeddedCluster {
     /// A client that knows the first node.
     pub async fn client(&self) -> Client {
         let seeds = self.nodes.iter().map(|node| node.grpc_addr().to_string());
-        Client::builder().seeds(seeds).connect().await.expect("the client connects")
+        Client::builder()
+            .seeds(seeds)
+            .connect()
+            .await
+            .expect("the client connects")
     }
 
     /// What the Assigner says.
     pub async fn status(&self) -> v1::ClusterStatus {
         let address = format!("http://{}", self.assigner.grpc_addr());
-        let channel = Endpoint::from_shared(address).expect("an address").connect().await.expect("the Assigner listens");
+        let channel = Endpoint::from_shared(address)
+            .expect("an address")
+            .connect()
+            .await
+            .expect("the Assigner listens");
         let mut client = AssignerClient::new(channel);
-        client.status(v1::StatusRequest {}).await.expect("the Assigner answers").into_inner()
+        client
+            .status(v1::StatusRequest {})
+            .await
+            .expect("the Assigner answers")
+            .into_inner()
     }
 
     /// Waits until the nodes that are here, and no others, serve and nothing moves.

@@ -18,7 +18,11 @@ pub async fn get(address: &str, path: &str) -> io::Result<(u16, String)> {
     stream.read_to_string(&mut answer).await?;
     let no_http = || io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP: {answer:?}"));
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(no_http)?;
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(no_http)?;
+    let code = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(no_http)?;
     Ok((code, body.to_owned()))
 }
 
@@ -54,7 +58,10 @@ impl Metrics {
     /// The sum over all labels of a metric.
     #[must_use]
     pub fn sum(&self, name: &str) -> f64 {
-        let of_name = self.0.iter().filter(|(found, _)| found.split('{').next() == Some(name));
+        let of_name = self
+            .0
+            .iter()
+            .filter(|(found, _)| found.split('{').next() == Some(name));
         of_name.map(|(_, value)| value).sum()
     }
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use softstore_client::{Client, WriteError};
 use tokio::task::JoinSet;
@@ -35,8 +35,6 @@ pub struct Counts {
     pub unavailable: AtomicU64,
     /// Writes whose outcome is unknown, and that said so.
     pub unknown: AtomicU64,
-    /// Longest time that one operation took, in milliseconds.
-    pub slowest_ms: AtomicU64,
 }
 
 impl Counts {
@@ -44,11 +42,6 @@ impl Counts {
     #[must_use]
     pub fn of(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
-    }
-
-    fn took(&self, begun: Instant) {
-        let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.slowest_ms.fetch_max(ms, Ordering::Relaxed);
     }
 }
 
@@ -151,7 +144,9 @@ impl Ledger {
     /// Writes a key's next value. Only one task at a time may write a key.
     async fn set(&self, index: usize) -> Result<(), WriteError> {
         let number = self.next[index].fetch_add(1, Ordering::SeqCst) + 1;
-        self.client.set(Self::key(index), self.value(index, number)).await?;
+        self.client
+            .set(Self::key(index), self.value(index, number))
+            .await?;
         self.acknowledged[index].store(number, Ordering::SeqCst);
         Ok(())
     }
@@ -166,10 +161,7 @@ impl Ledger {
     /// Reads a key and judges what comes.
     pub async fn read(&self, index: usize) {
         let before = self.acknowledged[index].load(Ordering::SeqCst);
-        let begun = Instant::now();
-        let read = self.client.get(Self::key(index)).await;
-        self.counts.took(begun);
-        match read {
+        match self.client.get(Self::key(index)).await {
             Ok(None) => count(&self.counts.misses),
             Ok(Some(value)) => match Self::number_in(index, &value) {
                 Some(number) if number >= before => count(&self.counts.hits),
@@ -187,9 +179,11 @@ impl Ledger {
     }
 
     async fn write(&self, index: usize, round: u64) {
-        let begun = Instant::now();
-        let written = if round % DELETE_EVERY == 0 { self.delete(index).await } else { self.set(index).await };
-        self.counts.took(begun);
+        let written = if round.is_multiple_of(DELETE_EVERY) {
+            self.delete(index).await
+        } else {
+            self.set(index).await
+        };
         match written {
             Ok(()) => count(&self.counts.writes),
             Err(WriteError::OutcomeUnknown(_)) => count(&self.counts.unknown),
@@ -241,7 +235,10 @@ impl Ledger {
                 }
             });
         }
-        Running { ledger: self.clone(), tasks }
+        Running {
+            ledger: self.clone(),
+            tasks,
+        }
     }
 }
 

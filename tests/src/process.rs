@@ -1,6 +1,6 @@
 //! [`Process`]: one child process of a test, from its first line on stdout to its exit.
 //!
-//! Its stdin is held open until the test lets go of it: with `--exit-with-parent` no child outlives its test, even one
+//! Its stdin is held open as long as the test runs: with `--exit-with-parent` no child outlives its test, even one
 //! that is killed. Its log goes to a file.
 
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -18,6 +18,7 @@ pub use rustix::process::Signal;
 
 use crate::binary;
 use crate::embedded::PATIENCE;
+use crate::processes::until;
 
 /// A running child. Dropping it kills it, and nothing else.
 #[derive(Debug)]
@@ -25,7 +26,8 @@ pub struct Process {
     name: String,
     child: Child,
     pid: Pid,
-    stdin: Option<ChildStdin>,
+    /// Held open: its end is the child's end.
+    _stdin: Option<ChildStdin>,
     /// Held open: a child must not fail by writing to a closed pipe.
     _stdout: BufReader<ChildStdout>,
     log: PathBuf,
@@ -70,13 +72,24 @@ impl Process {
             .stderr(stderr)
             .spawn()
             .expect("the binary runs");
-        let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).expect("a child has a pid");
-        let stdin = child.stdin.take();
+        let pid = child
+            .id()
+            .and_then(|pid| Pid::from_raw(pid.cast_signed()))
+            .expect("a child has a pid");
+        let _stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let mut line = String::new();
         let read = timeout(PATIENCE, stdout.read_line(&mut line)).await;
-        let process = Self { name: name.to_owned(), child, pid, stdin, _stdout: stdout, log };
-        read.expect("it announces itself in time").expect("its stdout can be read");
+        let process = Self {
+            name: name.to_owned(),
+            child,
+            pid,
+            _stdin,
+            _stdout: stdout,
+            log,
+        };
+        read.expect("it announces itself in time")
+            .expect("its stdout can be read");
         let line = serde_json::from_str(&line);
         (process, line.expect("its first line is JSON"))
     }
@@ -93,9 +106,22 @@ impl Process {
         let _ = kill_process(self.pid, signal);
     }
 
-    /// Lets go of its stdin.
-    pub fn close_stdin(&mut self) {
-        self.stdin = None;
+    /// Stops it (SIGSTOP), and waits until it stands still: the signal is sent at once, but reaches each thread in its
+    /// own time.
+    ///
+    /// # Panics
+    /// If it does not stop.
+    pub async fn stand_still(&self) {
+        self.signal(Signal::STOP);
+        until(&format!("{} stands still", self.name), async || {
+            // Asks about stopping only: its exit is left for whoever waits for that.
+            let stopped = waitid(
+                WaitId::Pid(self.pid),
+                WaitIdOptions::STOPPED | WaitIdOptions::NOHANG,
+            );
+            stopped.expect("a child can be waited for").map(|_| ())
+        })
+        .await;
     }
 
     /// Waits for its end.
@@ -104,7 +130,9 @@ impl Process {
     /// If it does not end within `patience`.
     pub async fn exit_within(&mut self, patience: Duration) -> ExitStatus {
         let ended = timeout(patience, self.child.wait()).await;
-        let Ok(status) = ended else { panic!("{} has not ended within {patience:?}", self.name) };
+        let Ok(status) = ended else {
+            panic!("{} has not ended within {patience:?}", self.name)
+        };
         status.expect("a child can be waited for")
     }
 
@@ -114,12 +142,17 @@ impl Process {
     /// If it does not end in time, or by a signal.
     pub async fn exit_code(&mut self) -> i32 {
         let status = self.exit_within(PATIENCE).await;
-        status.code().unwrap_or_else(|| panic!("{} ended by {status}", self.name))
+        status
+            .code()
+            .unwrap_or_else(|| panic!("{} ended by {status}", self.name))
     }
 
     /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be waited for").is_none()
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
     }
 
     /// What it has logged so far.

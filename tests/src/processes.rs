@@ -89,8 +89,17 @@ impl NodeProcess {
     /// # Panics
     /// If it shows none.
     pub async fn assignment(&self) -> Assignment {
-        let mut updates = self.cache().await.watch(v1::WatchRequest { held: None }).await.expect("a node answers");
-        let update = updates.get_mut().message().await.expect("a node shows its assignment");
+        let mut updates = self
+            .cache()
+            .await
+            .watch(v1::WatchRequest { held: None })
+            .await
+            .expect("a node answers");
+        let update = updates
+            .get_mut()
+            .message()
+            .await
+            .expect("a node shows its assignment");
         match AssignmentUpdate::try_from(update.expect("it is not the last")) {
             Ok(AssignmentUpdate::Full(assignment)) => Assignment::clone(&assignment),
             other => panic!("a first update is whole, not {other:?}"),
@@ -160,8 +169,20 @@ impl ProcessCluster {
     /// Starts a node under a name, and waits until it listens.
     pub async fn add(&mut self, id: &str, more_flags: &[&str]) -> &mut NodeProcess {
         let flags = [
-            owned(&["node", "--announce", "--exit-with-parent", "--log-format=json", "--memory=256MiB"]),
-            owned(&["--http-listen=127.0.0.1:0", "--id", id, "--assigner", &self.assigner_grpc]),
+            owned(&[
+                "node",
+                "--announce",
+                "--exit-with-parent",
+                "--log-format=json",
+                "--memory=256MiB",
+            ]),
+            owned(&[
+                "--http-listen=127.0.0.1:0",
+                "--id",
+                id,
+                "--assigner",
+                &self.assigner_grpc,
+            ]),
             self.node_flags.clone(),
             owned(more_flags),
         ];
@@ -172,8 +193,18 @@ impl ProcessCluster {
         self.starts += 1;
         let log = format!("{id}-{}", self.starts);
         let (process, line) = Process::start(&log, self.logs.path(), &flags).await;
-        let text = |field: &str| line[field].as_str().expect("an announcement has this field").to_owned();
-        let node = NodeProcess { id: text("id"), process, grpc: text("grpc"), http: text("http") };
+        let text = |field: &str| {
+            line[field]
+                .as_str()
+                .expect("an announcement has this field")
+                .to_owned()
+        };
+        let node = NodeProcess {
+            id: text("id"),
+            process,
+            grpc: text("grpc"),
+            http: text("http"),
+        };
         self.nodes.push(node);
         self.nodes.last_mut().expect("one was just pushed")
     }
@@ -193,7 +224,10 @@ impl ProcessCluster {
     /// If it is not there.
     #[must_use]
     pub fn node(&self, id: &str) -> &NodeProcess {
-        self.nodes.iter().find(|node| node.id == id).expect("the node is there")
+        self.nodes
+            .iter()
+            .find(|node| node.id == id)
+            .expect("the node is there")
     }
 
     /// Kills the Assigner and starts another at the same address.
@@ -206,13 +240,26 @@ impl ProcessCluster {
         (self.assigner, self.assigner_grpc, self.assigner_http) = (assigner, grpc, http);
     }
 
-    /// A client that knows all nodes that are there.
+    /// A client that knows all nodes that are there, set up as it is by default.
     ///
     /// # Panics
     /// If it cannot connect.
     pub async fn client(&self) -> Client {
         let seeds = self.nodes.iter().map(|node| node.grpc.clone());
-        Client::builder().seeds(seeds).connect().await.expect("the client connects")
+        Client::builder()
+            .seeds(seeds)
+            .connect()
+            .await
+            .expect("the client connects")
+    }
+
+    /// The same with deadlines that a loaded machine keeps: for tests of what is kept, where a read that was given up
+    /// must not look like a loss.
+    ///
+    /// # Panics
+    /// If it cannot connect.
+    pub async fn patient_client(&self) -> Client {
+        self.client().await.with_timeout(PATIENCE)
     }
 
     /// What the Assigner says of the cluster; none while it does not answer.
@@ -248,7 +295,10 @@ impl ProcessCluster {
     /// If that does not come.
     pub async fn ready(&self, id: &str) {
         let node = self.node(id);
-        until(&format!("{id} is ready"), async || (node.ready().await?.0 == 200).then_some(())).await;
+        until(&format!("{id} is ready"), async || {
+            (node.ready().await?.0 == 200).then_some(())
+        })
+        .await;
     }
 
     /// The sum of a counter over all nodes that are there.
@@ -277,11 +327,21 @@ async fn start_assigner(
     flags: &[String],
 ) -> (Process, String, String) {
     let all = [
-        owned(&["assigner", "--announce", "--exit-with-parent", "--log-format=json"]),
+        owned(&[
+            "assigner",
+            "--announce",
+            "--exit-with-parent",
+            "--log-format=json",
+        ]),
         owned(&["--http-listen=127.0.0.1:0", "--listen", listen]),
         flags.to_vec(),
     ];
     let (process, line) = Process::start(&format!("assigner-{number}"), logs.path(), &all.concat()).await;
-    let text = |field: &str| line[field].as_str().expect("an announcement has this field").to_owned();
+    let text = |field: &str| {
+        line[field]
+            .as_str()
+            .expect("an announcement has this field")
+            .to_owned()
+    };
     (process, text("assigner"), text("http"))
 }

@@ -8,7 +8,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use softstore_sharding::assigner::{Assigner, Notice};
 
 use crate::listener::ListenerCounters;
-use crate::node::{Reading, encode_readings};
+use crate::readings::{Reading, encode_readings};
 
 /// Counters and gauges of one Assigner.
 #[derive(Debug, Default)]

@@ -72,6 +72,22 @@ impl AssignerServer {
     /// # Errors
     /// If a setting is wrong or a port is taken.
     pub async fn start(config: AssignerConfig) -> Result<Self, AssignerError> {
+        let sharder: Box<dyn Sharder> = match config.sharder {
+            SharderKind::Even => Box::new(EvenRange),
+            SharderKind::Ring => Box::new(Ring::default()),
+        };
+        Self::start_with_sharder(config, sharder).await
+    }
+
+    /// The same with a policy of the embedder's own, whatever the config names. It should pass
+    /// `softstore_sharding::sharder::conformance`; a placement that breaks the rules is replaced by even ranges.
+    ///
+    /// # Errors
+    /// If a setting is wrong or a port is taken.
+    pub async fn start_with_sharder(
+        config: AssignerConfig,
+        sharder: Box<dyn Sharder>,
+    ) -> Result<Self, AssignerError> {
         config.validate()?;
         let core_config = CoreConfig {
             failure_timeout_ms: config.failure_timeout_ms,
@@ -88,10 +104,6 @@ impl AssignerServer {
         };
         let grpc_addr = grpc.local_addr()?;
         let http_addr = http.as_ref().map(TcpListener::local_addr).transpose()?;
-        let sharder: Box<dyn Sharder> = match config.sharder {
-            SharderKind::Even => Box::new(EvenRange::default()),
-            SharderKind::Ring => Box::new(Ring::default()),
-        };
         let incarnation = new_incarnation();
         let core = Assigner::new(core_config, incarnation, sharder, Clock.now());
         tracing::info!(%grpc_addr, %incarnation, "the Assigner listens");
@@ -111,14 +123,7 @@ impl AssignerServer {
             registry.register_collector(Box::new(AssignerCollector(metrics.clone())));
             let listeners = metrics.listeners.clone();
             let readiness = Arc::new(move || metrics.readiness());
-            http::serve(
-                http,
-                registry,
-                readiness,
-                listeners,
-                &tasks,
-                stop.clone(),
-            )?;
+            http::serve(http, registry, readiness, listeners, &tasks, stop.clone())?;
         }
         Ok(Self {
             grpc_addr,

@@ -30,7 +30,11 @@ pub(super) struct AssignerService {
 }
 
 impl AssignerService {
-    pub(super) fn new(calls: mpsc::Sender<Call>, metrics: Arc<AssignerMetrics>, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        calls: mpsc::Sender<Call>,
+        metrics: Arc<AssignerMetrics>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             calls,
             metrics,
@@ -48,7 +52,11 @@ impl AssignerService {
 
     /// Passes on what a node says until its session ends. The error is what to tell a node that says what cannot be
     /// understood.
-    async fn listen(&self, session: SessionId, mut inbound: Streaming<v1::NodeMessage>) -> Result<(), Status> {
+    async fn listen(
+        &self,
+        session: SessionId,
+        mut inbound: Streaming<v1::NodeMessage>,
+    ) -> Result<(), Status> {
         loop {
             let said = tokio::select! {
                 said = inbound.message() => said,
@@ -63,7 +71,8 @@ impl AssignerService {
                     return Ok(());
                 }
             };
-            let message = NodeMessage::try_from(message).map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let message = NodeMessage::try_from(message)
+                .map_err(|error| Status::invalid_argument(error.to_string()))?;
             let message = Box::new(message);
             if self.calls.send(Call::Said { session, message }).await.is_err() {
                 return Ok(());
@@ -132,7 +141,10 @@ impl v1::assigner_server::Assigner for AssignerService {
 
 /// Whether a session broke because of what its node sent, and not because the node or the connection went.
 fn is_malformed(status: &Status) -> bool {
-    matches!(status.code(), Code::Internal | Code::OutOfRange | Code::Unimplemented)
+    matches!(
+        status.code(),
+        Code::Internal | Code::OutOfRange | Code::Unimplemented
+    )
 }
 
 fn status_to_wire(status: ClusterStatus) -> v1::ClusterStatus {

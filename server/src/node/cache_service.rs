@@ -93,7 +93,7 @@ impl v1::cache_server::Cache for CacheService {
         let held = softstore_proto::assignment::generation_or_none(request.into_inner().held)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let updates = WatchStream::new(self.0.assignments())
-            .filter_map(|assignment| std::future::ready(assignment))
+            .filter_map(std::future::ready)
             .scan(None, move |sent, next| {
                 std::future::ready(Some(update(sent, next, held)))
             })

@@ -245,10 +245,6 @@ impl Stream for DataStream {
 }
 
 /// The acquisitions that a batch refers to.
-#[expect(
-    clippy::result_large_err,
-    reason = "tonic's own error type, on the way out of the stream"
-)]
 pub(super) fn check_batch(batch: &v1::OpBatch) -> Result<Vec<Generation>, tonic::Status> {
     if batch.ops.len() > BATCH_OPS_MAX || batch.sinces.len() > BATCH_SINCES_MAX {
         return Err(tonic::Status::invalid_argument(format!(

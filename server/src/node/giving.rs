@@ -175,11 +175,7 @@ impl Giving {
                 epoch: grant.epoch,
             })
             .collect();
-        let (store, order, as_of) = (
-            self.state.store.clone(),
-            self.state.config.pull_order,
-            self.as_of,
-        );
+        let (store, order, as_of) = (self.state.store.clone(), self.state.config.pull_order, self.as_of);
         let listed = tokio::task::spawn_blocking(move || {
             let mut listing = store.list(&parts, as_of);
             if order == PullOrder::Shuffled {

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Unit;
 use softstore_proto::v1::{OpKind, Status};
 use softstore_transfer::handoff::{ColdReason, CopyEnd, Notice, PullEnd};
+
+use crate::readings::{Reading, encode_readings};
 
 /// Kinds of operation, by number. Those that the protocol does not know are counted as the first.
 const KINDS: [(OpKind, &str); 7] = [
@@ -196,52 +196,6 @@ impl NodeMetrics {
         }
         Ok(())
     }
-}
-
-/// A gauge or counter that is read when it is scraped.
-#[derive(Debug, Clone)]
-pub struct Reading {
-    /// Name without the `softstore_` before it.
-    pub name: &'static str,
-    /// For people.
-    pub help: &'static str,
-    /// What it measures in.
-    pub unit: Option<Unit>,
-    /// Whether it only grows.
-    pub is_counter: bool,
-    /// Its value.
-    pub value: u64,
-}
-
-/// Writes readings as metrics.
-///
-/// # Errors
-/// If the encoder's buffer refuses.
-pub fn encode_readings(
-    readings: &[Reading],
-    encoder: &mut DescriptorEncoder<'_>,
-) -> Result<(), std::fmt::Error> {
-    for reading in readings {
-        let name = format!("softstore_{}", reading.name);
-        if reading.is_counter {
-            let metric = ConstCounter::new(reading.value);
-            metric.encode(encoder.encode_descriptor(
-                &name,
-                reading.help,
-                reading.unit.as_ref(),
-                metric.metric_type(),
-            )?)?;
-        } else {
-            let metric = ConstGauge::new(i64::try_from(reading.value).unwrap_or(i64::MAX));
-            metric.encode(encoder.encode_descriptor(
-                &name,
-                reading.help,
-                reading.unit.as_ref(),
-                metric.metric_type(),
-            )?)?;
-        }
-    }
-    Ok(())
 }
 
 /// Renders a node's metrics when they are scraped.

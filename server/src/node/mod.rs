@@ -46,7 +46,7 @@ use tonic::codegen::http::Response;
 use tonic::transport::Server;
 use tower::util::MapResponseLayer;
 
-pub use self::metrics::{NodeMetrics, Reading, encode_readings};
+pub use self::metrics::NodeMetrics;
 pub use self::session::DrainOutcome;
 pub use self::state::{NodeState, StoreEngine};
 use crate::clock::{Clock, new_incarnation};
@@ -96,6 +96,19 @@ impl Node {
     /// # Errors
     /// If a setting is wrong or a port is taken.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let store = Arc::new(MokaStore::new(store_config(&config)));
+        Self::start_with_store(config, store).await
+    }
+
+    /// The same over a storage engine of the embedder's own. It must pass `softstore_store::conformance`; the config's
+    /// settings of the store are the embedder's to apply.
+    ///
+    /// # Errors
+    /// If a setting is wrong or a port is taken.
+    pub async fn start_with_store(
+        config: NodeConfig,
+        store: Arc<dyn StoreEngine>,
+    ) -> Result<Self, NodeError> {
         config.validate()?;
         let grpc = listener::bind(config.listen).await?;
         let http = match config.http_listen {
@@ -113,7 +126,6 @@ impl Node {
             life,
             address: address.into(),
         };
-        let store = MokaStore::new(store_config(&config));
         let core = handoff_core(&config, me.clone())?;
         let identity = Identity {
             peer: me,
@@ -124,7 +136,7 @@ impl Node {
             capacity_bytes: config.memory_bytes,
         };
         let slicelet = Slicelet::new(slicelet_config(&config), identity, Clock.now());
-        let (state, events) = NodeState::new(config, core, Arc::new(store));
+        let (state, events) = NodeState::new(config, core, store);
         let stop = CancellationToken::new();
         let (drained_sender, drained) = oneshot::channel();
         let session = session::Session::new(state.clone(), slicelet, events, drained_sender);
@@ -216,7 +228,7 @@ impl Node {
     /// Stops serving, says goodbye, and ends all tasks. What was not handed off is lost.
     pub async fn shutdown(&self) {
         // From here on nothing is served: streams end after the replies that are due.
-        self.state.set_suspended(true);
+        self.state.stop_serving();
         self.state.closing.cancel();
         self.state.tell_slicelet(SliceletEvent::StoppedServing);
         self.last_words.close();
@@ -229,7 +241,7 @@ impl Node {
     /// Ends everything at once, without a word to anyone.
     pub fn abort(&self) {
         // Connections outlive the port's task (tonic gives no handle on them): they must serve nothing more.
-        self.state.set_suspended(true);
+        self.state.stop_serving();
         self.stop.cancel();
         self.state.closing.cancel();
     }

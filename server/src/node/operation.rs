@@ -54,12 +54,14 @@ pub(super) fn execute(state: &Arc<NodeState>, op: &v1::Op, since: Generation, ab
     if op.key.is_empty() || op.key.len() > KEY_BYTES_MAX {
         return Step::Reply(refused(op, &StoreError::KeyLength(op.key.len())));
     }
-    if !state.may_serve(now) {
-        return Step::Reply(reply(op, Status::NotReady));
-    }
     let at = SliceKey::of_key(&op.key);
     let core = state.core();
     match core.admit(at, since) {
+        // Where a range went may be told at any time; serving it may not. The clock is read under the lock: the process
+        // may have stood still while it waited for it.
+        Admission::Serve(_) if !state.may_serve(state.clock.now()) => {
+            Step::Reply(reply(op, Status::NotReady))
+        }
         Admission::Serve(serving) => serve(state, op, kind, at, &serving, absence, now),
         Admission::Hold => Step::Wait(Wait::Owner),
         Admission::Behind => Step::Wait(Wait::Assignment),

@@ -327,9 +327,10 @@ mod tests {
     #[test]
     fn a_question_is_awaited_while_an_operation_waits_beside_the_map() {
         let (question, in_map) = question(3);
+        assert!(!question.is_awaited());
         let waiting = in_map.clone();
         assert!(question.is_awaited());
-        drop(waiting);
+        drop((in_map, waiting));
         assert!(!question.is_awaited());
     }
 }

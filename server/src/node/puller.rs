@@ -80,7 +80,12 @@ fn refused(giver: &Peer, status: &tonic::Status) -> StreamEnd {
 }
 
 /// Imports a chunk. `Some`: the stream is over.
-async fn take_in(state: &Arc<NodeState>, pull: PullId, giver: &Peer, item: &v1::PullItem) -> Option<StreamEnd> {
+async fn take_in(
+    state: &Arc<NodeState>,
+    pull: PullId,
+    giver: &Peer,
+    item: &v1::PullItem,
+) -> Option<StreamEnd> {
     let entries = match chunk::decode(&item.chunk) {
         Ok(entries) => entries,
         Err(error) => {

@@ -11,7 +11,7 @@ use softstore_sharding::slicelet::{DrainEnd, Slicelet, SliceletAction, SliceletE
 use softstore_sharding::{Life, Timestamp};
 use softstore_store::Part;
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
@@ -28,6 +28,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the goodbye may take.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Messages that wait on a session, in each direction. An Assigner that reads no more than this is not there.
+const LINK_MESSAGES_MAX: usize = 1_024;
 
 /// Largest message from the Assigner: an assignment of a very large cluster.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
@@ -58,8 +61,8 @@ pub(super) struct Session {
     slicelet: Slicelet,
     events: mpsc::UnboundedReceiver<SliceletEvent>,
     link: Link,
-    from_link: mpsc::UnboundedReceiver<(u64, FromLink)>,
-    link_sender: mpsc::UnboundedSender<(u64, FromLink)>,
+    from_link: mpsc::Receiver<(u64, FromLink)>,
+    link_sender: mpsc::Sender<(u64, FromLink)>,
     wake_at: Timestamp,
     drained: Option<oneshot::Sender<DrainOutcome>>,
     stopped: bool,
@@ -69,7 +72,7 @@ pub(super) struct Session {
 #[derive(Default)]
 struct Link {
     number: u64,
-    outbound: Option<mpsc::UnboundedSender<v1::NodeMessage>>,
+    outbound: Option<mpsc::Sender<v1::NodeMessage>>,
     task: CancellationToken,
 }
 
@@ -80,7 +83,7 @@ impl Session {
         events: mpsc::UnboundedReceiver<SliceletEvent>,
         drained: oneshot::Sender<DrainOutcome>,
     ) -> Self {
-        let (link_sender, from_link) = mpsc::unbounded_channel();
+        let (link_sender, from_link) = mpsc::channel(LINK_MESSAGES_MAX);
         Self {
             wake_at: state.clock.now(),
             state,
@@ -220,17 +223,21 @@ impl Session {
         }
     }
 
-    fn send(&self, message: &NodeMessage) {
-        if let Some(outbound) = &self.link.outbound {
-            // A link that just broke says so itself.
-            let _ = outbound.send(message.into());
+    fn send(&mut self, message: &NodeMessage) {
+        let Some(outbound) = &self.link.outbound else {
+            return;
+        };
+        if outbound.try_send(message.into()).is_err() {
+            // It reads nothing, or it just broke. Dropping the sender ends the stream, and the link says so itself.
+            self.link.outbound = None;
+            self.link.task.cancel();
         }
     }
 
     fn open(&mut self) {
         self.link.task.cancel();
         let number = self.link.number + 1;
-        let (outbound, messages) = mpsc::unbounded_channel();
+        let (outbound, messages) = mpsc::channel(LINK_MESSAGES_MAX);
         let task = CancellationToken::new();
         self.link = Link {
             number,
@@ -241,13 +248,13 @@ impl Session {
         self.state.tasks.spawn(async move {
             let ended = tokio::select! {
                 ended = talk(&address, messages, number, &sender) => ended,
-                () = task.cancelled() => return,
+                () = task.cancelled() => Ok(()),
             };
             if let Err(error) = ended {
                 tracing::debug!(%address, %error, "the session with the Assigner ended");
             }
-            // The session's task may be gone.
-            let _ = sender.send((number, FromLink::Closed));
+            // The session's task may be gone, or be at its next link and not care.
+            let _ = sender.send((number, FromLink::Closed)).await;
         });
     }
 
@@ -261,9 +268,9 @@ impl Session {
 /// Keeps one connection to the Assigner.
 async fn talk(
     address: &str,
-    messages: mpsc::UnboundedReceiver<v1::NodeMessage>,
+    messages: mpsc::Receiver<v1::NodeMessage>,
     number: u64,
-    sender: &mpsc::UnboundedSender<(u64, FromLink)>,
+    sender: &mpsc::Sender<(u64, FromLink)>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let channel = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -273,15 +280,11 @@ async fn talk(
         .connect()
         .await?;
     let mut client = AssignerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    // The hello is the stream's first message: it is queued as soon as the slicelet hears that the session is open.
-    sender.send((number, FromLink::Opened))?;
-    let mut answers = client
-        .session(UnboundedReceiverStream::new(messages))
-        .await?
-        .into_inner();
+    let mut answers = client.session(ReceiverStream::new(messages)).await?.into_inner();
+    sender.send((number, FromLink::Opened)).await?;
     while let Some(answer) = answers.message().await? {
         let message = AssignerMessage::try_from(answer)?;
-        sender.send((number, FromLink::Said(Box::new(message))))?;
+        sender.send((number, FromLink::Said(Box::new(message)))).await?;
     }
     Ok(())
 }

@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::channels::Channels;
-use super::metrics::{NodeMetrics, Reading, count};
+use super::metrics::{NodeMetrics, count};
 use super::peeks::Peeks;
 use super::puller;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::listener::ListenerCounters;
+use crate::readings::Reading;
 
 /// How long a `Take` or a release may take before it counts as lost.
 pub(super) const PEER_CALL_TIMEOUT_MS: u64 = 1_000;
@@ -65,6 +66,8 @@ pub struct NodeState {
     pulls: Mutex<HashMap<PullId, CancellationToken>>,
     /// Serving is suspended: this node stood still for too long.
     suspended: AtomicBool,
+    /// Serving has ended for good.
+    stopped: AtomicBool,
     /// When the slicelet last looked around, in ms of the clock.
     slicelet_stepped_ms: AtomicU64,
     draining: AtomicBool,
@@ -103,6 +106,7 @@ impl NodeState {
             to_slicelet,
             pulls: Mutex::default(),
             suspended: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             slicelet_stepped_ms: AtomicU64::new(Clock.now().as_ms()),
             draining: AtomicBool::new(false),
             held_requests: AtomicU64::new(0),
@@ -273,13 +277,25 @@ impl NodeState {
     /// process, a suspended machine) may have lost what it thinks it owns: the slicelet notices at its first step after
     /// waking, and this notices before that (H1).
     pub fn may_serve(&self, now: Timestamp) -> bool {
-        let stepped = Timestamp::from_ms(self.slicelet_stepped_ms.load(Ordering::Relaxed));
-        now.ms_since(stepped) <= self.config.failure_timeout_ms && !self.is_suspended()
+        let stepped = Timestamp::from_ms(self.slicelet_stepped_ms.load(Ordering::Acquire));
+        // The Assigner counts from the last heartbeat, which is up to an interval older than the last step.
+        let standstill_ms_max = self.config.failure_timeout_ms - self.config.heartbeat_ms;
+        let stood_still = now.ms_since(stepped) > standstill_ms_max;
+        !stood_still && !self.is_suspended() && !self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Ends serving for good. Where the ranges went is still told.
+    pub(super) fn stop_serving(self: &Arc<Self>) {
+        self.stopped.store(true, Ordering::Release);
+        // Whatever was admitted before has left the store when the exclusive lock is had.
+        self.with_core(|_, _| ((), Vec::new()));
+        self.wake.send_modify(|count| *count += 1);
     }
 
     /// The slicelet has looked around at `now`, and suspended serving if it had to.
     pub(super) fn slicelet_stepped(&self, now: Timestamp) {
-        self.slicelet_stepped_ms.store(now.as_ms(), Ordering::Relaxed);
+        // Released after a suspension of the same step: who sees the step sees the suspension.
+        self.slicelet_stepped_ms.store(now.as_ms(), Ordering::Release);
     }
 
     /// Suspends or resumes serving.

@@ -40,7 +40,6 @@ pub(super) fn refuse(state: &NodeState, refusal: Refusal) -> Status {
 }
 
 impl TransferService {
-    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
     fn decoded<W, T: TryFrom<W, Error = softstore_proto::error::WireError>>(
         &self,
         wire: W,

@@ -79,3 +79,55 @@ fn is_claim_possible(claim: &RangeClaim, held: Generation) -> bool {
     });
     claim.since <= held && ordered && claim.providers.len() <= PROVIDERS_MAX
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::Incarnation;
+    use crate::node::{Life, NodeId, Peer};
+    use crate::slice::Slice;
+
+    fn since(number: u64) -> Generation {
+        let assigner = Incarnation::new(1);
+        Generation { number, assigner }
+    }
+
+    fn claim(number: u64, phase: ClaimPhase) -> RangeClaim {
+        RangeClaim {
+            slice: Slice::FULL,
+            since: since(number),
+            providers: Vec::new(),
+            phase,
+        }
+    }
+
+    fn saying(claims: Vec<RangeClaim>) -> Hello {
+        let node = NodeId::new("a").unwrap();
+        let incarnation = Incarnation::new(1);
+        Hello {
+            peer: Peer {
+                life: Life { node, incarnation },
+                address: "a:1".into(),
+            },
+            http_address: "".into(),
+            zone: "".into(),
+            capacity_bytes: 0,
+            draining: false,
+            generation: since(9),
+            claims,
+            versions: SESSION_VERSIONS,
+        }
+    }
+
+    /// A range comes back to the node that still serves it under an older acquisition, and the session breaks before the
+    /// search has ended. Refused, the node would soon be taken for dead.
+    #[test]
+    fn a_range_may_be_served_and_to_be_owned_anew() {
+        let both = vec![claim(5, ClaimPhase::Serving), claim(9, ClaimPhase::NotStarted)];
+        assert_eq!(check(&saying(both)), Ok(()));
+        for phase in [ClaimPhase::Serving, ClaimPhase::NotStarted] {
+            let twice = vec![claim(5, phase.clone()), claim(9, phase)];
+            assert_eq!(check(&saying(twice)), Err(HelloError::Overlap(Slice::FULL)));
+        }
+    }
+}

@@ -221,3 +221,46 @@ fn first_ranges(placement: &Placement, living: &Living, generation: Generation) 
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assignment::{Provider, RangeAssignment};
+    use crate::generation::Incarnation;
+    use crate::slice::Slice;
+    use crate::slice_key::SliceKey;
+
+    /// Half of a range is reported as ended (a flush), an assignment is published, then the other half is: what was
+    /// reported first must still be known, and be forgotten with the hand-off.
+    #[test]
+    fn reports_on_parts_outlast_an_assignment() {
+        let since = |number| Generation {
+            number,
+            assigner: Incarnation::new(1),
+        };
+        let life = |name: &str| Life {
+            node: NodeId::new(name).unwrap(),
+            incarnation: Incarnation::new(1),
+        };
+        let assignment = |number, providers| {
+            let (owner, since_of_b) = (life("b"), since(2));
+            let range = RangeAssignment {
+                owner,
+                since: since_of_b,
+                providers,
+            };
+            Assignment::new(since(number), vec![(Slice::FULL, range)], BTreeMap::new()).unwrap()
+        };
+        let (left, _) = Slice::FULL.split_before(SliceKey::new(100)).unwrap();
+        let done: RangeMap<Generation> = [(left, since(2))].into_iter().collect();
+        let from_a = vec![Provider {
+            life: life("a"),
+            since: since(1),
+        }];
+        let open = assignment(3, from_a);
+        assert_eq!(still_open(&done, &open), done);
+        assert!(still_open(&done, &assignment(4, Vec::new())).is_empty());
+        let older: RangeMap<Generation> = [(left, since(1))].into_iter().collect();
+        assert!(still_open(&older, &open).is_empty());
+    }
+}

@@ -1,7 +1,8 @@
 //! [`Recovery`]: how a new Assigner learns what the cluster holds before it publishes.
 //!
 //! It fetches the highest assignment that any hello names, and lays the claims of the hellos over it: per range the
-//! highest `since` wins, and providers carry over. It is ready when every life in that assignment has said hello, or when
+//! highest `since` wins, and providers carry over. It is ready when every life in that assignment, and every one that a
+//! member has fenced something for, has said hello, or when
 //! the settling time is over; having heard of no assignment, when the expected number of nodes is there, or likewise.
 //!
 //! The settling time counts from the start; but if nobody was heard of until its end, from the first hello: an Assigner
@@ -127,12 +128,14 @@ impl Recovery {
             return true;
         }
         match (&self.best, config.expect_nodes) {
-            (Some(best), _) => best.directory().iter().all(|(node, entry)| {
-                self.heard.contains(&Life {
+            (Some(best), _) => {
+                let mut listed = best.directory().iter().map(|(node, entry)| Life {
                     node: node.clone(),
                     incarnation: entry.incarnation,
-                })
-            }),
+                });
+                listed.all(|life| self.heard.contains(&life))
+                    && members.all(|member| self.heard_takers_of(member))
+            }
             (None, Some(expected)) => {
                 let mut present = 0;
                 let none_holds = members.all(|member| {
@@ -143,6 +146,15 @@ impl Recovery {
             }
             (None, None) => false,
         }
+    }
+
+    /// Whether all have said hello for whom a member has fenced something. One may own a range by an assignment that only
+    /// it had received, and is not listed in the one that was fetched; it is given the settling time to come.
+    fn heard_takers_of(&self, member: &Member) -> bool {
+        member.claims.iter().all(|claim| match &claim.phase {
+            ClaimPhase::Fenced(taker) => self.heard.contains(taker),
+            _ => true,
+        })
     }
 
     /// When the settling time is over.
@@ -238,5 +250,79 @@ fn lay_fences(ranges: &mut RangeMap<RangeAssignment>, member: &Member, highest: 
                 ranges.insert(part, unowned(highest));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::Incarnation;
+    use crate::node::{NodeEntry, NodeId, NodeState, Peer};
+    use crate::session::{Hello, RangeClaim, SESSION_VERSIONS};
+
+    fn since(number: u64) -> Generation {
+        let assigner = Incarnation::new(1);
+        Generation { number, assigner }
+    }
+
+    fn life(name: &str) -> Life {
+        Life {
+            node: NodeId::new(name).unwrap(),
+            incarnation: Incarnation::new(1),
+        }
+    }
+
+    fn hello(name: &str) -> Hello {
+        Hello {
+            peer: Peer {
+                life: life(name),
+                address: "host:1".into(),
+            },
+            http_address: "".into(),
+            zone: "".into(),
+            capacity_bytes: 0,
+            draining: false,
+            generation: since(1),
+            claims: Vec::new(),
+            versions: SESSION_VERSIONS,
+        }
+    }
+
+    /// Plan: a alone is listed in the assignment that was fetched, and says that it fenced its range for b. b took it by a
+    /// newer assignment that nobody else received, and has not come back yet. To publish now would give the range to
+    /// another while b serves it (H1): b is waited for until the settling time is over.
+    #[test]
+    fn h1_a_taker_that_only_its_giver_knows_of_is_waited_for() {
+        let (config, now) = (AssignerConfig::default(), Timestamp::from_ms(1_000));
+        let range = RangeAssignment {
+            owner: life("a"),
+            since: since(1),
+            providers: Vec::new(),
+        };
+        let entry = NodeEntry {
+            incarnation: life("a").incarnation,
+            address: "host:1".into(),
+            http_address: "".into(),
+            zone: "".into(),
+            state: NodeState::Serving,
+        };
+        let directory = [(life("a").node, entry)].into_iter().collect();
+        let best = Assignment::new(since(1), vec![(Slice::FULL, range)], directory).unwrap();
+        let mut recovery = Recovery::new(now);
+        recovery.best = Some(Arc::new(best));
+        recovery.hello(&life("a"), now, &config);
+        let mut a = Member::new(&hello("a"), now);
+        assert!(recovery.is_ready([&a].into_iter(), now, &config));
+        a.claims = vec![RangeClaim {
+            slice: Slice::FULL,
+            since: since(1),
+            providers: Vec::new(),
+            phase: ClaimPhase::Fenced(life("b")),
+        }];
+        assert!(!recovery.is_ready([&a].into_iter(), now, &config));
+        assert!(recovery.is_ready([&a].into_iter(), now.plus_ms(config.settle_ms), &config));
+        recovery.hello(&life("b"), now, &config);
+        let b = Member::new(&hello("b"), now);
+        assert!(recovery.is_ready([&a, &b].into_iter(), now, &config));
     }
 }

@@ -229,7 +229,9 @@ impl MokaStore {
 /// The entry that an operation sees.
 fn live(stripe: &Stripe, key: &[u8], at: SliceKey, context: &OpContext<'_>) -> Option<Arc<Entry>> {
     let entry = stripe.index.get(&at)?;
-    entry.is_seen_by(key, context.epoch, context.now).then(|| Arc::clone(entry))
+    entry
+        .is_seen_by(key, context.epoch, context.now)
+        .then(|| Arc::clone(entry))
 }
 
 /// A read's answer when it sees nothing.

@@ -61,7 +61,11 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use softstore_sharding::{Epoch, SliceKey, Version, VersionCounter};
+
     use super::*;
+    use crate::moka_engine::{MokaStore, MokaStoreConfig};
+    use crate::store::{Absence, OpContext, Outcome, SetCondition, Store};
 
     #[test]
     fn a_turn_ends_by_bytes_or_by_time() {
@@ -77,5 +81,48 @@ mod tests {
         assert_eq!(turns.current(), 2);
         turns.look_at_clock(now.plus_ms(TURN_MS));
         assert_eq!(turns.current(), 3);
+    }
+
+    /// Plan: one key is read again and again while ten times the room is written, and time stands still. It outlives all
+    /// that was written with it and not read.
+    #[test]
+    fn what_is_used_outlives_what_is_not() {
+        let store = MokaStore::new(MokaStoreConfig {
+            budget_bytes: 256 << 10,
+            ..MokaStoreConfig::default()
+        });
+        let versions = VersionCounter::starting_at(Version::new(1));
+        let context = OpContext {
+            now: Timestamp::from_ms(1),
+            epoch: Epoch::new(1),
+            versions: &versions,
+            pull: None,
+            absence: Absence::Final,
+        };
+        let set = |number: u32| {
+            let key = number.to_string();
+            let at = SliceKey::of_key(key.as_bytes());
+            let stored = store.set(
+                key.as_bytes(),
+                at,
+                b"v",
+                Timestamp::NEVER,
+                SetCondition::Always,
+                &context,
+            );
+            assert!(matches!(stored, Ok(Outcome::Done(_))));
+        };
+        let is_present = |number: u32| {
+            let key = number.to_string();
+            let found = store.get(key.as_bytes(), SliceKey::of_key(key.as_bytes()), &context);
+            matches!(found, Outcome::Done(Some(_)))
+        };
+        (0..100).for_each(set);
+        for number in 100..6_000 {
+            set(number);
+            assert!(is_present(7), "after {number}");
+        }
+        store.maintain(context.now);
+        assert!(!(0..100).any(|number| number != 7 && is_present(number)));
     }
 }

@@ -12,7 +12,9 @@ const KEYS: usize = 1_000;
 async fn ownership(node: &NodeProcess) -> Vec<String> {
     let assignment = node.assignment().await;
     let ranges = assignment.ranges().iter();
-    ranges.map(|(slice, range)| format!("{slice} {} {} {:?}", range.owner, range.since, range.providers)).collect()
+    ranges
+        .map(|(slice, range)| format!("{slice} {} {} {:?}", range.owner, range.since, range.providers))
+        .collect()
 }
 
 /// Plan: three nodes under load; the Assigner is killed and another started on its port. The load sees no error, no miss,
@@ -38,7 +40,12 @@ async fn it_comes_back_and_nobody_notices() {
         assert!(node.assignment().await.generation() >= generation);
         assert_eq!(ownership(node).await, before, "{}", node.id);
     }
-    for metric in ["ranges_fenced_total", "entries_imported_total", "suspensions_total", "rebirths_total"] {
+    for metric in [
+        "ranges_fenced_total",
+        "entries_imported_total",
+        "suspensions_total",
+        "rebirths_total",
+    ] {
         assert!(cluster.sum(metric).await < 1.0, "{metric}");
     }
     load.stop().await;
@@ -56,7 +63,11 @@ async fn it_comes_back_and_nobody_notices() {
     let mut leaving = cluster.take("n3");
     leaving.process.signal(Signal::TERM);
     assert_eq!(leaving.process.exit_code().await, 0);
-    assert!(leaving.process.log().contains("drained: all was handed over"), "{}", leaving.process.log());
+    assert!(
+        leaving.process.log().contains("drained: all was handed over"),
+        "{}",
+        leaving.process.log()
+    );
     cluster.settled().await;
     assert_eq!(ledger.read_all().await, KEYS);
 }
@@ -68,13 +79,20 @@ async fn a_drain_waits_for_it_and_then_goes_on() {
     let mut cluster = ProcessCluster::start_with(2, &[], &["--assigner-wait-ms=20000"]).await;
     let ledger = Ledger::new(cluster.client().await, KEYS, 100);
     ledger.fill().await;
-    cluster.assigner.signal(Signal::STOP);
+    cluster.assigner.stand_still().await;
     let mut leaving = cluster.take("n1");
     leaving.process.signal(Signal::TERM);
-    until("the drain has begun", async || (leaving.ready().await?.0 == 503).then_some(())).await;
+    until("the drain has begun", async || {
+        (leaving.ready().await?.0 == 503).then_some(())
+    })
+    .await;
     cluster.restart_assigner().await;
     assert_eq!(leaving.process.exit_code().await, 0);
-    assert!(leaving.process.log().contains("drained: all was handed over"), "{}", leaving.process.log());
+    assert!(
+        leaving.process.log().contains("drained: all was handed over"),
+        "{}",
+        leaving.process.log()
+    );
     cluster.settled().await;
     assert_eq!(ledger.read_all().await, KEYS);
 }

@@ -12,7 +12,7 @@ const KEYS: usize = 2_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_chunk_version_is_cold_for_that_pair_only() {
     let mut cluster = ProcessCluster::start_with(3, &["--rebalance-delay-ms=600000"], &[]).await;
-    let ledger = Ledger::new(cluster.client().await, KEYS, 100);
+    let ledger = Ledger::new(cluster.patient_client().await, KEYS, 100);
     ledger.fill().await;
     let lost = entries(&cluster, "n1").await;
     assert!(lost > 0);
@@ -31,7 +31,11 @@ async fn another_chunk_version_is_cold_for_that_pair_only() {
     assert!(metrics.get("entries_imported_total") < 1.0);
     let log = other.process.log();
     assert!(log.contains("NoCommonVersion") && log.contains("cold"), "{log}");
-    assert_eq!(ledger.read_all().await, KEYS - lost, "only what passed between the builds is gone");
+    assert_eq!(
+        ledger.read_all().await,
+        KEYS - lost,
+        "only what passed between the builds is gone"
+    );
 
     // n5 is of this build and takes whole what n2 leaves: warm.
     cluster.add("n5", &[]).await;

@@ -15,14 +15,24 @@ async fn dev(logs: &TempDir) -> (Process, Value) {
 }
 
 fn fields(object: &Value) -> BTreeSet<&str> {
-    object.as_object().expect("an object").keys().map(String::as_str).collect()
+    object
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect()
 }
 
 /// All processes that the line names.
 fn pids(line: &Value) -> Vec<Pid> {
-    let nodes = line["nodes"].as_array().expect("a list").iter().map(|node| &node["pid"]);
+    let nodes = line["nodes"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|node| &node["pid"]);
     let pids = nodes.chain([&line["assigner_pid"]]);
-    pids.map(|pid| Pid::from_raw(i32::try_from(pid.as_i64().expect("a pid")).expect("a pid")).expect("a pid")).collect()
+    pids.map(|pid| Pid::from_raw(i32::try_from(pid.as_i64().expect("a pid")).expect("a pid")).expect("a pid"))
+        .collect()
 }
 
 /// A process that ended may still be listed until its parent, which may be dead, has collected it.
@@ -38,14 +48,21 @@ async fn its_line_is_as_documented_and_its_children_end_with_it() {
     for signal in [Signal::TERM, Signal::KILL] {
         let logs = TempDir::new().expect("the temporary directory is writable");
         let (mut dev, line) = dev(&logs).await;
-        assert_eq!(fields(&line), BTreeSet::from(["assigner", "assigner_pid", "nodes"]));
+        assert_eq!(
+            fields(&line),
+            BTreeSet::from(["assigner", "assigner_pid", "nodes"])
+        );
         let nodes = line["nodes"].as_array().expect("a list");
         assert_eq!(nodes.len(), 2);
         for node in nodes {
             assert_eq!(fields(node), BTreeSet::from(["grpc", "http", "id", "pid"]));
         }
         let seeds = nodes.iter().filter_map(|node| node["grpc"].as_str());
-        let client = Client::builder().seeds(seeds).connect().await.expect("the cluster is ready");
+        let client = Client::builder()
+            .seeds(seeds)
+            .connect()
+            .await
+            .expect("the cluster is ready");
         client.set("key", "value").await.expect("a set succeeds");
         assert!(pids(&line).into_iter().all(|pid| !has_ended(pid)));
 

@@ -36,7 +36,10 @@ async fn hits(client: &Client) -> usize {
 /// that was there from the start goes on through all of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_loses_nothing() {
-    let config = AssignerConfig { rebalance_delay_ms: 500, ..AssignerConfig::default() };
+    let config = AssignerConfig {
+        rebalance_delay_ms: 500,
+        ..AssignerConfig::default()
+    };
     let mut cluster = EmbeddedCluster::start_with(3, config, |_| {}).await;
     let client = cluster.client().await;
     fill(&client).await;
@@ -47,7 +50,9 @@ async fn a_rolling_restart_loses_nothing() {
         assert_eq!(hits(&client).await, KEYS, "after the drain of {}", node.id());
         let config = node_config(node.id().as_str(), cluster.assigner.grpc_addr());
         drop(node);
-        cluster.nodes.push(Node::start(config).await.expect("the node comes back"));
+        cluster
+            .nodes
+            .push(Node::start(config).await.expect("the node comes back"));
         cluster.settled().await;
         assert_eq!(hits(&client).await, KEYS, "after the return of node {index}");
     }

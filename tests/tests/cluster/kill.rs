@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use softstore_tests::embedded::PATIENCE;
+use softstore_tests::http::Metrics;
 use softstore_tests::ledger::{Counts, Ledger};
 use softstore_tests::process::Signal;
 use softstore_tests::processes::{ProcessCluster, life, until};
@@ -49,6 +50,11 @@ async fn a_killed_node_costs_misses_only() {
     assert_eq!(new_life.node, old_life.node);
     assert_ne!(new_life.incarnation, old_life.incarnation);
     load.stop().await;
+    let assigner = Metrics::read(&cluster.assigner_http).await.expect("metrics");
+    assert!(
+        assigner.get("protocol_errors_total") < 1.0,
+        "a broken connection is no malformed message"
+    );
 
     let counts = &ledger.counts;
     assert_eq!(Counts::of(&counts.stale), 0);

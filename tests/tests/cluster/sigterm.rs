@@ -18,12 +18,16 @@ const NEVER_DEAD: &[&str] = &["--failure-timeout-ms=500000"];
 
 async fn loses_nothing_on(signal: Signal) {
     let mut cluster = ProcessCluster::start(3).await;
-    let ledger = Ledger::new(cluster.client().await, KEYS, 200);
+    let ledger = Ledger::new(cluster.patient_client().await, KEYS, 200);
     ledger.fill().await;
     let mut node = cluster.take("n2");
     node.process.signal(signal);
     assert_eq!(node.process.exit_code().await, 0);
-    assert!(node.process.log().contains("drained: all was handed over"), "{}", node.process.log());
+    assert!(
+        node.process.log().contains("drained: all was handed over"),
+        "{}",
+        node.process.log()
+    );
     cluster.settled().await;
     assert_eq!(ledger.read_all().await, KEYS);
 }
@@ -46,7 +50,7 @@ async fn a_drain_that_hangs(node_flags: &[&str]) -> (ProcessCluster, NodeProcess
     let node_flags = [NEVER_DEAD, node_flags].concat();
     let mut cluster = ProcessCluster::start_with(2, &assigner_flags, &node_flags).await;
     cluster.ready("n1").await;
-    cluster.node("n2").process.signal(Signal::STOP);
+    cluster.node("n2").process.stand_still().await;
     let node = cluster.take("n1");
     node.process.signal(Signal::TERM);
     let why = until("/readyz turns to 503", async || {
@@ -79,10 +83,18 @@ async fn the_drain_deadline_is_honoured() {
     let (_cluster, mut node) = a_drain_that_hangs(&["--drain-deadline-ms=1500"]).await;
     let draining = Instant::now();
     assert_eq!(node.process.exit_code().await, 0);
-    assert!(begun.elapsed() >= Duration::from_millis(1_500), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_millis(1_500),
+        "{:?}",
+        begun.elapsed()
+    );
     let took = draining.elapsed();
     assert!(took < Duration::from_millis(1_500) + AT_ONCE, "{took:?}");
-    assert!(node.process.log().contains("the drain deadline came"), "{}", node.process.log());
+    assert!(
+        node.process.log().contains("the drain deadline came"),
+        "{}",
+        node.process.log()
+    );
 }
 
 /// Plan: a node without an Assigner gets SIGTERM. It waits for one as long as it is told to, then ends and says so.
@@ -96,8 +108,15 @@ async fn without_an_assigner_a_drain_waits_as_long_as_told() {
     node.process.signal(Signal::TERM);
     assert_eq!(node.process.exit_code().await, 0);
     let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(900) && took < Duration::from_millis(1_000) + AT_ONCE, "{took:?}");
-    assert!(node.process.log().contains("no Assigner came"), "{}", node.process.log());
+    assert!(
+        took >= Duration::from_millis(900) && took < Duration::from_millis(1_000) + AT_ONCE,
+        "{took:?}"
+    );
+    assert!(
+        node.process.log().contains("no Assigner came"),
+        "{}",
+        node.process.log()
+    );
 }
 
 /// Plan: `softstore drain n1` on a filled cluster. The command ends with 0 and says that the node has left, its process
@@ -105,11 +124,14 @@ async fn without_an_assigner_a_drain_waits_as_long_as_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operators_drain_ends_the_process() {
     let mut cluster = ProcessCluster::start(2).await;
-    let ledger = Ledger::new(cluster.client().await, KEYS, 200);
+    let ledger = Ledger::new(cluster.patient_client().await, KEYS, 200);
     ledger.fill().await;
     let (code, _, said) = process::run(&["drain", "nobody", "--assigner", &cluster.assigner_grpc]).await;
     assert_eq!(code, Some(2));
-    assert!(said.contains("nobody") && said.contains("softstore status"), "{said}");
+    assert!(
+        said.contains("nobody") && said.contains("softstore status"),
+        "{said}"
+    );
     let (code, said, errors) = process::run(&["drain", "n1", "--assigner", &cluster.assigner_grpc]).await;
     assert_eq!(code, Some(0), "{said}{errors}");
     assert!(said.contains("has left"), "{said}");

@@ -12,13 +12,16 @@ const KEYS: usize = 3_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_surge_node_each_key_moves_once() {
     let mut cluster = ProcessCluster::start_with(3, &["--rebalance-delay-ms=600000"], &[]).await;
-    let ledger = Ledger::new(cluster.client().await, KEYS, 500);
+    let ledger = Ledger::new(cluster.patient_client().await, KEYS, 500);
     ledger.fill().await;
     let mut imported = 0;
     let mut stored = 0;
     for node in &cluster.nodes {
         let metrics = node.metrics().await;
-        assert!(metrics.get("entries_imported_total") < 1.0, "nothing has moved yet");
+        assert!(
+            metrics.get("entries_imported_total") < 1.0,
+            "nothing has moved yet"
+        );
         stored += whole(metrics.get("entries"));
     }
     assert_eq!(stored, KEYS);
@@ -47,7 +50,7 @@ fn whole(value: f64) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_place_a_rolling_restart_moves_less_than_twice() {
     let mut cluster = ProcessCluster::start_with(3, &["--rebalance-delay-ms=2000"], &[]).await;
-    let ledger = Ledger::new(cluster.client().await, KEYS, 500);
+    let ledger = Ledger::new(cluster.patient_client().await, KEYS, 500);
     ledger.fill().await;
     let mut imported = 0;
     for id in ["n1", "n2", "n3"] {
@@ -65,7 +68,10 @@ async fn in_place_a_rolling_restart_moves_less_than_twice() {
     }
     assert_eq!(ledger.read_all().await, KEYS);
     let bound = KEYS + 2 * KEYS / 3 + KEYS / 10;
-    assert!(imported <= bound, "{imported} of {KEYS} entries were imported, more than {bound}");
+    assert!(
+        imported <= bound,
+        "{imported} of {KEYS} entries were imported, more than {bound}"
+    );
 }
 
 async fn until_filled(cluster: &ProcessCluster) {

@@ -16,7 +16,11 @@ async fn it_serves_nothing_that_it_lost() {
     let quick = ["--failure-timeout-ms=1000"];
     let mut cluster = ProcessCluster::start_with(
         2,
-        &["--failure-timeout-ms=1000", "--settle-ms=1500", "--rebalance-delay-ms=600000"],
+        &[
+            "--failure-timeout-ms=1000",
+            "--settle-ms=1500",
+            "--rebalance-delay-ms=600000",
+        ],
         &[&quick[..], &["--heartbeat-ms=200"]].concat(),
     )
     .await;
@@ -29,7 +33,7 @@ async fn it_serves_nothing_that_it_lost() {
     let owned = keys_served_by(&mut direct).await;
     assert!(!owned.is_empty(), "it owns about half of the keys");
 
-    zombie.process.signal(Signal::STOP);
+    zombie.process.stand_still().await;
     until("the other node owns everything", async || {
         let status = cluster.status().await?;
         (status.settled && status.nodes.len() == 1).then_some(())
@@ -39,7 +43,9 @@ async fn it_serves_nothing_that_it_lost() {
 
     // Asked while it still sleeps, so that the questions are the first that it sees.
     let asked: Vec<_> = owned.iter().map(|index| (direct.clone(), get(*index))).collect();
-    let answers = asked.into_iter().map(|(mut direct, get)| tokio::spawn(async move { direct.get(get).await }));
+    let answers = asked
+        .into_iter()
+        .map(|(mut direct, get)| tokio::spawn(async move { direct.get(get).await }));
     let answers: Vec<_> = answers.collect();
     tokio::task::yield_now().await;
     zombie.process.signal(Signal::CONT);
@@ -47,7 +53,11 @@ async fn it_serves_nothing_that_it_lost() {
         // The connection may break, too: no answer is no old value.
         if let Ok(reply) = answer.await.expect("asking does not panic") {
             let status = reply.into_inner().status();
-            assert_ne!(status, v1::Status::Ok, "it answered with a value that it does not own any more");
+            assert_ne!(
+                status,
+                v1::Status::Ok,
+                "it answered with a value that it does not own any more"
+            );
         }
     }
     until("it came back as a new life", async || {
@@ -55,7 +65,10 @@ async fn it_serves_nothing_that_it_lost() {
         (life(&node).incarnation != old_life.incarnation).then_some(())
     })
     .await;
-    assert!(keys_served_by(&mut direct).await.is_empty(), "it came back empty and owns nothing");
+    assert!(
+        keys_served_by(&mut direct).await.is_empty(),
+        "it came back empty and owns nothing"
+    );
     assert_eq!(ledger.read_all().await, KEYS);
     assert_eq!(Counts::of(&ledger.counts.stale), 0);
     assert_eq!(Counts::of(&ledger.counts.errors), 0);
@@ -73,13 +86,14 @@ async fn it_serves_nothing_that_it_lost() {
 }
 
 fn get(index: usize) -> v1::Op {
-    v1::Op { key: Ledger::key(index).into(), ..v1::Op::default() }
+    v1::Op {
+        key: Ledger::key(index).into(),
+        ..v1::Op::default()
+    }
 }
 
 /// The keys that a node itself answers with a value.
-async fn keys_served_by(
-    node: &mut v1::cache_client::CacheClient<tonic::transport::Channel>,
-) -> Vec<usize> {
+async fn keys_served_by(node: &mut v1::cache_client::CacheClient<tonic::transport::Channel>) -> Vec<usize> {
     let mut served = Vec::new();
     for index in 0..KEYS {
         let reply = node.get(get(index)).await.expect("the node answers").into_inner();

@@ -178,7 +178,7 @@ impl HandoffCore {
 
     /// Removes all entries of a slice from what is held here, in one step, and ends the pulls that fill it. Returns the
     /// parts flushed; the rest of the slice is not served here. None at all if too much is cut up already: see
-    /// [`HELD_RANGES_CUT_MAX`].
+    /// `HELD_RANGES_CUT_MAX`.
     pub fn flush(&mut self, slice: Slice) -> (Vec<Slice>, Vec<Action>) {
         let mut actions = Vec::new();
         let mut flushed = Vec::new();

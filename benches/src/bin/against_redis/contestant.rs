@@ -6,6 +6,7 @@ use bytes::Bytes;
 use eyre::{Result, WrapErr, eyre};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
+use softstore_benches::workload::Key;
 use softstore_client::Client;
 
 use crate::server::{RedisServer, SoftstoreServer};
@@ -13,10 +14,10 @@ use crate::server::{RedisServer, SoftstoreServer};
 /// A client to be measured.
 pub(crate) trait Contestant: Clone + Send + 'static {
     /// Reads a key that is there; gives the length of its value.
-    fn get(&mut self, key: &Bytes) -> impl Future<Output = Result<usize>> + Send;
+    fn get(&mut self, key: &Key) -> impl Future<Output = Result<usize>> + Send;
 
     /// Writes a key.
-    fn set(&mut self, key: &Bytes, value: &Bytes) -> impl Future<Output = Result<()>> + Send;
+    fn set(&mut self, key: &Key, value: &Bytes) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// The native client.
@@ -40,14 +41,14 @@ impl Softstore {
 }
 
 impl Contestant for Softstore {
-    async fn get(&mut self, key: &Bytes) -> Result<usize> {
+    async fn get(&mut self, key: &Key) -> Result<usize> {
         let value = self.0.get(key).await?;
         value
             .map(|value| value.len())
-            .ok_or_else(|| eyre!("softstore has lost {key:?}"))
+            .ok_or_else(|| eyre!("softstore has lost {}", key.escape_ascii()))
     }
 
-    async fn set(&mut self, key: &Bytes, value: &Bytes) -> Result<()> {
+    async fn set(&mut self, key: &Key, value: &Bytes) -> Result<()> {
         self.0.set(key, value).await?;
         Ok(())
     }
@@ -71,21 +72,21 @@ impl Redis {
 }
 
 impl Contestant for Redis {
-    async fn get(&mut self, key: &Bytes) -> Result<usize> {
+    async fn get(&mut self, key: &Key) -> Result<usize> {
         let value: Option<Vec<u8>> = self.0.get(&key[..]).await?;
         value
             .map(|value| value.len())
-            .ok_or_else(|| eyre!("Redis has lost {key:?}"))
+            .ok_or_else(|| eyre!("Redis has lost {}", key.escape_ascii()))
     }
 
-    async fn set(&mut self, key: &Bytes, value: &Bytes) -> Result<()> {
+    async fn set(&mut self, key: &Key, value: &Bytes) -> Result<()> {
         let () = self.0.set(&key[..], &value[..]).await?;
         Ok(())
     }
 }
 
 /// Sets all keys to the value.
-pub(crate) async fn fill_redis(redis: &Redis, keys: &[Bytes], value: &Bytes) -> Result<()> {
+pub(crate) async fn fill_redis(redis: &Redis, keys: &[Key], value: &Bytes) -> Result<()> {
     let mut connection = redis.0.clone();
     for some in keys.chunks(1_000) {
         let mut pipeline = redis::pipe();

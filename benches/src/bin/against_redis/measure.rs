@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use eyre::{Result, WrapErr, ensure, eyre};
-use softstore_benches::workload::Picks;
+use softstore_benches::workload::{Key, Picks};
 use tokio::task::JoinSet;
 
 use crate::contestant::Contestant;
@@ -20,7 +20,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// The keys, all present.
-    pub(crate) keys: Arc<[Bytes]>,
+    pub(crate) keys: Arc<[Key]>,
     /// What they are set to.
     pub(crate) value: Bytes,
     /// How long a measurement takes.
