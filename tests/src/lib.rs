@@ -7,13 +7,13 @@
 //!     process     one child process
 //!     http        the little HTTP that reading /metrics and /readyz takes
 //!   ledger      writes and reads a cluster and knows every stale read
-//!   damage      a proxy that damages what passes through it
+//!   proxy       stands before a port: damages what passes through it, or holds it back
 //! ```
 
 pub mod binary;
-pub mod damage;
 pub mod embedded;
 pub mod http;
 pub mod ledger;
 pub mod process;
 pub mod processes;
+pub mod proxy;

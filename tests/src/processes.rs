@@ -168,6 +168,16 @@ impl ProcessCluster {
 
     /// Starts a node under a name, and waits until it listens.
     pub async fn add(&mut self, id: &str, more_flags: &[&str]) -> &mut NodeProcess {
+        let assigner = self.assigner_grpc.clone();
+        self.start_node(id, &assigner, more_flags).await
+    }
+
+    /// The same, for a node that reaches the Assigner at another address.
+    pub async fn add_at(&mut self, id: &str, assigner: &str) -> &mut NodeProcess {
+        self.start_node(id, assigner, &[]).await
+    }
+
+    async fn start_node(&mut self, id: &str, assigner: &str, more_flags: &[&str]) -> &mut NodeProcess {
         let flags = [
             owned(&[
                 "node",
@@ -176,13 +186,7 @@ impl ProcessCluster {
                 "--log-format=json",
                 "--memory=256MiB",
             ]),
-            owned(&[
-                "--http-listen=127.0.0.1:0",
-                "--id",
-                id,
-                "--assigner",
-                &self.assigner_grpc,
-            ]),
+            owned(&["--http-listen=127.0.0.1:0", "--id", id, "--assigner", assigner]),
             self.node_flags.clone(),
             owned(more_flags),
         ];

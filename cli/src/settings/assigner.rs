@@ -22,7 +22,8 @@ settings! {
     #[arg(long, env = "SOFTSTORE_INSECURE", value_name = "true|false", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     insecure: bool,
-    /// How many nodes the very first assignment waits for; 0: not known, it waits settle_ms.
+    /// How many nodes the very first assignment waits for; 0: not known, it waits settle_ms. For the first start of a
+    /// cluster only: leave it out when an Assigner is started again.
     #[arg(long, env = "SOFTSTORE_EXPECT_NODES", value_name = "N")]
     expect_nodes: u32,
     /// How long a new Assigner listens for nodes before it publishes, in milliseconds, unless all that it expects came

@@ -15,7 +15,8 @@ pub struct AssignerConfig {
     /// Accepts listeners beyond loopback, although there is no TLS or authentication. Default false.
     pub insecure: bool,
     /// How many nodes' hellos the very first assignment waits for; 0: not known, it waits `settle_ms`. 0 to 10,000,
-    /// default 0.
+    /// default 0. For the first start of a cluster only: an Assigner that is started again over living nodes, and hears that
+    /// many new ones first, would take them for a new cluster.
     pub expect_nodes: u32,
     /// How long a new Assigner gathers hellos before it publishes, unless all it expects came earlier. Milliseconds,
     /// 0 to 600,000, default 4,000. Longer than `failure_timeout_ms`, so that a living node's hello is not missed.

@@ -6,6 +6,9 @@
 //! replies is not read from either. Replies with large values are spread over several messages, and the rest of their
 //! batch is run when the client has taken those: so no batch of gets asks for more memory than a message.
 //!
+//! A large batch is answered in parts, and the connection may send each before the next is run. The client works on one
+//! part while the node runs the next; answered as a whole, they would take turns, and each core would idle half the time.
+//!
 //! A planned end loses no reply: the node says `closing`, the client sends nothing more and closes its half, and what
 //! was on its way until then is still answered. A client that does not close its half is given [`LINGER`].
 
@@ -40,6 +43,10 @@ const LINGER: Duration = Duration::from_millis(500);
 /// Most replies in one message.
 const REPLIES_MAX: usize = 1_024;
 
+/// How many operations of a batch are run before their replies are sent. The smaller, the sooner the client has work; the
+/// larger, the fewer system calls an operation costs.
+const PART_OPS: usize = 32;
+
 /// Bytes of replies after which a message is closed; what it exceeds this by is less than one reply.
 pub(super) const REPLIES_BYTES_MAX: usize = 4 << 20;
 
@@ -52,8 +59,10 @@ pub(super) struct DataStream {
     state: Arc<NodeState>,
     inbound: Streaming<v1::OpBatch>,
     inbound_ended: bool,
-    /// The batch that is being run, if its replies did not fit one message.
+    /// The batch that is being run, if parts of it are left.
     batch: Option<Batch>,
+    /// A part was just answered: the connection's task goes before the next.
+    is_yielding: bool,
     late: mpsc::UnboundedReceiver<v1::Reply>,
     late_sender: mpsc::UnboundedSender<v1::Reply>,
     waiting: usize,
@@ -100,6 +109,7 @@ impl DataStream {
             inbound,
             inbound_ended: false,
             batch: None,
+            is_yielding: false,
             late,
             late_sender,
             waiting: 0,
@@ -119,13 +129,16 @@ impl DataStream {
         }
     }
 
-    /// Runs what is left of the batch until the message is full; what cannot be answered at once goes on by itself.
+    /// Runs a part of the batch, or less if the message is full; what cannot be answered at once goes on by itself.
     fn run_batch(&mut self, replies: &mut Replies) {
         let Some(mut batch) = self.batch.take() else {
             return;
         };
-        replies.list.reserve(batch.ops.len());
-        while !replies.is_full() {
+        replies.list.reserve(batch.ops.len().min(PART_OPS));
+        for _ in 0..PART_OPS {
+            if replies.is_full() {
+                break;
+            }
             let Some(op) = batch.ops.next() else { return };
             let since = since_of(&op, &batch.sinces);
             // Its client may have read the replies before it late: nothing starts after its deadline.
@@ -176,7 +189,7 @@ impl DataStream {
                     arrived: Instant::now(),
                 });
                 self.run_batch(replies);
-                if replies.is_empty() {
+                if replies.is_empty() && self.batch.is_none() {
                     // All of the batch waits: look for the next one at once.
                     context.waker().wake_by_ref();
                 }
@@ -220,6 +233,10 @@ impl Stream for DataStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if std::mem::take(&mut this.is_yielding) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut replies = Replies::default();
         this.poll_late(context, &mut replies);
         this.run_batch(&mut replies);
@@ -235,7 +252,12 @@ impl Stream for DataStream {
         }
         if closing || !replies.is_empty() {
             let replies = replies.list;
+            this.is_yielding = this.batch.is_some();
             return Poll::Ready(Some(Ok(v1::ReplyBatch { replies, closing })));
+        }
+        if this.batch.is_some() {
+            // All of this part waits: go on with the next.
+            context.waker().wake_by_ref();
         }
         match &mut this.linger {
             Some(linger) => linger.as_mut().poll(context).map(|()| None),

@@ -8,12 +8,12 @@ use softstore_proto::v1;
 use softstore_proto::v1::assigner_client::AssignerClient;
 use softstore_proto::v1::cache_client::CacheClient;
 use softstore_proto::v1::transfer_client::TransferClient;
-use softstore_tests::damage::DamagingProxy;
 use softstore_tests::embedded::any_port;
 use softstore_tests::http::{self, Metrics};
 use softstore_tests::ledger::Ledger;
 use softstore_tests::process::{self, Signal};
 use softstore_tests::processes::{ProcessCluster, channel, life, until};
+use softstore_tests::proxy::Proxy;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -370,7 +370,7 @@ async fn hand_off_messages_for_another_life_are_refused() {
 /// them, counts and logs it, and asks again: in the end every entry is there, and each has the value that was written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_chunk_is_refused_and_asked_for_again() {
-    let mut proxy = DamagingProxy::bind().await;
+    let mut proxy = Proxy::bind().await;
     let mut cluster = ProcessCluster::start(1).await;
     let advertised = format!("--advertise={}", proxy.address());
     let grpc = cluster.add("n2", &[&advertised]).await.grpc.clone();

@@ -1,4 +1,4 @@
-//! [`DamagingProxy`]: stands before a node's gRPC port and flips a bit in what the node sends, where it is told to.
+//! [`Proxy`]: stands before a gRPC port, and flips a bit in what comes from there or holds it back, when it is told to.
 //!
 //! It follows the frames of HTTP/2 (RFC 9113, section 4.1) just far enough to leave their heads alone: what is damaged is
 //! the middle of a large DATA frame, which during a hand-off is a chunk.
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Frames from this size on are damaged: chunks are far larger, control messages smaller.
@@ -21,15 +22,16 @@ const FRAME_IS_DATA: u8 = 0;
 
 /// A running proxy. Ends when dropped.
 #[derive(Debug)]
-pub struct DamagingProxy {
+pub struct Proxy {
     address: SocketAddr,
     listener: Option<TcpListener>,
     left: Arc<AtomicU32>,
+    held_back: watch::Sender<bool>,
     accepting: Option<JoinHandle<()>>,
 }
 
-impl DamagingProxy {
-    /// Takes a free port; what connects to it waits until [`DamagingProxy::forward_to`].
+impl Proxy {
+    /// Takes a free port; what connects to it waits until [`Proxy::forward_to`].
     ///
     /// # Panics
     /// If there is no port.
@@ -42,6 +44,7 @@ impl DamagingProxy {
             address,
             listener: Some(listener),
             left: Arc::default(),
+            held_back: watch::Sender::new(false),
             accepting: None,
         }
     }
@@ -58,11 +61,11 @@ impl DamagingProxy {
     /// If it did already.
     pub fn forward_to(&mut self, node: String) {
         let listener = self.listener.take().expect("it forwards to one node");
-        let left = self.left.clone();
+        let (left, held_back) = (self.left.clone(), self.held_back.clone());
         self.accepting = Some(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 // Either side's end ends the connection; that is all a proxy has to say about it.
-                tokio::spawn(pass(stream, node.clone(), left.clone()));
+                tokio::spawn(pass(stream, node.clone(), left.clone(), held_back.subscribe()));
             }
         }));
     }
@@ -72,6 +75,11 @@ impl DamagingProxy {
         self.left.store(frames, Ordering::SeqCst);
     }
 
+    /// Keeps what comes from the other side until it is told otherwise.
+    pub fn hold_back(&self, hold: bool) {
+        self.held_back.send_replace(hold);
+    }
+
     /// How many of them have not come yet.
     #[must_use]
     pub fn left(&self) -> u32 {
@@ -79,7 +87,7 @@ impl DamagingProxy {
     }
 }
 
-impl Drop for DamagingProxy {
+impl Drop for Proxy {
     fn drop(&mut self) {
         if let Some(accepting) = &self.accepting {
             accepting.abort();
@@ -87,7 +95,12 @@ impl Drop for DamagingProxy {
     }
 }
 
-async fn pass(client: TcpStream, node: String, left: Arc<AtomicU32>) -> io::Result<()> {
+async fn pass(
+    client: TcpStream,
+    node: String,
+    left: Arc<AtomicU32>,
+    held_back: watch::Receiver<bool>,
+) -> io::Result<()> {
     let node = TcpStream::connect(node).await?;
     node.set_nodelay(true)?;
     client.set_nodelay(true)?;
@@ -95,11 +108,16 @@ async fn pass(client: TcpStream, node: String, left: Arc<AtomicU32>) -> io::Resu
     let (from_node, mut to_node) = node.into_split();
     tokio::select! {
         copied = tokio::io::copy(&mut from_client, &mut to_node) => copied.map(|_| ()),
-        copied = copy_frames(from_node, to_client, &left) => copied,
+        copied = copy_frames(from_node, to_client, &left, held_back) => copied,
     }
 }
 
-async fn copy_frames(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, left: &AtomicU32) -> io::Result<()> {
+async fn copy_frames(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    left: &AtomicU32,
+    mut held_back: watch::Receiver<bool>,
+) -> io::Result<()> {
     loop {
         let mut frame = vec![0; FRAME_HEAD_BYTES];
         from.read_exact(&mut frame).await?;
@@ -116,6 +134,8 @@ async fn copy_frames(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, left: &Ato
         {
             frame[FRAME_HEAD_BYTES + length / 2] ^= 1;
         }
+        // An error means that the proxy is gone.
+        held_back.wait_for(|hold| !hold).await.map_err(io::Error::other)?;
         to.write_all(&frame).await?;
     }
 }
