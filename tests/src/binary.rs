@@ -1,15 +1,19 @@
 //! Where the `softstore` binary is that the tests start.
 //!
 //! Cargo tells only the tests of the package `softstore` itself where its binary is. These are in another package, so it
-//! is looked for where cargo puts it: beside the directory of the test's own executable, in the same profile. Cargo
-//! writes down next to it which source files went into it; if none is newer, it is used as it stands, which is so under
-//! `cargo test --workspace`. Otherwise (`cargo test -p softstore-tests`) cargo builds it, once per run of the tests.
+//! is looked for where cargo puts it: beside the directory of the test's own executable, in the same profile. If no source
+//! of the packages that it is made of is newer, it is used as it stands, which is so under `cargo test --workspace`. Otherwise (`cargo test -p softstore-tests`) cargo builds it, once per run of the tests.
 //! `SOFTSTORE_BINARY=/path` in the environment overrides all of that.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::SystemTime;
+
+/// The packages that the binary is made of.
+const PACKAGES: [&str; 8] = [
+    "cli", "drill", "server", "client", "proto", "store", "transfer", "sharding",
+];
 
 /// The binary, built from the present sources.
 ///
@@ -37,25 +41,29 @@ fn profile_dir() -> PathBuf {
         .to_owned()
 }
 
-/// Whether the binary is at least as new as all its sources, by the list that cargo wrote beside it.
+/// Whether the binary is at least as new as everything that it is built from.
 fn is_up_to_date(binary: &Path) -> bool {
-    let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
-    let (Ok(built), Ok(list)) = (
-        changed(binary),
-        std::fs::read_to_string(binary.with_extension("d")),
-    ) else {
+    let Ok(built) = binary.metadata().and_then(|metadata| metadata.modified()) else {
         return false;
     };
-    let is_older = |path: &Path| changed(path).is_ok_and(|changed: SystemTime| changed <= built);
-    let Some((_, sources)) = list.split_once(": ") else {
-        return false;
-    };
-    // The list escapes spaces in names with a backslash; such a name is not found, and cargo decides.
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
-    is_older(&workspace)
-        && sources
-            .split_whitespace()
-            .all(|source| is_older(Path::new(source)))
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let files = ["Cargo.toml", "Cargo.lock"].map(|name| workspace.join(name));
+    let packages = PACKAGES.map(|name| workspace.join(name));
+    files.iter().chain(&packages).all(|path| is_older(path, built))
+}
+
+/// Whether a file, or every file below a folder that cargo compiles, was last changed before `moment`.
+fn is_older(path: &Path, moment: SystemTime) -> bool {
+    if path.is_dir() {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        // A package's own tests, examples and benches do not go into the binary.
+        return entries
+            .filter(|entry| !matches!(entry.file_name().to_str(), Some("tests" | "examples" | "benches")))
+            .all(|entry| is_older(&entry.path(), moment));
+    }
+    path.metadata()
+        .and_then(|metadata| metadata.modified())
+        .is_ok_and(|changed| changed <= moment)
 }
 
 /// Has cargo build it, in the profile and the target directory of this test, and tell where it is.
