@@ -1,4 +1,4 @@
-//! Who owns a position, at 64, 4,096 and 65,536 slices: our lookup against a consistent-hash ring with as many points.
+//! Who owns a position, at 64, 4,096 and 65,536 slices, cut at random: our lookup against a consistent-hash ring with as many points.
 //!
 //! - `range_at`: what a node's assignment says of a position (owner, since, providers).
 //! - `route`: what a client's clerk says (owner, address, since); this is the one on the path of every operation.
@@ -77,7 +77,7 @@ fn owner_lookup(criterion: &mut Criterion) {
     let positions: Vec<SliceKey> = (0..POSITIONS).map(|_| SliceKey::new(picks.number())).collect();
     let mut group = criterion.benchmark_group("owner_lookup");
     for slices in SLICE_COUNTS {
-        let assignment = assignments::even(slices, NODES);
+        let assignment = assignments::random(slices, NODES);
         bench(&mut group, "range_at", slices, &positions, |at| {
             assignment.range_at(at).since.number
         });

@@ -1,7 +1,9 @@
 //! The moka engine at a million entries of 24 + 100 bytes: get hit and miss, set of a new key and over one. One thread;
-//! keys are picked at random, so no neighbour helps. Figures include finding the key's position.
+//! keys are picked at random, so no neighbour helps. Figures include finding the key's position. `hit` reads entries that
+//! are in use; `hit_after_a_while` reads each for the first time in more than a minute, which the engine tells moka.
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use softstore_benches::measured::is_smoke_run;
@@ -11,6 +13,12 @@ use softstore_store::{Absence, MokaStore, MokaStoreConfig, OpContext, Outcome, S
 
 /// Room for the entries and for those that `set/new` adds: no eviction is measured.
 const BUDGET_BYTES: u64 = 16 << 30;
+
+/// Longer than the engine goes without telling moka of an entry's use.
+const A_WHILE_MS: u64 = 100_000;
+
+/// A prime: its multiples visit all keys, far from each other.
+const SCATTER: u64 = 7_919;
 
 fn set(store: &MokaStore, key: &[u8], value: &[u8], context: &OpContext<'_>) {
     let at = SliceKey::of_key(key);
@@ -46,10 +54,36 @@ fn store(criterion: &mut Criterion) {
     }
     store.maintain(context.now);
 
+    for key in &present {
+        assert!(is_hit(&store, key, &context));
+    }
+
     let mut picks = Picks::seeded(7);
     let mut group = criterion.benchmark_group("store");
     group.bench_function("get/hit", |bencher| {
         bencher.iter(|| assert!(is_hit(&store, picks.of::<Key>(&present), &context)));
+    });
+    let mut now = context.now;
+    group.bench_function("get/hit_after_a_while", |bencher| {
+        bencher.iter_custom(|gets| {
+            let mut took = Duration::ZERO;
+            let mut left = gets;
+            while left > 0 {
+                now = now.plus_ms(A_WHILE_MS);
+                store.maintain(now);
+                let context = OpContext { now, ..context };
+                let round = left.min(entries);
+                let started = Instant::now();
+                for number in 0..round {
+                    let index = number * SCATTER % entries;
+                    let key = &present[usize::try_from(index).expect("below a length")];
+                    assert!(is_hit(&store, key, &context));
+                }
+                took += started.elapsed();
+                left -= round;
+            }
+            took
+        });
     });
     group.bench_function("get/miss", |bencher| {
         bencher.iter(|| assert!(!is_hit(&store, picks.of::<Key>(&absent), &context)));

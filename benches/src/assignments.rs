@@ -1,6 +1,6 @@
 //! Assignments of as many slices as wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use softstore_sharding::session::AssignmentUpdate;
@@ -9,19 +9,24 @@ use softstore_sharding::{
     SliceKey,
 };
 
-/// The key space cut evenly into `slices` slices, dealt to `nodes` nodes in turn; each slice with a `since` of its own.
+use crate::workload::Picks;
+
+/// The key space cut at random into `slices` slices, dealt to `nodes` nodes in turn; each slice with a `since` of its own.
+/// (Even slices would coincide with the cells of the lookup's table, which is its best case.)
 ///
 /// # Panics
 /// If there are no slices, more than 2^20, or no nodes.
 #[must_use]
-pub fn even(slices: u32, nodes: u32) -> Assignment {
+pub fn random(slices: u32, nodes: u32) -> Assignment {
     let lives: Vec<Life> = (0..nodes).map(life).collect();
-    let low = |index: u32| {
-        let position = (u128::from(index) << 64) / u128::from(slices);
-        u64::try_from(position).ok().map(SliceKey::new)
-    };
-    let ranges = (0..slices).map(|index| {
-        let slice = Slice::new(low(index).expect("below the end"), low(index + 1)).expect("bounds ascend");
+    let mut picks = Picks::seeded(u64::from(slices));
+    let mut lows = BTreeSet::from([SliceKey::MIN]);
+    while lows.len() < slices as usize {
+        lows.insert(SliceKey::new(picks.number()));
+    }
+    let highs = lows.iter().skip(1).copied().map(Some).chain([None]);
+    let ranges = lows.iter().zip(highs).zip(0..).map(|((&low, high), index)| {
+        let slice = Slice::new(low, high).expect("bounds ascend");
         let range = RangeAssignment {
             owner: lives[(index % nodes) as usize].clone(),
             since: generation(u64::from(index) + 1),
@@ -37,7 +42,7 @@ pub fn even(slices: u32, nodes: u32) -> Assignment {
 /// A clerk that follows the assignment.
 ///
 /// # Panics
-/// Never: a full assignment is always taken.
+/// If it does not take the assignment; a full one is always taken.
 #[must_use]
 pub fn clerk(assignment: Assignment) -> Clerk {
     let mut clerk = Clerk::new();

@@ -16,3 +16,7 @@ pub mod assignments;
 pub mod cluster;
 pub mod measured;
 pub mod workload;
+
+/// The allocator of the `softstore` binary, so that everything here is measured as it is run.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -45,7 +45,7 @@ const REPLIES_MAX: usize = 1_024;
 
 /// How many operations of a batch are run before their replies are sent. The smaller, the sooner the client has work; the
 /// larger, the fewer system calls an operation costs.
-const PART_OPS: usize = 32;
+const PART_OPS: usize = 24;
 
 /// Bytes of replies after which a message is closed; what it exceeds this by is less than one reply.
 pub(super) const REPLIES_BYTES_MAX: usize = 4 << 20;

@@ -14,7 +14,7 @@ use softstore_sharding::Timestamp;
 const TURN_ROOM_SHIFT: u32 = 6;
 
 /// Longest turn in milliseconds; looked at in housekeeping.
-const TURN_MS: u64 = 10_000;
+const TURN_MS: u64 = 60_000;
 
 /// The present turn, and what ends it.
 #[derive(Debug)]

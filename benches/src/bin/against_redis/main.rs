@@ -28,10 +28,6 @@ use crate::measure::{Plan, measure};
 use crate::report::Report;
 use crate::server::{Pinning, RedisServer, SoftstoreServer};
 
-/// The allocator of the `softstore` binary, so that the node is measured as it is run.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// Compares softstore's native client with redis-rs on a local Redis.
 #[derive(Debug, Parser)]
 struct Arguments {
