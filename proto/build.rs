@@ -16,6 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".")
         // Rare, and large beside the rest of a reply, of which a batch holds hundreds.
         .boxed(".softstore.v1.Reply.moved")
+        // Written by hand: see `src/batch`.
+        .extern_path(".softstore.v1.OpBatch", "crate::batch::OpBatch")
+        .extern_path(".softstore.v1.ReplyBatch", "crate::batch::ReplyBatch")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use softstore_proto::batch::{OpView, Value};
 use softstore_proto::v1;
 use softstore_proto::v1::{OpKind, Status};
 use softstore_sharding::{SliceKey, Version};
 use tokio_util::sync::DropGuard;
 
+use crate::answer::Answer;
 use crate::builder::Builder;
 use crate::config::{ClientConfig, ReadPolicy};
 use crate::error::{ReadError, WriteError};
@@ -16,7 +18,7 @@ use crate::load::Flights;
 use crate::metrics::{ClientMetrics, Counters};
 use crate::operation::{Failure, Operation, Operator, Repeat};
 use crate::options::{Condition, Found, SetOptions, SetOutcome, ttl_ms};
-use crate::payload::{IntoBytes, check_key, detached, is_hopelessly_large};
+use crate::payload::{IntoBytes, check_key, is_hopelessly_large};
 use crate::routing::Routing;
 
 /// A client of one cluster. Clones are cheap and share everything; the connections close with the last one.
@@ -106,9 +108,7 @@ impl Client {
     /// If the key is none or too much is pending. If no owner answers, it is `None` too, unless the
     /// [`ReadPolicy`] says otherwise.
     pub async fn get(&self, key: impl IntoBytes) -> Result<Option<Bytes>, ReadError> {
-        let operation = self.get_operation(key.into_bytes())?;
-        let result = self.shared.operator.run(&operation).await;
-        Ok(self.read(result)?.map(|reply| detached(reply.value)))
+        Ok(self.read_key(key).await?.map(|answer| answer.value))
     }
 
     /// What is under `key`, with its version and what is left of its time to live.
@@ -116,13 +116,36 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn get_with_version(&self, key: impl IntoBytes) -> Result<Option<Found>, ReadError> {
-        let operation = self.get_operation(key.into_bytes())?;
-        let result = self.shared.operator.run(&operation).await;
-        Ok(self.read(result)?.map(|reply| Found {
-            value: detached(reply.value),
-            version: Version::new(reply.version),
-            ttl: (reply.ttl_ms > 0).then(|| Duration::from_millis(reply.ttl_ms)),
+        Ok(self.read_key(key).await?.map(|answer| Found {
+            value: answer.value,
+            version: Version::new(answer.version),
+            ttl: (answer.ttl_ms > 0).then(|| Duration::from_millis(answer.ttl_ms)),
         }))
+    }
+
+    /// The first attempt needs no more of the key than to look at it; only what comes after that owns it.
+    async fn read_key(&self, key: impl IntoBytes) -> Result<Option<Answer>, ReadError> {
+        self.shared.counters.gets.one();
+        check_key(key.as_slice())?;
+        let at = SliceKey::of_key(key.as_slice());
+        let deadline = self.deadline();
+        let op = OpView {
+            kind: OpKind::Get.into(),
+            key: key.as_slice(),
+            ..OpView::default()
+        };
+        let operator = &self.shared.operator;
+        let ended = match operator.try_once(&op, Value::Copied(&[]), at, deadline).await {
+            Ok(answer) => return self.read(Ok(answer)),
+            Err(ended) => ended,
+        };
+        let operation = Operation {
+            op: self::op(OpKind::Get, key.into_bytes()),
+            at,
+            deadline,
+            repeat: Repeat::Read,
+        };
+        self.read(Box::pin(operator.finish(&operation, ended)).await)
     }
 
     /// Puts `value` under `key`, whatever is there, without a time to live. Gives its version.
@@ -284,7 +307,7 @@ impl Client {
     }
 
     /// What a read's end means: a reply if something was found, `None` for a miss.
-    pub(crate) fn read(&self, result: Result<v1::Reply, Failure>) -> Result<Option<v1::Reply>, ReadError> {
+    pub(crate) fn read(&self, result: Result<Answer, Failure>) -> Result<Option<Answer>, ReadError> {
         let counters = &self.shared.counters;
         match result {
             Ok(reply) if reply.status() == Status::Ok => {
@@ -312,7 +335,7 @@ impl Client {
     }
 
     /// What a write's end means.
-    pub(crate) fn wrote(&self, result: Result<v1::Reply, Failure>) -> Result<v1::Reply, WriteError> {
+    pub(crate) fn wrote(&self, result: Result<Answer, Failure>) -> Result<Answer, WriteError> {
         let counters = &self.shared.counters;
         result.map_err(|failure| match failure {
             Failure::Busy => {
@@ -336,7 +359,7 @@ impl Client {
         })
     }
 
-    pub(crate) fn set_outcome(&self, result: Result<v1::Reply, Failure>) -> Result<SetOutcome, WriteError> {
+    pub(crate) fn set_outcome(&self, result: Result<Answer, Failure>) -> Result<SetOutcome, WriteError> {
         let reply = self.wrote(result)?;
         let version = Version::new(reply.version);
         Ok(match reply.status() {

@@ -10,17 +10,19 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use softstore_proto::batch::{OpBatch, OpView, STREAM_VERSIONS, Value};
 use softstore_proto::limits::MESSAGE_BYTES_MAX;
-use softstore_proto::v1;
 use softstore_proto::v1::cache_client::CacheClient;
 use softstore_sharding::Generation;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::answer::Answer;
 use crate::backoff::Backoff;
 use crate::config::ClientConfig;
 use crate::metrics::Counters;
+use crate::outbox::BatchLimits;
 use crate::queue::{Attempt, Gate, Limits, NotSent, Queue};
 
 /// The least time between two sweeps of deadlines: how late an operation may end.
@@ -55,8 +57,10 @@ impl Lane {
         let limits = Limits {
             pending_ops_max: config.pending_ops_max,
             pending_bytes_max: config.pending_bytes_max,
-            batch_ops_max: config.batch_ops_max,
-            batch_bytes_max: config.batch_bytes_max,
+            batch: BatchLimits {
+                ops_max: config.batch_ops_max,
+                bytes_max: config.batch_bytes_max,
+            },
         };
         let lane = Arc::new(Self {
             queue: Mutex::new(Queue::new(limits)),
@@ -69,14 +73,16 @@ impl Lane {
         lane
     }
 
-    /// Queues an operation. Dropping the ticket withdraws it, if it was not sent.
+    /// Queues an operation; `waker`: of the task that will poll the ticket, if it is known. Dropping the ticket withdraws it, if it was not sent.
     pub(crate) fn submit(
         self: &Arc<Self>,
-        op: v1::Op,
+        op: &OpView<'_>,
+        value: Value<'_>,
         since: Generation,
         deadline: Instant,
+        waker: Option<Waker>,
     ) -> Result<Ticket, NotSent> {
-        let submitted = self.queue.lock().submit(op, since, deadline)?;
+        let submitted = self.queue.lock().submit(op, value, since, deadline, waker)?;
         if let Some(writer) = submitted.wake {
             writer.wake();
         }
@@ -131,43 +137,43 @@ struct Outgoing {
     stream: u64,
     /// It has let the other tasks run once since it found something to send.
     has_yielded: bool,
+    /// It has sent nothing yet.
+    is_first: bool,
 }
 
 impl futures::Stream for Outgoing {
-    type Item = v1::OpBatch;
+    type Item = OpBatch;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<v1::OpBatch>> {
-        let lane = self.lane.clone();
-        let mut wake = Vec::new();
-        let mut queue = lane.queue.lock();
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<OpBatch>> {
+        let this = &mut *self;
+        let mut queue = this.lane.queue.lock();
         loop {
-            match queue.poll_unsent(self.stream, context) {
-                Poll::Pending => break,
+            match queue.poll_unsent(this.stream, context) {
+                Poll::Pending => {
+                    this.has_yielded = false;
+                    return Poll::Pending;
+                }
                 Poll::Ready(false) => return Poll::Ready(None),
                 Poll::Ready(true) => {}
             }
-            if !self.has_yielded && !queue.has_full_batch() {
+            if !this.has_yielded && !queue.has_full_batch() {
                 // Whoever woke this task is often one of many that a batch of replies has just woken. They run first,
                 // and their operations travel together.
-                self.has_yielded = true;
+                this.has_yielded = true;
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let batch = queue.take_batch(Instant::now(), &mut wake);
-            if batch.ops.is_empty() {
+            let versions = this.is_first.then_some(STREAM_VERSIONS);
+            let Some((batch, ops)) = queue.take_batch(Instant::now(), versions) else {
                 continue;
-            }
+            };
             drop(queue);
-            self.has_yielded = false;
-            wake.into_iter().for_each(Waker::wake);
-            lane.counters.batches.one();
-            lane.counters.batched_ops.add(batch.ops.len() as u64);
+            this.has_yielded = false;
+            this.is_first = false;
+            this.lane.counters.batches.one();
+            this.lane.counters.batched_ops.add(ops as u64);
             return Poll::Ready(Some(batch));
         }
-        drop(queue);
-        self.has_yielded = false;
-        wake.into_iter().for_each(Waker::wake);
-        Poll::Pending
     }
 }
 
@@ -258,6 +264,7 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> E
         lane: lane.clone(),
         stream,
         has_yielded: false,
+        is_first: true,
     };
     let mut client = client_of(channel);
     let opening = tokio::time::timeout(config.connect_timeout(), client.stream(outgoing)).await;
@@ -277,18 +284,29 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> E
     lane.counters.streams_opened.one();
     lane.queue.lock().set_gate(Gate::Open);
     let mut end = End::Unused;
+    let mut answers = Vec::new();
     let mut wake = Vec::new();
     loop {
         match replies.message().await {
             Ok(Some(batch)) => {
                 end = End::AfterUse;
-                if batch.closing {
+                // Outside of the lock: it copies values.
+                let notes = batch.read(|reply, frame| answers.push((reply.id, Answer::of(&reply, frame))));
+                if notes.as_ref().is_ok_and(|notes| notes.closing) {
                     lane.with_queue(Queue::begin_closing);
                 }
-                lane.queue.lock().dispatch(batch.replies, &mut wake);
+                lane.queue.lock().dispatch(answers.drain(..), &mut wake);
                 wake.drain(..).for_each(Waker::wake);
+                if let Err(error) = notes {
+                    tracing::warn!(address, %error, "the node sent what is no batch of replies");
+                    return End::Unused;
+                }
             }
             Ok(None) => return end,
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+                tracing::warn!(address, %status, "the node cannot serve this client");
+                return End::Unused;
+            }
             Err(status) => {
                 tracing::debug!(address, %status, "the stream broke");
                 return end;

@@ -31,6 +31,7 @@
 //!   queue          what is pending on it: batches, deadlines, who waits for what
 //! ```
 
+mod answer;
 mod backoff;
 mod builder;
 mod client;
@@ -44,6 +45,7 @@ mod many;
 mod metrics;
 mod operation;
 mod options;
+mod outbox;
 mod payload;
 mod queue;
 mod routing;

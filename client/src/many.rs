@@ -5,13 +5,13 @@
 
 use bytes::Bytes;
 use futures::future::join_all;
-use softstore_proto::v1;
 
+use crate::answer::Answer;
 use crate::client::Client;
 use crate::error::{ReadError, WriteError};
 use crate::operation::{Failure, Operation, Started};
 use crate::options::{SetOptions, SetOutcome};
-use crate::payload::{IntoBytes, detached};
+use crate::payload::IntoBytes;
 
 /// Most operations of one call that are pending at a time.
 const WINDOW_OPS: usize = 4_096;
@@ -25,7 +25,7 @@ impl Client {
         let keys = keys.into_iter();
         let operations: Vec<_> = keys.map(|key| self.get_operation(key.into_bytes())).collect();
         self.run_many(operations, |client, result| {
-            Ok(client.read(result)?.map(|reply| detached(reply.value)))
+            Ok(client.read(result)?.map(|answer| answer.value))
         })
         .await
     }
@@ -59,7 +59,7 @@ impl Client {
     async fn run_many<T, E: Clone>(
         &self,
         operations: Vec<Result<Operation, E>>,
-        interpret: impl Fn(&Self, Result<v1::Reply, Failure>) -> Result<T, E>,
+        interpret: impl Fn(&Self, Result<Answer, Failure>) -> Result<T, E>,
     ) -> Vec<Result<T, E>> {
         let operator = &self.shared.operator;
         let mut results = Vec::with_capacity(operations.len());

@@ -4,14 +4,19 @@
 //! this process: tried again until the deadline. An answer that was lost is asked for again only where a second
 //! application does no harm: reads and unconditional deletes. For everything else the outcome is unknown.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use softstore_proto::cache::{Moved, StatusClass};
+use softstore_proto::batch::{OpView, Value};
+use softstore_proto::cache::StatusClass;
 use softstore_proto::v1;
 use softstore_proto::v1::Status;
 use softstore_sharding::{Generation, SliceKey};
 
+use crate::answer::Answer;
 use crate::backoff::Backoff;
 use crate::error::Cause;
 use crate::lane::Ticket;
@@ -55,22 +60,27 @@ pub(crate) enum Failure {
     Refused { status: Status, message: String },
 }
 
-/// An attempt under way.
+/// An attempt under way, or over.
 #[derive(Debug)]
-pub(crate) enum Started {
+pub(crate) struct Started {
+    stage: Stage,
+    /// The acquisition that it was sent with.
+    since: Generation,
+    /// The snapshot by which it was sent.
+    epoch: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
     /// Its answer is to come.
-    Waiting {
-        ticket: Ticket,
-        since: Generation,
-        epoch: u64,
-    },
-    /// It went nowhere.
-    NotSent { reason: NotSent, epoch: u64 },
+    Waiting(Ticket),
+    /// It has ended.
+    Ended(Attempt),
 }
 
 /// What an attempt's end leads to.
 enum Next {
-    Done(v1::Reply),
+    Done(Answer),
     Fail(Failure),
     /// Try again, at once.
     AtOnce(Cause),
@@ -109,29 +119,98 @@ pub(crate) struct Operator {
     pub(crate) unreachable_wait: Duration,
 }
 
+impl Started {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Attempt> {
+        match &mut self.stage {
+            Stage::Waiting(ticket) => Pin::new(ticket).poll(context),
+            Stage::Ended(attempt) => {
+                let gone = Attempt::NotSent(NotSent::NoConnection);
+                Poll::Ready(std::mem::replace(attempt, gone))
+            }
+        }
+    }
+}
+
 impl Operator {
     /// Carries an operation out.
-    pub(crate) async fn run(&self, operation: &Operation) -> Result<v1::Reply, Failure> {
-        let started = self.start(operation);
-        self.finish(operation, started).await
+    pub(crate) async fn run(&self, operation: &Operation) -> Result<Answer, Failure> {
+        let op = OpView::of(&operation.op);
+        let value = Value::of(&operation.op.value);
+        match self.try_once(&op, value, operation.at, operation.deadline).await {
+            Ok(answer) => Ok(answer),
+            Err(ended) => Box::pin(self.finish(operation, ended)).await,
+        }
+    }
+
+    /// One attempt: an answer that ends the operation, or what else became of it, for [`Operator::finish`]. Nearly all
+    /// operations end here. So it takes the caller's own bytes, and all that comes after is kept out of its future.
+    pub(crate) async fn try_once(
+        &self,
+        op: &OpView<'_>,
+        value: Value<'_>,
+        at: SliceKey,
+        deadline: Instant,
+    ) -> Result<Answer, Started> {
+        let mut value = Some(value);
+        let mut started: Option<Started> = None;
+        let ended = poll_fn(|context| {
+            let attempt = match (&mut started, value.take()) {
+                (Some(started), _) => started,
+                // The first poll: the queue is told at once whom to wake, so it is not asked a second time.
+                (None, value) => {
+                    let value = value.unwrap_or(Value::Copied(&[]));
+                    let attempt = self.submit(op, value, at, deadline, Some(context.waker().clone()));
+                    if let Stage::Waiting(_) = attempt.stage {
+                        started = Some(attempt);
+                        return Poll::Pending;
+                    }
+                    started.insert(attempt)
+                }
+            };
+            attempt.poll(context)
+        })
+        .await;
+        match ended {
+            Attempt::Answer(answer) if answer.is_final() => Ok(answer),
+            attempt => {
+                let (since, epoch) =
+                    started.map_or((Generation::NONE, 0), |started| (started.since, started.epoch));
+                let stage = Stage::Ended(attempt);
+                Err(Started { stage, since, epoch })
+            }
+        }
     }
 
     /// Queues an attempt where the key's operations go now.
     pub(crate) fn start(&self, operation: &Operation) -> Started {
+        let op = OpView::of(&operation.op);
+        let value = Value::of(&operation.op.value);
+        self.submit(&op, value, operation.at, operation.deadline, None)
+    }
+
+    fn submit(
+        &self,
+        op: &OpView<'_>,
+        value: Value<'_>,
+        at: SliceKey,
+        deadline: Instant,
+        waker: Option<Waker>,
+    ) -> Started {
         let table = self.routing.table();
         let epoch = table.epoch();
-        let Target::Lane { lane, since } = table.target(operation.at) else {
-            let reason = NotSent::NoConnection;
-            return Started::NotSent { reason, epoch };
+        let (since, submitted) = match table.target(at) {
+            Target::Lane { lane, since } => (since, lane.submit(op, value, since, deadline, waker)),
+            Target::Nowhere { since } => (since, Err(NotSent::NoConnection)),
         };
-        match lane.submit(operation.op.clone(), since, operation.deadline) {
-            Ok(ticket) => Started::Waiting { ticket, since, epoch },
-            Err(reason) => Started::NotSent { reason, epoch },
-        }
+        let stage = match submitted {
+            Ok(ticket) => Stage::Waiting(ticket),
+            Err(reason) => Stage::Ended(Attempt::NotSent(reason)),
+        };
+        Started { stage, since, epoch }
     }
 
     /// Sees an attempt, and those after it, to the end.
-    pub(crate) async fn finish(&self, operation: &Operation, started: Started) -> Result<v1::Reply, Failure> {
+    pub(crate) async fn finish(&self, operation: &Operation, started: Started) -> Result<Answer, Failure> {
         let mut course = Course::default();
         let result = self.finish_on(operation, started, &mut course).await;
         match result {
@@ -149,7 +228,7 @@ impl Operator {
         operation: &Operation,
         mut started: Started,
         course: &mut Course,
-    ) -> Result<v1::Reply, Failure> {
+    ) -> Result<Answer, Failure> {
         loop {
             let next = self.end_of(operation, started, course.last).await;
             if let Some(reply) = self.before_next(operation, next, course).await? {
@@ -165,18 +244,18 @@ impl Operator {
         operation: &Operation,
         started: Started,
         course: &mut Course,
-    ) -> Result<Option<v1::Reply>, Failure> {
+    ) -> Result<Option<Answer>, Failure> {
         let next = self.end_of(operation, started, course.last).await;
         self.before_next(operation, next, course).await
     }
 
     async fn end_of(&self, operation: &Operation, started: Started, last: Option<Cause>) -> Next {
-        match started {
-            Started::Waiting { ticket, since, epoch } => {
-                self.judge(operation, ticket.await, since, epoch, last)
-            }
-            Started::NotSent { reason, epoch } => not_sent(reason, epoch, last),
-        }
+        let Started { stage, since, epoch } = started;
+        let attempt = match stage {
+            Stage::Waiting(ticket) => ticket.await,
+            Stage::Ended(attempt) => attempt,
+        };
+        self.judge(operation, attempt, since, epoch, last)
     }
 
     /// Waits as long as is due before the next attempt. `Some`: there is an answer, and no next attempt.
@@ -185,7 +264,7 @@ impl Operator {
         operation: &Operation,
         next: Next,
         course: &mut Course,
-    ) -> Result<Option<v1::Reply>, Failure> {
+    ) -> Result<Option<Answer>, Failure> {
         let cause = match next {
             Next::Done(reply) => return Ok(Some(reply)),
             Next::Fail(failure) => return Err(failure),
@@ -241,7 +320,7 @@ impl Operator {
         last: Option<Cause>,
     ) -> Next {
         let lost = match attempt {
-            Attempt::Reply(reply) => return self.judge_reply(operation, reply, since),
+            Attempt::Answer(answer) => return self.judge_answer(operation, answer, since),
             Attempt::NotSent(reason) => return not_sent(reason, epoch, last),
             Attempt::Lost(lost) => lost,
         };
@@ -253,16 +332,13 @@ impl Operator {
         }
     }
 
-    fn judge_reply(&self, operation: &Operation, reply: v1::Reply, since: Generation) -> Next {
-        let status = reply.status();
+    fn judge_answer(&self, operation: &Operation, mut answer: Answer, since: Generation) -> Next {
+        let status = answer.status();
         match (status.class(), status) {
-            (StatusClass::Answer, _) => Next::Done(reply),
+            (StatusClass::Answer, _) => Next::Done(answer),
             (_, Status::Moved) => {
-                let moved = reply.moved.map(|moved| Moved::try_from(*moved));
-                let Some(Ok(moved)) = moved else {
-                    return Next::AfterPause(Cause::Moved);
-                };
-                if self.routing.moved(moved, operation.at, since) {
+                let moved = answer.take_moved();
+                if moved.is_some_and(|moved| self.routing.moved(moved, operation.at, since)) {
                     Next::AtOnce(Cause::Moved)
                 } else {
                     Next::AfterPause(Cause::Moved)
@@ -274,7 +350,7 @@ impl Operator {
             (StatusClass::Expired, _) => Next::Fail(Failure::NotApplied(Cause::NoAnswer)),
             (StatusClass::Refused, _) => Next::Fail(Failure::Refused {
                 status,
-                message: reply.message,
+                message: answer.into_message(),
             }),
             // A status of a later version: nothing is known of what it did.
             (StatusClass::Unknown | StatusClass::Retry, _) => Next::Fail(Failure::Unknown(Cause::NoAnswer)),

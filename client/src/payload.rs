@@ -7,12 +7,19 @@ use thiserror::Error;
 /// What can be given as a key or a value. Owned bytes are taken without a copy, borrowed ones are copied.
 pub trait IntoBytes {
     /// The bytes.
+    fn as_slice(&self) -> &[u8];
+
+    /// The bytes, owned.
     fn into_bytes(self) -> Bytes;
 }
 
 macro_rules! owned {
     ($($kind:ty),*) => {$(
         impl IntoBytes for $kind {
+            fn as_slice(&self) -> &[u8] {
+                self.as_ref()
+            }
+
             fn into_bytes(self) -> Bytes {
                 self.into()
             }
@@ -23,6 +30,10 @@ macro_rules! owned {
 macro_rules! borrowed {
     ($($kind:ty),*) => {$(
         impl IntoBytes for &$kind {
+            fn as_slice(&self) -> &[u8] {
+                (*self).as_ref()
+            }
+
             fn into_bytes(self) -> Bytes {
                 Bytes::copy_from_slice(self.as_ref())
             }
@@ -34,18 +45,30 @@ owned!(Bytes, Vec<u8>, String, Box<[u8]>);
 borrowed!([u8], str, Vec<u8>, String);
 
 impl IntoBytes for &Bytes {
+    fn as_slice(&self) -> &[u8] {
+        self
+    }
+
     fn into_bytes(self) -> Bytes {
         self.clone()
     }
 }
 
 impl<const N: usize> IntoBytes for [u8; N] {
+    fn as_slice(&self) -> &[u8] {
+        self
+    }
+
     fn into_bytes(self) -> Bytes {
         Bytes::copy_from_slice(&self)
     }
 }
 
 impl<const N: usize> IntoBytes for &[u8; N] {
+    fn as_slice(&self) -> &[u8] {
+        *self
+    }
+
     fn into_bytes(self) -> Bytes {
         Bytes::copy_from_slice(self)
     }
@@ -62,7 +85,7 @@ pub enum KeyError {
     TooLong(usize),
 }
 
-pub(crate) fn check_key(key: &Bytes) -> Result<(), KeyError> {
+pub(crate) fn check_key(key: &[u8]) -> Result<(), KeyError> {
     match key.len() {
         0 => Err(KeyError::Empty),
         length if length > KEY_BYTES_MAX => Err(KeyError::TooLong(length)),
@@ -71,18 +94,6 @@ pub(crate) fn check_key(key: &Bytes) -> Result<(), KeyError> {
 }
 
 /// Whether a value is larger than any node can be configured to take. (Below that, the node decides.)
-pub(crate) fn is_hopelessly_large(value: &Bytes) -> bool {
+pub(crate) fn is_hopelessly_large(value: &[u8]) -> bool {
     value.len() > VALUE_BYTES_CEILING
-}
-
-/// Values up to this many bytes are copied out of the message they came in.
-const DETACH_BYTES_MAX: usize = 64 << 10;
-
-/// A value for the caller. A small slice would keep the whole message it came in alive, so it is copied; a large one
-/// makes up most of its message.
-pub(crate) fn detached(value: Bytes) -> Bytes {
-    if value.len() > DETACH_BYTES_MAX {
-        return value;
-    }
-    Bytes::copy_from_slice(&value)
 }

@@ -1,25 +1,28 @@
 //! [`Queue`]: what is pending on one stream. Operations wait here until the stream takes them as a batch, and their callers
-//! wait here for the reply.
+//! wait here for the answer.
 //!
-//! This is the hot path: an operation costs one slot in a slab, no task, no timer and no channel. Callers, the outgoing
-//! half of the stream and its reader meet under one short lock, taken once per operation and once per batch. Deadlines
-//! are swept together: the queue knows a lower bound of the earliest, so that a sweep happens about once per timeout
-//! and not once per operation.
+//! This is the hot path: an operation costs one slot in a slab and its bytes in the [`Outbox`], no task, no timer and no
+//! channel. Callers, the outgoing half of the stream and its reader meet under one short lock, taken once per operation
+//! and once per batch. Deadlines are swept together: the queue knows a lower bound of the earliest, so that a sweep
+//! happens about once per timeout and not once per operation.
 //!
-//! An id is a slot's index and its use count, so the reply to an operation whose caller has gone finds nobody.
+//! An id is a slot's index and its use count, so the answer to an operation whose caller has gone finds nobody.
 
-use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use softstore_proto::v1;
+use softstore_proto::batch::{OpBatch, OpView, Value};
 use softstore_sharding::Generation;
+use softstore_sharding::session::VersionRange;
+
+use crate::answer::Answer;
+use crate::outbox::{BatchLimits, Outbox, Place};
 
 /// What became of one attempt at an operation.
 #[derive(Debug)]
 pub(crate) enum Attempt {
     /// The node answered.
-    Reply(v1::Reply),
+    Answer(Answer),
     /// It never left this process: certainly not applied.
     NotSent(NotSent),
     /// It was sent, and its answer will not come.
@@ -51,15 +54,11 @@ pub(crate) enum Lost {
 pub(crate) struct Limits {
     pub(crate) pending_ops_max: usize,
     pub(crate) pending_bytes_max: usize,
-    pub(crate) batch_ops_max: usize,
-    pub(crate) batch_bytes_max: usize,
+    pub(crate) batch: BatchLimits,
 }
 
 /// Bytes that an operation occupies in a message beside its key and value, about.
 const OP_OVERHEAD_BYTES: usize = 48;
-
-/// How many of a batch's acquisitions are compared before one is listed again: few differ, and a repeated one is harmless.
-const SINCES_COMPARED: usize = 16;
 
 /// What is pending on one stream.
 #[derive(Debug)]
@@ -67,7 +66,7 @@ pub(crate) struct Queue {
     limits: Limits,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    unsent: VecDeque<Unsent>,
+    outbox: Outbox,
     /// Operations whose outcome is open: unsent or in flight.
     open: usize,
     /// Bytes of keys and values of those.
@@ -105,18 +104,9 @@ enum State {
         waker: Option<Waker>,
         deadline: Instant,
         bytes: usize,
-        sent: bool,
+        place: Place,
     },
     Done(Attempt),
-}
-
-#[derive(Debug)]
-struct Unsent {
-    id: u64,
-    since: Generation,
-    op: v1::Op,
-    deadline: Instant,
-    bytes: usize,
 }
 
 /// What [`Queue::submit`] asks of its caller beside the id.
@@ -135,7 +125,7 @@ impl Queue {
             limits,
             slots: Vec::new(),
             free: Vec::new(),
-            unsent: VecDeque::new(),
+            outbox: Outbox::new(limits.batch),
             open: 0,
             open_bytes: 0,
             earliest: None,
@@ -145,17 +135,20 @@ impl Queue {
         }
     }
 
-    /// Takes an operation in. Its `id`, deadline and acquisition are filled in when it is sent.
+    /// Takes an operation in: its `id`, deadline and acquisition are filled in here, and `value` goes for its own. `waker`:
+    /// whom to wake when it ends, if that is known already.
     pub(crate) fn submit(
         &mut self,
-        op: v1::Op,
+        op: &OpView<'_>,
+        value: Value<'_>,
         since: Generation,
         deadline: Instant,
+        waker: Option<Waker>,
     ) -> Result<Submitted, NotSent> {
         if self.gate != Gate::Open {
             return Err(NotSent::NoConnection);
         }
-        let bytes = op.key.len() + op.value.len() + OP_OVERHEAD_BYTES;
+        let bytes = op.key.len() + value.len() + OP_OVERHEAD_BYTES;
         let too_many = self.open >= self.limits.pending_ops_max;
         let too_large = self.open > 0 && self.open_bytes + bytes > self.limits.pending_bytes_max;
         if too_many || too_large {
@@ -165,16 +158,23 @@ impl Queue {
         if new_earliest {
             self.earliest = Some(deadline);
         }
-        let id = self.occupy(deadline, bytes);
-        self.open += 1;
-        self.open_bytes += bytes;
-        self.unsent.push_back(Unsent {
-            id,
-            since,
-            op,
+        let (index, use_count) = self.free_slot();
+        let id = id_of(index, use_count);
+        let place = self
+            .outbox
+            .push(OpView { id, ..*op }, value, bytes, since, deadline);
+        let state = State::Open {
+            waker,
             deadline,
             bytes,
-        });
+            place,
+        };
+        match self.slots.get_mut(index as usize) {
+            Some(slot) => *slot = Slot { use_count, state },
+            None => self.slots.push(Slot { use_count, state }),
+        }
+        self.open += 1;
+        self.open_bytes += bytes;
         Ok(Submitted {
             id,
             wake: self.writer.take(),
@@ -182,22 +182,15 @@ impl Queue {
         })
     }
 
-    fn occupy(&mut self, deadline: Instant, bytes: usize) -> u64 {
-        let state = State::Open {
-            waker: None,
-            deadline,
-            bytes,
-            sent: false,
-        };
-        if let Some(index) = self.free.pop() {
-            let slot = &mut self.slots[index as usize];
-            slot.use_count = slot.use_count.wrapping_add(1);
-            slot.state = state;
-            return id_of(index, slot.use_count);
+    /// A slot for the next operation, and the use count that it will have.
+    fn free_slot(&mut self) -> (u32, u32) {
+        match self.free.pop() {
+            Some(index) => (index, self.slots[index as usize].use_count),
+            None => (
+                u32::try_from(self.slots.len()).expect("bounded by pending_ops_max"),
+                0,
+            ),
         }
-        let index = u32::try_from(self.slots.len()).expect("bounded by pending_ops_max");
-        self.slots.push(Slot { use_count: 0, state });
-        id_of(index, 0)
     }
 
     fn slot(&mut self, id: u64) -> Option<&mut Slot> {
@@ -237,7 +230,10 @@ impl Queue {
         match std::mem::replace(&mut slot.state, State::Free) {
             State::Free => return,
             State::Done(_) => {}
-            State::Open { bytes, .. } => self.closed(bytes),
+            State::Open { bytes, place, .. } => {
+                self.closed(bytes);
+                self.outbox.withdraw(place);
+            }
         }
         self.release(id);
     }
@@ -266,10 +262,10 @@ impl Queue {
         Some(waker)
     }
 
-    /// Hands replies to their callers, whose wakers are added to `wake`. Replies that nobody waits for are dropped.
-    pub(crate) fn dispatch(&mut self, replies: Vec<v1::Reply>, wake: &mut Vec<Waker>) {
-        for reply in replies {
-            wake.extend(self.finish(reply.id, Attempt::Reply(reply)).flatten());
+    /// Hands answers to their callers, whose wakers are added to `wake`. Answers that nobody waits for are dropped.
+    pub(crate) fn dispatch(&mut self, answers: impl Iterator<Item = (u64, Answer)>, wake: &mut Vec<Waker>) {
+        for (id, answer) in answers {
+            wake.extend(self.finish(id, Attempt::Answer(answer)).flatten());
         }
     }
 
@@ -278,7 +274,7 @@ impl Queue {
         if stream != self.stream || self.gate == Gate::Closing {
             return Poll::Ready(false);
         }
-        if self.unsent.is_empty() {
+        if self.outbox.is_empty() {
             self.writer = Some(context.waker().clone());
             return Poll::Pending;
         }
@@ -287,53 +283,17 @@ impl Queue {
 
     /// Whether a whole batch waits.
     pub(crate) fn has_full_batch(&self) -> bool {
-        self.unsent.len() >= self.limits.batch_ops_max
+        self.outbox.has_full_batch()
     }
 
-    /// The next batch; empty if all that waited was abandoned or came too late. Callers that came too late are added to
-    /// `wake`.
-    pub(crate) fn take_batch(&mut self, now: Instant, wake: &mut Vec<Waker>) -> v1::OpBatch {
-        let mut batch = v1::OpBatch {
-            ops: Vec::with_capacity(self.unsent.len().min(self.limits.batch_ops_max)),
-            sinces: Vec::new(),
-        };
-        let mut batch_bytes = 0;
-        while let Some(next) = self.unsent.front() {
-            let is_full = batch.ops.len() >= self.limits.batch_ops_max
-                || batch_bytes + next.bytes > self.limits.batch_bytes_max;
-            if is_full && !batch.ops.is_empty() {
-                break;
-            }
-            let Some(unsent) = self.unsent.pop_front() else {
-                break;
-            };
-            if unsent.deadline <= now {
-                let attempt = Attempt::NotSent(NotSent::Deadline);
-                wake.extend(self.finish(unsent.id, attempt).flatten());
-                continue;
-            }
-            if !self.mark_sent(unsent.id) {
-                continue;
-            }
-            batch_bytes += unsent.bytes;
-            let mut op = unsent.op;
-            op.id = unsent.id;
-            op.deadline_ms = milliseconds_left(unsent.deadline, now);
-            op.since_index = index_of(&mut batch.sinces, unsent.since);
-            batch.ops.push(op);
-        }
-        batch
-    }
-
-    /// Marks an operation as sent; false if its caller has gone.
-    fn mark_sent(&mut self, id: u64) -> bool {
-        match self.slot(id).map(|slot| &mut slot.state) {
-            Some(State::Open { sent, .. }) => {
-                *sent = true;
-                true
-            }
-            _ => false,
-        }
+    /// The next batch, and how many operations it holds; `None` if all that waited was withdrawn. The first one of a stream
+    /// says which `versions` this client speaks.
+    pub(crate) fn take_batch(
+        &mut self,
+        now: Instant,
+        versions: Option<VersionRange>,
+    ) -> Option<(OpBatch, usize)> {
+        self.outbox.take(now, versions)
     }
 
     /// Ends what is past its deadline; gives the earliest deadline left.
@@ -357,22 +317,23 @@ impl Queue {
         earliest
     }
 
-    /// Ends the open operations for which `judge(deadline, sent)` gives an outcome.
+    /// Ends the open operations for which `judge(deadline, sent)` gives an outcome; those not sent never are.
     fn end_where(&mut self, wake: &mut Vec<Waker>, mut judge: impl FnMut(Instant, bool) -> Option<Attempt>) {
         for slot in &mut self.slots {
             let State::Open {
                 waker,
                 deadline,
                 bytes,
-                sent,
+                place,
             } = &mut slot.state
             else {
                 continue;
             };
-            if let Some(attempt) = judge(*deadline, *sent) {
+            if let Some(attempt) = judge(*deadline, self.outbox.is_sent(place)) {
                 self.open -= 1;
                 self.open_bytes -= *bytes;
                 wake.extend(waker.take());
+                self.outbox.withdraw(place.clone());
                 slot.state = State::Done(attempt);
             }
         }
@@ -390,7 +351,6 @@ impl Queue {
     pub(crate) fn end_stream(&mut self, gate: Gate, wake: &mut Vec<Waker>) {
         self.stream += 1;
         self.gate = gate;
-        self.unsent.clear();
         wake.extend(self.writer.take());
         self.end_where(wake, |_, sent| {
             Some(if sent {
@@ -399,16 +359,17 @@ impl Queue {
                 Attempt::NotSent(NotSent::NoConnection)
             })
         });
+        self.outbox.clear();
     }
 
     /// The node will end the stream: takes nothing more in, returns what was not sent, and still waits for answers.
     pub(crate) fn begin_closing(&mut self, wake: &mut Vec<Waker>) {
         self.gate = Gate::Closing;
-        self.unsent.clear();
         wake.extend(self.writer.take());
         self.end_where(wake, |_, sent| {
             (!sent).then_some(Attempt::NotSent(NotSent::NoConnection))
         });
+        self.outbox.clear();
     }
 
     pub(crate) fn set_gate(&mut self, gate: Gate) {
@@ -434,30 +395,12 @@ fn parts_of(id: u64) -> (usize, u32) {
     ((id as u32) as usize, (id >> 32) as u32)
 }
 
-/// At least 1, since 0 stands for the node's own default.
-fn milliseconds_left(deadline: Instant, now: Instant) -> u32 {
-    let left = deadline.saturating_duration_since(now).as_millis();
-    u32::try_from(left).unwrap_or(u32::MAX).max(1)
-}
-
-/// Where the batch lists an acquisition.
-fn index_of(sinces: &mut Vec<v1::Generation>, since: Generation) -> u32 {
-    let since = v1::Generation::from(since);
-    let skipped = sinces.len().saturating_sub(SINCES_COMPARED);
-    let known = sinces[skipped..].iter().rposition(|listed| *listed == since);
-    let index = known.map_or(sinces.len(), |at| skipped + at);
-    if index == sinces.len() {
-        sinces.push(since);
-    }
-    u32::try_from(index).expect("at most one per operation of a batch")
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use bytes::Bytes;
     use proptest::prelude::*;
+    use softstore_proto::batch::Ops;
     use softstore_sharding::Incarnation;
 
     use super::*;
@@ -465,23 +408,52 @@ mod tests {
     const LIMITS: Limits = Limits {
         pending_ops_max: 8,
         pending_bytes_max: 2_000,
-        batch_ops_max: 3,
-        batch_bytes_max: 1_000,
+        batch: BatchLimits {
+            ops_max: 3,
+            bytes_max: 1_000,
+        },
     };
-
-    fn op(value_bytes: usize) -> v1::Op {
-        v1::Op {
-            key: Bytes::from_static(b"k"),
-            value: vec![0; value_bytes].into(),
-            ..Default::default()
-        }
-    }
 
     fn since(number: u64) -> Generation {
         Generation {
             number,
             assigner: Incarnation::new(1),
         }
+    }
+
+    fn submit(queue: &mut Queue, value_bytes: usize, number: u64, deadline: Instant) -> Result<u64, NotSent> {
+        let value = vec![0; value_bytes];
+        let op = OpView {
+            key: b"k",
+            ..OpView::default()
+        };
+        let submitted = queue.submit(&op, Value::Copied(&value), since(number), deadline, None)?;
+        Ok(submitted.id)
+    }
+
+    /// The next batch, as a node would open it.
+    fn take(queue: &mut Queue, now: Instant) -> Option<Ops> {
+        let (batch, ops) = queue.take_batch(now, None)?;
+        let opened = batch.open().expect("well formed");
+        assert_eq!(opened.len(), ops);
+        Some(opened)
+    }
+
+    fn take_ids(queue: &mut Queue, now: Instant) -> Vec<u64> {
+        take(queue, now).map_or_else(Vec::new, |ops| {
+            (0..ops.len())
+                .map(|index| ops.get(index).expect("well formed").id)
+                .collect()
+        })
+    }
+
+    fn answer(queue: &mut Queue, ids: &[u64]) {
+        let answers = ids.iter().map(|id| {
+            let mut answer = Answer::default();
+            answer.version = *id;
+            (*id, answer)
+        });
+        queue.dispatch(answers, &mut vec![]);
     }
 
     fn collect(queue: &mut Queue, id: u64) -> Option<Attempt> {
@@ -491,54 +463,52 @@ mod tests {
         }
     }
 
-    fn reply(id: u64) -> v1::Reply {
-        v1::Reply {
-            id,
-            ..Default::default()
-        }
-    }
-
     #[test]
     fn batches_are_bounded_and_list_each_acquisition_once() {
         let now = Instant::now();
         let later = now + Duration::from_millis(1_500);
         let mut queue = Queue::new(LIMITS);
         for number in [5, 5, 6, 7] {
-            queue.submit(op(1), since(number), later).expect("room");
+            submit(&mut queue, 1, number, later).expect("room");
         }
-        let batch = queue.take_batch(now, &mut vec![]);
-        assert_eq!(batch.ops.len(), 3);
-        assert_eq!(batch.sinces, vec![since(5).into(), since(6).into()]);
-        let indexes: Vec<u32> = batch.ops.iter().map(|op| op.since_index).collect();
-        assert_eq!(indexes, [0, 0, 1]);
-        assert_eq!(batch.ops[0].deadline_ms, 1_500);
-        assert_eq!(queue.take_batch(now, &mut vec![]).ops.len(), 1);
+        assert!(queue.has_full_batch());
+        let batch = take(&mut queue, now).expect("three wait");
+        let ops: Vec<_> = (0..batch.len())
+            .map(|index| batch.get(index).expect("well formed"))
+            .collect();
+        let sinces: Vec<Generation> = ops.iter().map(|op| batch.since_of(op)).collect();
+        assert_eq!(sinces, [since(5), since(5), since(6)]);
+        assert_eq!(ops.iter().map(|op| op.since_index).collect::<Vec<_>>(), [0, 0, 1]);
+        let patience_ms = batch.patience_ms(&ops[0]).expect("it is said");
+        assert!((1_499..=1_500).contains(&patience_ms), "{patience_ms}");
+        assert_eq!(take_ids(&mut queue, now).len(), 1);
 
         // By bytes: two do not fit together, one larger than a batch travels alone.
         for value_bytes in [700, 700] {
-            queue.submit(op(value_bytes), since(5), later).expect("room");
+            submit(&mut queue, value_bytes, 5, later).expect("room");
         }
-        assert_eq!(queue.take_batch(now, &mut vec![]).ops.len(), 1);
-        assert_eq!(queue.take_batch(now, &mut vec![]).ops.len(), 1);
+        assert_eq!(take_ids(&mut queue, now).len(), 1);
+        assert_eq!(take_ids(&mut queue, now).len(), 1);
+        assert!(queue.outbox.is_empty());
     }
 
     #[test]
     fn what_is_pending_is_bounded_by_count_and_bytes() {
         let later = Instant::now() + Duration::from_secs(1);
         let mut queue = Queue::new(LIMITS);
-        let first = queue.submit(op(5_000), since(1), later).expect("alone").id;
-        assert_eq!(queue.submit(op(1), since(1), later).err(), Some(NotSent::Full));
+        let first = submit(&mut queue, 5_000, 1, later).expect("alone");
+        assert_eq!(submit(&mut queue, 1, 1, later), Err(NotSent::Full));
         queue.abandon(first);
         let ids: Vec<u64> = (0..8)
-            .map(|_| queue.submit(op(1), since(1), later).expect("room").id)
+            .map(|_| submit(&mut queue, 1, 1, later).expect("room"))
             .collect();
-        assert_eq!(queue.submit(op(1), since(1), later).err(), Some(NotSent::Full));
-        queue.dispatch(vec![reply(ids[3])], &mut vec![]);
-        assert!(queue.submit(op(1), since(1), later).is_ok());
+        assert_eq!(submit(&mut queue, 1, 1, later), Err(NotSent::Full));
+        answer(&mut queue, &ids[3..4]);
+        assert!(submit(&mut queue, 1, 1, later).is_ok());
     }
 
     /// Plan: one operation sent, one not, and the deadline passes; then the same with a stream that ends. The sent one is
-    /// lost (its outcome unknown), the other certainly not applied. A reply after that finds nobody, not even a later
+    /// lost (its outcome unknown), the other certainly not applied. An answer after that finds nobody, not even a later
     /// operation in the same slot.
     #[test]
     fn sent_and_unsent_are_told_apart() {
@@ -546,9 +516,9 @@ mod tests {
         let soon = now + Duration::from_millis(10);
         let mut queue = Queue::new(LIMITS);
         let mut wake = vec![];
-        let sent = queue.submit(op(1), since(1), soon).expect("room").id;
-        queue.take_batch(now, &mut wake);
-        let unsent = queue.submit(op(1), since(1), soon).expect("room").id;
+        let sent = submit(&mut queue, 1, 1, soon).expect("room");
+        assert_eq!(take_ids(&mut queue, now), [sent]);
+        let unsent = submit(&mut queue, 1, 1, soon).expect("room");
         assert_eq!(queue.sweep(now, &mut wake), Some(soon));
         assert!(collect(&mut queue, sent).is_none());
         assert_eq!(queue.sweep(soon, &mut wake), None);
@@ -560,14 +530,14 @@ mod tests {
             collect(&mut queue, unsent),
             Some(Attempt::NotSent(NotSent::Deadline))
         ));
-        assert!(queue.take_batch(now, &mut wake).ops.is_empty());
+        assert!(take(&mut queue, now).is_none());
 
-        let reused = queue.submit(op(1), since(1), soon).expect("room").id;
-        queue.dispatch(vec![reply(sent), reply(unsent)], &mut wake);
+        let reused = submit(&mut queue, 1, 1, soon).expect("room");
+        answer(&mut queue, &[sent, unsent]);
         assert!(collect(&mut queue, reused).is_none());
 
-        queue.take_batch(now, &mut wake);
-        let unsent = queue.submit(op(1), since(1), soon).expect("room").id;
+        assert_eq!(take_ids(&mut queue, now), [reused]);
+        let unsent = submit(&mut queue, 1, 1, soon).expect("room");
         queue.end_stream(Gate::Down, &mut wake);
         assert!(matches!(
             collect(&mut queue, reused),
@@ -577,11 +547,11 @@ mod tests {
             collect(&mut queue, unsent),
             Some(Attempt::NotSent(NotSent::NoConnection))
         ));
-        assert_eq!(
-            queue.submit(op(1), since(1), soon).err(),
-            Some(NotSent::NoConnection)
-        );
+        assert_eq!(submit(&mut queue, 1, 1, soon), Err(NotSent::NoConnection));
         assert_eq!((queue.open, queue.open_bytes), (0, 0));
+        queue.set_gate(Gate::Open);
+        let fresh = submit(&mut queue, 1, 1, soon).expect("room");
+        assert_eq!(take_ids(&mut queue, now), [fresh]);
     }
 
     #[test]
@@ -590,59 +560,63 @@ mod tests {
         let later = now + Duration::from_secs(1);
         let mut queue = Queue::new(LIMITS);
         let stream = queue.begin_stream(&mut vec![]);
-        let sent = queue.submit(op(1), since(1), later).expect("room").id;
-        queue.take_batch(now, &mut vec![]);
-        let unsent = queue.submit(op(1), since(1), later).expect("room").id;
+        let sent = submit(&mut queue, 1, 1, later).expect("room");
+        take(&mut queue, now);
+        let unsent = submit(&mut queue, 1, 1, later).expect("room");
         queue.begin_closing(&mut vec![]);
         let context = Context::from_waker(Waker::noop());
         assert_eq!(queue.poll_unsent(stream, &context), Poll::Ready(false));
         assert!(matches!(collect(&mut queue, unsent), Some(Attempt::NotSent(_))));
-        queue.dispatch(vec![reply(sent)], &mut vec![]);
-        assert!(matches!(collect(&mut queue, sent), Some(Attempt::Reply(_))));
+        answer(&mut queue, &[sent]);
+        assert!(matches!(collect(&mut queue, sent), Some(Attempt::Answer(_))));
     }
 
     proptest! {
-        /// Any order of submitting, sending, answering, sweeping and abandoning: the counts agree with a model, and a
-        /// reply reaches the caller whose id it names and no other.
+        /// Any order of submitting, sending, answering, sweeping and abandoning: the counts agree with a model, what is
+        /// sent is what was submitted and not abandoned, and an answer reaches the caller whose id it names and no other.
         #[test]
-        fn every_caller_gets_its_own_outcome(steps in prop::collection::vec((0..6u8, any::<prop::sample::Index>()), 1..200)) {
+        fn every_caller_gets_its_own_outcome(steps in prop::collection::vec((0..7u8, any::<prop::sample::Index>()), 1..200)) {
             let now = Instant::now();
             let mut queue = Queue::new(LIMITS);
             let (mut unsent, mut sent, mut stale): (Vec<u64>, Vec<u64>, Vec<u64>) = (vec![], vec![], vec![]);
             for (step, pick) in steps {
                 match step {
-                    0 | 1 => {
-                        let result = queue.submit(op(1), since(1), now + Duration::from_secs(1));
-                        prop_assert_eq!(result.is_ok(), unsent.len() + sent.len() < LIMITS.pending_ops_max);
-                        unsent.extend(result.ok().map(|submitted| submitted.id));
+                    0 | 1 | 2 => {
+                        let value_bytes = pick.index(400);
+                        let bytes = value_bytes + 1 + OP_OVERHEAD_BYTES;
+                        let has_room = unsent.len() + sent.len() < LIMITS.pending_ops_max
+                            && (queue.open == 0 || queue.open_bytes + bytes <= LIMITS.pending_bytes_max);
+                        let result = submit(&mut queue, value_bytes, 1, now + Duration::from_secs(1));
+                        prop_assert_eq!(result.is_ok(), has_room);
+                        unsent.extend(result.ok());
                     }
-                    2 => {
-                        let batch = queue.take_batch(now, &mut vec![]);
-                        for op in batch.ops {
-                            prop_assert_eq!(unsent.remove(0), op.id);
-                            sent.push(op.id);
+                    3 => {
+                        for id in take_ids(&mut queue, now) {
+                            prop_assert_eq!(unsent.remove(0), id);
+                            sent.push(id);
                         }
                     }
-                    3 if !sent.is_empty() => {
+                    4 if !sent.is_empty() => {
                         let id = sent.remove(pick.index(sent.len()));
-                        queue.dispatch(vec![reply(id)], &mut vec![]);
+                        answer(&mut queue, &[id]);
                         match collect(&mut queue, id) {
-                            Some(Attempt::Reply(reply)) => prop_assert_eq!(reply.id, id),
+                            Some(Attempt::Answer(answer)) => prop_assert_eq!(answer.version, id),
                             other => prop_assert!(false, "{:?}", other),
                         }
                         stale.push(id);
                     }
-                    4 if !unsent.is_empty() => {
+                    5 if !unsent.is_empty() => {
                         let id = unsent.remove(pick.index(unsent.len()));
                         queue.abandon(id);
                         stale.push(id);
                     }
-                    5 if !stale.is_empty() => {
-                        queue.dispatch(vec![reply(stale[pick.index(stale.len())])], &mut vec![]);
+                    6 if !stale.is_empty() => {
+                        answer(&mut queue, &[stale[pick.index(stale.len())]]);
                     }
                     _ => {}
                 }
                 prop_assert_eq!(queue.open, unsent.len() + sent.len());
+                prop_assert_eq!(queue.outbox.is_empty(), unsent.is_empty());
                 for id in unsent.iter().chain(&sent) {
                     prop_assert!(collect(&mut queue, *id).is_none());
                 }

@@ -1,5 +1,6 @@
 //! `cache.proto`: the classes of an operation's [`Status`]. The data path itself works on the generated types.
 
+use prost::Message;
 use softstore_sharding::{Generation, Peer, Slice};
 
 use crate::assignment::{generation, life, slice};
@@ -59,6 +60,14 @@ pub struct Moved {
     pub owner: Peer,
     /// Since when. Clerks follow only a higher one than they know.
     pub since: Generation,
+}
+
+impl v1::Moved {
+    /// Its encoding, as a [`crate::batch::ReplyView`] carries it.
+    #[must_use]
+    pub fn encoded(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
 }
 
 impl From<&Moved> for v1::Moved {

@@ -8,11 +8,13 @@
 //!   session      a node's session with the Assigner                 <-> softstore_sharding::session
 //!   transfer     the hand-off, and its relayed form                 <-> softstore_transfer::message
 //!   cache        classes of an operation's status, `Moved`
+//!   batch        the data stream's messages, which are not generated
 //!   limits       how long anything may be
 //!   error        WireError
 //! ```
 
 pub mod assignment;
+pub mod batch;
 pub mod cache;
 pub mod error;
 pub mod limits;

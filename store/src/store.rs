@@ -64,6 +64,16 @@ pub enum Outcome<T> {
     Unknown,
 }
 
+impl<T> Outcome<T> {
+    /// The same outcome with what `change` makes of its result.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Done(result) => Outcome::Done(change(result)),
+            Self::Unknown => Outcome::Unknown,
+        }
+    }
+}
+
 /// A live entry as a reader gets it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Found {

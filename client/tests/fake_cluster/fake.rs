@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use softstore_client::{Client, Slice, SliceKey};
+use softstore_proto::batch::{OpBatch, ReplyBatch};
 use softstore_proto::v1;
 use softstore_proto::v1::cache_server::{Cache, CacheServer};
 use softstore_proto::v1::{OpKind, Status};
@@ -303,17 +304,24 @@ struct Service {
     assignment: watch::Sender<Option<v1::AssignmentUpdate>>,
 }
 
-type Replies = Pin<Box<dyn Stream<Item = Result<v1::ReplyBatch, tonic::Status>> + Send>>;
+type Replies = Pin<Box<dyn Stream<Item = Result<ReplyBatch, tonic::Status>> + Send>>;
 type Updates = Pin<Box<dyn Stream<Item = Result<v1::AssignmentUpdate, tonic::Status>> + Send>>;
 
 /// Carries a batch out. `Err`: the stream breaks.
-fn answer(state: &Mutex<State>, batch: v1::OpBatch) -> Result<v1::ReplyBatch, tonic::Status> {
+fn answer(state: &Mutex<State>, batch: OpBatch) -> Result<ReplyBatch, tonic::Status> {
     let mut state = state.lock();
-    state.batches.push(batch.ops.len());
+    let batch = batch.open()?;
+    state.batches.push(batch.len());
     let mut replies = vec![];
-    for op in batch.ops {
+    for index in 0..batch.len() {
+        let view = batch.get(index)?;
+        let op = v1::Op {
+            // As a duration, which is what the tests look at.
+            deadline_ms: batch.patience_ms(&view).unwrap_or_default(),
+            ..view.to_op()
+        };
         state.ops.push(op.clone());
-        state.sinces.push(batch.sinces[op.since_index as usize]);
+        state.sinces.push(batch.since_of(&view).into());
         let plain = |status: Status| v1::Reply {
             id: op.id,
             status: status.into(),
@@ -334,10 +342,7 @@ fn answer(state: &Mutex<State>, batch: v1::OpBatch) -> Result<v1::ReplyBatch, to
             }
         }
     }
-    Ok(v1::ReplyBatch {
-        replies,
-        closing: false,
-    })
+    Ok(ReplyBatch::of(&replies, false, 0))
 }
 
 #[tonic::async_trait]
@@ -345,10 +350,7 @@ impl Cache for Service {
     type StreamStream = Replies;
     type WatchStream = Updates;
 
-    async fn stream(
-        &self,
-        request: Request<Streaming<v1::OpBatch>>,
-    ) -> Result<Response<Replies>, tonic::Status> {
+    async fn stream(&self, request: Request<Streaming<OpBatch>>) -> Result<Response<Replies>, tonic::Status> {
         let (state, mut closings) = (self.state.clone(), self.closings.subscribe());
         let mut ops = request.into_inner();
         let (sender, receiver) = mpsc::channel(64);
@@ -358,7 +360,7 @@ impl Cache for Service {
                 tokio::select! {
                     _ = closings.changed(), if !said_closing => {
                         said_closing = true;
-                        let notice = v1::ReplyBatch { replies: vec![], closing: true };
+                        let notice = ReplyBatch::of(&[], true, 0);
                         if sender.send(Ok(notice)).await.is_err() {
                             return;
                         }
@@ -383,7 +385,7 @@ impl Cache for Service {
         Ok(Response::new(Box::pin(updates)))
     }
 
-    async fn execute(&self, _: Request<v1::OpBatch>) -> Result<Response<v1::ReplyBatch>, tonic::Status> {
+    async fn execute(&self, _: Request<OpBatch>) -> Result<Response<ReplyBatch>, tonic::Status> {
         Err(tonic::Status::unimplemented("not asked for by the client"))
     }
     async fn get(&self, _: Request<v1::Op>) -> Result<Response<v1::Reply>, tonic::Status> {

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
+use softstore_proto::batch::{OpBatch, ReplyBatch};
 use softstore_proto::v1;
 use softstore_proto::v1::OpKind;
 use softstore_sharding::session::AssignmentUpdate;
@@ -11,10 +12,11 @@ use softstore_sharding::{Assignment, AssignmentDiff, Generation};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::data_stream::{DataStream, REPLIES_BYTES_MAX, check_batch, since_of};
+use super::data_stream::DataStream;
 use super::metrics::count;
-use super::operation;
+use super::replies::{REPLIES_BYTES_MAX, Replies};
 use super::state::NodeState;
+use super::waiting;
 
 /// The service of one node.
 #[derive(Clone, Debug)]
@@ -29,20 +31,20 @@ impl CacheService {
             kind: kind.into(),
             ..request.into_inner()
         };
-        Ok(Response::new(
-            operation::run(&self.0, &op, Generation::NONE).await,
-        ))
+        let said_ms = (op.deadline_ms > 0).then_some(op.deadline_ms);
+        let replies = waiting::run(&self.0, &op, Generation::NONE, said_ms).await?;
+        Ok(Response::new(replies.into_single()?))
     }
 }
 
 #[tonic::async_trait]
 impl v1::cache_server::Cache for CacheService {
-    type StreamStream = Boxed<v1::ReplyBatch>;
+    type StreamStream = Boxed<ReplyBatch>;
     type WatchStream = Boxed<v1::AssignmentUpdate>;
 
     async fn stream(
         &self,
-        request: Request<Streaming<v1::OpBatch>>,
+        request: Request<Streaming<OpBatch>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         Ok(Response::new(Box::pin(DataStream::new(
             self.0.clone(),
@@ -50,19 +52,28 @@ impl v1::cache_server::Cache for CacheService {
         ))))
     }
 
-    async fn execute(&self, request: Request<v1::OpBatch>) -> Result<Response<v1::ReplyBatch>, Status> {
-        let batch = request.into_inner();
-        let sinces = check_batch(&batch).inspect_err(|_| count(&self.0.metrics.bad_requests))?;
-        let replies = batch
-            .ops
-            .iter()
-            .map(|op| operation::run(&self.0, op, since_of(op, &sinces)));
-        let mut replies = futures::future::join_all(replies).await;
-        shed_surplus(&batch, &mut replies);
-        Ok(Response::new(v1::ReplyBatch {
-            replies,
-            closing: false,
-        }))
+    async fn execute(&self, request: Request<OpBatch>) -> Result<Response<ReplyBatch>, Status> {
+        let malformed = |_: &_| count(&self.0.metrics.bad_requests);
+        let batch = request.into_inner().open().inspect_err(malformed)?;
+        let ops = (0..batch.len())
+            .map(|index| batch.get(index))
+            .collect::<Result<Vec<_>, _>>();
+        let running = ops.inspect_err(malformed)?.into_iter().map(async |view| {
+            let op = view.to_op();
+            waiting::run(&self.0, &op, batch.since_of(&view), batch.patience_ms(&view)).await
+        });
+        let mut all = Replies::default();
+        for (index, replies) in futures::future::join_all(running).await.into_iter().enumerate() {
+            let replies = replies?;
+            let op = batch.get(index)?;
+            // One message has room for so much. Asked again, the gets that are left out are the first.
+            if all.len_bytes() >= REPLIES_BYTES_MAX && op.kind == i32::from(OpKind::Get) {
+                all.push_status(op.id, v1::Status::Busy);
+            } else {
+                all.append(replies);
+            }
+        }
+        Ok(Response::new(all.into_batch(false, 0)))
     }
 
     async fn get(&self, request: Request<v1::Op>) -> Result<Response<v1::Reply>, Status> {
@@ -101,18 +112,6 @@ impl v1::cache_server::Cache for CacheService {
             .map(|update| Ok(v1::AssignmentUpdate::from(&update)))
             .take_until(self.0.closing.clone().cancelled_owned());
         Ok(Response::new(Box::pin(updates)))
-    }
-}
-
-/// A unary call has one reply message, which a batch of gets of large values could make larger than any client takes.
-/// Once the values come to [`REPLIES_BYTES_MAX`], the gets after that are answered `Busy`: asked again, they are the first.
-fn shed_surplus(batch: &v1::OpBatch, replies: &mut [v1::Reply]) {
-    let mut bytes = 0;
-    for (op, reply) in batch.ops.iter().zip(replies) {
-        if bytes >= REPLIES_BYTES_MAX && op.kind == i32::from(OpKind::Get) && !reply.value.is_empty() {
-            *reply = operation::reply(op, v1::Status::Busy);
-        }
-        bytes += reply.value.len();
     }
 }
 

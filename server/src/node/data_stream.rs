@@ -17,99 +17,80 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::Stream;
-use softstore_proto::v1;
-use softstore_sharding::Generation;
-use softstore_store::Absence;
+use softstore_proto::batch::{OpBatch, Ops, ReplyBatch, STREAM_VERSIONS};
+use softstore_proto::error::WireError;
+use softstore_proto::v1::Status;
+use softstore_sharding::Timestamp;
+use softstore_sharding::session::VersionRange;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Streaming};
 
 use super::metrics::count;
-use super::operation::{self, Step};
+use super::operation::{Asked, Execution, Step, StoodStill, Wait};
+use super::replies::Replies;
 use super::state::NodeState;
-
-/// Most operations in one batch.
-pub(super) const BATCH_OPS_MAX: usize = 1_024;
-
-/// Most different acquisitions that one batch refers to.
-pub(super) const BATCH_SINCES_MAX: usize = 1_024;
+use super::waiting::{self, patience_ms};
 
 /// How long a closing stream waits for its client to close its half.
 const LINGER: Duration = Duration::from_millis(500);
-
-/// Most replies in one message.
-const REPLIES_MAX: usize = 1_024;
 
 /// How many operations of a batch are run before their replies are sent. The smaller, the sooner the client has work; the
 /// larger, the fewer system calls an operation costs.
 const PART_OPS: usize = 24;
 
-/// Bytes of replies after which a message is closed; what it exceeds this by is less than one reply.
-pub(super) const REPLIES_BYTES_MAX: usize = 4 << 20;
-
-/// What a reply takes beside its value and its text, roughly, in bytes. (Where a slice went takes more, but the number of
-/// replies bounds that.)
-const REPLY_OVERHEAD_BYTES: usize = 64;
+/// Bytes of requests and replies after which a part ends early: while it runs, ownership cannot change.
+const PART_BYTES: usize = 256 << 10;
 
 /// The replies of one client's stream.
 pub(super) struct DataStream {
     state: Arc<NodeState>,
-    inbound: Streaming<v1::OpBatch>,
+    inbound: Streaming<OpBatch>,
     inbound_ended: bool,
+    /// The first batch was read.
+    has_begun: bool,
+    /// The stream's version, if the client is yet to be told.
+    version_to_tell: u32,
     /// The batch that is being run, if parts of it are left.
     batch: Option<Batch>,
     /// A part was just answered: the connection's task goes before the next.
     is_yielding: bool,
-    late: mpsc::UnboundedReceiver<v1::Reply>,
-    late_sender: mpsc::UnboundedSender<v1::Reply>,
+    /// How many bytes the last part's replies took: the next may take as many.
+    part_bytes: usize,
+    late: mpsc::UnboundedReceiver<Late>,
+    late_sender: mpsc::UnboundedSender<Late>,
     waiting: usize,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Runs once `closing` was said.
     linger: Option<Pin<Box<Sleep>>>,
 }
 
+/// What became of an operation that had to wait.
+type Late = Result<Replies, StoodStill>;
+
 /// What is left to run of a batch.
 struct Batch {
-    ops: std::vec::IntoIter<v1::Op>,
-    sinces: Vec<Generation>,
-    arrived: Instant,
-}
-
-/// The replies of one message.
-#[derive(Default)]
-struct Replies {
-    list: Vec<v1::Reply>,
-    bytes: usize,
-}
-
-impl Replies {
-    fn push(&mut self, reply: v1::Reply) {
-        self.bytes += reply.value.len() + reply.message.len() + REPLY_OVERHEAD_BYTES;
-        self.list.push(reply);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    fn is_full(&self) -> bool {
-        self.list.len() >= REPLIES_MAX || self.bytes >= REPLIES_BYTES_MAX
-    }
+    ops: Ops,
+    /// The first operation that was not run.
+    next: usize,
+    arrived: Timestamp,
 }
 
 impl DataStream {
-    pub(super) fn new(state: Arc<NodeState>, inbound: Streaming<v1::OpBatch>) -> Self {
+    pub(super) fn new(state: Arc<NodeState>, inbound: Streaming<OpBatch>) -> Self {
         let (late_sender, late) = mpsc::unbounded_channel();
         let closing = Box::pin(state.closing.clone().cancelled_owned());
         Self {
             state,
             inbound,
             inbound_ended: false,
+            has_begun: false,
+            version_to_tell: 0,
             batch: None,
             is_yielding: false,
+            part_bytes: 0,
             late,
             late_sender,
             waiting: 0,
@@ -119,55 +100,79 @@ impl DataStream {
     }
 
     /// Replies of operations that had to wait.
-    fn poll_late(&mut self, context: &mut Context<'_>, replies: &mut Replies) {
+    fn poll_late(&mut self, context: &mut Context<'_>, replies: &mut Replies) -> Result<(), tonic::Status> {
         while !replies.is_full() {
-            let Poll::Ready(Some(reply)) = self.late.poll_recv(context) else {
-                return;
+            let Poll::Ready(Some(late)) = self.late.poll_recv(context) else {
+                break;
             };
             self.waiting -= 1;
-            replies.push(reply);
+            replies.append(late?);
         }
+        Ok(())
     }
 
     /// Runs a part of the batch, or less if the message is full; what cannot be answered at once goes on by itself.
-    fn run_batch(&mut self, replies: &mut Replies) {
+    fn run_batch(&mut self, replies: &mut Replies) -> Result<(), tonic::Status> {
         let Some(mut batch) = self.batch.take() else {
-            return;
+            return Ok(());
         };
-        replies.list.reserve(batch.ops.len().min(PART_OPS));
-        for _ in 0..PART_OPS {
-            if replies.is_full() {
-                break;
-            }
-            let Some(op) = batch.ops.next() else { return };
-            let since = since_of(&op, &batch.sinces);
+        let state = &self.state;
+        let bytes_max = replies.len_bytes() + PART_BYTES;
+        let mut request_bytes = 0;
+        let mut waits = Vec::new();
+        let execution = Execution::begin(state);
+        let waited_ms = execution.now().ms_since(batch.arrived);
+        let end = batch.ops.len().min(batch.next + PART_OPS);
+        while batch.next < end && !replies.is_full() && replies.len_bytes() + request_bytes < bytes_max {
+            let index = batch.next;
+            batch.next += 1;
+            let op = batch
+                .ops
+                .get(index)
+                .inspect_err(|_| count(&state.metrics.bad_requests))?;
+            request_bytes += op.value.len();
+            let patience_ms = patience_ms(batch.ops.patience_ms(&op));
             // Its client may have read the replies before it late: nothing starts after its deadline.
-            if batch.arrived.elapsed() >= operation::op_deadline(&op) {
-                self.state.metrics.operation(op.kind, v1::Status::Expired.into());
-                replies.push(operation::reply(&op, v1::Status::Expired));
+            if waited_ms >= patience_ms {
+                replies.push_status(op.id, Status::Expired);
+                state.metrics.operation(op.kind, Status::Expired.into());
                 continue;
             }
-            match operation::execute(&self.state, &op, since, Absence::AskGiver) {
-                Step::Reply(reply) => {
-                    self.state.metrics.operation(op.kind, reply.status);
-                    replies.push(reply);
-                }
-                Step::Wait(wait) => {
-                    self.waiting += 1;
-                    let (state, late) = (self.state.clone(), self.late_sender.clone());
-                    let (op, arrived) = (detached(op), batch.arrived);
-                    self.state.tasks.spawn(async move {
-                        let reply = operation::finish(&state, &op, since, wait, arrived).await;
-                        state.metrics.operation(op.kind, reply.status);
-                        // The client may have gone.
-                        let _ = late.send(reply);
-                    });
-                }
+            let since = batch.ops.since_of(&op);
+            match execution.run(&Asked::first(&op, since), replies) {
+                Step::Answered(status) => state.metrics.operation(op.kind, status.into()),
+                Step::Wait(wait) => waits.push((index, wait, patience_ms - waited_ms)),
             }
         }
-        if !batch.ops.as_slice().is_empty() {
+        execution.end()?;
+        for (index, wait, patience_ms) in waits {
+            self.wait_apart(&batch.ops, index, wait, Duration::from_millis(patience_ms))?;
+        }
+        if batch.next < batch.ops.len() {
             self.batch = Some(batch);
         }
+        Ok(())
+    }
+
+    /// Goes on with an operation in a task of its own, whose replies come late.
+    fn wait_apart(
+        &mut self,
+        ops: &Ops,
+        index: usize,
+        wait: Wait,
+        patience: Duration,
+    ) -> Result<(), WireError> {
+        let op = ops.get(index)?;
+        // With bytes of its own: one that waits must not keep the whole message in memory that it came in.
+        let (since, op) = (ops.since_of(&op), op.to_op());
+        self.waiting += 1;
+        let (state, late) = (self.state.clone(), self.late_sender.clone());
+        self.state.tasks.spawn(async move {
+            let replies = waiting::finish(&state, &op, since, wait, patience).await;
+            // The client may have gone.
+            let _ = late.send(replies);
+        });
+        Ok(())
     }
 
     /// Reads a batch, unless one is being run or too much is unanswered.
@@ -182,13 +187,9 @@ impl DataStream {
         }
         match Pin::new(&mut self.inbound).poll_next(context) {
             Poll::Ready(Some(Ok(batch))) => {
-                let sinces = check_batch(&batch).inspect_err(|_| count(&self.state.metrics.bad_requests))?;
-                self.batch = Some(Batch {
-                    ops: batch.ops.into_iter(),
-                    sinces,
-                    arrived: Instant::now(),
-                });
-                self.run_batch(replies);
+                self.take_in(batch)
+                    .inspect_err(|_| count(&self.state.metrics.bad_requests))?;
+                self.run_batch(replies)?;
                 if replies.is_empty() && self.batch.is_none() {
                     // All of the batch waits: look for the next one at once.
                     context.waker().wake_by_ref();
@@ -208,6 +209,42 @@ impl DataStream {
         }
         Ok(())
     }
+
+    fn take_in(&mut self, batch: OpBatch) -> Result<(), tonic::Status> {
+        let ops = batch.open()?;
+        if !std::mem::replace(&mut self.has_begun, true)
+            && let Some(theirs) = ops.versions()
+        {
+            self.version_to_tell = common_version(theirs)?;
+        }
+        self.batch = Some(Batch {
+            ops,
+            next: 0,
+            arrived: self.state.clock.now(),
+        });
+        Ok(())
+    }
+
+    /// What is to be sent next: replies, or the word that the stream closes.
+    fn poll_replies(&mut self, context: &mut Context<'_>) -> Result<Replies, tonic::Status> {
+        let mut replies = Replies::with_capacity(self.part_bytes);
+        self.poll_late(context, &mut replies)?;
+        self.run_batch(&mut replies)?;
+        self.poll_inbound(context, &mut replies)?;
+        Ok(replies)
+    }
+}
+
+/// The highest version of the data stream that both sides speak.
+fn common_version(theirs: VersionRange) -> Result<u32, tonic::Status> {
+    let common = STREAM_VERSIONS.newest_common(theirs);
+    common.ok_or_else(|| {
+        let VersionRange { min, max } = STREAM_VERSIONS;
+        tonic::Status::failed_precondition(format!(
+            "this node speaks versions {min} to {max} of the data stream, the client {} to {}: update the older of the two",
+            theirs.min, theirs.max
+        ))
+    })
 }
 
 /// Whether a stream broke because of what its client sent: not decodable, or too large. (A client that just goes, or a
@@ -219,17 +256,8 @@ fn is_malformed(status: &tonic::Status) -> bool {
     )
 }
 
-/// An operation with bytes of its own: one that waits must not keep the whole message in memory that it came in.
-fn detached(op: v1::Op) -> v1::Op {
-    v1::Op {
-        key: Bytes::copy_from_slice(&op.key),
-        value: Bytes::copy_from_slice(&op.value),
-        ..op
-    }
-}
-
 impl Stream for DataStream {
-    type Item = Result<v1::ReplyBatch, tonic::Status>;
+    type Item = Result<ReplyBatch, tonic::Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
@@ -237,12 +265,15 @@ impl Stream for DataStream {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let mut replies = Replies::default();
-        this.poll_late(context, &mut replies);
-        this.run_batch(&mut replies);
-        if let Err(status) = this.poll_inbound(context, &mut replies) {
-            return Poll::Ready(Some(Err(status)));
-        }
+        let replies = match this.poll_replies(context) {
+            Ok(replies) => replies,
+            Err(status) => {
+                // Nothing more is read or run.
+                this.batch = None;
+                this.inbound_ended = true;
+                return Poll::Ready(Some(Err(status)));
+            }
+        };
         if this.waiting == 0 && replies.is_empty() && this.inbound_ended {
             return Poll::Ready(None);
         }
@@ -251,9 +282,10 @@ impl Stream for DataStream {
             this.linger = Some(Box::pin(tokio::time::sleep(LINGER)));
         }
         if closing || !replies.is_empty() {
-            let replies = replies.list;
             this.is_yielding = this.batch.is_some();
-            return Poll::Ready(Some(Ok(v1::ReplyBatch { replies, closing })));
+            this.part_bytes = replies.len_bytes().min(PART_BYTES);
+            let version = std::mem::take(&mut this.version_to_tell);
+            return Poll::Ready(Some(Ok(replies.into_batch(closing, version))));
         }
         if this.batch.is_some() {
             // All of this part waits: go on with the next.
@@ -264,27 +296,4 @@ impl Stream for DataStream {
             None => Poll::Pending,
         }
     }
-}
-
-/// The acquisitions that a batch refers to.
-pub(super) fn check_batch(batch: &v1::OpBatch) -> Result<Vec<Generation>, tonic::Status> {
-    if batch.ops.len() > BATCH_OPS_MAX || batch.sinces.len() > BATCH_SINCES_MAX {
-        return Err(tonic::Status::invalid_argument(format!(
-            "a batch holds at most {BATCH_OPS_MAX} operations and {BATCH_SINCES_MAX} sinces, not {} and {}",
-            batch.ops.len(),
-            batch.sinces.len()
-        )));
-    }
-    let sinces = batch.sinces.iter().map(|since| Generation::try_from(*since));
-    sinces
-        .collect::<Result<_, _>>()
-        .map_err(|error| tonic::Status::invalid_argument(error.to_string()))
-}
-
-pub(super) fn since_of(op: &v1::Op, sinces: &[Generation]) -> Generation {
-    let index = usize::try_from(op.since_index).ok();
-    index
-        .and_then(|index| sinces.get(index))
-        .copied()
-        .unwrap_or(Generation::NONE)
 }

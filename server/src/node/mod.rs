@@ -18,9 +18,11 @@ mod metrics;
 mod operation;
 mod peeks;
 mod puller;
+mod replies;
 mod session;
 mod state;
 mod transfer_service;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -11,7 +11,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +21,7 @@ use softstore_transfer::message::{Entry, PeekAnswer, PeekKey, PeekRequest};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::channels::PeerError;
-use super::metrics::{add, count};
+use super::metrics::count;
 use super::state::NodeState;
 
 /// Most keys in one peek.
@@ -70,7 +69,7 @@ impl Question {
 impl Peeks {
     /// Asks the giver of a pull for a key; returns when the answer was imported, could not be had, or took longer than
     /// the configured timeout. Bounded by what is held back: each asker is an operation that waits.
-    pub async fn ask(state: &Arc<NodeState>, pull: PullId, at: SliceKey, key: &Bytes) {
+    pub async fn ask(state: &Arc<NodeState>, pull: PullId, at: SliceKey, key: &[u8]) {
         count(&state.metrics.peeks_asked);
         let Some(mut settled) = state.peeks.enqueue(state, pull, at, key) else {
             count(&state.metrics.peeks_shed);
@@ -89,7 +88,7 @@ impl Peeks {
         state: &Arc<NodeState>,
         pull: PullId,
         at: SliceKey,
-        key: &Bytes,
+        key: &[u8],
     ) -> Option<watch::Receiver<()>> {
         let mut pulls = self.0.lock();
         // For a pull that has ended meanwhile this starts a task again: it sees that at its first question, and ends.
@@ -269,38 +268,6 @@ fn import(state: &NodeState, pull: PullId, at: SliceKey, entry: &Entry) {
         .store
         .import_peeked(pull, target.epoch, state.clock.now(), &import);
     tracing::trace!(?outcome, "imported a peeked entry");
-}
-
-/// A place among the requests held back: bounded in count and bytes.
-#[derive(Debug)]
-pub(super) struct HeldBack<'a> {
-    state: &'a NodeState,
-    bytes: u64,
-}
-
-impl<'a> HeldBack<'a> {
-    /// Takes a place, if there is one.
-    pub(super) fn enter(state: &'a NodeState, bytes: usize) -> Option<Self> {
-        let bytes = bytes as u64;
-        let requests = state.held_requests.fetch_add(1, Ordering::Relaxed);
-        let held = state.held_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let place = Self { state, bytes };
-        if requests >= state.config.hold_requests_max as u64
-            || held + bytes > state.config.hold_bytes_max as u64
-        {
-            count(&state.metrics.hold_overflows);
-            return None;
-        }
-        add(&state.metrics.operations_held_back, 1);
-        Some(place)
-    }
-}
-
-impl Drop for HeldBack<'_> {
-    fn drop(&mut self) {
-        self.state.held_requests.fetch_sub(1, Ordering::Relaxed);
-        self.state.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]

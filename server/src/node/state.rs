@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Unit;
-use softstore_proto::v1;
 use softstore_sharding::slicelet::SliceletEvent;
 use softstore_sharding::{Assignment, Peer, PullId, Slice, Timestamp};
 use softstore_store::{Part, Store};
@@ -441,15 +440,5 @@ impl NodeState {
     /// Removes everything of a slice that is held here. Returns the parts that are.
     pub(super) fn flush(self: &Arc<Self>, slice: Slice) -> Vec<Slice> {
         self.with_core(|core, _| core.flush(slice))
-    }
-
-    /// A reply's `Moved`.
-    pub(super) fn moved_to_wire(moved: &softstore_transfer::handoff::Moved) -> Box<v1::Moved> {
-        Box::new(v1::Moved {
-            slice: Some(moved.slice.into()),
-            owner: Some((&moved.owner).into()),
-            address: moved.address.to_string(),
-            since: Some(moved.since.into()),
-        })
     }
 }

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use softstore_client::{Client, ConnectError, ReadError, WriteError};
+use softstore_proto::batch::OpBatch;
 use softstore_proto::v1;
 use softstore_proto::v1::assigner_client::AssignerClient;
 use softstore_proto::v1::cache_client::CacheClient;
 use softstore_proto::v1::transfer_client::TransferClient;
+use softstore_sharding::session::VersionRange;
 use softstore_tests::embedded::any_port;
 use softstore_tests::http::{self, Metrics};
 use softstore_tests::ledger::Ledger;
@@ -160,11 +162,9 @@ async fn keys_and_values_out_of_range_are_refused_by_name() {
             id: 7,
             ..op
         };
-        let batch = v1::OpBatch {
-            ops: vec![op],
-            sinces: Vec::new(),
-        };
-        let replies = raw.execute(batch).await.expect("an answer").into_inner().replies;
+        let batch = OpBatch::of(&[op], &[], 0, None);
+        let replies = raw.execute(batch).await.expect("an answer").into_inner();
+        let replies = replies.into_replies().expect("well formed");
         assert_eq!((replies[0].id, replies[0].status()), (7, status));
     }
     let metrics = node.metrics().await;
@@ -222,23 +222,16 @@ async fn frames_over_the_limit_are_refused_and_counted() {
     assert_eq!(refused.code(), Code::OutOfRange);
     assert!(refused.message().contains("too large"), "{refused}");
 
-    let in_stream = async |batch: v1::OpBatch| {
+    let in_stream = async |batch: OpBatch| {
         // An open stream: the refusal comes without the client's end.
         let batches = futures::StreamExt::chain(futures::stream::iter([batch]), futures::stream::pending());
         let mut replies = raw().await.stream(batches).await?.into_inner();
         replies.message().await
     };
-    let refused = in_stream(v1::OpBatch {
-        ops: vec![huge],
-        sinces: Vec::new(),
-    })
-    .await;
+    let refused = in_stream(OpBatch::of(&[huge], &[], 0, None)).await;
     let refused = refused.expect_err("too large");
     assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
-    let many = v1::OpBatch {
-        ops: vec![v1::Op::default(); 1_025],
-        sinces: Vec::new(),
-    };
+    let many = OpBatch::of(&vec![v1::Op::default(); 1_025], &[], 0, None);
     let refused = in_stream(many.clone()).await.expect_err("too many");
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("1024"), "{refused}");
@@ -251,16 +244,22 @@ async fn frames_over_the_limit_are_refused_and_counted() {
         key: "key".into(),
         ..v1::Op::default()
     };
-    let replies = in_stream(v1::OpBatch {
-        ops: vec![op],
-        sinces: Vec::new(),
-    })
-    .await
-    .expect("an answer");
-    let status = replies.expect("an answer").replies[0].status();
+    let replies = in_stream(OpBatch::of(std::slice::from_ref(&op), &[], 0, None)).await;
+    let replies = replies.expect("an answer").expect("an answer").into_replies();
+    let status = replies.expect("well formed")[0].status();
     assert_eq!(status, v1::Status::InvalidRequest);
+    // An operation whose key says that it is longer than its message.
+    let malformed = OpBatch::from_encoded(vec![0x0a, 0x03, 0x1a, 0x09, b'k'].into());
+    let refused = in_stream(malformed).await.expect_err("malformed");
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    // A client of the far future.
+    let versions = VersionRange { min: 7, max: 9 };
+    let refused = in_stream(OpBatch::of(&[op], &[], 0, Some(versions))).await;
+    let refused = refused.expect_err("no common version");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("7 to 9"), "{refused}");
     let bad = node.metrics().await.get("bad_requests_total");
-    assert!(bad > 3.5, "{bad}");
+    assert!(bad > 5.5, "{bad}");
 
     // A hello that names no node, on the Assigner's port.
     let before = Metrics::read(&cluster.assigner_http)

@@ -1,0 +1,181 @@
+//! [`Outbox`]: operations that wait to be sent, encoded already, in the batches in which they will travel.
+//!
+//! An operation is encoded when it comes, from the caller's own bytes, and never moved again: what waits is bytes, and a
+//! note of where each operation stands in them. One that is withdrawn is cut out when its batch is sent.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Instant;
+
+use softstore_proto::batch::{Assembly, OpBatch, OpView, Value};
+use softstore_sharding::Generation;
+use softstore_sharding::session::VersionRange;
+
+/// How large a batch may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchLimits {
+    pub(crate) ops_max: usize,
+    pub(crate) bytes_max: usize,
+}
+
+/// How many of a batch's acquisitions are compared before one is listed again: few differ, and a repeated one is harmless.
+const SINCES_COMPARED: usize = 16;
+
+/// Where an operation waits, or waited.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    batch: u64,
+    range: Range<usize>,
+}
+
+/// What waits to be sent on one stream.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    limits: BatchLimits,
+    batches: VecDeque<Batch>,
+    /// The number of the first batch that waits, or of the next to come. Those before it have been taken.
+    first: u64,
+    /// The length of the last batch taken: the next may be as long.
+    last_bytes: usize,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Batch {
+    assembly: Assembly,
+    /// Operations in it that were not withdrawn.
+    ops: usize,
+    sinces: Vec<Generation>,
+}
+
+/// The clock that the node is told of deadlines by: milliseconds since this stream's queue was made, from 1 on.
+#[derive(Clone, Copy, Debug)]
+struct Clock(Instant);
+
+impl Clock {
+    fn ms(self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.0);
+        since.as_secs() * 1_000 + u64::from(since.subsec_millis()) + 1
+    }
+}
+
+impl Outbox {
+    pub(crate) fn new(limits: BatchLimits) -> Self {
+        Self {
+            limits,
+            batches: VecDeque::new(),
+            first: 0,
+            last_bytes: 0,
+            clock: Clock(Instant::now()),
+        }
+    }
+
+    /// Adds an operation to the last batch, or to a new one if that is full. Its deadline and acquisition are filled in.
+    pub(crate) fn push(
+        &mut self,
+        op: OpView<'_>,
+        value: Value<'_>,
+        bytes: usize,
+        since: Generation,
+        deadline: Instant,
+    ) -> Place {
+        let limits = self.limits;
+        let fits = |batch: &Batch| {
+            batch.ops < limits.ops_max && batch.assembly.len_bytes() + bytes <= limits.bytes_max
+        };
+        if !self
+            .batches
+            .back()
+            .is_some_and(|batch| batch.ops == 0 || fits(batch))
+        {
+            self.batches.push_back(Batch {
+                assembly: Assembly::with_capacity(self.last_bytes),
+                ops: 0,
+                sinces: Vec::new(),
+            });
+        }
+        let batch_number = self.first + self.batches.len() as u64 - 1;
+        let batch = self.batches.back_mut().expect("one was there, or just pushed");
+        let op = OpView {
+            deadline_ms: self.clock.ms(deadline),
+            since_index: index_of(&mut batch.sinces, since),
+            ..op
+        };
+        batch.ops += 1;
+        Place {
+            batch: batch_number,
+            range: batch.assembly.push_op(&op, value),
+        }
+    }
+
+    /// Whether what was put there has left.
+    pub(crate) fn is_sent(&self, place: &Place) -> bool {
+        place.batch < self.first
+    }
+
+    /// Takes an operation back, unless it has left.
+    pub(crate) fn withdraw(&mut self, place: Place) {
+        let Some(index) = place.batch.checked_sub(self.first) else {
+            return;
+        };
+        let index = usize::try_from(index).expect("as many as there are batches");
+        let Some(batch) = self.batches.get_mut(index) else {
+            return;
+        };
+        batch.ops -= 1;
+        if batch.ops == 0 {
+            batch.assembly = Assembly::default();
+            batch.sinces.clear();
+        } else {
+            batch.assembly.withdraw(place.range);
+        }
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.iter().all(|batch| batch.ops == 0)
+    }
+
+    /// Whether a whole batch waits.
+    pub(crate) fn has_full_batch(&self) -> bool {
+        self.batches.len() > 1
+            || self
+                .batches
+                .front()
+                .is_some_and(|batch| batch.ops >= self.limits.ops_max)
+    }
+
+    /// The next batch, and how many operations it holds.
+    pub(crate) fn take(&mut self, now: Instant, versions: Option<VersionRange>) -> Option<(OpBatch, usize)> {
+        loop {
+            let Batch {
+                assembly,
+                ops,
+                sinces,
+            } = self.batches.pop_front()?;
+            self.first += 1;
+            if ops > 0 {
+                self.last_bytes = assembly.len_bytes().min(self.limits.bytes_max);
+                let sent_ms = self.clock.ms(now);
+                return Some((assembly.into_op_batch(&sinces, sent_ms, versions), ops));
+            }
+        }
+    }
+
+    /// Drops what waits.
+    pub(crate) fn clear(&mut self) {
+        self.first += self.batches.len() as u64;
+        self.batches.clear();
+    }
+}
+
+/// Where the batch lists an acquisition.
+fn index_of(sinces: &mut Vec<Generation>, since: Generation) -> u32 {
+    let skipped = sinces.len().saturating_sub(SINCES_COMPARED);
+    let known = sinces[skipped..].iter().rposition(|listed| *listed == since);
+    let index = known.map_or(sinces.len(), |at| skipped + at);
+    if index == sinces.len() {
+        sinces.push(since);
+    }
+    u32::try_from(index).expect("at most one per operation of a batch")
+}
