@@ -41,11 +41,13 @@ mod config;
 mod entry;
 mod evictions;
 mod import;
+mod index;
 mod listing;
 mod operations;
 mod recency;
 mod reclaim;
 mod room;
+mod seat;
 mod stripe;
 mod turns;
 mod written;
@@ -66,14 +68,14 @@ pub use entry::ENTRY_OVERHEAD_BYTES;
 
 use crate::frequency::Decay;
 use crate::store::{
-    Added, Found, Frozen, Import, ImportOutcome, Listing, OpContext, Outcome, Part, PartStats, SetCondition,
-    SetOutcome, Store, StoreError, StoreStats,
+    Added, Frozen, Import, ImportOutcome, Listing, OpContext, Outcome, Part, PartStats, Reading,
+    SetCondition, SetOutcome, Store, StoreError, StoreStats,
 };
-use entry::Entry;
 use evictions::Evictions;
 use import::Room;
 use recency::Reordering;
 use reclaim::{Purging, SweepCursor};
+use seat::Seat;
 use stripe::Stripes;
 use turns::Turns;
 use written::WrittenLimit;
@@ -91,12 +93,12 @@ pub struct MokaStore {
     decay: Decay,
     /// moka's capacity.
     room_bytes: u64,
-    cache: Cache<SliceKey, Arc<Entry>, RandomState>,
+    cache: Cache<SliceKey, Seat, RandomState>,
     stripes: Stripes,
     turns: Turns,
     written_limit: WrittenLimit,
     evictions: Arc<Evictions>,
-    latest: Arc<LatestTime>,
+    latest: LatestTime,
     gauges: Gauges,
     purges: Mutex<VecDeque<Part>>,
     reordering_wanted: AtomicBool,
@@ -111,7 +113,7 @@ struct Housekeeping {
     reordering: Reordering,
 }
 
-/// The latest time that a write or maintain was given, for moka's listener, which is given none.
+/// The latest time that a write or maintain was given, for whoever carries out evictions and is given none.
 #[derive(Debug, Default)]
 struct LatestTime(AtomicU64);
 
@@ -149,17 +151,16 @@ impl MokaStore {
         let decay = Decay::with_half_life_ms(config.frequency_half_life_ms);
         let room_bytes = config.budget_bytes - (config.budget_bytes >> RESERVE_SHIFT);
         let evictions = Arc::new(Evictions::new(decay));
-        let latest = Arc::new(LatestTime::default());
         Self {
             config,
             decay,
             room_bytes,
-            cache: build_cache(room_bytes, &evictions, &latest),
+            cache: build_cache(room_bytes, &evictions),
             stripes: Stripes::new(),
             turns: Turns::new(room_bytes),
             written_limit: WrittenLimit::new(config.written_keys_max),
             evictions,
-            latest,
+            latest: LatestTime::default(),
             gauges: Gauges::default(),
             purges: Mutex::default(),
             reordering_wanted: AtomicBool::new(false),
@@ -168,29 +169,30 @@ impl MokaStore {
     }
 }
 
-fn build_cache(
-    room_bytes: u64,
-    evictions: &Arc<Evictions>,
-    latest: &Arc<LatestTime>,
-) -> Cache<SliceKey, Arc<Entry>, RandomState> {
+fn build_cache(room_bytes: u64, evictions: &Arc<Evictions>) -> Cache<SliceKey, Seat, RandomState> {
     let evictions = Arc::clone(evictions);
-    let latest = Arc::clone(latest);
     Cache::builder()
         .max_capacity(room_bytes)
         .eviction_policy(EvictionPolicy::lru())
-        .weigher(|_, entry: &Arc<Entry>| u32::try_from(entry.weight_bytes()).unwrap_or(u32::MAX))
-        .eviction_listener(move |at, entry, cause| {
+        .weigher(|_, seat: &Seat| seat.weight_bytes)
+        .eviction_listener(move |at, seat, cause| {
             // The other causes are our own doing, and the index knows already.
             if cause == RemovalCause::Size {
-                evictions.note(*at, entry, latest.get());
+                evictions.note(*at, seat.ticket);
             }
         })
         .build_with_hasher(RandomState::default())
 }
 
 impl Store for MokaStore {
-    fn get(&self, key: &[u8], at: SliceKey, context: &OpContext<'_>) -> Outcome<Option<Found>> {
-        self.read(key, at, context)
+    fn read(
+        &self,
+        key: &[u8],
+        at: SliceKey,
+        context: &OpContext<'_>,
+        answer: &mut dyn FnMut(Reading<'_>),
+    ) -> Outcome<bool> {
+        self.look_up(key, at, context, answer)
     }
 
     fn set(

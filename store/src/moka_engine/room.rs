@@ -4,26 +4,50 @@
 //! when values are large. Resident is what the index counts: inserted and not yet removed, evicted entries included
 //! until they are drained. Runs after each write, outside of lock stripes.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::RwLockWriteGuard;
 use softstore_sharding::SliceKey;
 
 use super::MokaStore;
-use super::entry::Entry;
+use super::stripe::{STRIPE_COUNT, Stripe, stripe_index};
 
-/// Most victims that a write takes from the index while there is room. A write evicts one entry of its own size on
-/// average, so the queue shrinks.
-const DRAIN_COUNT_MAX: usize = 64;
+/// From how many stripes a write takes victims while there is room. A write evicts one entry of its own size on average,
+/// so their number shrinks.
+const CLEARED_STRIPES_MAX: usize = 8;
 
-/// How often one write runs moka's tasks to get within the budget before it lets others do the rest. One run evicts
-/// for up to 100 ms.
+/// How often one write runs moka's tasks to get within the budget before it lets others do the rest.
 const SETTLE_ROUNDS_MAX: usize = 8;
 
 impl MokaStore {
-    /// Drains some evictions, and evicts if the budget is exceeded.
+    /// Locks the stripe of a position to change it, and takes from it what moka has evicted there: so whoever holds a
+    /// stripe to write sees no entry whose eviction was noted.
+    pub(super) fn lock(&self, at: SliceKey) -> RwLockWriteGuard<'_, Stripe> {
+        self.lock_nth(stripe_index(at))
+    }
+
+    /// The same for a stripe by number, below [`STRIPE_COUNT`].
+    pub(super) fn lock_nth(&self, number: usize) -> RwLockWriteGuard<'_, Stripe> {
+        let mut stripe = self.stripes.lock_nth(number);
+        if self.evictions.has_notes(number) {
+            self.clear_evicted(&mut stripe, number);
+        }
+        stripe
+    }
+
+    /// Takes the entries from a stripe whose seats moka took. One that has another seat by now stays.
+    fn clear_evicted(&self, stripe: &mut Stripe, number: usize) {
+        for (at, ticket) in self.evictions.take(number) {
+            if let Some(victim) = stripe.index.remove_if(at, |entry| entry.ticket() == ticket) {
+                self.evictions.learn_of(&victim, self.latest.get());
+                self.uncount(&victim);
+            }
+        }
+    }
+
+    /// Takes what was evicted from some stripes, and evicts if the budget is exceeded.
     pub(super) fn settle(&self) {
-        self.drain_evictions(DRAIN_COUNT_MAX);
+        self.clear_stripes(CLEARED_STRIPES_MAX);
         for _ in 0..SETTLE_ROUNDS_MAX {
             if self.gauges.bytes.load(Ordering::Relaxed) <= self.config.budget_bytes {
                 return;
@@ -45,25 +69,15 @@ impl MokaStore {
     /// Lets moka apply what it has pending, and takes all that it evicted from the index.
     pub(super) fn run_moka_tasks(&self) {
         self.cache.run_pending_tasks();
-        self.drain_evictions(usize::MAX);
+        self.clear_stripes(STRIPE_COUNT);
     }
 
-    fn drain_evictions(&self, count_max: usize) {
-        for (at, victim) in self.evictions.take(count_max) {
-            self.forget_victim(at, &victim);
-        }
-    }
-
-    /// Takes a victim from the index, unless a newer entry stands in its place.
-    fn forget_victim(&self, at: SliceKey, victim: &Arc<Entry>) {
-        let mut stripe = self.stripes.lock(at);
-        let stands = stripe
-            .index
-            .get(&at)
-            .is_some_and(|entry| Arc::ptr_eq(entry, victim));
-        if stands {
-            stripe.index.remove(&at);
-            self.uncount(victim);
+    fn clear_stripes(&self, count_max: usize) {
+        for _ in 0..count_max {
+            let Some(number) = self.evictions.some_noted_stripe() else {
+                return;
+            };
+            drop(self.lock_nth(number));
         }
     }
 }

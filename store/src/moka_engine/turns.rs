@@ -41,7 +41,7 @@ impl Turns {
         self.current.load(Ordering::Relaxed)
     }
 
-    /// An entry of this weight is inserted.
+    /// What the store holds grows by this weight. (An overwrite of equal weight brings no eviction about.)
     pub(super) fn inserted(&self, bytes: u64) {
         let before = self.inserted_bytes.fetch_add(bytes, Ordering::Relaxed);
         if before / self.turn_bytes != before.wrapping_add(bytes) / self.turn_bytes {
