@@ -225,7 +225,7 @@ impl MokaStore {
             }
         };
         stripe.ticket = stripe.ticket.next();
-        self.cache.insert(at, entry.seat(stripe.ticket, turn));
+        self.tell_seat(at, entry.seat(stripe.ticket, turn));
     }
 
     fn count_displaced(&self, entry: &Entry, key: &[u8], now: Timestamp) {

@@ -49,6 +49,7 @@ impl MokaStore {
         let Some(mut house) = self.housekeeping.try_lock() else {
             return;
         };
+        self.pay_instalments();
         self.run_moka_tasks();
         self.purge_step(&mut house);
         self.sweep_step(&mut house.sweep, now);
