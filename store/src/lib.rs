@@ -23,7 +23,7 @@ pub use model::{ModelStore, ModelStoreConfig};
 pub use moka_engine::{MokaStore, MokaStoreConfig};
 pub use store::{
     Absence, Added, Found, Frozen, Import, ImportOutcome, KEY_BYTES_MAX, Listing, OpContext, Outcome, Part,
-    PartStats, SetCondition, SetOutcome, Store, StoreError, StoreStats,
+    PartStats, Reading, SetCondition, SetOutcome, Store, StoreError, StoreStats,
 };
 
 /// The Rust in `docs/architecture.md`, run as tests.

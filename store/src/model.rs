@@ -13,7 +13,7 @@ use crate::frequency::{Decay, FREQUENCY_HALF_LIFE_MS, Frequency};
 use crate::moka_engine::{VALUE_BYTES_MAX, WRITTEN_KEYS_MAX};
 use crate::rules::{SetVerdict, add_to, check_entry, check_key, judge_set};
 use crate::store::{
-    Absence, Added, Found, Frozen, Import, ImportOutcome, Listing, OpContext, Outcome, Part, PartStats,
+    Absence, Added, Frozen, Import, ImportOutcome, Listing, OpContext, Outcome, Part, PartStats, Reading,
     SetCondition, SetOutcome, Store, StoreError, StoreStats,
 };
 
@@ -91,12 +91,9 @@ impl Entry {
         self.deadline <= now
     }
 
-    fn found(&self) -> Found {
-        Found {
-            value: self.value.clone(),
-            version: self.version,
-            deadline: self.deadline,
-        }
+    fn read(&self, answer: &mut dyn FnMut(Reading<'_>)) {
+        let share = || self.value.clone();
+        answer(Reading::new(&self.value, self.version, self.deadline).shared_by(&share));
     }
 }
 
@@ -316,19 +313,25 @@ impl ModelStore {
 }
 
 impl Store for ModelStore {
-    fn get(&self, key: &[u8], at: SliceKey, context: &OpContext<'_>) -> Outcome<Option<Found>> {
+    fn read(
+        &self,
+        key: &[u8],
+        at: SliceKey,
+        context: &OpContext<'_>,
+        answer: &mut dyn FnMut(Reading<'_>),
+    ) -> Outcome<bool> {
         let mut state = self.state.lock();
         let Some(entry) = state.live(key, at, context) else {
             return if check_key(key).is_ok() && state.must_ask(at, context) {
                 Outcome::Unknown
             } else {
-                Outcome::Done(None)
+                Outcome::Done(false)
             };
         };
         entry.frequency.record(context.now, self.decay);
-        let found = entry.found();
+        entry.read(answer);
         state.mark_used(at);
-        Outcome::Done(Some(found))
+        Outcome::Done(true)
     }
 
     fn set(

@@ -22,6 +22,8 @@
 //! - count keys, values and metadata in the byte budget, and copy what it keeps of the bytes it is given;
 //! - read time only from `now`.
 
+use std::fmt;
+
 use bytes::Bytes;
 use softstore_sharding::{
     Epoch, FrequencyClass, PullId, Slice, SliceKey, Timestamp, Version, VersionCounter,
@@ -77,12 +79,67 @@ impl<T> Outcome<T> {
 /// A live entry as a reader gets it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Found {
-    /// The value. Cheap to clone; shares the store's own allocation.
+    /// The value. Cheap to clone.
     pub value: Bytes,
     /// Its CAS token.
     pub version: Version,
     /// When it expires; [`Timestamp::NEVER`] if it does not.
     pub deadline: Timestamp,
+}
+
+/// A live entry while it is being read: its value where the store has it. See [`Store::read`].
+#[non_exhaustive]
+pub struct Reading<'a> {
+    /// The value.
+    pub value: &'a [u8],
+    /// Its CAS token.
+    pub version: Version,
+    /// When it expires; [`Timestamp::NEVER`] if it does not.
+    pub deadline: Timestamp,
+    /// How the engine makes a value that outlives the reading; if it has no way of its own, by copying.
+    share: Option<&'a dyn Fn() -> Bytes>,
+}
+
+impl<'a> Reading<'a> {
+    /// A reading whose value is copied by whoever keeps it.
+    #[must_use]
+    pub fn new(value: &'a [u8], version: Version, deadline: Timestamp) -> Self {
+        Self {
+            value,
+            version,
+            deadline,
+            share: None,
+        }
+    }
+
+    /// The same, with a way to keep the value that the engine knows: `share` returns the bytes of `value`.
+    #[must_use]
+    pub fn shared_by(self, share: &'a dyn Fn() -> Bytes) -> Self {
+        Self {
+            share: Some(share),
+            ..self
+        }
+    }
+
+    /// The value for whoever keeps it: a long one without copying it if the engine can. It then keeps the whole entry
+    /// in memory, outside of the byte budget once the store has let go of it.
+    #[must_use]
+    pub fn share(&self) -> Bytes {
+        match self.share {
+            Some(share) => share(),
+            None => Bytes::copy_from_slice(self.value),
+        }
+    }
+}
+
+impl fmt::Debug for Reading<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading")
+            .field("value_bytes", &self.value.len())
+            .field("version", &self.version)
+            .field("deadline", &self.deadline)
+            .finish()
+    }
 }
 
 /// When a set applies.
@@ -277,8 +334,34 @@ pub struct PartStats {
 
 /// A storage engine. See the head of this file for the contract.
 pub trait Store: Send + Sync + 'static {
-    /// Reads a key and counts the access.
-    fn get(&self, key: &[u8], at: SliceKey, context: &OpContext<'_>) -> Outcome<Option<Found>>;
+    /// Reads a key and counts the access. `answer` is called with what is found, once, before this returns; not at all
+    /// if the key is absent or unknown. Says whether it was called.
+    ///
+    /// `answer` may run under the key's lock, which holds up writers to it and its neighbours: it must not call the
+    /// store, nor wait, and should copy a few KiB at most. A longer value it takes by [`Reading::share`].
+    fn read(
+        &self,
+        key: &[u8],
+        at: SliceKey,
+        context: &OpContext<'_>,
+        answer: &mut dyn FnMut(Reading<'_>),
+    ) -> Outcome<bool>;
+
+    /// The same for whoever keeps what is found.
+    fn get(&self, key: &[u8], at: SliceKey, context: &OpContext<'_>) -> Outcome<Option<Found>> {
+        let mut found = None;
+        let outcome = self.read(key, at, context, &mut |reading| {
+            found = Some(Found {
+                value: reading.share(),
+                version: reading.version,
+                deadline: reading.deadline,
+            });
+        });
+        match outcome {
+            Outcome::Done(_) => Outcome::Done(found),
+            Outcome::Unknown => Outcome::Unknown,
+        }
+    }
 
     /// Writes a key. `deadline` is [`Timestamp::NEVER`] for an entry that does not expire.
     ///

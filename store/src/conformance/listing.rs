@@ -1,8 +1,10 @@
 //! Listings, frozen reads and estimates.
 
+use std::collections::BTreeSet;
+
 use softstore_sharding::{Epoch, FrequencyClass, Slice, SliceKey};
 
-use super::rig::{CALM, PULL, Rig, Scene, all_of, class, position};
+use super::rig::{CALM, Dice, PULL, Rig, Scene, all_of, class, position};
 use super::{Config, Make};
 use crate::store::{ImportOutcome, Outcome, Part};
 
@@ -134,4 +136,38 @@ pub fn part_stats_are_close(make: Make<'_>) {
     assert_eq!(rig.store.part_stats(part).entries, counted);
     assert!(counted > 10);
     assert_eq!(rig.store.part_stats(all_of(Epoch::new(9))).entries, 0);
+}
+
+/// Plan: thousands of sets, overwrites, deletes and expiries at random on a few hundred keys; then a listing, whole and of
+/// halves, has exactly the positions that a set beside it has.
+pub fn lists_what_stands_after_many_changes(make: Make<'_>) {
+    let rig = Rig::new(make, Config::default());
+    let mut dice = Dice(11);
+    let mut standing = BTreeSet::new();
+    for round in 0..20_000_u32 {
+        let key = format!("key-{}", dice.roll(300));
+        if dice.roll(3) == 0 {
+            rig.drop_key(CALM, &key);
+            standing.remove(&position(&key));
+        } else {
+            let length = usize::try_from(dice.roll(3) * 40).expect("small");
+            rig.set(CALM, &key, &"v".repeat(length));
+            standing.insert(position(&key));
+        }
+        if round % 5_000 == 4_999 {
+            let listed = |low, last| {
+                let slice = Slice::between(SliceKey::new(low), SliceKey::new(last)).expect("ordered");
+                let part = Part {
+                    slice,
+                    epoch: CALM.epoch,
+                };
+                BTreeSet::from_iter(rig.store.list(&[part], rig.now()).positions)
+            };
+            let half = u64::MAX / 2;
+            let (lower, upper) = (listed(0, half), listed(half + 1, u64::MAX));
+            assert!(lower.iter().all(|at| at.get() <= half) && upper.iter().all(|at| at.get() > half));
+            assert_eq!(&lower | &upper, standing);
+            assert_eq!(rig.store.stats().entries, standing.len() as u64);
+        }
+    }
 }

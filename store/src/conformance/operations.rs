@@ -1,11 +1,11 @@
 //! Set, get, delete, touch, add and compare-and-set in a range that nothing is pulled into.
 
 use bytes::Bytes;
-use softstore_sharding::{SliceKey, Version};
+use softstore_sharding::{Epoch, SliceKey, Version};
 
-use super::rig::{CALM, FIRST_VERSION, PULL, Rig, importable};
+use super::rig::{ASKED, CALM, FIRST_VERSION, PULL, PULLING, Rig, Scene, importable};
 use super::{Config, Make};
-use crate::store::{Added, KEY_BYTES_MAX, Outcome, SetCondition, SetOutcome, StoreError};
+use crate::store::{Added, Found, KEY_BYTES_MAX, Outcome, SetCondition, SetOutcome, StoreError};
 
 /// Plan: each operation on a present and an absent key; a value is there from its set to its delete.
 pub fn what_is_set_is_read_until_deleted(make: Make<'_>) {
@@ -209,4 +209,90 @@ pub fn bytes_are_copied(make: Make<'_>) {
     drop((key, value));
     assert_eq!(rig.value(CALM, "xxxxxxxxxx").map(|value| value.len()), Some(190));
     assert!(buffer.is_unique());
+}
+
+/// Plan: a key absent, present with values short and long, expired, of another epoch, and unknown in a pull. A read says
+/// what a get says, calls back once or not at all, and its value can be kept beyond it and beyond an overwrite.
+pub fn read_and_get_agree(make: Make<'_>) {
+    let rig = Rig::new(make, Config::default());
+    rig.store.begin_pull(PULL);
+    rig.set(CALM, "empty", "");
+    rig.set(CALM, "short", "value");
+    rig.set(CALM, "long", &"v".repeat(100_000));
+    rig.set_until(CALM, "mortal", "v", rig.after_ms(10));
+    let elsewhere = Scene {
+        epoch: Epoch::new(9),
+        ..CALM
+    };
+    rig.set(elsewhere, "elsewhere", "v");
+    for is_late in [false, true] {
+        if is_late {
+            rig.advance_ms(10);
+        }
+        for scene in [CALM, PULLING, ASKED] {
+            for key in ["empty", "short", "long", "mortal", "elsewhere", "absent"] {
+                let mut kept = Vec::new();
+                let outcome = rig.read(scene, key, &mut |reading| {
+                    kept.push(Found {
+                        value: reading.share(),
+                        version: reading.version,
+                        deadline: reading.deadline,
+                    });
+                    assert_eq!(reading.share(), reading.value);
+                });
+                let expected = match rig.get(scene, key) {
+                    Outcome::Done(found) => {
+                        assert_eq!(kept, Vec::from_iter(found.clone()), "{key}");
+                        Outcome::Done(found.is_some())
+                    }
+                    Outcome::Unknown => Outcome::Unknown,
+                };
+                assert_eq!(outcome, expected, "{key}");
+                assert!(kept.len() == usize::from(outcome == Outcome::Done(true)));
+            }
+        }
+    }
+    for key in ["short", "long"] {
+        let Outcome::Done(Some(before)) = rig.get(CALM, key) else {
+            panic!("must be there");
+        };
+        let copy = before.value.to_vec();
+        rig.set(CALM, key, &"w".repeat(copy.len()));
+        assert_eq!(before.value, copy, "what was handed out must not change");
+        rig.drop_key(CALM, key);
+        assert_eq!(before.value, copy);
+    }
+    // A read is an access as a get is.
+    rig.set(CALM, "counted", "v");
+    for _ in 0..3 {
+        rig.read(CALM, "counted", &mut |_| ());
+    }
+    assert_eq!(rig.class_of("counted"), Some(18));
+}
+
+/// Plan: one key overwritten by values of the same, nearly the same and very other lengths, up and down. Each reads back
+/// whole with a version above the last; the gauges end where they began.
+pub fn overwrites_of_any_length_replace(make: Make<'_>) {
+    let rig = Rig::new(make, Config::default());
+    rig.set(CALM, "k", "");
+    let empty = rig.store.stats();
+    let mut last = FIRST_VERSION;
+    for (round, length) in [
+        0, 1, 1, 2, 100, 100, 101, 5_000, 5_000, 70_000, 70_000, 16, 0, 300_000, 0,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let letter = char::from(b'a' + u8::try_from(round).expect("few"));
+        let value = String::from(letter).repeat(length);
+        let version = rig.set(CALM, "k", &value).get();
+        assert!(version > last);
+        last = version;
+        assert_eq!(rig.value(CALM, "k"), Some(value));
+        let stats = rig.store.stats();
+        assert_eq!(stats.entries, 1);
+        assert!(stats.bytes >= length as u64);
+    }
+    assert_eq!(rig.store.stats(), empty);
+    assert_eq!(rig.list(CALM.epoch).positions.len(), 1);
 }

@@ -8,8 +8,8 @@ use softstore_sharding::{
 
 use super::{Config, Make};
 use crate::store::{
-    Absence, Added, Found, Frozen, Import, ImportOutcome, Listing, OpContext, Outcome, Part, SetCondition,
-    SetOutcome, Store, StoreError,
+    Absence, Added, Found, Frozen, Import, ImportOutcome, Listing, OpContext, Outcome, Part, Reading,
+    SetCondition, SetOutcome, Store, StoreError,
 };
 
 /// The first version that a rig gives out.
@@ -139,6 +139,11 @@ impl Rig {
 
     pub(super) fn get_at(&self, scene: Scene, key: &str, at: SliceKey) -> Outcome<Option<Found>> {
         self.store.get(key.as_bytes(), at, &self.context(scene))
+    }
+
+    pub(super) fn read(&self, scene: Scene, key: &str, answer: &mut dyn FnMut(Reading<'_>)) -> Outcome<bool> {
+        self.store
+            .read(key.as_bytes(), position(key), &self.context(scene), answer)
     }
 
     /// The value of a key; `None` if it is absent or unknown.

@@ -1,16 +1,18 @@
-//! What moka's eviction listener leaves behind: the victims that the side index still lists, and how hot they were.
+//! What moka's eviction listener leaves behind: which seats were taken, and how hot those who sat there were.
 //!
 //! moka calls the listener on the thread of whoever happens to run its housekeeping, possibly one that holds a lock
-//! stripe. So the listener takes no stripe: it notes the victim and returns. The note holds the very entry, so a victim
-//! is told from a newer entry at its position by identity, and nothing inserted again is mistaken for it.
+//! stripe. So the listener takes no stripe: it notes position and ticket and returns. Notes wait by stripe, so that
+//! whoever writes to a stripe can first take from it what moka has evicted there; a bit per stripe says whether there
+//! are any.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use softstore_sharding::{FrequencyClass, SliceKey, Timestamp};
 
 use super::entry::Entry;
+use super::seat::Ticket;
+use super::stripe::{STRIPE_COUNT, stripe_index};
 use crate::frequency::{Decay, Tick};
 
 /// How much of the estimate one victim makes up: 1/16. A few dozen victims, which is what moka evicts at once, turn it.
@@ -22,11 +24,19 @@ const FRACTION_BITS: u32 = 10;
 /// No victim was seen.
 const NONE: u64 = u64::MAX;
 
-/// The victims that wait to be taken from the side index, and the estimate of how hot victims are.
+/// Bits in a word.
+const WORD_BITS: usize = 64;
+
+/// A seat that moka took for want of room.
+pub(super) type Note = (SliceKey, Ticket);
+
+/// The notes that wait to be carried out on the index, and the estimate of how hot victims are.
 #[derive(Debug)]
 pub(super) struct Evictions {
-    waiting: Mutex<Vec<(SliceKey, Arc<Entry>)>>,
-    waiting_count: AtomicUsize,
+    waiting: Box<[Mutex<Vec<Note>>]>,
+    /// Which stripes have notes. A bit is set after a note was put down and cleared before notes are taken, so it is
+    /// never clear for long while a note waits.
+    noted: [AtomicU64; STRIPE_COUNT / WORD_BITS],
     evicted: AtomicU64,
     /// Estimated class above, the tick of the last victim below; or [`NONE`].
     victim_class: AtomicU64,
@@ -36,38 +46,49 @@ pub(super) struct Evictions {
 impl Evictions {
     pub(super) fn new(decay: Decay) -> Self {
         Self {
-            waiting: Mutex::new(Vec::new()),
-            waiting_count: AtomicUsize::new(0),
+            waiting: (0..STRIPE_COUNT).map(|_| Mutex::default()).collect(),
+            noted: Default::default(),
             evicted: AtomicU64::new(0),
             victim_class: AtomicU64::new(NONE),
             decay,
         }
     }
 
-    /// Notes a victim. Called by moka, for one victim at a time.
-    pub(super) fn note(&self, at: SliceKey, victim: Arc<Entry>, now: Timestamp) {
+    /// Notes a seat that was taken. Called by moka, for one at a time.
+    pub(super) fn note(&self, at: SliceKey, ticket: Ticket) {
+        let stripe = stripe_index(at);
+        self.waiting[stripe].lock().push((at, ticket));
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+        self.noted[stripe / WORD_BITS].fetch_or(bit_of(stripe), Ordering::Release);
+    }
+
+    /// Whether a stripe has notes.
+    pub(super) fn has_notes(&self, stripe: usize) -> bool {
+        self.noted[stripe / WORD_BITS].load(Ordering::Acquire) & bit_of(stripe) != 0
+    }
+
+    /// Takes a stripe's notes. The caller holds the stripe, to carry them out.
+    pub(super) fn take(&self, stripe: usize) -> Vec<Note> {
+        self.noted[stripe / WORD_BITS].fetch_and(!bit_of(stripe), Ordering::AcqRel);
+        std::mem::take(&mut *self.waiting[stripe].lock())
+    }
+
+    /// Some stripe that has notes.
+    pub(super) fn some_noted_stripe(&self) -> Option<usize> {
+        self.noted.iter().enumerate().find_map(|(index, word)| {
+            let bits = word.load(Ordering::Acquire);
+            (bits != 0).then(|| index * WORD_BITS + bits.trailing_zeros() as usize)
+        })
+    }
+
+    /// Learns how hot a victim was.
+    pub(super) fn learn_of(&self, victim: &Entry, now: Timestamp) {
         let class = if victim.is_expired(now) {
             FrequencyClass::COLDEST
         } else {
-            victim.frequency.class_at(now, self.decay)
+            victim.frequency().class_at(now, self.decay)
         };
         self.learn(class, now);
-        self.evicted.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = self.waiting.lock();
-        waiting.push((at, victim));
-        self.waiting_count.store(waiting.len(), Ordering::Release);
-    }
-
-    /// Takes up to `count_max` victims to be removed from the index.
-    pub(super) fn take(&self, count_max: usize) -> Vec<(SliceKey, Arc<Entry>)> {
-        if self.waiting_count.load(Ordering::Acquire) == 0 {
-            return Vec::new();
-        }
-        let mut waiting = self.waiting.lock();
-        let kept = waiting.len().saturating_sub(count_max);
-        let taken = waiting.split_off(kept);
-        self.waiting_count.store(kept, Ordering::Release);
-        taken
     }
 
     /// How many were evicted since the start.
@@ -115,6 +136,10 @@ impl Evictions {
     }
 }
 
+fn bit_of(stripe: usize) -> u64 {
+    1 << (stripe % WORD_BITS)
+}
+
 fn scaled(class: FrequencyClass) -> u32 {
     u32::from(class.get()) << FRACTION_BITS
 }
@@ -150,5 +175,27 @@ mod tests {
         let later = now.plus_ms(2 * half_life_ms);
         assert!(evictions.is_hotter_than_victims(class(10), later));
         assert!(!evictions.is_hotter_than_victims(class(8), later));
+    }
+
+    /// Plan: notes for two stripes; each stripe gets its own, once, and a later note is seen again.
+    #[test]
+    fn notes_wait_by_stripe() {
+        let evictions = Evictions::new(Decay::with_half_life_ms(1_000));
+        let ticket = Ticket::from_number;
+        assert_eq!(evictions.some_noted_stripe(), None);
+        for (position, number) in [(3, 1), (200, 2), (200 + 256, 3)] {
+            evictions.note(SliceKey::new(position), ticket(number));
+        }
+        assert!(evictions.has_notes(3) && evictions.has_notes(200) && !evictions.has_notes(4));
+        assert_eq!(evictions.some_noted_stripe(), Some(3));
+        assert_eq!(evictions.take(3), [(SliceKey::new(3), ticket(1))]);
+        assert_eq!(evictions.some_noted_stripe(), Some(200));
+        assert_eq!(
+            evictions.take(200),
+            [(SliceKey::new(200), ticket(2)), (SliceKey::new(456), ticket(3))]
+        );
+        assert_eq!((evictions.some_noted_stripe(), evictions.evicted()), (None, 3));
+        evictions.note(SliceKey::new(3), ticket(4));
+        assert!(evictions.has_notes(3));
     }
 }

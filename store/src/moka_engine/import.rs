@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use softstore_sharding::{Epoch, FrequencyClass, PullId, SliceKey, Timestamp};
 
 use super::MokaStore;
-use super::entry::{Entry, Stamp, copy_payload, weight_bytes};
+use super::entry::{Stamp, weight_bytes};
+use super::operations::Draft;
 use super::stripe::{STRIPE_COUNT, Stripe};
 use super::written::Memory;
 use crate::frequency::Frequency;
@@ -32,21 +33,14 @@ impl MokaStore {
     pub(super) fn open_memories(&self, pull: PullId) {
         let overflowed = Arc::new(AtomicBool::new(false));
         for number in 0..STRIPE_COUNT {
-            self.stripes
-                .lock_nth(number)
-                .written
-                .begin(pull, Arc::clone(&overflowed));
+            self.lock_nth(number).written.begin(pull, Arc::clone(&overflowed));
         }
     }
 
     pub(super) fn close_memories(&self, pull: PullId) {
         let mut was_open = false;
         for number in 0..STRIPE_COUNT {
-            was_open |= self
-                .stripes
-                .lock_nth(number)
-                .written
-                .end(pull, &self.written_limit);
+            was_open |= self.lock_nth(number).written.end(pull, &self.written_limit);
         }
         if was_open {
             self.reordering_wanted.store(true, Ordering::Release);
@@ -64,9 +58,16 @@ impl MokaStore {
         if self.check_fits(import.key, import.value.len()).is_err() {
             return ImportOutcome::Refused;
         }
-        let payload = copy_payload(import.key, import.value);
-        let payload_bytes = payload.len();
-        let mut stripe = self.stripes.lock(import.at);
+        let payload_bytes = import.key.len() + import.value.len();
+        let stamp = Stamp {
+            epoch,
+            version: import.version,
+            deadline: import.deadline,
+            frequency: Frequency::of_class(import.class, now),
+        };
+        // Made before the lock is taken, as a set's: a value may have megabytes.
+        let draft = Draft::of(import.key, import.value, epoch);
+        let mut stripe = self.lock(import.at);
         match stripe.written.recall(pull, import.at) {
             Memory::Closed => return ImportOutcome::Ended,
             Memory::Written => return ImportOutcome::Written,
@@ -81,15 +82,7 @@ impl MokaStore {
         if room == Room::IfHotter && !self.has_room_for(payload_bytes, import.class, now) {
             return ImportOutcome::TooCold;
         }
-        let stamp = Stamp {
-            epoch,
-            version: import.version,
-            deadline: import.deadline,
-            frequency: Frequency::of_class(import.class, now),
-            turn: self.turns.current(),
-        };
-        let entry = Entry::new(payload, import.key.len(), stamp);
-        self.insert(&mut stripe, import.at, entry, now);
+        self.put(&mut stripe, import.at, draft, &stamp, now);
         self.gauges.imported.fetch_add(1, Ordering::Relaxed);
         self.gauges
             .imported_bytes
@@ -105,6 +98,6 @@ impl MokaStore {
 
 /// Whether something live of this epoch stands at a position, whichever key it has.
 fn is_taken(stripe: &Stripe, at: SliceKey, epoch: Epoch, now: Timestamp) -> bool {
-    let standing = stripe.index.get(&at);
-    standing.is_some_and(|entry| entry.epoch == epoch && !entry.is_expired(now))
+    let standing = stripe.index.get(at);
+    standing.is_some_and(|entry| entry.epoch() == epoch && !entry.is_expired(now))
 }

@@ -1,4 +1,4 @@
-//! What the side index is for: listing a slice by class, handing out frozen entries and estimating what a slice holds,
+//! What the index's order is for: listing a slice by class, handing out frozen entries and estimating what a slice holds,
 //! none of which moka can do without walking everything or counting a use.
 
 use softstore_sharding::{Epoch, FrequencyClass, SliceKey, Timestamp};
@@ -22,9 +22,9 @@ impl MokaStore {
         for part in parts {
             for number in stripes_of(part.slice) {
                 let stripe = self.stripes.look_nth(number);
-                for (&at, entry) in stripe.index.range(part.slice.low()..=part.slice.last()) {
-                    if entry.epoch == part.epoch && !entry.is_expired(as_of) {
-                        let class = entry.frequency.class_at(as_of, self.decay);
+                for (at, entry) in stripe.index.range(part.slice.low()..=part.slice.last()) {
+                    if entry.epoch() == part.epoch && !entry.is_expired(as_of) {
+                        let class = entry.frequency().class_at(as_of, self.decay);
                         buckets[usize::from(class.get())].push(at);
                         payload_bytes += entry.payload_bytes() as u64;
                     }
@@ -36,9 +36,9 @@ impl MokaStore {
 
     pub(super) fn read_uncounted(&self, at: SliceKey, epoch: Epoch, as_of: Timestamp) -> Option<Frozen> {
         let stripe = self.stripes.look(at);
-        let entry = stripe.index.get(&at)?;
-        let is_seen = entry.epoch == epoch && !entry.is_expired(as_of);
-        is_seen.then(|| entry.frozen(at, entry.frequency.class_at(as_of, self.decay)))
+        let entry = stripe.index.get(at)?;
+        let is_seen = entry.epoch() == epoch && !entry.is_expired(as_of);
+        is_seen.then(|| entry.frozen(at, entry.frequency().class_at(as_of, self.decay)))
     }
 
     /// Counts a small part; of a large one, the share of some stripes.
@@ -51,7 +51,7 @@ impl MokaStore {
             }
             let stripe = self.stripes.look_nth(number);
             for (_, entry) in stripe.index.range(part.slice.low()..=part.slice.last()) {
-                if entry.epoch == part.epoch {
+                if entry.epoch() == part.epoch {
                     counted.entries += 1;
                     counted.bytes += entry.weight_bytes();
                 }

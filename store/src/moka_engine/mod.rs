@@ -1,36 +1,55 @@
-//! [`MokaStore`]: the first engine. moka holds the entries and chooses victims; this engine adds what moka lacks.
+//! [`MokaStore`]: the first engine. moka chooses victims; this engine keeps the entries and adds what moka lacks.
 //!
 //! ```text
 //!   get, set, delete, --> lock stripe (256)
-//!   touch, add, import      |- index: BTreeMap<SliceKey, Arc<Entry>>  what is present; lists a slice
+//!   touch, add, import      |- index: hash table SliceKey -> entry (one allocation each); ordered positions
 //!                           '- written-keys memories of open pulls (H3)
 //!
-//!   uses (once per turn), writes --> moka map (SliceKey -> Arc<Entry>): chooses victims
-//!                                      |
-//!                                      v evicts: the listener notes the victim
-//!                                    evictions (a queue) --drained outside of stripes--> index
+//!   uses (once per turn), writes that matter --> moka map (SliceKey -> seat: ticket, weight): chooses victims
+//!                                                   |
+//!                                                   v evicts: the listener notes position and ticket
+//!                                     evictions (by stripe) --taken by the stripe's next writer, or after a write--> index
 //!
 //!   maintain: moka's pending tasks, evictions, purges, the sweep for expired entries, recency after a pull
 //! ```
 //!
 //! # Which of the two maps is right
-//! The index: an entry is present if the index has it. Both change under the stripe of the position, except that moka
-//! evicts when it likes. So under the stripe, what moka has at a position is what the index has there, or nothing; and
-//! what only the index has was evicted, and its note is in the queue or about to be: the entry goes when the note is
-//! drained, after the next write or in `maintain`. A note names the entry itself, so removing it from the index cannot
-//! hit an entry inserted since.
+//! The index: an entry is present if the index has it. moka has no entries but *seats*: a ticket, given once, and a
+//! weight. Whenever nobody holds the stripe, this holds of each entry in the index:
+//!
+//! > moka has a seat with the entry's ticket at its position, or it has taken that seat and a note that names the ticket
+//! > waits or is about to.
+//!
+//! - *Seated*: under the stripe, an entry gets a ticket that was never given there and moka the seat, in place of
+//!   whatever seat it had at the position. So what moka has at a position is what the index has there, or nothing.
+//! - *Evicted*: moka takes a seat and calls the listener, which notes just that seat's ticket. Whoever carries the note
+//!   out holds the stripe and removes the entry if it has that ticket still.
+//! - *Removed*: under the stripe, from the index and from moka.
+//!
+//! So no entry stays that moka does not know, and no note removes an entry that was seated after the eviction.
+//!
+//! # Overwrites
+//! moka need not hear of an overwrite that leaves the weight as it was, and weights are size classes. But a write is
+//! also a use, and the seat may have been taken. So an entry keeps its seat over an overwrite only if the weight is the
+//! same and the seat was given *in this turn* (see `turns`): then it stands at the young end of moka's order already. The
+//! first write of a turn takes a new seat, which spares the entry from any note about the old one. And whoever locks a
+//! stripe to write first carries out the notes that wait there: an entry whose eviction was noted before the write is
+//! absent to it and seated afresh. What remains is a seat of this very turn that moka takes while the overwrite runs,
+//! before the note is down: the entry then goes with its seat, evicted for want of room like any other. (It takes the
+//! use of all that is resident within one turn for a seat of that turn to be the oldest.)
 //!
 //! # Reads
 //! take the stripe's lock shared, so that "absent" and "not written" are one statement, and find the entry in the index:
 //! moka's map and its bookkeeping of uses cost several times as much, nearly all of it cache misses. moka is told of an
-//! entry's use once per turn (`turns`). An entry never changes but for its deadline, frequency and turn, all atomic; a
-//! write puts a new entry in its place.
+//! entry's use once per turn (`turns`). The reader is shown the value under the lock: to count a reference and to
+//! discount it costs more than to copy what most values are. A shared entry never changes but for its deadline,
+//! frequency, turns and ticket, all atomic; one that nobody shares is overwritten in place, under the exclusive lock.
 //!
 //! # What moka's policy is told
 //! - LRU, not the default TinyLFU: the latter refuses nearly every fresh insert into a hot, full cache, and a set that
 //!   was acknowledged must be readable (the conformance suite proves it).
-//! - Capacity is 31/32 of the budget. moka applies writes in batches and overshoots; when what is resident passes the
-//!   budget, the writer runs moka's pending tasks before it goes on (`room`).
+//! - Capacity is 31/32 of the budget. moka applies writes in batches and overshoots, and hears of large entries by
+//!   instalments; when what is resident passes the budget, the writer makes moka evict before it goes on (`room`).
 //! - No TTL: moka reads a clock of its own. Deadlines are in the entries; `reclaim` sweeps for them.
 //! - Imports come hottest first, which plain LRU takes for coldest. `import` therefore judges an import against recent
 //!   victims once the store is full, and `recency` puts entries in the order of their heat after a pull.
@@ -41,11 +60,14 @@ mod config;
 mod entry;
 mod evictions;
 mod import;
+mod index;
+mod instalments;
 mod listing;
 mod operations;
 mod recency;
 mod reclaim;
 mod room;
+mod seat;
 mod stripe;
 mod turns;
 mod written;
@@ -66,14 +88,15 @@ pub use entry::ENTRY_OVERHEAD_BYTES;
 
 use crate::frequency::Decay;
 use crate::store::{
-    Added, Found, Frozen, Import, ImportOutcome, Listing, OpContext, Outcome, Part, PartStats, SetCondition,
-    SetOutcome, Store, StoreError, StoreStats,
+    Added, Frozen, Import, ImportOutcome, Listing, OpContext, Outcome, Part, PartStats, Reading,
+    SetCondition, SetOutcome, Store, StoreError, StoreStats,
 };
-use entry::Entry;
 use evictions::Evictions;
 use import::Room;
+use instalments::Instalments;
 use recency::Reordering;
 use reclaim::{Purging, SweepCursor};
+use seat::Seat;
 use stripe::Stripes;
 use turns::Turns;
 use written::WrittenLimit;
@@ -91,12 +114,15 @@ pub struct MokaStore {
     decay: Decay,
     /// moka's capacity.
     room_bytes: u64,
-    cache: Cache<SliceKey, Arc<Entry>, RandomState>,
+    cache: Cache<SliceKey, Seat, RandomState>,
     stripes: Stripes,
     turns: Turns,
     written_limit: WrittenLimit,
     evictions: Arc<Evictions>,
-    latest: Arc<LatestTime>,
+    instalments: Instalments,
+    /// Weight that moka was given since its tasks last ran by our doing. It runs them itself, too: this is an upper bound.
+    unapplied_bytes: AtomicU64,
+    latest: LatestTime,
     gauges: Gauges,
     purges: Mutex<VecDeque<Part>>,
     reordering_wanted: AtomicBool,
@@ -111,7 +137,7 @@ struct Housekeeping {
     reordering: Reordering,
 }
 
-/// The latest time that a write or maintain was given, for moka's listener, which is given none.
+/// The latest time that a write or maintain was given, for whoever carries out evictions and is given none.
 #[derive(Debug, Default)]
 struct LatestTime(AtomicU64);
 
@@ -149,17 +175,18 @@ impl MokaStore {
         let decay = Decay::with_half_life_ms(config.frequency_half_life_ms);
         let room_bytes = config.budget_bytes - (config.budget_bytes >> RESERVE_SHIFT);
         let evictions = Arc::new(Evictions::new(decay));
-        let latest = Arc::new(LatestTime::default());
         Self {
             config,
             decay,
             room_bytes,
-            cache: build_cache(room_bytes, &evictions, &latest),
+            cache: build_cache(room_bytes, &evictions),
             stripes: Stripes::new(),
             turns: Turns::new(room_bytes),
             written_limit: WrittenLimit::new(config.written_keys_max),
             evictions,
-            latest,
+            instalments: Instalments::default(),
+            unapplied_bytes: AtomicU64::new(0),
+            latest: LatestTime::default(),
             gauges: Gauges::default(),
             purges: Mutex::default(),
             reordering_wanted: AtomicBool::new(false),
@@ -168,29 +195,30 @@ impl MokaStore {
     }
 }
 
-fn build_cache(
-    room_bytes: u64,
-    evictions: &Arc<Evictions>,
-    latest: &Arc<LatestTime>,
-) -> Cache<SliceKey, Arc<Entry>, RandomState> {
+fn build_cache(room_bytes: u64, evictions: &Arc<Evictions>) -> Cache<SliceKey, Seat, RandomState> {
     let evictions = Arc::clone(evictions);
-    let latest = Arc::clone(latest);
     Cache::builder()
         .max_capacity(room_bytes)
         .eviction_policy(EvictionPolicy::lru())
-        .weigher(|_, entry: &Arc<Entry>| u32::try_from(entry.weight_bytes()).unwrap_or(u32::MAX))
-        .eviction_listener(move |at, entry, cause| {
+        .weigher(|_, seat: &Seat| seat.weight_bytes)
+        .eviction_listener(move |at, seat, cause| {
             // The other causes are our own doing, and the index knows already.
             if cause == RemovalCause::Size {
-                evictions.note(*at, entry, latest.get());
+                evictions.note(*at, seat.ticket);
             }
         })
         .build_with_hasher(RandomState::default())
 }
 
 impl Store for MokaStore {
-    fn get(&self, key: &[u8], at: SliceKey, context: &OpContext<'_>) -> Outcome<Option<Found>> {
-        self.read(key, at, context)
+    fn read(
+        &self,
+        key: &[u8],
+        at: SliceKey,
+        context: &OpContext<'_>,
+        answer: &mut dyn FnMut(Reading<'_>),
+    ) -> Outcome<bool> {
+        self.look_up(key, at, context, answer)
     }
 
     fn set(

@@ -69,8 +69,8 @@ impl MokaStore {
         let mut looked_at = 0;
         while next_stripe < STRIPE_COUNT && looked_at < SORT_ENTRIES_MAX {
             let stripe = self.stripes.look_nth(next_stripe);
-            for (&at, entry) in &stripe.index {
-                buckets[entry.frequency.heat_at(now, self.decay)].push(at);
+            for (at, entry) in stripe.index.iter() {
+                buckets[entry.frequency().heat_at(now, self.decay)].push(at);
             }
             looked_at += stripe.index.len();
             next_stripe += 1;

@@ -1,7 +1,6 @@
 //! Housekeeping: gives back the memory of expired entries and of left epochs, in bounded steps and short locks.
 
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use softstore_sharding::{SliceKey, Timestamp};
@@ -50,6 +49,7 @@ impl MokaStore {
         let Some(mut house) = self.housekeeping.try_lock() else {
             return;
         };
+        self.pay_instalments();
         self.run_moka_tasks();
         self.purge_step(&mut house);
         self.sweep_step(&mut house.sweep, now);
@@ -58,15 +58,11 @@ impl MokaStore {
         self.run_moka_tasks();
     }
 
-    /// Removes an entry that was found expired, unless it was touched or replaced since.
-    pub(super) fn reclaim_expired(&self, at: SliceKey, found: &Arc<Entry>, now: Timestamp) {
-        let mut stripe = self.stripes.lock(at);
-        let stands = stripe
-            .index
-            .get(&at)
-            .is_some_and(|entry| Arc::ptr_eq(entry, found));
-        if stands && found.is_expired(now) {
-            self.remove(&mut stripe, at);
+    /// Removes the entry at a position, where an expired one was found, unless it was touched or replaced since.
+    pub(super) fn reclaim_expired(&self, at: SliceKey, now: Timestamp) {
+        let mut stripe = self.lock(at);
+        if let Some(expired) = stripe.index.remove_if(at, |entry| entry.is_expired(now)) {
+            self.forget(at, &expired);
             self.gauges.expired.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -75,7 +71,7 @@ impl MokaStore {
         let mut looked_at = 0;
         let mut stripes_done = 0;
         while looked_at < SWEEP_ENTRIES_MAX && stripes_done < STRIPE_COUNT {
-            let mut stripe = self.stripes.lock_nth(cursor.stripe);
+            let mut stripe = self.lock_nth(cursor.stripe);
             let before = stripe.index.len();
             let last = SliceKey::MAX;
             let stretch = self.remove_where(&mut stripe, SliceKey::MIN, last, cursor.after, |entry| {
@@ -115,9 +111,9 @@ impl MokaStore {
             return (None, 0);
         };
         let Part { slice, epoch } = purging.part;
-        let mut stripe = self.stripes.lock_nth(number);
+        let mut stripe = self.lock_nth(number);
         let stretch = self.remove_where(&mut stripe, slice.low(), slice.last(), purging.after, |entry| {
-            entry.epoch == epoch
+            entry.epoch() == epoch
         });
         drop(stripe);
         purging.after = stretch.after;
@@ -140,7 +136,7 @@ impl MokaStore {
         let mut looked_at = 0;
         let mut reached = None;
         let mut dead = Vec::new();
-        for (&at, entry) in stripe
+        for (at, entry) in stripe
             .index
             .range((from, Bound::Included(last)))
             .take(LOCKED_ENTRIES_MAX)

@@ -2,32 +2,75 @@
 //!
 //! moka applies inserts in batches of 64 and more, so by itself it overshoots by the weight of a batch, which is much
 //! when values are large. Resident is what the index counts: inserted and not yet removed, evicted entries included
-//! until they are drained. Runs after each write, outside of lock stripes.
+//! until they are removed. Runs after each write, outside of lock stripes.
+//!
+//! # What it costs a single operation
+//! moka evicts, in one run of its tasks, all that was inserted since the last. So a run is due as soon as that is
+//! [`APPLIED_BYTES_MAX`], and nothing is inserted at more than an instalment at once (`instalments`): an operation evicts
+//! a few hundred entries at most, in less than a millisecond or about one. Only a writer that finds the budget exceeded,
+//! reserve and all, goes on until it is not.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::RwLockWriteGuard;
 use softstore_sharding::SliceKey;
 
 use super::MokaStore;
-use super::entry::Entry;
+use super::seat::Seat;
+use super::stripe::{STRIPE_COUNT, Stripe, stripe_index};
 
-/// Most victims that a write takes from the index while there is room. A write evicts one entry of its own size on
-/// average, so the queue shrinks.
-const DRAIN_COUNT_MAX: usize = 64;
+/// From how many stripes a write takes victims while there is room. A write evicts one entry of its own size on average,
+/// so their number shrinks.
+const CLEARED_STRIPES_MAX: usize = 8;
 
-/// How often one write runs moka's tasks to get within the budget before it lets others do the rest. One run evicts
-/// for up to 100 ms.
+/// After how much weight that moka has not applied a writer makes it do so.
+const APPLIED_BYTES_MAX: u64 = 128 << 10;
+
+/// How often a writer that finds the budget exceeded and no instalment owed runs moka's tasks before it lets others do
+/// the rest.
 const SETTLE_ROUNDS_MAX: usize = 8;
 
 impl MokaStore {
-    /// Drains some evictions, and evicts if the budget is exceeded.
+    /// Locks the stripe of a position to change it, and takes from it what moka has evicted there: so whoever holds a
+    /// stripe to write sees no entry whose eviction was noted.
+    pub(super) fn lock(&self, at: SliceKey) -> RwLockWriteGuard<'_, Stripe> {
+        self.lock_nth(stripe_index(at))
+    }
+
+    /// The same for a stripe by number, below [`STRIPE_COUNT`].
+    pub(super) fn lock_nth(&self, number: usize) -> RwLockWriteGuard<'_, Stripe> {
+        let mut stripe = self.stripes.lock_nth(number);
+        if self.evictions.has_notes(number) {
+            self.clear_evicted(&mut stripe, number);
+        }
+        stripe
+    }
+
+    /// Takes the entries from a stripe whose seats moka took. One that has another seat by now stays.
+    fn clear_evicted(&self, stripe: &mut Stripe, number: usize) {
+        for (at, ticket) in self.evictions.take(number) {
+            if let Some(victim) = stripe.index.remove_if(at, |entry| entry.ticket() == ticket) {
+                self.evictions.learn_of(&victim, self.latest.get());
+                self.uncount(&victim);
+            }
+        }
+    }
+
+    /// Takes what was evicted from some stripes, and evicts: a bounded step, or as much as the budget is exceeded by.
     pub(super) fn settle(&self) {
-        self.drain_evictions(DRAIN_COUNT_MAX);
-        for _ in 0..SETTLE_ROUNDS_MAX {
-            if self.gauges.bytes.load(Ordering::Relaxed) <= self.config.budget_bytes {
+        self.clear_stripes(CLEARED_STRIPES_MAX);
+        if !self.pay_instalment() && self.unapplied_bytes.load(Ordering::Relaxed) > APPLIED_BYTES_MAX {
+            self.run_moka_tasks();
+        }
+        let mut rounds = 0;
+        while self.gauges.bytes.load(Ordering::Relaxed) > self.config.budget_bytes {
+            if self.pay_instalment() {
+                continue;
+            }
+            if rounds == SETTLE_ROUNDS_MAX {
                 return;
             }
+            rounds += 1;
             self.run_moka_tasks();
         }
     }
@@ -44,80 +87,300 @@ impl MokaStore {
 
     /// Lets moka apply what it has pending, and takes all that it evicted from the index.
     pub(super) fn run_moka_tasks(&self) {
+        self.unapplied_bytes.store(0, Ordering::Relaxed);
         self.cache.run_pending_tasks();
-        self.drain_evictions(usize::MAX);
+        self.clear_stripes(STRIPE_COUNT);
     }
 
-    fn drain_evictions(&self, count_max: usize) {
-        for (at, victim) in self.evictions.take(count_max) {
-            self.forget_victim(at, &victim);
-        }
+    /// Gives an entry's seat to moka. Under its stripe.
+    pub(super) fn tell_seat(&self, at: SliceKey, seat: Seat) {
+        let seat = self.instalments.pay(at, seat, 0);
+        self.unapplied_bytes
+            .fetch_add(u64::from(seat.weight_bytes), Ordering::Relaxed);
+        self.cache.insert(at, seat);
     }
 
-    /// Takes a victim from the index, unless a newer entry stands in its place.
-    fn forget_victim(&self, at: SliceKey, victim: &Arc<Entry>) {
-        let mut stripe = self.stripes.lock(at);
-        let stands = stripe
-            .index
-            .get(&at)
-            .is_some_and(|entry| Arc::ptr_eq(entry, victim));
-        if stands {
-            stripe.index.remove(&at);
-            self.uncount(victim);
+    fn clear_stripes(&self, count_max: usize) {
+        for _ in 0..count_max {
+            let Some(number) = self.evictions.some_noted_stripe() else {
+                return;
+            };
+            drop(self.lock_nth(number));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::thread;
+
     use softstore_sharding::{Epoch, Timestamp, Version, VersionCounter};
 
     use super::*;
     use crate::moka_engine::MokaStoreConfig;
-    use crate::store::{Absence, OpContext, Outcome, SetCondition, SetOutcome};
+    use crate::moka_engine::instalments::INSTALMENT_BYTES;
+    use crate::moka_engine::seat::Ticket;
+    use crate::store::{Absence, OpContext, Outcome, SetCondition, SetOutcome, Store};
 
-    /// Plan: fill the store without draining, so that moka has evicted what the index still lists; put half of that
-    /// back; drain. What was put back stays, in moka and in the index; the other half goes.
-    #[test]
-    fn a_late_note_spares_what_was_inserted_since() {
-        let store = MokaStore::new(MokaStoreConfig {
-            budget_bytes: 64 << 10,
-            ..MokaStoreConfig::default()
-        });
-        let versions = VersionCounter::starting_at(Version::new(1));
-        let context = OpContext {
-            now: Timestamp::from_ms(1),
-            epoch: Epoch::new(1),
-            versions: &versions,
-            pull: None,
-            absence: Absence::Final,
-        };
-        let add = |number: usize| {
-            let key = number.to_string();
-            let at = SliceKey::of_key(key.as_bytes());
-            let condition = SetCondition::Always;
-            let outcome = store.write(key.as_bytes(), at, b"v", Timestamp::NEVER, condition, &context);
+    struct Rig {
+        store: MokaStore,
+        versions: VersionCounter,
+    }
+
+    impl Rig {
+        fn new(budget_bytes: u64) -> Self {
+            Self {
+                store: MokaStore::new(MokaStoreConfig {
+                    budget_bytes,
+                    ..MokaStoreConfig::default()
+                }),
+                versions: VersionCounter::starting_at(Version::new(1)),
+            }
+        }
+
+        fn context(&self) -> OpContext<'_> {
+            OpContext {
+                now: Timestamp::from_ms(1),
+                epoch: Epoch::new(1),
+                versions: &self.versions,
+                pull: None,
+                absence: Absence::Final,
+            }
+        }
+
+        /// A set that does not settle: what moka evicted waits, but for the key's own stripe.
+        fn write(&self, number: usize, value: &[u8]) -> SliceKey {
+            let (key, condition) = (number.to_string(), SetCondition::Always);
+            let at = position(number);
+            let never = Timestamp::NEVER;
+            let outcome = self
+                .store
+                .write(key.as_bytes(), at, value, never, condition, &self.context());
             assert!(matches!(outcome, Ok(Outcome::Done(SetOutcome::Stored(_)))));
             at
-        };
-        let positions: Vec<SliceKey> = (0..300).map(add).collect();
-        store.cache.run_pending_tasks();
-        let is_indexed = |at: SliceKey| store.stripes.lock(at).index.contains_key(&at);
-        let evicted: Vec<usize> = (0..300)
-            .filter(|&number| !store.cache.contains_key(&positions[number]))
-            .collect();
-        assert!(evicted.len() > 100);
-        assert!(evicted.iter().all(|&number| is_indexed(positions[number])));
+        }
+
+        fn ticket(&self, at: SliceKey) -> Option<Ticket> {
+            let stripe = self.store.stripes.look_nth(stripe_index(at));
+            stripe.index.get(at).map(|entry| entry.ticket())
+        }
+
+        fn seat(&self, at: SliceKey) -> Option<Seat> {
+            self.store.cache.get(&at)
+        }
+
+        /// Makes an entry's seat look like one of this turn, as if nothing were older in moka's order.
+        fn rejuvenate(&self, at: SliceKey) {
+            let stripe = self.store.stripes.look_nth(stripe_index(at));
+            let entry = stripe.index.get(at).expect("stands");
+            entry.seat(entry.ticket(), self.store.turns.current());
+        }
+
+        /// Numbers below `count` that the index has and moka has evicted, after so many writes.
+        fn evicted(&self, count: usize) -> Vec<usize> {
+            for number in 0..count {
+                self.write(number, b"v");
+            }
+            self.store.cache.run_pending_tasks();
+            (0..count)
+                .filter(|&number| {
+                    let at = position(number);
+                    self.ticket(at).is_some() && self.seat(at).is_none()
+                })
+                .collect()
+        }
+
+        /// What is resident is what moka knows, by the same tickets, and the gauges count just that.
+        fn check_seats(&self) {
+            while self.store.pay_instalment() {}
+            self.store.run_moka_tasks();
+            let mut bytes = 0;
+            let mut entries = 0;
+            for number in 0..STRIPE_COUNT {
+                let stripe = self.store.lock_nth(number);
+                for (at, entry) in stripe.index.iter() {
+                    let seat = self.seat(at).expect("resident, so known to moka");
+                    assert_eq!(seat.ticket, entry.ticket());
+                    assert_eq!(u64::from(seat.weight_bytes), entry.weight_bytes());
+                    bytes += entry.weight_bytes();
+                    entries += 1;
+                }
+                assert_eq!(stripe.index.range(..).count(), stripe.index.len());
+            }
+            let stats = self.store.stats();
+            assert_eq!((stats.entries, stats.bytes), (entries, bytes));
+            self.store.cache.run_pending_tasks();
+            assert_eq!(self.store.cache.entry_count(), entries);
+            assert_eq!(self.store.cache.weighted_size(), bytes);
+        }
+    }
+
+    fn position(number: usize) -> SliceKey {
+        SliceKey::of_key(number.to_string().as_bytes())
+    }
+
+    /// Plan: fill the store without draining, so that moka has evicted what the index still lists; put half of that
+    /// back, some as if seated in this turn; drain. What was put back stays, in moka and in the index; the other half
+    /// goes.
+    #[test]
+    fn what_is_overwritten_after_its_eviction_is_seated_again() {
+        let rig = Rig::new(64 << 10);
+        let evicted = rig.evicted(400);
+        assert!(evicted.len() > 100, "{}", evicted.len());
         let (back, gone) = evicted[..100].split_at(50);
         for &number in back {
-            add(number);
+            if number % 2 == 0 && rig.ticket(position(number)).is_some() {
+                rig.rejuvenate(position(number));
+            }
+            rig.write(number, b"w");
         }
-        store.drain_evictions(usize::MAX);
-        assert!(back.iter().all(|&number| is_indexed(positions[number])));
-        assert!(
-            back.iter()
-                .all(|&number| store.cache.contains_key(&positions[number]))
-        );
-        assert!(!gone.iter().any(|&number| is_indexed(positions[number])));
+        rig.store.clear_stripes(STRIPE_COUNT);
+        for &number in back {
+            let at = position(number);
+            assert_eq!(rig.ticket(at), rig.seat(at).map(|seat| seat.ticket));
+            assert!(rig.ticket(at).is_some(), "an acknowledged set is gone");
+        }
+        assert!(!gone.iter().any(|&number| rig.ticket(position(number)).is_some()));
+        rig.check_seats();
+    }
+
+    /// Plan: moka has taken seats, but their notes have yet to come (they are held back). Overwritten in a later turn, an
+    /// entry is seated anew and spared by the late note; overwritten in the turn of its seat, it goes with the seat that
+    /// moka chose. None stays that moka does not know.
+    #[test]
+    fn a_note_that_comes_late_means_the_seat_and_not_the_key() {
+        for is_same_turn in [false, true] {
+            let rig = Rig::new(64 << 10);
+            let evicted = rig.evicted(400);
+            let held: Vec<_> = (0..STRIPE_COUNT)
+                .flat_map(|number| rig.store.evictions.take(number))
+                .collect();
+            let overwritten = &evicted[..50];
+            for &number in overwritten {
+                let at = position(number);
+                let before = rig.ticket(at);
+                if is_same_turn {
+                    rig.rejuvenate(at);
+                } else {
+                    rig.store.turns.end();
+                }
+                rig.write(number, b"w");
+                assert_eq!(rig.ticket(at) == before, is_same_turn);
+            }
+            for (at, ticket) in held {
+                rig.store.evictions.note(at, ticket);
+            }
+            rig.store.clear_stripes(STRIPE_COUNT);
+            for &number in overwritten {
+                let at = position(number);
+                assert_eq!(rig.ticket(at).is_some(), !is_same_turn);
+                assert_eq!(rig.seat(at).is_some(), !is_same_turn);
+            }
+            rig.check_seats();
+        }
+    }
+
+    /// Plan: overwrites of the same weight and of others, in one turn and over turns. moka hears of those that change
+    /// weight or come in a later turn, and of no others; weights agree throughout.
+    #[test]
+    fn moka_hears_of_an_overwrite_that_changes_weight_or_turn() {
+        let rig = Rig::new(1 << 20);
+        let at = rig.write(1, &[b'a'; 100]);
+        let first = rig.ticket(at);
+        rig.write(1, &[b'b'; 100]);
+        assert_eq!(rig.ticket(at), first);
+        // Another length in the same size class: another allocation, the same seat.
+        rig.write(1, &[b'c'; 101]);
+        assert_eq!(rig.ticket(at), first);
+        rig.check_seats();
+        rig.write(1, &[b'd'; 1_000]);
+        let second = rig.ticket(at);
+        assert_ne!(second, first);
+        rig.check_seats();
+        rig.store.turns.end();
+        rig.write(1, &[b'e'; 1_000]);
+        assert_ne!(rig.ticket(at), second);
+        rig.write(1, b"");
+        rig.check_seats();
+        rig.store.delete(b"1", at, false, &rig.context());
+        rig.check_seats();
+        assert_eq!(rig.store.stats().bytes, 0);
+    }
+
+    /// Plan: threads set, overwrite by values of equal and of other weights, delete and read in a store that evicts all
+    /// the time; what a thread has set is its own to check: moka evicts it only if it is old. When all is quiet,
+    /// everything resident is known to moka.
+    #[test]
+    fn nothing_stays_that_moka_does_not_know() {
+        let rig = Rig::new(96 << 10);
+        let lost = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for worker in 0..4_usize {
+                let (rig, lost) = (&rig, &lost);
+                scope.spawn(move || {
+                    for round in 0..10_000_usize {
+                        let number = (round * 7 + round / 3 * 5) % 400 * 4 + worker;
+                        let key = number.to_string();
+                        let at = position(number);
+                        if round % 11 == 0 {
+                            rig.store.delete(key.as_bytes(), at, false, &rig.context());
+                            continue;
+                        }
+                        for length in [1, 1, 2, 90 * (round % 5)] {
+                            rig.write(number, &vec![b'v'; length]);
+                            rig.store.settle();
+                        }
+                        let found = rig.store.get(key.as_bytes(), at, &rig.context());
+                        if !matches!(found, Outcome::Done(Some(_))) {
+                            lost.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        rig.check_seats();
+        // Only a thread that was off the processor for as long as the others took to write the whole store loses any.
+        assert!(lost.load(Ordering::Relaxed) < 400, "{lost:?}");
+    }
+
+    /// Plan: a store full of small entries takes a value for which thousands must go, but which fits the reserve. The set
+    /// and each of the operations after it evict a few hundred at most; in the end moka knows the whole weight. Of values
+    /// beyond the reserve the budget is kept at once.
+    #[test]
+    fn a_large_value_makes_its_room_bit_by_bit() {
+        let rig = Rig::new(64 << 20);
+        let smallest = rig
+            .store
+            .check_fits(b"k", 0)
+            .map(|()| crate::moka_engine::entry::weight_bytes(1, 0));
+        let few = 4 * u64::from(INSTALMENT_BYTES) / smallest.expect("fits");
+        let set = |number: usize, value: &[u8]| {
+            let before = rig.store.evictions.evicted();
+            rig.write(number, value);
+            rig.store.settle();
+            rig.store.evictions.evicted() - before
+        };
+        let mut number = 0;
+        while rig.store.evictions.evicted() == 0 {
+            set(number, b"v");
+            number += 1;
+        }
+        let large = vec![b'v'; 1 << 20];
+        let mut evicted = set(1_000_000, &large);
+        assert!(evicted <= few, "{evicted} at once");
+        for other in 0..100 {
+            let more = set(2_000_000 + other, b"v");
+            assert!(more <= few, "{more} at once");
+            evicted += more;
+        }
+        assert!(evicted > 1_500, "{evicted} in all");
+        assert!(rig.ticket(position(1_000_000)).is_some());
+        for large_number in 0..8 {
+            set(3_000_000 + large_number, &large);
+            let stats = rig.store.stats();
+            assert!(stats.bytes <= stats.budget_bytes);
+        }
+        rig.check_seats();
     }
 }

@@ -1,16 +1,14 @@
 //! [`Stripes`]: "the key's lock", and what it guards besides the key's entry.
 //!
 //! A position's stripe is chosen by its low bits, which are hash bits: so even a narrow slice's keys spread over all
-//! stripes, and one stripe's share of a slice is a fair sample of it. Each stripe owns the part of the side index and
-//! of the written-keys memories that belongs to its positions.
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! stripes, and one stripe's share of a slice is a fair sample of it. Each stripe owns the part of the index and of the
+//! written-keys memories that belongs to its positions.
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use softstore_sharding::{Slice, SliceKey};
 
-use super::entry::Entry;
+use super::index::Index;
+use super::seat::Ticket;
 use super::written::WrittenKeys;
 
 /// How many stripes there are. A power of two.
@@ -19,8 +17,10 @@ pub(super) const STRIPE_COUNT: usize = 256;
 /// What one lock guards.
 #[derive(Debug, Default)]
 pub(super) struct Stripe {
-    /// Each entry that stands at a position of this stripe, in the order of positions.
-    pub(super) index: BTreeMap<SliceKey, Arc<Entry>>,
+    /// Each entry that stands at a position of this stripe.
+    pub(super) index: Index,
+    /// The last ticket that was given.
+    pub(super) ticket: Ticket,
     pub(super) written: WrittenKeys,
 }
 
@@ -36,11 +36,6 @@ pub(super) struct Stripes(Box<[Padded]>);
 impl Stripes {
     pub(super) fn new() -> Self {
         Self((0..STRIPE_COUNT).map(|_| Padded::default()).collect())
-    }
-
-    /// Locks the stripe of a position, to change it.
-    pub(super) fn lock(&self, at: SliceKey) -> RwLockWriteGuard<'_, Stripe> {
-        self.0[stripe_index(at)].0.write()
     }
 
     /// Locks the stripe of a position against changes.
@@ -66,7 +61,8 @@ pub(super) fn stripes_of(slice: Slice) -> impl Iterator<Item = usize> {
     (0..count).map(move |offset| (first + offset) % STRIPE_COUNT)
 }
 
-fn stripe_index(at: SliceKey) -> usize {
+/// The stripe of a position.
+pub(super) fn stripe_index(at: SliceKey) -> usize {
     usize::try_from(at.get() % STRIPE_COUNT as u64).expect("below the number of stripes")
 }
 

@@ -41,11 +41,11 @@ impl Turns {
         self.current.load(Ordering::Relaxed)
     }
 
-    /// An entry of this weight is inserted.
+    /// What the store holds grows by this weight. (An overwrite of equal weight brings no eviction about.)
     pub(super) fn inserted(&self, bytes: u64) {
         let before = self.inserted_bytes.fetch_add(bytes, Ordering::Relaxed);
         if before / self.turn_bytes != before.wrapping_add(bytes) / self.turn_bytes {
-            self.current.fetch_add(1, Ordering::Relaxed);
+            self.end();
         }
     }
 
@@ -54,8 +54,13 @@ impl Turns {
         let begun = Timestamp::from_ms(self.begun_ms.load(Ordering::Relaxed));
         if now.ms_since(begun) >= TURN_MS {
             self.begun_ms.store(now.as_ms(), Ordering::Relaxed);
-            self.current.fetch_add(1, Ordering::Relaxed);
+            self.end();
         }
+    }
+
+    /// Ends the present turn.
+    pub(super) fn end(&self) {
+        self.current.fetch_add(1, Ordering::Relaxed);
     }
 }
 
