@@ -581,7 +581,7 @@ mod tests {
             let (mut unsent, mut sent, mut stale): (Vec<u64>, Vec<u64>, Vec<u64>) = (vec![], vec![], vec![]);
             for (step, pick) in steps {
                 match step {
-                    0 | 1 | 2 => {
+                    0..=2 => {
                         let value_bytes = pick.index(400);
                         let bytes = value_bytes + 1 + OP_OVERHEAD_BYTES;
                         let has_room = unsent.len() + sent.len() < LIMITS.pending_ops_max

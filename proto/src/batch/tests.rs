@@ -143,7 +143,7 @@ proptest! {
         let batch = ReplyBatch::of(&all, closing, 1);
         let plain: PlainReplyBatch = received(&batch);
         prop_assert_eq!(&plain, &PlainReplyBatch { replies: all.clone(), closing, version: 1 });
-        prop_assert_eq!(batch.into_replies().expect("well formed"), all.clone());
+        prop_assert_eq!(&batch.into_replies().expect("well formed"), &all);
         let mut count = 0;
         let notes = received::<ReplyBatch>(&plain).read(|reply, frame| {
             assert_eq!(reply.id, all[count].id);

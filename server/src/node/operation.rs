@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use parking_lot::RwLockReadGuard;
-use softstore_proto::batch::{OpView, ReplyView, Value};
+use softstore_proto::batch::{OpView, ReplyView, SHARED_BYTES_MIN, Value};
 use softstore_proto::v1;
 use softstore_proto::v1::{OpKind, Status};
 use softstore_sharding::{Generation, PullId, SliceKey, Timestamp, Version};
@@ -208,19 +208,25 @@ fn get(
     context: &OpContext<'_>,
     replies: &mut Replies,
 ) -> Outcome<Step> {
-    let (op, now) = (asked.op, context.now);
-    let found = state.store.get(op.key, asked.at, context);
-    found.map(|found| match found {
-        None => answered(op, Status::NotFound, replies),
-        Some(found) => {
-            let reply = ReplyView {
-                version: found.version.get(),
-                ttl_ms: ttl_left_ms(found.deadline, now),
-                ..ReplyView::new(op.id, Status::Ok)
-            };
-            replies.push(&reply, Value::of(&found.value));
-            Step::Answered(Status::Ok)
+    let id = asked.op.id;
+    let read = state.store.read(asked.op.key, asked.at, context, &mut |found| {
+        let reply = ReplyView {
+            version: found.version.get(),
+            ttl_ms: ttl_left_ms(found.deadline, context.now),
+            ..ReplyView::new(id, Status::Ok)
+        };
+        let value = if found.value.len() < SHARED_BYTES_MIN {
+            Value::Copied(found.value)
+        } else {
+            Value::Shared(found.share())
+        };
+        replies.push(&reply, value);
+    });
+    read.map(|is_found| {
+        if is_found {
+            return Step::Answered(Status::Ok);
         }
+        answered(asked.op, Status::NotFound, replies)
     })
 }
 
