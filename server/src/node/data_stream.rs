@@ -43,7 +43,7 @@ const PARTS: usize = 4;
 
 /// How many operations a part has: the fewer, the sooner the client has work; the more, the fewer system calls an operation
 /// costs.
-const PART_OPS: RangeInclusive<usize> = 16..=64;
+const PART_OPS: RangeInclusive<usize> = 16..=32;
 
 /// Bytes of requests and replies after which a part ends early: while it runs, ownership cannot change.
 const PART_BYTES: usize = 256 << 10;
