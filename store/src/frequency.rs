@@ -31,9 +31,6 @@ const F32_MANTISSA_BITS: u32 = 23;
 /// The exponent of class 0's counts, 2^-16, as a float's bits have it, in heats.
 const HEAT_OF_CLASS_0: u32 = (127 - 16) << HEAT_FRACTION_BITS;
 
-/// How often an access that meets a concurrent one tries again before it is let go uncounted.
-const RECORD_ATTEMPTS_MAX: u32 = 4;
-
 /// How fast counts decay.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decay {
@@ -124,20 +121,13 @@ impl Frequency {
         usize::try_from(above).map_or(HEAT_COUNT - 1, |heat| heat.min(HEAT_COUNT - 1))
     }
 
-    /// Counts one access. Under heavy contention an access may go uncounted: the class is a logarithm.
+    /// Counts one access. Of accesses at the same instant one may be all that counts: the class is a logarithm, and a
+    /// locked instruction would cost each reader as much as the rest of the count.
     pub(crate) fn record(&self, now: Timestamp, decay: Decay) {
         let tick = Tick::at(now);
-        let mut held = self.0.load(Ordering::Relaxed);
-        for _ in 0..RECORD_ATTEMPTS_MAX {
-            let bumped = pack(decayed(held, tick, decay) + 1.0, tick);
-            match self
-                .0
-                .compare_exchange_weak(held, bumped, Ordering::Relaxed, Ordering::Relaxed)
-            {
-                Ok(_) => return,
-                Err(other) => held = other,
-            }
-        }
+        let held = self.0.load(Ordering::Relaxed);
+        self.0
+            .store(pack(decayed(held, tick, decay) + 1.0, tick), Ordering::Relaxed);
     }
 }
 
