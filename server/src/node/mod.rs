@@ -14,6 +14,7 @@ mod cache_service;
 mod channels;
 mod data_stream;
 mod giving;
+mod in_order;
 mod metrics;
 mod operation;
 mod peeks;

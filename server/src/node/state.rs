@@ -2,7 +2,8 @@
 //!
 //! The core stands behind a lock (see `transfer::handoff`): operations run under its shared side, everything that
 //! changes ownership under its exclusive side. [`NodeState::with_core`] is the only place that takes the exclusive
-//! side: it carries out the store's actions before letting go, and starts the rest afterwards.
+//! side: it carries out the store's actions before letting go, and starts the rest afterwards, in the order in which the
+//! core asked for it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::channels::Channels;
+use super::in_order::InOrder;
 use super::metrics::{NodeMetrics, count};
 use super::peeks::Peeks;
 use super::puller;
@@ -54,6 +56,8 @@ pub struct NodeState {
     /// Everything this node runs.
     pub tasks: TaskTracker,
     core: RwLock<HandoffCore>,
+    /// What the core asked for and is not yet begun.
+    actions: InOrder<Action>,
     /// Grows with each change that may let a request go on that was held back.
     wake: watch::Sender<u64>,
     /// The newest assignment, for clients that watch.
@@ -100,6 +104,7 @@ impl NodeState {
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             core: RwLock::new(core),
+            actions: InOrder::default(),
             wake: watch::channel(0).0,
             assignment: watch::channel(None).0,
             tick_at: watch::channel(None).0,
@@ -125,7 +130,7 @@ impl NodeState {
         self: &Arc<Self>,
         change: impl FnOnce(&mut HandoffCore, Timestamp) -> (R, Vec<Action>),
     ) -> R {
-        let (result, actions, wake_at) = {
+        let result = {
             let mut core = self.core.write();
             let (result, actions) = change(&mut core, self.clock.now());
             for action in &actions {
@@ -135,11 +140,14 @@ impl NodeState {
                     _ => {}
                 }
             }
-            (result, actions, core.wake_at())
+            self.actions.add(actions);
+            // Under the lock, too: an older moment must not replace a newer one.
+            let wake_at = core.wake_at();
+            self.tick_at
+                .send_if_modified(|at| std::mem::replace(at, wake_at) != wake_at);
+            result
         };
-        self.tick_at
-            .send_if_modified(|at| std::mem::replace(at, wake_at) != wake_at);
-        self.carry_out(actions);
+        self.actions.carry_out(|action| self.carry_out(action));
         result
     }
 
@@ -155,32 +163,31 @@ impl NodeState {
         self.with_core(|core, _| ((), core.reborn(me)));
     }
 
-    fn carry_out(self: &Arc<Self>, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::SendTake { take, address, relay } => self.send_take(take, address, relay),
-                Action::StartPull { pull, giver, request } => {
-                    let stop = CancellationToken::new();
-                    if let Some(before) = self.pulls.lock().insert(pull, stop.clone()) {
-                        before.cancel();
-                    }
-                    self.tasks
-                        .spawn(puller::run(self.clone(), pull, giver, request, stop));
+    /// Begins what one action asks for. Nothing here waits, or comes back to the core.
+    fn carry_out(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::SendTake { take, address, relay } => self.send_take(take, address, relay),
+            Action::StartPull { pull, giver, request } => {
+                let stop = CancellationToken::new();
+                if let Some(before) = self.pulls.lock().insert(pull, stop.clone()) {
+                    before.cancel();
                 }
-                Action::StopPull(pull) => {
-                    if let Some(stop) = self.pulls.lock().remove(&pull) {
-                        stop.cancel();
-                    }
-                    self.peeks.end(pull);
-                }
-                Action::SendRelease { release, address } => self.send_release(release, address),
-                Action::Report(reports) => self.tell_slicelet(SliceletEvent::Handoffs(reports)),
-                Action::Purge(slice, epoch) => self.purge(Part { slice, epoch }),
-                Action::Wake => self.wake.send_modify(|count| *count += 1),
-                Action::Notice(notice) => self.notice(&notice),
-                // Done already, before the lock was let go.
-                Action::BeginPull(_) | Action::EndPull(_) => {}
+                self.tasks
+                    .spawn(puller::run(self.clone(), pull, giver, request, stop));
             }
+            Action::StopPull(pull) => {
+                if let Some(stop) = self.pulls.lock().remove(&pull) {
+                    stop.cancel();
+                }
+                self.peeks.end(pull);
+            }
+            Action::SendRelease { release, address } => self.send_release(release, address),
+            Action::Report(reports) => self.tell_slicelet(SliceletEvent::Handoffs(reports)),
+            Action::Purge(slice, epoch) => self.purge(Part { slice, epoch }),
+            Action::Wake => self.wake.send_modify(|count| *count += 1),
+            Action::Notice(notice) => self.notice(&notice),
+            // Done already, before the lock was let go.
+            Action::BeginPull(_) | Action::EndPull(_) => {}
         }
     }
 
@@ -451,5 +458,70 @@ impl NodeState {
             address: moved.address.to_string(),
             since: Some(moved.since.into()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use softstore_sharding::session::{HandoffOutcome, HandoffReport};
+    use softstore_sharding::{Generation, Incarnation, Life, NodeId};
+    use softstore_store::{MokaStore, MokaStoreConfig};
+    use softstore_transfer::{HandoffConfig, chunk};
+
+    use super::*;
+
+    fn any_node() -> (Arc<NodeState>, mpsc::UnboundedReceiver<SliceletEvent>) {
+        let config = NodeConfig {
+            memory_bytes: 1 << 20,
+            ..NodeConfig::default()
+        };
+        let me = Peer {
+            life: Life {
+                node: NodeId::new("n").unwrap(),
+                incarnation: Incarnation::new(1),
+            },
+            address: "host:1".into(),
+        };
+        let core = HandoffCore::new(me, HandoffConfig::default(), chunk::CHUNK_VERSIONS);
+        let store = MokaStore::new(MokaStoreConfig {
+            budget_bytes: 1 << 20,
+            ..MokaStoreConfig::default()
+        });
+        NodeState::new(config, core, Arc::new(store))
+    }
+
+    /// Plan: threads step the core all at once, and each step has a report with its number to be sent. The reports must go
+    /// out in the order of the steps: if not, a pull's end could overtake its start.
+    #[test]
+    fn actions_of_successive_steps_keep_their_order() {
+        const STEPS: u64 = 20_000;
+        let (state, mut events) = any_node();
+        let mut steps = 0;
+        let numbers = Mutex::new(&mut steps);
+        let report = |number| HandoffReport {
+            slice: Slice::FULL,
+            since: Generation {
+                number,
+                assigner: Incarnation::new(1),
+            },
+            outcome: HandoffOutcome::Started,
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..STEPS {
+                        state.with_core(|_, _| {
+                            let mut number = numbers.lock();
+                            **number += 1;
+                            ((), vec![Action::Report(vec![report(**number)])])
+                        });
+                    }
+                });
+            }
+        });
+        for number in 1..=4 * STEPS {
+            let event = events.try_recv().unwrap();
+            assert_eq!(event, SliceletEvent::Handoffs(vec![report(number)]));
+        }
     }
 }
