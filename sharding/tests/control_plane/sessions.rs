@@ -106,6 +106,11 @@ impl Bare {
         self.step(AssignerEvent::Tick)
     }
 
+    fn has_member(&self, life: &Life) -> bool {
+        let status = self.assigner.status(self.now);
+        status.nodes.iter().any(|node| node.life == *life)
+    }
+
     fn current(&self) -> Arc<Assignment> {
         self.assigner.assignment().expect("published").clone()
     }
@@ -124,6 +129,27 @@ fn closes(actions: &[AssignerAction], number: u64) -> bool {
     actions.contains(&AssignerAction::CloseSession {
         session: session(number),
     })
+}
+
+/// Plan: the hello of a node's second life is heard first, then, late, that of its first life, on a session that was
+/// opened before. The first life must be told that it is dead, and nothing happen to the second; the same while the
+/// Assigner recovers. A third life, on a later session, replaces the second one, which reconnected meanwhile.
+#[test]
+fn a_late_hello_of_an_earlier_life_does_not_bury_the_later_one() {
+    for mut bare in [Bare::new(), Bare::running()] {
+        let lives = [1, 2, 3].map(|incarnation| life("c", 30 + incarnation));
+        bare.say(12, NodeMessage::Hello(hello(&lives[1])));
+        let late = bare.say(11, NodeMessage::Hello(hello(&lives[0])));
+        assert_eq!(sent(&late, 11), [&AssignerMessage::YouAreDead]);
+        assert!(closes(&late, 11) && !closes(&late, 12));
+        assert!(late.contains(&AssignerAction::Notice(Notice::ToldDead(lives[0].clone()))));
+        assert!(bare.has_member(&lives[1]));
+        // Reconnected: what counts is the first session of a life.
+        bare.say(14, NodeMessage::Hello(hello(&lives[1])));
+        let next = bare.say(13, NodeMessage::Hello(hello(&lives[2])));
+        assert_eq!(sent(&next, 14), [&AssignerMessage::YouAreDead]);
+        assert!(bare.has_member(&lives[2]));
+    }
 }
 
 #[test]
