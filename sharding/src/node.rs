@@ -61,6 +61,20 @@ pub struct Life {
     pub incarnation: Incarnation,
 }
 
+impl Life {
+    /// A life that no node can have, so that it counts as dead: the owner of what nobody is known to own.
+    ///
+    /// # Panics
+    /// Never: the name is made of allowed characters.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self {
+            node: NodeId::new("nobody").expect("the name is made of allowed characters"),
+            incarnation: Incarnation::new(0),
+        }
+    }
+}
+
 impl fmt::Display for Life {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.node, self.incarnation)

@@ -183,6 +183,12 @@ impl NodeState {
             }
             Action::SendRelease { release, address } => self.send_release(release, address),
             Action::Report(reports) => self.tell_slicelet(SliceletEvent::Handoffs(reports)),
+            Action::Contradicted => {
+                tracing::warn!(
+                    "the assignment gives this node what it will not serve under that acquisition: saying hello again"
+                );
+                self.tell_slicelet(SliceletEvent::Contradicted);
+            }
             Action::Purge(slice, epoch) => self.purge(Part { slice, epoch }),
             Action::Wake => self.wake.send_modify(|count| *count += 1),
             Action::Notice(notice) => self.notice(&notice),

@@ -363,34 +363,36 @@ fn a_second_assigner_is_noticed() {
     assert!(bare.current().generation() > foreign);
 }
 
-/// Plan: a claims, on a new session, to have fenced its range for a life that is dead. It will never serve it under that
-/// since, so the range must get a new one.
+/// Plan: a claims, on a new session, to have fenced its range for a life that is dead, or not to serve it for another
+/// reason. It will never serve it under that since, so the range must get a new one.
 #[test]
 fn a_range_fenced_for_the_dead_is_given_anew() {
-    let mut bare = Bare::running();
-    let before = bare.current();
-    let (slice, range) = before
-        .ranges()
-        .iter()
-        .find(|(_, range)| range.owner == life("a", 1))
-        .unwrap();
-    let claims = vec![RangeClaim {
-        slice,
-        since: range.since,
-        providers: Vec::new(),
-        phase: ClaimPhase::Fenced(life("gone", 4)),
-    }];
-    let generation = before.generation();
-    bare.say(
-        7,
-        NodeMessage::Hello(Hello {
-            generation,
-            claims,
-            ..hello(&life("a", 1))
-        }),
-    );
-    let after = bare.current();
-    assert!(after.range_at(slice.low()).since > range.since);
+    for taker in [life("gone", 4), Life::nobody()] {
+        let mut bare = Bare::running();
+        let before = bare.current();
+        let (slice, range) = before
+            .ranges()
+            .iter()
+            .find(|(_, range)| range.owner == life("a", 1))
+            .unwrap();
+        let claims = vec![RangeClaim {
+            slice,
+            since: range.since,
+            providers: Vec::new(),
+            phase: ClaimPhase::Fenced(taker),
+        }];
+        let generation = before.generation();
+        bare.say(
+            7,
+            NodeMessage::Hello(Hello {
+                generation,
+                claims,
+                ..hello(&life("a", 1))
+            }),
+        );
+        let after = bare.current();
+        assert!(after.range_at(slice.low()).since > range.since);
+    }
 }
 
 /// Plan: a hundred nodes join one after the other within the publish interval. At most two assignments come of it.

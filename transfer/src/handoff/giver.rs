@@ -329,7 +329,8 @@ impl HandoffCore {
     /// an older acquisition is told `Superseded` by the assignment, and who asks under a newer one is not told to come
     /// here. A holding that this node is still listed for as provider is remembered, since it may be asked about. A
     /// promise never to start is kept until the range itself has moved on: the assignment that asks for what was promised
-    /// may be the very one that is held, or the next.
+    /// may be the very one that is held, or the next. What contradicts the assignment (see `contradictions`) is remembered
+    /// until that is put right: forgotten, this node would serve again what it fenced, under the same acquisition.
     fn forget_ended(&mut self, generation: Generation) {
         let Some(assignment) = self.assignment.clone() else {
             return;
@@ -341,10 +342,16 @@ impl HandoffCore {
                 .overlapping(slice)
                 .any(|(_, range)| range.providers.iter().any(|p| p.life == *me && p.since >= since))
         };
+        let given_again = |slice: Slice, ended: Generation| {
+            let mut ranges = assignment.ranges().overlapping(slice);
+            ranges.any(|(_, range)| range.owner == *me && range.since <= ended)
+        };
         self.past.extract(|slice, past| match &past.end {
             End::Fenced { copy: Some(_), .. } => false,
-            End::Fenced { since, .. } => *since <= generation && !listed(slice, past.since),
-            End::Dropped => !listed(slice, past.since),
+            End::Fenced { since, .. } => {
+                *since <= generation && !listed(slice, past.since) && !given_again(slice, *since)
+            }
+            End::Dropped => !listed(slice, past.since) && !given_again(slice, past.since),
         });
         let moved_on = |slice: Slice, since: Generation| {
             let mut ranges = assignment.ranges().overlapping(slice);
