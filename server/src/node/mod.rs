@@ -84,7 +84,6 @@ pub struct Node {
     state: Arc<NodeState>,
     grpc_addr: SocketAddr,
     http_addr: Option<SocketAddr>,
-    stop: CancellationToken,
     drained: Shared<BoxFuture<'static, DrainOutcome>>,
     /// Fires when the session has said goodbye and the data port has sent its last reply.
     last_words: TaskTracker,
@@ -138,7 +137,7 @@ impl Node {
         };
         let slicelet = Slicelet::new(slicelet_config(&config), identity, Clock.now());
         let (state, events) = NodeState::new(config, core, store);
-        let stop = CancellationToken::new();
+        let stop = state.stop.clone();
         let (drained_sender, drained) = oneshot::channel();
         let session = session::Session::new(state.clone(), slicelet, events, drained_sender);
         let last_words = TaskTracker::new();
@@ -158,7 +157,6 @@ impl Node {
             state,
             grpc_addr,
             http_addr,
-            stop,
             drained,
             last_words,
         })
@@ -236,15 +234,13 @@ impl Node {
         // Streams linger for clients that do not close their half, for a bounded time of their own.
         let _ = tokio::time::timeout(LAST_WORDS, self.last_words.wait()).await;
         self.state.tasks.close();
-        self.stop.cancel();
+        self.state.end();
     }
 
-    /// Ends everything at once, without a word to anyone.
+    /// Ends everything at once, without a word to anyone: when this returns, no connection answers any more.
     pub fn abort(&self) {
-        // Connections outlive the port's task (tonic gives no handle on them): they must serve nothing more.
         self.state.stop_serving();
-        self.stop.cancel();
-        self.state.closing.cancel();
+        self.state.end();
     }
 }
 

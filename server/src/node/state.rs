@@ -54,6 +54,8 @@ pub struct NodeState {
     /// Fires when streams are to end after their last reply.
     pub closing: CancellationToken,
     /// Everything this node runs.
+    /// Fires when the node has ended: its connections are cut, and its tasks end.
+    pub stop: CancellationToken,
     pub tasks: TaskTracker,
     core: RwLock<HandoffCore>,
     /// What the core asked for and is not yet begun.
@@ -105,6 +107,7 @@ impl NodeState {
             tasks: TaskTracker::new(),
             core: RwLock::new(core),
             actions: InOrder::default(),
+            stop: CancellationToken::new(),
             wake: watch::channel(0).0,
             assignment: watch::channel(None).0,
             tick_at: watch::channel(None).0,
@@ -168,7 +171,7 @@ impl NodeState {
         match action {
             Action::SendTake { take, address, relay } => self.send_take(take, address, relay),
             Action::StartPull { pull, giver, request } => {
-                let stop = CancellationToken::new();
+                let stop = self.stop.child_token();
                 if let Some(before) = self.pulls.lock().insert(pull, stop.clone()) {
                     before.cancel();
                 }
@@ -316,6 +319,15 @@ impl NodeState {
         if suspended {
             count(&self.metrics.suspensions);
         }
+    /// Ends everything, after [`NodeState::stop_serving`]: connections, pulls, tasks.
+    pub(super) fn end(&self) {
+        self.stop.cancel();
+        self.closing.cancel();
+        for (pull, _) in self.pulls.lock().drain() {
+            self.peeks.end(pull);
+        }
+    }
+
         self.suspended.store(suspended, Ordering::Release);
         self.wake.send_modify(|count| *count += 1);
     }
