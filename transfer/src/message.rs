@@ -94,7 +94,7 @@ pub enum Refusal {
     /// The frozen copy is gone: released, dropped, or never made for this taker and `since`.
     #[error("the frozen copy is gone")]
     Gone,
-    /// Both sides share no version of the chunk format.
+    /// Both sides share no version of the chunk format that this build writes.
     #[error("no common version of the chunk format")]
     NoCommonVersion,
     /// A message over a limit, or one that contradicts itself.

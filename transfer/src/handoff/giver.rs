@@ -5,6 +5,7 @@ use softstore_sharding::{Epoch, Generation, Life, Peer, PullId, Slice, SliceKey,
 use super::search::TAKE_RANGES_MAX;
 use super::state::{Copy, End, Past};
 use super::{Action, CopyEnd, HandoffCore, Notice, PullEnd, drop_copy};
+use crate::chunk::ChunkFormat;
 use crate::message::{PullRequest, Refusal, Release, Take, TakeAnswer, TakeRange, TakeReply, Verdict};
 
 /// Leave to read a part of a frozen copy.
@@ -201,16 +202,11 @@ impl HandoffCore {
     /// What a taker may pull: the parts of the ranges asked for that are still kept for it.
     ///
     /// # Errors
-    /// If the request is for another life, or nothing of what it asks for is kept for that taker.
+    /// If the request is for another life, in no format that both sides know, or nothing of what it asks for is kept for that
+    /// taker.
     pub fn grant_pull(&self, request: &PullRequest) -> Result<Vec<CopyGrant>, Refusal> {
         self.check_addressee(&request.to)?;
-        if self
-            .chunk_versions
-            .newest_common(request.chunk_versions)
-            .is_none()
-        {
-            return Err(Refusal::NoCommonVersion);
-        }
+        self.chunk_format(request)?;
         let grants: Vec<CopyGrant> = request
             .ranges
             .iter()
@@ -221,6 +217,16 @@ impl HandoffCore {
         } else {
             Ok(grants)
         }
+    }
+
+    /// The newest chunk format that this node is set to speak and the taker reads.
+    ///
+    /// # Errors
+    /// If there is none, or this build cannot write it.
+    pub fn chunk_format(&self, request: &PullRequest) -> Result<ChunkFormat, Refusal> {
+        let common = self.chunk_versions.newest_common(request.chunk_versions);
+        let version = common.ok_or(Refusal::NoCommonVersion)?;
+        ChunkFormat::of_version(version).map_err(|_| Refusal::NoCommonVersion)
     }
 
     /// The copy at a position, if it is still kept for that taker under that acquisition.
