@@ -12,10 +12,11 @@ use softstore_sharding::session::NodeMessage;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::driver::Call;
 use super::metrics::AssignerMetrics;
+use crate::grpc;
 
 /// Largest message of a node: an assignment that a new Assigner fetches from it.
 pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
@@ -65,7 +66,7 @@ impl AssignerService {
             let message = match said {
                 Ok(Some(message)) => message,
                 Ok(None) => return Ok(()),
-                Err(status) if is_malformed(&status) => return Err(status),
+                Err(status) if grpc::is_malformed(&status) => return Err(status),
                 Err(status) => {
                     tracing::debug!(%status, "a node's session broke");
                     return Ok(());
@@ -137,14 +138,6 @@ impl v1::assigner_server::Assigner for AssignerService {
             Err(error @ DrainError::NoTaker(_)) => Err(Status::failed_precondition(error.to_string())),
         }
     }
-}
-
-/// Whether a session broke because of what its node sent, and not because the node or the connection went.
-fn is_malformed(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Internal | Code::OutOfRange | Code::Unimplemented
-    )
 }
 
 fn status_to_wire(status: ClusterStatus) -> v1::ClusterStatus {

@@ -216,7 +216,11 @@ impl NodeState {
         self.tasks.spawn(async move {
             match state.channels.take(&address, &take).await {
                 Ok(reply) => state.with_core(|core, now| ((), core.take_answered(&reply, now))),
-                // The core sends it again.
+                // Either way the core sends it again.
+                Err(error) if error.is_malformed() => {
+                    count(&state.metrics.peer_messages_refused);
+                    tracing::warn!(to = %take.to, %error, "the answer to a take cannot be understood");
+                }
                 Err(error) => tracing::debug!(to = %take.to, %error, "no answer to a take"),
             }
         });
