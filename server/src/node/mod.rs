@@ -19,6 +19,7 @@ mod metrics;
 mod operation;
 mod peeks;
 mod puller;
+mod purges;
 mod session;
 mod state;
 mod transfer_service;

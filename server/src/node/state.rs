@@ -26,6 +26,7 @@ use super::in_order::InOrder;
 use super::metrics::{NodeMetrics, count};
 use super::peeks::Peeks;
 use super::puller;
+use super::purges::Purges;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::listener::ListenerCounters;
@@ -68,6 +69,8 @@ pub struct NodeState {
     tick_at: watch::Sender<Option<Timestamp>>,
     /// To the session's task.
     to_slicelet: mpsc::UnboundedSender<SliceletEvent>,
+    /// What the store is to reclaim.
+    purges: Arc<Purges>,
     /// Running pull streams.
     pulls: Mutex<HashMap<PullId, CancellationToken>>,
     /// Serving is suspended: this node stood still for too long.
@@ -112,6 +115,7 @@ impl NodeState {
             assignment: watch::channel(None).0,
             tick_at: watch::channel(None).0,
             to_slicelet,
+            purges: Arc::default(),
             pulls: Mutex::default(),
             suspended: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -236,9 +240,12 @@ impl NodeState {
         });
     }
 
-    fn purge(self: &Arc<Self>, part: Part) {
-        let store = self.store.clone();
-        self.tasks.spawn_blocking(move || store.purge(part));
+    fn purge(&self, part: Part) {
+        if let Some(worker) = self.purges.add(part) {
+            let store = self.store.clone();
+            self.tasks
+                .spawn_blocking(move || worker.run(|part| store.purge(part)));
+        }
     }
 
     fn notice(&self, notice: &Notice) {
