@@ -62,7 +62,8 @@ pub struct Life {
 }
 
 impl Life {
-    /// A life that no node can have, so that it counts as dead: the owner of what nobody is known to own.
+    /// A life that no node has, so that it counts as dead: the owner of what nobody is known to own. Its incarnation is not
+    /// 0, which no peer would read, but one that is drawn once in 2^64 times.
     ///
     /// # Panics
     /// Never: the name is made of allowed characters.
@@ -70,7 +71,7 @@ impl Life {
     pub fn nobody() -> Self {
         Self {
             node: NodeId::new("nobody").expect("the name is made of allowed characters"),
-            incarnation: Incarnation::new(0),
+            incarnation: Incarnation::new(u64::MAX),
         }
     }
 }

@@ -201,7 +201,7 @@ impl Recovery {
             return None;
         }
         for gap in ranges.gaps(Slice::FULL) {
-            ranges.insert(gap, unowned(Generation::NONE));
+            ranges.insert(gap, unowned(highest));
         }
         Some(merged(ranges.iter().map(|(slice, range)| (slice, range.clone()))))
     }
