@@ -2,11 +2,12 @@
 
 use softstore_sharding::{Epoch, Generation, Life, Peer, PullId, Slice, SliceKey, Timestamp};
 
-use super::search::TAKE_RANGES_MAX;
 use super::state::{Copy, End, Past};
 use super::{Action, CopyEnd, HandoffCore, Notice, PullEnd, drop_copy};
 use crate::chunk::ChunkFormat;
-use crate::message::{PullRequest, Refusal, Release, Take, TakeAnswer, TakeRange, TakeReply, Verdict};
+use crate::message::{
+    PullRequest, Refusal, Release, TAKE_RANGES_MAX, Take, TakeAnswer, TakeRange, TakeReply, Verdict,
+};
 
 /// Leave to read a part of a frozen copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
