@@ -104,6 +104,35 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
+/// The two ports of a node or of an Assigner, bound and not yet served.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    pub(crate) grpc: TcpListener,
+    pub(crate) grpc_addr: SocketAddr,
+    pub(crate) http: Option<TcpListener>,
+    pub(crate) http_addr: Option<SocketAddr>,
+}
+
+impl Ports {
+    /// Binds both, or the one.
+    ///
+    /// # Errors
+    /// As [`bind`].
+    pub(crate) async fn bind(grpc: SocketAddr, http: Option<SocketAddr>) -> io::Result<Self> {
+        let grpc = bind(grpc).await?;
+        let http = match http {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        Ok(Self {
+            grpc_addr: grpc.local_addr()?,
+            http_addr: http.as_ref().map(TcpListener::local_addr).transpose()?,
+            grpc,
+            http,
+        })
+    }
+}
+
 /// Accepts connections in a task of its own, at most `connections_max` at once, until `end`: that cuts those that are open,
 /// too.
 pub fn incoming(

@@ -29,6 +29,7 @@ use tower::util::MapResponseLayer;
 
 use crate::clock::{Clock, new_incarnation};
 use crate::config::{AssignerConfig, ConfigError, SharderKind};
+use crate::listener::Ports;
 use crate::opening::Protocol;
 use crate::{grpc, http, listener};
 use driver::{Call, Driver};
@@ -86,13 +87,12 @@ impl AssignerServer {
         sharder: Box<dyn Sharder>,
     ) -> Result<Self, AssignerError> {
         config.validate()?;
-        let grpc = listener::bind(config.listen).await?;
-        let http = match config.http_listen {
-            Some(address) => Some(listener::bind(address).await?),
-            None => None,
-        };
-        let grpc_addr = grpc.local_addr()?;
-        let http_addr = http.as_ref().map(TcpListener::local_addr).transpose()?;
+        let Ports {
+            grpc,
+            grpc_addr,
+            http,
+            http_addr,
+        } = Ports::bind(config.listen, config.http_listen).await?;
         let incarnation = new_incarnation();
         let core = Assigner::new(config.core(), incarnation, sharder, Clock.now());
         tracing::info!(%grpc_addr, %incarnation, "the Assigner listens");

@@ -53,6 +53,7 @@ pub use self::session::DrainOutcome;
 pub use self::state::{NodeState, StoreEngine};
 use crate::clock::{Clock, new_incarnation};
 use crate::config::{ConfigError, NodeConfig, Transfer};
+use crate::listener::Ports;
 use crate::opening::Protocol;
 use crate::{grpc, http, listener};
 
@@ -111,13 +112,12 @@ impl Node {
         store: Arc<dyn StoreEngine>,
     ) -> Result<Self, NodeError> {
         config.validate()?;
-        let grpc = listener::bind(config.listen).await?;
-        let http = match config.http_listen {
-            Some(address) => Some(listener::bind(address).await?),
-            None => None,
-        };
-        let grpc_addr = grpc.local_addr()?;
-        let http_addr = http.as_ref().map(TcpListener::local_addr).transpose()?;
+        let Ports {
+            grpc,
+            grpc_addr,
+            http,
+            http_addr,
+        } = Ports::bind(config.listen, config.http_listen).await?;
         let address = config.advertise.clone().unwrap_or_else(|| grpc_addr.to_string());
         let life = Life {
             node: config.id.clone(),

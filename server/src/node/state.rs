@@ -54,9 +54,9 @@ pub struct NodeState {
     pub listeners: Arc<ListenerCounters>,
     /// Fires when streams are to end after their last reply.
     pub closing: CancellationToken,
-    /// Everything this node runs.
     /// Fires when the node has ended: its connections are cut, and its tasks end.
     pub stop: CancellationToken,
+    /// Everything this node runs.
     pub tasks: TaskTracker,
     core: RwLock<HandoffCore>,
     /// What the core asked for and is not yet begun.
@@ -107,10 +107,10 @@ impl NodeState {
             channels: Channels::default(),
             listeners: Arc::default(),
             closing: CancellationToken::new(),
+            stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             core: RwLock::new(core),
             actions: InOrder::default(),
-            stop: CancellationToken::new(),
             wake: watch::channel(0).0,
             assignment: watch::channel(None).0,
             tick_at: watch::channel(None).0,
@@ -319,6 +319,15 @@ impl NodeState {
         self.wake.send_modify(|count| *count += 1);
     }
 
+    /// Ends everything, after [`NodeState::stop_serving`]: connections, pulls, tasks.
+    pub(super) fn end(&self) {
+        self.stop.cancel();
+        self.closing.cancel();
+        for (pull, _) in self.pulls.lock().drain() {
+            self.peeks.end(pull);
+        }
+    }
+
     /// The slicelet has looked around at `now`, and suspended serving if it had to.
     pub(super) fn slicelet_stepped(&self, now: Timestamp) {
         // Released after a suspension of the same step: who sees the step sees the suspension.
@@ -330,15 +339,6 @@ impl NodeState {
         if suspended {
             count(&self.metrics.suspensions);
         }
-    /// Ends everything, after [`NodeState::stop_serving`]: connections, pulls, tasks.
-    pub(super) fn end(&self) {
-        self.stop.cancel();
-        self.closing.cancel();
-        for (pull, _) in self.pulls.lock().drain() {
-            self.peeks.end(pull);
-        }
-    }
-
         self.suspended.store(suspended, Ordering::Release);
         self.wake.send_modify(|count| *count += 1);
     }
