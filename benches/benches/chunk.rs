@@ -7,13 +7,13 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use softstore_benches::workload::{Key, keys, value};
 use softstore_sharding::{FrequencyClass, Version};
-use softstore_transfer::chunk::{ChunkBuilder, ChunkEntry, decode};
+use softstore_transfer::chunk::{ChunkBuilder, ChunkEntry, ChunkFormat, decode};
 
 /// More entries than fit a chunk.
 const KEYS: u64 = 4_000;
 
 fn encode(keys: &[Key], value: &[u8]) -> Bytes {
-    let mut builder = ChunkBuilder::new();
+    let mut builder = ChunkBuilder::new(ChunkFormat::V1);
     for (key, number) in keys.iter().zip(1..) {
         if builder.is_full() {
             break;

@@ -6,6 +6,7 @@
 //! ```text
 //!   assignment   generations, slices, lives, assignments, diffs     <-> softstore_sharding
 //!   session      a node's session with the Assigner                 <-> softstore_sharding::session
+//!   status       what operators are told of the cluster             <--  softstore_sharding::assigner
 //!   transfer     the hand-off, and its relayed form                 <-> softstore_transfer::message
 //!   cache        classes of an operation's status, `Moved`
 //!   batch        the data stream's messages, which are not generated
@@ -19,6 +20,7 @@ pub mod cache;
 pub mod error;
 pub mod limits;
 pub mod session;
+pub mod status;
 pub mod transfer;
 
 pub use error::WireError;

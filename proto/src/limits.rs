@@ -20,8 +20,10 @@ pub const RANGES_MAX: usize = softstore_sharding::slice_map::SLICE_COUNT_MAX;
 pub const NODES_MAX: usize = 4_096;
 /// Most providers of one range.
 pub const PROVIDERS_MAX: usize = softstore_sharding::assignment::PROVIDERS_MAX;
-/// Most ranges in one Take, its answer, a pull or a release.
-pub const TAKE_RANGES_MAX: usize = 1 << 16;
+/// Most ranges in one Take.
+pub const TAKE_RANGES_MAX: usize = softstore_transfer::message::TAKE_RANGES_MAX;
+/// Most parts in the answer to a Take, and most ranges in a pull or a release.
+pub const TAKEN_RANGES_MAX: usize = softstore_transfer::message::TAKEN_RANGES_MAX;
 /// Most keys in one peek.
 pub const PEEK_KEYS_MAX: usize = 1_024;
 /// Longest `host:port` in bytes.

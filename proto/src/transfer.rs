@@ -11,7 +11,8 @@ use softstore_transfer::message::{
 use crate::assignment::{generation, life, peer, slice, versions};
 use crate::error::{WireError, each, required, within};
 use crate::limits::{
-    CURSOR_BYTES_MAX, KEY_BYTES_MAX, PEEK_KEYS_MAX, RELAY_BYTES_MAX, TAKE_RANGES_MAX, VALUE_BYTES_CEILING,
+    CURSOR_BYTES_MAX, KEY_BYTES_MAX, PEEK_KEYS_MAX, RELAY_BYTES_MAX, TAKE_RANGES_MAX, TAKEN_RANGES_MAX,
+    VALUE_BYTES_CEILING,
 };
 use crate::v1;
 
@@ -127,7 +128,7 @@ impl TryFrom<v1::TakeReply> for TakeReply {
         Ok(Self {
             from: life("take_reply.from", wire.from)?,
             chunk_versions: versions("take_reply.chunk_versions", wire.chunk_versions)?,
-            answers: each("take_reply.answers", wire.answers, TAKE_RANGES_MAX)?,
+            answers: each("take_reply.answers", wire.answers, TAKEN_RANGES_MAX)?,
         })
     }
 }
@@ -172,7 +173,7 @@ impl TryFrom<v1::PullRequest> for PullRequest {
         Ok(Self {
             to: life("pull.to", wire.to)?,
             taker: life("pull.taker", wire.taker)?,
-            ranges: each("pull.ranges", wire.ranges, TAKE_RANGES_MAX)?,
+            ranges: each("pull.ranges", wire.ranges, TAKEN_RANGES_MAX)?,
             cursor: wire.cursor,
             chunk_versions: versions("pull.chunk_versions", wire.chunk_versions)?,
         })
@@ -316,7 +317,7 @@ impl TryFrom<v1::ReleaseRequest> for Release {
         Ok(Self {
             to: life("release.to", wire.to)?,
             taker: life("release.taker", wire.taker)?,
-            ranges: each("release.ranges", wire.ranges, TAKE_RANGES_MAX)?,
+            ranges: each("release.ranges", wire.ranges, TAKEN_RANGES_MAX)?,
         })
     }
 }

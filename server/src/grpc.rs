@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tonic::Code;
 use tonic::codegen::http::HeaderMap;
+use tonic::{Code, Status};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 /// What a message may hold beside its largest value: the rest of a batch (4 MiB) and the framing.
@@ -41,6 +41,15 @@ pub(crate) fn is_refused_unread(head: &HeaderMap) -> bool {
     matches!(
         code,
         Some(Code::Internal | Code::OutOfRange | Code::Unimplemented)
+    )
+}
+
+/// Whether a stream or a call ended because of what the other side sent (not decodable, too large, compressed), and not
+/// because that side or the connection went.
+pub(crate) fn is_malformed(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Internal | Code::OutOfRange | Code::Unimplemented
     )
 }
 

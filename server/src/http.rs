@@ -29,7 +29,7 @@ struct Pages {
     readiness: Readiness,
 }
 
-/// Serves the pages in a task of its own until `closing`. Returns where it listens.
+/// Serves the pages in a task of its own until `end`, which cuts its connections. Returns where it listens.
 ///
 /// # Errors
 /// If the listener's address cannot be told.
@@ -39,7 +39,7 @@ pub fn serve(
     readiness: Readiness,
     counters: Arc<ListenerCounters>,
     tasks: &TaskTracker,
-    closing: CancellationToken,
+    end: CancellationToken,
 ) -> std::io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let pages = Pages {
@@ -51,16 +51,10 @@ pub fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .with_state(pages);
-    let incoming = listener::incoming(
-        listener,
-        Protocol::Http1,
-        CONNECTIONS_MAX,
-        counters,
-        closing.clone(),
-    );
+    let incoming = listener::incoming(listener, Protocol::Http1, CONNECTIONS_MAX, counters, end.clone());
     tasks.spawn(async move {
         let served = axum::serve(incoming, router)
-            .with_graceful_shutdown(closing.cancelled_owned())
+            .with_graceful_shutdown(end.cancelled_owned())
             .await;
         if let Err(error) = served {
             tracing::error!(%error, "the HTTP port has failed");

@@ -1,4 +1,7 @@
 //! A TCP listener that stays calm: bounded connections, no spinning when the process runs out of file descriptors.
+//!
+//! Its connections end with it. tonic gives no handle on the connections that it serves, and they outlive the task that
+//! accepted them: so each looks for its end itself, and neither reads nor writes any more from that moment on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Sleep;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::opening::{Opening, Protocol};
@@ -101,21 +104,51 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Accepts connections in a task of its own until `closing`, at most `connections_max` at once.
+/// The two ports of a node or of an Assigner, bound and not yet served.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    pub(crate) grpc: TcpListener,
+    pub(crate) grpc_addr: SocketAddr,
+    pub(crate) http: Option<TcpListener>,
+    pub(crate) http_addr: Option<SocketAddr>,
+}
+
+impl Ports {
+    /// Binds both, or the one.
+    ///
+    /// # Errors
+    /// As [`bind`].
+    pub(crate) async fn bind(grpc: SocketAddr, http: Option<SocketAddr>) -> io::Result<Self> {
+        let grpc = bind(grpc).await?;
+        let http = match http {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        Ok(Self {
+            grpc_addr: grpc.local_addr()?,
+            http_addr: http.as_ref().map(TcpListener::local_addr).transpose()?,
+            grpc,
+            http,
+        })
+    }
+}
+
+/// Accepts connections in a task of its own, at most `connections_max` at once, until `end`: that cuts those that are open,
+/// too.
 pub fn incoming(
     listener: TcpListener,
     protocol: Protocol,
     connections_max: usize,
     counters: Arc<ListenerCounters>,
-    closing: CancellationToken,
+    end: CancellationToken,
 ) -> Incoming {
     let (sender, receiver) = mpsc::channel(ACCEPTED_BACKLOG);
     let permits = Arc::new(Semaphore::new(connections_max));
     tokio::spawn(async move {
-        let accepting = accept(&listener, protocol, &permits, &counters, &sender);
+        let accepting = accept(&listener, protocol, &permits, &counters, &sender, &end);
         tokio::select! {
             () = accepting => {}
-            () = closing.cancelled() => {}
+            () = end.cancelled() => {}
         }
     });
     Incoming(receiver)
@@ -127,6 +160,7 @@ async fn accept(
     permits: &Arc<Semaphore>,
     counters: &Arc<ListenerCounters>,
     sender: &mpsc::Sender<io::Result<Connection>>,
+    end: &CancellationToken,
 ) {
     loop {
         match listener.accept().await {
@@ -138,8 +172,12 @@ async fn accept(
                 counters.accepted.fetch_add(1, Ordering::Relaxed);
                 // Replies are small and wanted now; failing that, they only come later.
                 let _ = stream.set_nodelay(true);
+                // Of its own, so that connections do not meet in one lock.
+                let end = end.child_token();
                 let connection = Connection {
                     stream,
+                    ended: Box::pin(end.clone().cancelled_owned()),
+                    end,
                     opening: Opening::new(protocol),
                     opening_ends: Some(Box::pin(tokio::time::sleep(OPENING_TIMEOUT))),
                     counters: counters.clone(),
@@ -199,7 +237,19 @@ pub struct Connection {
     /// Until it has said enough to tell that it speaks the port's protocol.
     opening_ends: Option<Pin<Box<Sleep>>>,
     counters: Arc<ListenerCounters>,
+    end: CancellationToken,
+    /// Wakes whoever waits for something to read.
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn check_end(&self) -> io::Result<()> {
+        if self.end.is_cancelled() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
 }
 
 impl Connected for Connection {
@@ -216,6 +266,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_end()?;
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if self.opening.is_foreign(&buffer.filled()[before..]) {
@@ -230,6 +281,9 @@ impl AsyncRead for Connection {
             self.counters.silent.fetch_add(1, Ordering::Relaxed);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        if read.is_pending() && self.ended.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         read
     }
 }
@@ -240,6 +294,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check_end()?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -256,6 +311,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check_end()?;
         Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
     }
 

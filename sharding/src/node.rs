@@ -61,6 +61,21 @@ pub struct Life {
     pub incarnation: Incarnation,
 }
 
+impl Life {
+    /// A life that no node has, so that it counts as dead: the owner of what nobody is known to own. Its incarnation is not
+    /// 0, which no peer would read, but one that is drawn once in 2^64 times.
+    ///
+    /// # Panics
+    /// Never: the name is made of allowed characters.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self {
+            node: NodeId::new("nobody").expect("the name is made of allowed characters"),
+            incarnation: Incarnation::new(u64::MAX),
+        }
+    }
+}
+
 impl fmt::Display for Life {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.node, self.incarnation)

@@ -75,7 +75,8 @@ pub enum ClaimPhase {
     Serving,
     /// Owner; pulling the entries from this life.
     Pulling(Life),
-    /// Fenced for this life: no claim.
+    /// Fenced for this life: no claim, and never one again under that `since`. For [`Life::nobody`], if the node will not
+    /// serve the range under that `since` for another reason.
     Fenced(Life),
 }
 

@@ -19,6 +19,32 @@ use thiserror::Error;
 /// Chunk formats that this build reads and writes.
 pub const CHUNK_VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
 
+/// A chunk format that this build can write: what giver and taker have agreed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChunkFormat(u16);
+
+impl ChunkFormat {
+    /// The only format so far.
+    pub const V1: Self = Self(1);
+
+    /// The format of a version.
+    ///
+    /// # Errors
+    /// If this build does not write that version: [`ChunkError::Version`].
+    pub fn of_version(version: u32) -> Result<Self, ChunkError> {
+        match version {
+            1 => Ok(Self::V1),
+            other => Err(ChunkError::Version(other)),
+        }
+    }
+
+    /// Its version.
+    #[must_use]
+    pub fn version(self) -> u32 {
+        self.0.into()
+    }
+}
+
 /// A chunk is sent once its entries come to this many bytes.
 pub const CHUNK_BYTES_TARGET: usize = 256 * 1024;
 
@@ -76,9 +102,9 @@ pub enum ChunkError {
     /// Not a chunk at all.
     #[error("the chunk does not begin with its magic number")]
     Magic,
-    /// A format that this build does not read.
+    /// A format that this build neither reads nor writes.
     #[error("chunk format {0} is not one of {min} to {max}", min = CHUNK_VERSIONS.min, max = CHUNK_VERSIONS.max)]
-    Version(u16),
+    Version(u32),
     /// Announces more than the limits allow.
     #[error("the chunk announces {0}, over the limit")]
     TooLarge(&'static str),
@@ -101,23 +127,29 @@ pub enum ChunkError {
 /// Gathers entries for one chunk.
 #[derive(Debug)]
 pub struct ChunkBuilder {
+    format: ChunkFormat,
     frame: Vec<u8>,
     entries: u32,
 }
 
-impl Default for ChunkBuilder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl ChunkBuilder {
-    /// An empty chunk.
+    /// An empty chunk of a format: the one that its reader has agreed to.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(format: ChunkFormat) -> Self {
         let mut frame = Vec::with_capacity(CHUNK_HEADER_BYTES + CHUNK_BYTES_TARGET);
         frame.resize(CHUNK_HEADER_BYTES, 0);
-        Self { frame, entries: 0 }
+        Self {
+            format,
+            frame,
+            entries: 0,
+        }
+    }
+
+    /// This chunk, with an empty one of the same format in its place.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let format = self.format;
+        std::mem::replace(self, Self::new(format))
     }
 
     /// Adds an entry; `false` if it does not fit the largest chunk any more (send this one first).
@@ -161,9 +193,8 @@ impl ChunkBuilder {
     #[must_use]
     pub fn finish(mut self) -> Bytes {
         let payload_bytes = u32::try_from(self.payload_bytes()).expect("bounded by CHUNK_PAYLOAD_BYTES_MAX");
-        let version = u16::try_from(CHUNK_VERSIONS.max).expect("a small number");
         self.frame[0..4].copy_from_slice(&MAGIC);
-        self.frame[4..6].copy_from_slice(&version.to_le_bytes());
+        self.frame[4..6].copy_from_slice(&self.format.0.to_le_bytes());
         self.frame[8..12].copy_from_slice(&self.entries.to_le_bytes());
         self.frame[12..16].copy_from_slice(&payload_bytes.to_le_bytes());
         let crc = checksum(&self.frame);
@@ -187,10 +218,7 @@ pub fn decode(frame: &[u8]) -> Result<Vec<ChunkEntry<'_>>, ChunkError> {
     if frame[0..4] != MAGIC {
         return Err(ChunkError::Magic);
     }
-    let version = u16::from_le_bytes([frame[4], frame[5]]);
-    if !(CHUNK_VERSIONS.min..=CHUNK_VERSIONS.max).contains(&u32::from(version)) {
-        return Err(ChunkError::Version(version));
-    }
+    ChunkFormat::of_version(u16::from_le_bytes([frame[4], frame[5]]).into())?;
     let (entries, payload_bytes) = (number_at(frame, 8), number_at(frame, 12) as usize);
     if payload_bytes > CHUNK_PAYLOAD_BYTES_MAX {
         return Err(ChunkError::TooLarge("payload bytes"));
@@ -269,7 +297,7 @@ mod tests {
     }
 
     fn chunk_of(entries: &[Owned]) -> Bytes {
-        let mut builder = ChunkBuilder::new();
+        let mut builder = ChunkBuilder::new(ChunkFormat::V1);
         for owned in entries {
             assert!(builder.push(&entry(owned)));
         }
@@ -328,6 +356,26 @@ mod tests {
             if let Ok(decoded) = decode(&frame) {
                 prop_assert_eq!(decoded.len(), entries as usize);
             }
+        }
+    }
+
+    /// Every version that this build offers can be written, and is what the chunk says; no other can.
+    #[test]
+    fn a_chunk_is_of_the_version_that_was_agreed_on() {
+        for version in CHUNK_VERSIONS.min..=CHUNK_VERSIONS.max {
+            let format = ChunkFormat::of_version(version).expect("it was offered");
+            assert_eq!(format.version(), version);
+            let mut builder = ChunkBuilder::new(format);
+            for chunk in [builder.take().finish(), builder.finish()] {
+                assert_eq!(chunk[4..6], u16::try_from(version).unwrap().to_le_bytes());
+                assert_eq!(decode(&chunk), Ok(Vec::new()));
+            }
+        }
+        for version in [CHUNK_VERSIONS.min - 1, CHUNK_VERSIONS.max + 1, u32::MAX] {
+            assert_eq!(
+                ChunkFormat::of_version(version),
+                Err(ChunkError::Version(version))
+            );
         }
     }
 

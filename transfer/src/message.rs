@@ -7,6 +7,13 @@ use bytes::Bytes;
 use softstore_sharding::session::VersionRange;
 use softstore_sharding::{FrequencyClass, Generation, Life, Peer, Slice, SliceKey, Version};
 
+/// Most ranges in one [`Take`]; more are split over several.
+pub const TAKE_RANGES_MAX: usize = 4_096;
+
+/// Most parts that a [`Take`] is answered in, and most ranges in a [`PullRequest`] or a [`Release`]: a provider may have
+/// held what is asked for in smaller parts, and the taker goes on with those.
+pub const TAKEN_RANGES_MAX: usize = 1 << 16;
+
 /// "These ranges are mine now: fence them."
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Take {
@@ -94,7 +101,7 @@ pub enum Refusal {
     /// The frozen copy is gone: released, dropped, or never made for this taker and `since`.
     #[error("the frozen copy is gone")]
     Gone,
-    /// Both sides share no version of the chunk format.
+    /// Both sides share no version of the chunk format that this build writes.
     #[error("no common version of the chunk format")]
     NoCommonVersion,
     /// A message over a limit, or one that contradicts itself.

@@ -9,8 +9,11 @@ use softstore_proto::limits::{KEY_BYTES_MAX, PROVIDERS_MAX};
 use softstore_proto::transfer::Relayed;
 use softstore_proto::{WireError, v1};
 use softstore_sharding::session::{AssignerMessage, NodeMessage};
-use softstore_sharding::{Assignment, Generation, Life, Slice};
-use softstore_transfer::message::{Entry, PeekAnswer, PeekRequest, PullRequest, Release, Take, TakeReply};
+use softstore_sharding::{Assignment, Generation, Incarnation, Life, Peer, Slice};
+use softstore_transfer::message::{
+    Entry, PeekAnswer, PeekRequest, PullRequest, Release, TAKE_RANGES_MAX, TAKEN_RANGES_MAX, Take, TakeRange,
+    TakeReply, TakenRange,
+};
 
 use crate::values;
 
@@ -148,4 +151,44 @@ fn what_is_wrong_is_named() {
         "entry.class"
     );
     assert_eq!(refused(Relayed::decode(&[0xff]).map(drop)), "Relayed");
+}
+
+/// The core takes this many ranges in one Take and no more; a provider may have held them in smaller parts, and what is
+/// taken is pulled and released by those.
+#[test]
+fn a_take_is_bounded_as_the_core_bounds_it() {
+    let peer = Peer {
+        life: Life::nobody(),
+        address: "host:1".into(),
+    };
+    let since = Generation::following(Generation::NONE, 0, Incarnation::new(1));
+    let take = |count: usize| Take {
+        to: peer.life.clone(),
+        taker: peer.clone(),
+        ranges: vec![
+            TakeRange {
+                slice: Slice::FULL,
+                since,
+                from: since,
+            };
+            count
+        ],
+    };
+    let converted = |count| Take::try_from(v1::TakeRequest::from(&take(count)));
+    assert!(converted(TAKE_RANGES_MAX).is_ok());
+    let refused = WireError::Limit {
+        field: "take.ranges",
+        limit: TAKE_RANGES_MAX,
+        found: TAKE_RANGES_MAX + 1,
+    };
+    assert_eq!(converted(TAKE_RANGES_MAX + 1), Err(refused));
+    let slice = Slice::FULL;
+    let release = |count: usize| Release {
+        to: peer.life.clone(),
+        taker: peer.life.clone(),
+        ranges: vec![TakenRange { slice, since }; count],
+    };
+    let converted = |count| Release::try_from(v1::ReleaseRequest::from(&release(count)));
+    assert!(converted(TAKEN_RANGES_MAX).is_ok());
+    assert!(converted(TAKEN_RANGES_MAX + 1).is_err());
 }

@@ -6,7 +6,7 @@ use prost::Message;
 use softstore_proto::transfer::{Relayed, peek_reply_from_wire, peek_reply_to_wire};
 use softstore_proto::{WireError, v1};
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, NodeMessage};
-use softstore_sharding::{Assignment, Slice};
+use softstore_sharding::{Assignment, Life, Slice};
 use softstore_transfer::message::{PeekRequest, PullRequest, Release, Take, TakeReply};
 
 use crate::values;
@@ -72,4 +72,11 @@ proptest! {
         prop_assert_eq!(peek_reply_from_wire(wire.clone(), answers.len() + 1), Ok(answers.clone()));
         prop_assert_eq!(peek_reply_from_wire(wire, answers.len()), Ok(answers));
     }
+}
+
+/// Nobody can own a range, and be who a range is fenced for: both are said to peers.
+#[test]
+fn nobody_is_somebody_on_the_wire() {
+    let nobody = Life::nobody();
+    assert_eq!(over_the_wire::<Life, v1::Life>(&nobody), Ok(nobody));
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use softstore_proto::v1::assigner_server::AssignerServer as GrpcAssigner;
-use softstore_sharding::assigner::{Assigner, AssignerConfig as CoreConfig, AssignerConfigError};
+use softstore_sharding::assigner::Assigner;
 use softstore_sharding::sharder::{EvenRange, Ring, Sharder};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -29,6 +29,7 @@ use tower::util::MapResponseLayer;
 
 use crate::clock::{Clock, new_incarnation};
 use crate::config::{AssignerConfig, ConfigError, SharderKind};
+use crate::listener::Ports;
 use crate::opening::Protocol;
 use crate::{grpc, http, listener};
 use driver::{Call, Driver};
@@ -46,9 +47,6 @@ pub enum AssignerError {
     /// A setting makes no sense.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A setting makes no sense to the core.
-    #[error(transparent)]
-    Core(#[from] AssignerConfigError),
     /// A port could not be listened on.
     #[error(transparent)]
     Listen(#[from] std::io::Error),
@@ -89,23 +87,14 @@ impl AssignerServer {
         sharder: Box<dyn Sharder>,
     ) -> Result<Self, AssignerError> {
         config.validate()?;
-        let core_config = CoreConfig {
-            failure_timeout_ms: config.failure_timeout_ms,
-            settle_ms: config.settle_ms,
-            expect_nodes: (config.expect_nodes > 0).then_some(config.expect_nodes as usize),
-            rebalance_delay_ms: config.rebalance_delay_ms,
-            ..CoreConfig::default()
-        };
-        core_config.validate()?;
-        let grpc = listener::bind(config.listen).await?;
-        let http = match config.http_listen {
-            Some(address) => Some(listener::bind(address).await?),
-            None => None,
-        };
-        let grpc_addr = grpc.local_addr()?;
-        let http_addr = http.as_ref().map(TcpListener::local_addr).transpose()?;
+        let Ports {
+            grpc,
+            grpc_addr,
+            http,
+            http_addr,
+        } = Ports::bind(config.listen, config.http_listen).await?;
         let incarnation = new_incarnation();
-        let core = Assigner::new(core_config, incarnation, sharder, Clock.now());
+        let core = Assigner::new(config.core(), incarnation, sharder, Clock.now());
         tracing::info!(%grpc_addr, %incarnation, "the Assigner listens");
         let (calls, queue) = tokio::sync::mpsc::channel::<Call>(CALLS_MAX);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -7,15 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{Stream, StreamExt};
 use softstore_proto::v1;
 use softstore_sharding::NodeId;
-use softstore_sharding::assigner::{ClusterStatus, DrainError, NodeStatus, SessionId};
+use softstore_sharding::assigner::{DrainError, SessionId};
 use softstore_sharding::session::NodeMessage;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::driver::Call;
 use super::metrics::AssignerMetrics;
+use crate::grpc;
 
 /// Largest message of a node: an assignment that a new Assigner fetches from it.
 pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
@@ -65,7 +66,7 @@ impl AssignerService {
             let message = match said {
                 Ok(Some(message)) => message,
                 Ok(None) => return Ok(()),
-                Err(status) if is_malformed(&status) => return Err(status),
+                Err(status) if grpc::is_malformed(&status) => return Err(status),
                 Err(status) => {
                     tracing::debug!(%status, "a node's session broke");
                     return Ok(());
@@ -117,7 +118,7 @@ impl v1::assigner_server::Assigner for AssignerService {
         let status = status
             .await
             .map_err(|_| Status::unavailable("the Assigner is stopping"))?;
-        Ok(Response::new(status_to_wire(status)))
+        Ok(Response::new((&status).into()))
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
@@ -136,43 +137,5 @@ impl v1::assigner_server::Assigner for AssignerService {
             Err(error @ DrainError::UnknownNode(_)) => Err(Status::not_found(error.to_string())),
             Err(error @ DrainError::NoTaker(_)) => Err(Status::failed_precondition(error.to_string())),
         }
-    }
-}
-
-/// Whether a session broke because of what its node sent, and not because the node or the connection went.
-fn is_malformed(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Internal | Code::OutOfRange | Code::Unimplemented
-    )
-}
-
-fn status_to_wire(status: ClusterStatus) -> v1::ClusterStatus {
-    v1::ClusterStatus {
-        generation: Some(status.generation.into()),
-        nodes: status.nodes.into_iter().map(node_to_wire).collect(),
-        settled: status.settled,
-        waiting_to_fill: status.waiting_to_fill,
-        ranges_moving: status.ranges_moving,
-        ranges_unreachable: status.ranges_unreachable,
-        unsettled_because: status.unsettled_because,
-        recovering: status.recovering,
-    }
-}
-
-fn node_to_wire(node: NodeStatus) -> v1::NodeStatus {
-    v1::NodeStatus {
-        life: Some((&node.life).into()),
-        address: node.address.to_string(),
-        http_address: node.http_address.to_string(),
-        zone: node.zone.to_string(),
-        state: v1::NodeState::from(node.state).into(),
-        capacity_bytes: node.capacity_bytes,
-        slices: node.slices,
-        share: node.share,
-        load: Some((&node.load).into()),
-        silent_ms: node.silent_ms,
-        waiting_to_fill: node.waiting_to_fill,
-        generation: Some(node.generation.into()),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use softstore_sharding::assigner::AssignerConfig as CoreConfig;
+
 use super::check::{ConfigError, in_range, loopback_unless};
 use super::choice::SharderKind;
 
@@ -19,7 +21,7 @@ pub struct AssignerConfig {
     /// many new ones first, would take them for a new cluster.
     pub expect_nodes: u32,
     /// How long a new Assigner gathers hellos before it publishes, unless all it expects came earlier. Milliseconds,
-    /// 0 to 600,000, default 4,000. Longer than `failure_timeout_ms`, so that a living node's hello is not missed.
+    /// longer than `failure_timeout_ms`, so that a living node's hello is not missed, up to 600,000; default 4,000.
     pub settle_ms: u64,
     /// A node not heard of for so long is dead. Milliseconds, 100 to 600,000, default 3,000; the same on all nodes.
     pub failure_timeout_ms: u64,
@@ -47,7 +49,7 @@ impl Default for AssignerConfig {
 }
 
 impl AssignerConfig {
-    /// Checks every field.
+    /// Checks every field, and those that depend on each other.
     ///
     /// # Errors
     /// The first field that does not fit, and what to do.
@@ -59,17 +61,51 @@ impl AssignerConfig {
         in_range("expect_nodes", self.expect_nodes.into(), 0..=10_000)?;
         in_range("settle_ms", self.settle_ms, 0..=600_000)?;
         in_range("failure_timeout_ms", self.failure_timeout_ms, 100..=600_000)?;
-        in_range("rebalance_delay_ms", self.rebalance_delay_ms, 0..=3_600_000)
+        in_range("rebalance_delay_ms", self.rebalance_delay_ms, 0..=3_600_000)?;
+        // How they fit together is the core's to say.
+        Ok(self.core().validate()?)
+    }
+
+    /// The settings of the core.
+    pub(crate) fn core(&self) -> CoreConfig {
+        CoreConfig {
+            failure_timeout_ms: self.failure_timeout_ms,
+            settle_ms: self.settle_ms,
+            expect_nodes: (self.expect_nodes > 0).then_some(self.expect_nodes as usize),
+            rebalance_delay_ms: self.rebalance_delay_ms,
+            ..CoreConfig::default()
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use softstore_sharding::assigner::AssignerConfigError;
+
     use super::*;
 
     #[test]
     fn the_default_is_valid() {
         assert_eq!(AssignerConfig::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn settling_takes_longer_than_a_failure() {
+        let with = |settle_ms| AssignerConfig {
+            settle_ms,
+            failure_timeout_ms: 2_000,
+            ..AssignerConfig::default()
+        };
+        assert_eq!(with(2_001).validate(), Ok(()));
+        let refused = with(2_000).validate().unwrap_err();
+        assert_eq!(
+            refused,
+            ConfigError::Assigner(AssignerConfigError::Settle {
+                settle_ms: 2_000,
+                failure_timeout_ms: 2_000,
+            })
+        );
+        assert!(refused.to_string().contains("Raise settle_ms"), "{refused}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use softstore_sharding::assigner::AssignerConfigError;
 use softstore_sharding::node::NodeIdError;
 use thiserror::Error;
 
@@ -65,6 +66,9 @@ pub enum ConfigError {
         /// The longest allowed.
         bytes_max: usize,
     },
+    /// Settings of an Assigner that make no sense together.
+    #[error(transparent)]
+    Assigner(#[from] AssignerConfigError),
     /// Two fields that contradict each other.
     #[error("{field} = {value} does not fit {other} = {other_value}: {advice}")]
     Conflict {

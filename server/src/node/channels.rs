@@ -14,6 +14,7 @@ use thiserror::Error;
 use tonic::transport::{Channel, Endpoint};
 
 use super::state::PEER_CALL_TIMEOUT_MS;
+use crate::grpc;
 
 /// How long connecting to another node may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -45,6 +46,17 @@ pub enum PeerError {
     /// The answer was not one.
     #[error(transparent)]
     Wire(#[from] WireError),
+}
+
+impl PeerError {
+    /// Whether there was an answer that could not be understood.
+    pub(super) fn is_malformed(&self) -> bool {
+        match self {
+            Self::Call(status) => grpc::is_malformed(status),
+            Self::Address(_) => false,
+            Self::Wire(_) => true,
+        }
+    }
 }
 
 impl From<tonic::Status> for PeerError {

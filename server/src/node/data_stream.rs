@@ -27,13 +27,14 @@ use softstore_sharding::session::VersionRange;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::{Code, Streaming};
+use tonic::Streaming;
 
 use super::metrics::count;
 use super::operation::{Asked, Execution, Step, StoodStill, Wait};
 use super::replies::Replies;
 use super::state::NodeState;
 use super::waiting::{self, patience_ms};
+use crate::grpc;
 
 /// How long a closing stream waits for its client to close its half.
 const LINGER: Duration = Duration::from_millis(500);
@@ -204,7 +205,7 @@ impl DataStream {
             Poll::Ready(Some(Err(status))) => {
                 tracing::debug!(%status, "a data stream broke");
                 self.inbound_ended = true;
-                if is_malformed(&status) {
+                if grpc::is_malformed(&status) {
                     count(&self.state.metrics.bad_requests);
                     // Its client is told what was wrong.
                     return Err(status);
@@ -252,15 +253,6 @@ fn common_version(theirs: VersionRange) -> Result<u32, tonic::Status> {
             theirs.min, theirs.max
         ))
     })
-}
-
-/// Whether a stream broke because of what its client sent: not decodable, or too large. (A client that just goes, or a
-/// connection that breaks, shows as another code.)
-fn is_malformed(status: &tonic::Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Internal | Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented
-    )
 }
 
 impl Stream for DataStream {

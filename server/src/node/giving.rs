@@ -20,7 +20,7 @@ use futures::Stream;
 use softstore_proto::v1;
 use softstore_sharding::{FrequencyClass, SliceKey, Timestamp};
 use softstore_store::{Listing, Part};
-use softstore_transfer::chunk::{ChunkBuilder, ChunkEntry};
+use softstore_transfer::chunk::{ChunkBuilder, ChunkEntry, ChunkFormat};
 use softstore_transfer::handoff::CopyGrant;
 use softstore_transfer::message::{PullRequest, Refusal};
 use softstore_transfer::pacer::Pacer;
@@ -75,8 +75,10 @@ pub(super) fn stream(
         Some((from, as_of)) => (Some(from), as_of),
         None => (None, fenced.unwrap_or(Timestamp::ZERO)),
     };
+    let format = state.core().chunk_format(&request)?;
     let giving = Giving {
         state: state.clone(),
+        format,
         is_chain: grants.iter().any(|grant| grant.upstream.is_some()),
         request,
         grants: in_order(grants),
@@ -92,6 +94,7 @@ pub(super) fn stream(
 /// One pull, as its giver sees it.
 struct Giving {
     state: Arc<NodeState>,
+    format: ChunkFormat,
     request: PullRequest,
     /// In the order of their slices.
     grants: Vec<CopyGrant>,
@@ -193,7 +196,7 @@ impl Giving {
         from: Option<Cursor>,
         mut sent: Option<&mut HashSet<SliceKey>>,
     ) -> Result<(), Stop> {
-        let mut builder = ChunkBuilder::new();
+        let mut builder = ChunkBuilder::new(self.format);
         let order = self.state.config.pull_order;
         let left = cursors(listing, order).filter(|cursor| from.is_none_or(|from| cursor.follows(from)));
         for (looked_at, cursor) in left.enumerate() {
@@ -222,12 +225,12 @@ impl Giving {
             };
             if !builder.push(&entry) {
                 let before = cursor.before(self.as_of);
-                self.send(std::mem::take(&mut builder), before).await?;
+                self.send(builder.take(), before).await?;
                 let _ = builder.push(&entry);
             }
             if builder.is_full() {
                 let here = cursor.encode(self.as_of);
-                self.send(std::mem::take(&mut builder), here).await?;
+                self.send(builder.take(), here).await?;
             }
         }
         if builder.entries() > 0 {

@@ -107,6 +107,8 @@ counters! {
     copies_dropped_unreleased,
     /// Messages of other nodes refused: another incarnation, a dead sender, malformed
     peer_messages_refused,
+    /// Messages of the Assigner that could not be understood; each time the session was opened anew
+    assigner_messages_refused,
     /// Requests and messages that were not decodable or contradicted themselves
     bad_requests,
     /// Hand-off messages that travelled through the Assigner

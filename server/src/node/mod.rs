@@ -14,10 +14,12 @@ mod cache_service;
 mod channels;
 mod data_stream;
 mod giving;
+mod in_order;
 mod metrics;
 mod operation;
 mod peeks;
 mod puller;
+mod purges;
 mod replies;
 mod session;
 mod state;
@@ -53,6 +55,7 @@ pub use self::session::DrainOutcome;
 pub use self::state::{NodeState, StoreEngine};
 use crate::clock::{Clock, new_incarnation};
 use crate::config::{ConfigError, NodeConfig, Transfer};
+use crate::listener::Ports;
 use crate::opening::Protocol;
 use crate::{grpc, http, listener};
 
@@ -85,7 +88,6 @@ pub struct Node {
     state: Arc<NodeState>,
     grpc_addr: SocketAddr,
     http_addr: Option<SocketAddr>,
-    stop: CancellationToken,
     drained: Shared<BoxFuture<'static, DrainOutcome>>,
     /// Fires when the session has said goodbye and the data port has sent its last reply.
     last_words: TaskTracker,
@@ -112,13 +114,12 @@ impl Node {
         store: Arc<dyn StoreEngine>,
     ) -> Result<Self, NodeError> {
         config.validate()?;
-        let grpc = listener::bind(config.listen).await?;
-        let http = match config.http_listen {
-            Some(address) => Some(listener::bind(address).await?),
-            None => None,
-        };
-        let grpc_addr = grpc.local_addr()?;
-        let http_addr = http.as_ref().map(TcpListener::local_addr).transpose()?;
+        let Ports {
+            grpc,
+            grpc_addr,
+            http,
+            http_addr,
+        } = Ports::bind(config.listen, config.http_listen).await?;
         let address = config.advertise.clone().unwrap_or_else(|| grpc_addr.to_string());
         let life = Life {
             node: config.id.clone(),
@@ -139,7 +140,7 @@ impl Node {
         };
         let slicelet = Slicelet::new(slicelet_config(&config), identity, Clock.now());
         let (state, events) = NodeState::new(config, core, store);
-        let stop = CancellationToken::new();
+        let stop = state.stop.clone();
         let (drained_sender, drained) = oneshot::channel();
         let session = session::Session::new(state.clone(), slicelet, events, drained_sender);
         let last_words = TaskTracker::new();
@@ -159,7 +160,6 @@ impl Node {
             state,
             grpc_addr,
             http_addr,
-            stop,
             drained,
             last_words,
         })
@@ -237,15 +237,13 @@ impl Node {
         // Streams linger for clients that do not close their half, for a bounded time of their own.
         let _ = tokio::time::timeout(LAST_WORDS, self.last_words.wait()).await;
         self.state.tasks.close();
-        self.stop.cancel();
+        self.state.end();
     }
 
-    /// Ends everything at once, without a word to anyone.
+    /// Ends everything at once, without a word to anyone: when this returns, no connection answers any more.
     pub fn abort(&self) {
-        // Connections outlive the port's task (tonic gives no handle on them): they must serve nothing more.
         self.state.stop_serving();
-        self.stop.cancel();
-        self.state.closing.cancel();
+        self.state.end();
     }
 }
 

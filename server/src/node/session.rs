@@ -10,6 +10,7 @@ use softstore_sharding::session::{AssignerMessage, LoadReport, NodeMessage, Slic
 use softstore_sharding::slicelet::{DrainEnd, Slicelet, SliceletAction, SliceletEvent};
 use softstore_sharding::{Life, Timestamp};
 use softstore_store::Part;
+use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use super::metrics::count;
 use super::state::NodeState;
 use super::transfer_service::answer_take;
 use crate::clock::new_incarnation;
+use crate::grpc;
 
 /// How long connecting to the Assigner may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -244,14 +246,20 @@ impl Session {
             outbound: Some(outbound),
             task: task.clone(),
         };
-        let (address, sender) = (self.state.config.assigner.clone(), self.link_sender.clone());
+        let (state, sender) = (self.state.clone(), self.link_sender.clone());
         self.state.tasks.spawn(async move {
+            let address = &state.config.assigner;
             let ended = tokio::select! {
-                ended = talk(&address, messages, number, &sender) => ended,
+                ended = talk(address, messages, number, &sender) => ended,
                 () = task.cancelled() => Ok(()),
             };
-            if let Err(error) = ended {
-                tracing::debug!(%address, %error, "the session with the Assigner ended");
+            match ended {
+                Ok(()) => {}
+                Err(LinkError::Malformed(error)) => {
+                    count(&state.metrics.assigner_messages_refused);
+                    tracing::warn!(%address, %error, "a message of the Assigner cannot be understood");
+                }
+                Err(error) => tracing::debug!(%address, %error, "the session with the Assigner ended"),
             }
             // The session's task may be gone, or be at its next link and not care.
             let _ = sender.send((number, FromLink::Closed)).await;
@@ -265,13 +273,46 @@ impl Session {
     }
 }
 
+/// Why a connection to the Assigner ended.
+#[derive(Debug, Error)]
+enum LinkError {
+    /// There was none, or it broke.
+    #[error(transparent)]
+    Connection(#[from] tonic::transport::Error),
+    /// The Assigner, or the connection, ended the session.
+    #[error("{0}")]
+    Session(Box<tonic::Status>),
+    /// The Assigner said what this build cannot read.
+    #[error("{0}")]
+    Malformed(Box<tonic::Status>),
+    /// The session's task is gone.
+    #[error("nobody listens to the session any more")]
+    Unheard,
+}
+
+impl From<tonic::Status> for LinkError {
+    fn from(status: tonic::Status) -> Self {
+        if grpc::is_malformed(&status) {
+            Self::Malformed(Box::new(status))
+        } else {
+            Self::Session(Box::new(status))
+        }
+    }
+}
+
+impl From<mpsc::error::SendError<(u64, FromLink)>> for LinkError {
+    fn from(_: mpsc::error::SendError<(u64, FromLink)>) -> Self {
+        Self::Unheard
+    }
+}
+
 /// Keeps one connection to the Assigner.
 async fn talk(
     address: &str,
     messages: mpsc::Receiver<v1::NodeMessage>,
     number: u64,
     sender: &mpsc::Sender<(u64, FromLink)>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(), LinkError> {
     let channel = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -283,7 +324,8 @@ async fn talk(
     let mut answers = client.session(ReceiverStream::new(messages)).await?.into_inner();
     sender.send((number, FromLink::Opened)).await?;
     while let Some(answer) = answers.message().await? {
-        let message = AssignerMessage::try_from(answer)?;
+        let message = AssignerMessage::try_from(answer)
+            .map_err(|error| LinkError::Malformed(Box::new(error.into())))?;
         sender.send((number, FromLink::Said(Box::new(message)))).await?;
     }
     Ok(())

@@ -2,7 +2,8 @@
 //!
 //! The core stands behind a lock (see `transfer::handoff`): operations run under its shared side, everything that
 //! changes ownership under its exclusive side. [`NodeState::with_core`] is the only place that takes the exclusive
-//! side: it carries out the store's actions before letting go, and starts the rest afterwards.
+//! side: it carries out the store's actions before letting go, and starts the rest afterwards, in the order in which the
+//! core asked for it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,9 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::channels::Channels;
+use super::in_order::InOrder;
 use super::metrics::{NodeMetrics, count};
 use super::peeks::Peeks;
 use super::puller;
+use super::purges::Purges;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::listener::ListenerCounters;
@@ -50,9 +53,13 @@ pub struct NodeState {
     pub listeners: Arc<ListenerCounters>,
     /// Fires when streams are to end after their last reply.
     pub closing: CancellationToken,
+    /// Fires when the node has ended: its connections are cut, and its tasks end.
+    pub stop: CancellationToken,
     /// Everything this node runs.
     pub tasks: TaskTracker,
     core: RwLock<HandoffCore>,
+    /// What the core asked for and is not yet begun.
+    actions: InOrder<Action>,
     /// Grows with each change that may let a request go on that was held back.
     wake: watch::Sender<u64>,
     /// The newest assignment, for clients that watch.
@@ -61,6 +68,8 @@ pub struct NodeState {
     tick_at: watch::Sender<Option<Timestamp>>,
     /// To the session's task.
     to_slicelet: mpsc::UnboundedSender<SliceletEvent>,
+    /// What the store is to reclaim.
+    purges: Arc<Purges>,
     /// Running pull streams.
     pulls: Mutex<HashMap<PullId, CancellationToken>>,
     /// Serving is suspended: this node stood still for too long.
@@ -97,12 +106,15 @@ impl NodeState {
             channels: Channels::default(),
             listeners: Arc::default(),
             closing: CancellationToken::new(),
+            stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             core: RwLock::new(core),
+            actions: InOrder::default(),
             wake: watch::channel(0).0,
             assignment: watch::channel(None).0,
             tick_at: watch::channel(None).0,
             to_slicelet,
+            purges: Arc::default(),
             pulls: Mutex::default(),
             suspended: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -124,7 +136,7 @@ impl NodeState {
         self: &Arc<Self>,
         change: impl FnOnce(&mut HandoffCore, Timestamp) -> (R, Vec<Action>),
     ) -> R {
-        let (result, actions, wake_at) = {
+        let result = {
             let mut core = self.core.write();
             let (result, actions) = change(&mut core, self.clock.now());
             for action in &actions {
@@ -134,11 +146,14 @@ impl NodeState {
                     _ => {}
                 }
             }
-            (result, actions, core.wake_at())
+            self.actions.add(actions);
+            // Under the lock, too: an older moment must not replace a newer one.
+            let wake_at = core.wake_at();
+            self.tick_at
+                .send_if_modified(|at| std::mem::replace(at, wake_at) != wake_at);
+            result
         };
-        self.tick_at
-            .send_if_modified(|at| std::mem::replace(at, wake_at) != wake_at);
-        self.carry_out(actions);
+        self.actions.carry_out(|action| self.carry_out(action));
         result
     }
 
@@ -154,32 +169,37 @@ impl NodeState {
         self.with_core(|core, _| ((), core.reborn(me)));
     }
 
-    fn carry_out(self: &Arc<Self>, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::SendTake { take, address, relay } => self.send_take(take, address, relay),
-                Action::StartPull { pull, giver, request } => {
-                    let stop = CancellationToken::new();
-                    if let Some(before) = self.pulls.lock().insert(pull, stop.clone()) {
-                        before.cancel();
-                    }
-                    self.tasks
-                        .spawn(puller::run(self.clone(), pull, giver, request, stop));
+    /// Begins what one action asks for. Nothing here waits, or comes back to the core.
+    fn carry_out(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::SendTake { take, address, relay } => self.send_take(take, address, relay),
+            Action::StartPull { pull, giver, request } => {
+                let stop = self.stop.child_token();
+                if let Some(before) = self.pulls.lock().insert(pull, stop.clone()) {
+                    before.cancel();
                 }
-                Action::StopPull(pull) => {
-                    if let Some(stop) = self.pulls.lock().remove(&pull) {
-                        stop.cancel();
-                    }
-                    self.peeks.end(pull);
-                }
-                Action::SendRelease { release, address } => self.send_release(release, address),
-                Action::Report(reports) => self.tell_slicelet(SliceletEvent::Handoffs(reports)),
-                Action::Purge(slice, epoch) => self.purge(Part { slice, epoch }),
-                Action::Wake => self.wake.send_modify(|count| *count += 1),
-                Action::Notice(notice) => self.notice(&notice),
-                // Done already, before the lock was let go.
-                Action::BeginPull(_) | Action::EndPull(_) => {}
+                self.tasks
+                    .spawn(puller::run(self.clone(), pull, giver, request, stop));
             }
+            Action::StopPull(pull) => {
+                if let Some(stop) = self.pulls.lock().remove(&pull) {
+                    stop.cancel();
+                }
+                self.peeks.end(pull);
+            }
+            Action::SendRelease { release, address } => self.send_release(release, address),
+            Action::Report(reports) => self.tell_slicelet(SliceletEvent::Handoffs(reports)),
+            Action::Contradicted => {
+                tracing::warn!(
+                    "the assignment gives this node what it will not serve under that acquisition: saying hello again"
+                );
+                self.tell_slicelet(SliceletEvent::Contradicted);
+            }
+            Action::Purge(slice, epoch) => self.purge(Part { slice, epoch }),
+            Action::Wake => self.wake.send_modify(|count| *count += 1),
+            Action::Notice(notice) => self.notice(&notice),
+            // Done already, before the lock was let go.
+            Action::BeginPull(_) | Action::EndPull(_) => {}
         }
     }
 
@@ -199,7 +219,11 @@ impl NodeState {
         self.tasks.spawn(async move {
             match state.channels.take(&address, &take).await {
                 Ok(reply) => state.with_core(|core, now| ((), core.take_answered(&reply, now))),
-                // The core sends it again.
+                // Either way the core sends it again.
+                Err(error) if error.is_malformed() => {
+                    count(&state.metrics.peer_messages_refused);
+                    tracing::warn!(to = %take.to, %error, "the answer to a take cannot be understood");
+                }
                 Err(error) => tracing::debug!(to = %take.to, %error, "no answer to a take"),
             }
         });
@@ -215,9 +239,12 @@ impl NodeState {
         });
     }
 
-    fn purge(self: &Arc<Self>, part: Part) {
-        let store = self.store.clone();
-        self.tasks.spawn_blocking(move || store.purge(part));
+    fn purge(&self, part: Part) {
+        if let Some(worker) = self.purges.add(part) {
+            let store = self.store.clone();
+            self.tasks
+                .spawn_blocking(move || worker.run(|part| store.purge(part)));
+        }
     }
 
     fn notice(&self, notice: &Notice) {
@@ -289,6 +316,15 @@ impl NodeState {
         // Whatever was admitted before has left the store when the exclusive lock is had.
         self.with_core(|_, _| ((), Vec::new()));
         self.wake.send_modify(|count| *count += 1);
+    }
+
+    /// Ends everything, after [`NodeState::stop_serving`]: connections, pulls, tasks.
+    pub(super) fn end(&self) {
+        self.stop.cancel();
+        self.closing.cancel();
+        for (pull, _) in self.pulls.lock().drain() {
+            self.peeks.end(pull);
+        }
     }
 
     /// The slicelet has looked around at `now`, and suspended serving if it had to.
@@ -440,5 +476,70 @@ impl NodeState {
     /// Removes everything of a slice that is held here. Returns the parts that are.
     pub(super) fn flush(self: &Arc<Self>, slice: Slice) -> Vec<Slice> {
         self.with_core(|core, _| core.flush(slice))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use softstore_sharding::session::{HandoffOutcome, HandoffReport};
+    use softstore_sharding::{Generation, Incarnation, Life, NodeId};
+    use softstore_store::{MokaStore, MokaStoreConfig};
+    use softstore_transfer::{HandoffConfig, chunk};
+
+    use super::*;
+
+    fn any_node() -> (Arc<NodeState>, mpsc::UnboundedReceiver<SliceletEvent>) {
+        let config = NodeConfig {
+            memory_bytes: 1 << 20,
+            ..NodeConfig::default()
+        };
+        let me = Peer {
+            life: Life {
+                node: NodeId::new("n").unwrap(),
+                incarnation: Incarnation::new(1),
+            },
+            address: "host:1".into(),
+        };
+        let core = HandoffCore::new(me, HandoffConfig::default(), chunk::CHUNK_VERSIONS);
+        let store = MokaStore::new(MokaStoreConfig {
+            budget_bytes: 1 << 20,
+            ..MokaStoreConfig::default()
+        });
+        NodeState::new(config, core, Arc::new(store))
+    }
+
+    /// Plan: threads step the core all at once, and each step has a report with its number to be sent. The reports must go
+    /// out in the order of the steps: if not, a pull's end could overtake its start.
+    #[test]
+    fn actions_of_successive_steps_keep_their_order() {
+        const STEPS: u64 = 20_000;
+        let (state, mut events) = any_node();
+        let mut steps = 0;
+        let numbers = Mutex::new(&mut steps);
+        let report = |number| HandoffReport {
+            slice: Slice::FULL,
+            since: Generation {
+                number,
+                assigner: Incarnation::new(1),
+            },
+            outcome: HandoffOutcome::Started,
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..STEPS {
+                        state.with_core(|_, _| {
+                            let mut number = numbers.lock();
+                            **number += 1;
+                            ((), vec![Action::Report(vec![report(**number)])])
+                        });
+                    }
+                });
+            }
+        });
+        for number in 1..=4 * STEPS {
+            let event = events.try_recv().unwrap();
+            assert_eq!(event, SliceletEvent::Handoffs(vec![report(number)]));
+        }
     }
 }

@@ -39,7 +39,10 @@ pub enum AssignerConfigError {
     #[error("failure_timeout_ms is {0}, it must be at least 100")]
     FailureTimeout(u64),
     /// A living node might not say hello in time.
-    #[error("settle_ms is {settle_ms}, it must be longer than failure_timeout_ms ({failure_timeout_ms})")]
+    #[error(
+        "settle_ms is {settle_ms}, it must be longer than failure_timeout_ms ({failure_timeout_ms}): by then every node \
+         that lives has said hello. Raise settle_ms, or lower failure_timeout_ms here and on all nodes"
+    )]
     Settle {
         /// As given.
         settle_ms: u64,

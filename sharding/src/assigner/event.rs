@@ -10,7 +10,8 @@ use crate::node::{Life, NodeId};
 use crate::session::{AssignerMessage, NodeMessage};
 use crate::time::Timestamp;
 
-/// Names one open session with a node. The shell gives them out and never uses one twice.
+/// Names one session with a node. The shell gives them out in the order in which sessions are opened, and never uses one
+/// twice: since whoever comes back opens a new session, the order tells an earlier life of a node from a later one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionId(u64);
 

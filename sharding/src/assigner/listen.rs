@@ -53,7 +53,7 @@ impl Assigner {
             return refuse(session, life, &error, actions);
         }
         self.hear_of(hello.generation, actions);
-        if self.is_dead(&hello) {
+        if self.is_dead(&hello) || self.is_outlived(&life, session) {
             self.graves.bury(life.clone());
             let message = AssignerMessage::YouAreDead;
             actions.push(AssignerAction::Send { session, message });
@@ -96,6 +96,15 @@ impl Assigner {
             .is_some_and(|member| member.life == *life);
         let holds = hello.generation > Generation::NONE || !hello.claims.is_empty();
         self.graves.holds(life) || (self.recovery.is_none() && !known && holds)
+    }
+
+    /// Whether a later life of the same node is here already. A hello can be late: it may lie in the sockets of an Assigner
+    /// that stood still, beside that of the next life, and be read after it. The earlier life had opened its session
+    /// before the later one opened its first.
+    fn is_outlived(&self, life: &Life, session: SessionId) -> bool {
+        self.members.get(&life.node).is_some_and(|member| {
+            member.life != *life && member.first_session.is_some_and(|first| session < first)
+        })
     }
 
     fn bind(&mut self, session: SessionId, hello: &Hello, now: Timestamp, actions: &mut Vec<AssignerAction>) {

@@ -19,6 +19,8 @@ pub(super) struct Member {
     pub(super) capacity_bytes: u64,
     /// The session that it speaks on; a node without one lives on until it has been silent for too long.
     pub(super) session: Option<SessionId>,
+    /// The first one that it spoke on.
+    pub(super) first_session: Option<SessionId>,
     /// The newest assignment that it will hold once all that was sent on its session has arrived.
     pub(super) sent: Generation,
     /// The assignment that it last said it holds.
@@ -48,6 +50,7 @@ impl Member {
             zone: hello.zone.clone(),
             capacity_bytes: hello.capacity_bytes,
             session: None,
+            first_session: None,
             sent: Generation::NONE,
             acknowledged: Generation::NONE,
             listed_at: None,
@@ -69,6 +72,7 @@ impl Member {
         self.zone = hello.zone.clone();
         self.capacity_bytes = hello.capacity_bytes;
         self.session = Some(session);
+        self.first_session.get_or_insert(session);
         self.sent = hello.generation;
         self.acknowledged = hello.generation;
         self.last_heard = now;

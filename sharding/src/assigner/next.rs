@@ -23,18 +23,10 @@ use crate::slice::Slice;
 /// An owner with more ranges than this has its runs of neighbouring ranges renewed, so that they merge.
 pub(crate) const RANGES_BEFORE_RENEWAL: usize = 64;
 
-/// The owner of what nobody is known to own: a life that no node can have, so that it counts as dead.
-pub(crate) fn nobody() -> Life {
-    Life {
-        node: NodeId::new("nobody").expect("the name is made of allowed characters"),
-        incarnation: Incarnation::new(0),
-    }
-}
-
 /// What a range reads that nobody is known to own.
 pub(crate) fn unowned(since: Generation) -> RangeAssignment {
     RangeAssignment {
-        owner: nobody(),
+        owner: Life::nobody(),
         since,
         providers: Vec::new(),
     }

@@ -152,7 +152,7 @@ impl Recovery {
     /// it had received, and is not listed in the one that was fetched; it is given the settling time to come.
     fn heard_takers_of(&self, member: &Member) -> bool {
         member.claims.iter().all(|claim| match &claim.phase {
-            ClaimPhase::Fenced(taker) => self.heard.contains(taker),
+            ClaimPhase::Fenced(taker) => *taker == Life::nobody() || self.heard.contains(taker),
             _ => true,
         })
     }
@@ -201,7 +201,7 @@ impl Recovery {
             return None;
         }
         for gap in ranges.gaps(Slice::FULL) {
-            ranges.insert(gap, unowned(Generation::NONE));
+            ranges.insert(gap, unowned(highest));
         }
         Some(merged(ranges.iter().map(|(slice, range)| (slice, range.clone()))))
     }

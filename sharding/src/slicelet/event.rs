@@ -42,6 +42,9 @@ pub enum SliceletEvent {
         /// An encoded hand-off message.
         payload: Vec<u8>,
     },
+    /// The assignment gives this node what it will not serve under that acquisition. Only a hello tells the Assigner so:
+    /// the session is closed, and the next one begins with what the node claims.
+    Contradicted,
     /// This node is to leave (a signal, or its embedder).
     DrainRequested,
     /// The node owns nothing and holds no frozen copy any more, nor is it to take anything. Counts only while it drains.

@@ -199,6 +199,12 @@ impl Slicelet {
                 }
             }
             SliceletEvent::RelayTo { to, payload } => self.send(NodeMessage::Relay { to, payload }, actions),
+            SliceletEvent::Contradicted => {
+                if self.link == Link::Open {
+                    actions.push(SliceletAction::CloseSession);
+                    self.session_closed(now);
+                }
+            }
             SliceletEvent::DrainRequested => self.begin_drain(now, actions),
             SliceletEvent::Drained => {
                 if matches!(self.drain, Drain::Draining { .. }) {

@@ -6,7 +6,7 @@ use super::*;
 use crate::assignment::RangeAssignment;
 use crate::diff::AssignmentDiff;
 use crate::node::{NodeEntry, NodeId, NodeState, Peer};
-use crate::session::LoadReport;
+use crate::session::{ClaimPhase, LoadReport};
 use crate::slice::Slice;
 
 const ME: u64 = 7;
@@ -279,4 +279,31 @@ fn goodbye_is_said_after_serving_has_stopped() {
         ]
     );
     assert!(bench.tick_after_ms(500).is_empty());
+}
+
+/// Plan: a serving node is given what it cannot serve. It closes its session, and opens the next one soon, whose hello
+/// carries what it claims. Without a session there is nothing to close: the next hello says it anyway.
+#[test]
+fn a_contradicted_node_says_hello_again() {
+    let mut bench = Bench::serving();
+    let actions = bench.step(SliceletEvent::Contradicted);
+    assert!(actions.contains(&SliceletAction::CloseSession));
+    let closed = bench.step(SliceletEvent::Contradicted);
+    assert!(!closed.contains(&SliceletAction::CloseSession), "{closed:?}");
+    let actions = bench.tick_after_ms(SliceletConfig::default().reconnect_min_ms);
+    assert!(actions.contains(&SliceletAction::OpenSession));
+    let claims = vec![RangeClaim {
+        slice: Slice::FULL,
+        since: generation(1),
+        providers: Vec::new(),
+        phase: ClaimPhase::Fenced(Life::nobody()),
+    }];
+    let actions = bench.step(SliceletEvent::SessionOpened {
+        claims: claims.clone(),
+    });
+    let hello = actions.iter().find_map(|action| match action {
+        SliceletAction::Send(NodeMessage::Hello(hello)) => Some(hello),
+        _ => None,
+    });
+    assert_eq!(hello.map(|hello| &hello.claims), Some(&claims));
 }

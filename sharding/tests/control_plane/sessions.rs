@@ -106,6 +106,11 @@ impl Bare {
         self.step(AssignerEvent::Tick)
     }
 
+    fn has_member(&self, life: &Life) -> bool {
+        let status = self.assigner.status(self.now);
+        status.nodes.iter().any(|node| node.life == *life)
+    }
+
     fn current(&self) -> Arc<Assignment> {
         self.assigner.assignment().expect("published").clone()
     }
@@ -124,6 +129,27 @@ fn closes(actions: &[AssignerAction], number: u64) -> bool {
     actions.contains(&AssignerAction::CloseSession {
         session: session(number),
     })
+}
+
+/// Plan: the hello of a node's second life is heard first, then, late, that of its first life, on a session that was
+/// opened before. The first life must be told that it is dead, and nothing happen to the second; the same while the
+/// Assigner recovers. A third life, on a later session, replaces the second one, which reconnected meanwhile.
+#[test]
+fn a_late_hello_of_an_earlier_life_does_not_bury_the_later_one() {
+    for mut bare in [Bare::new(), Bare::running()] {
+        let lives = [1, 2, 3].map(|incarnation| life("c", 30 + incarnation));
+        bare.say(12, NodeMessage::Hello(hello(&lives[1])));
+        let late = bare.say(11, NodeMessage::Hello(hello(&lives[0])));
+        assert_eq!(sent(&late, 11), [&AssignerMessage::YouAreDead]);
+        assert!(closes(&late, 11) && !closes(&late, 12));
+        assert!(late.contains(&AssignerAction::Notice(Notice::ToldDead(lives[0].clone()))));
+        assert!(bare.has_member(&lives[1]));
+        // Reconnected: what counts is the first session of a life.
+        bare.say(14, NodeMessage::Hello(hello(&lives[1])));
+        let next = bare.say(13, NodeMessage::Hello(hello(&lives[2])));
+        assert_eq!(sent(&next, 14), [&AssignerMessage::YouAreDead]);
+        assert!(bare.has_member(&lives[2]));
+    }
 }
 
 #[test]
@@ -337,34 +363,36 @@ fn a_second_assigner_is_noticed() {
     assert!(bare.current().generation() > foreign);
 }
 
-/// Plan: a claims, on a new session, to have fenced its range for a life that is dead. It will never serve it under that
-/// since, so the range must get a new one.
+/// Plan: a claims, on a new session, to have fenced its range for a life that is dead, or not to serve it for another
+/// reason. It will never serve it under that since, so the range must get a new one.
 #[test]
 fn a_range_fenced_for_the_dead_is_given_anew() {
-    let mut bare = Bare::running();
-    let before = bare.current();
-    let (slice, range) = before
-        .ranges()
-        .iter()
-        .find(|(_, range)| range.owner == life("a", 1))
-        .unwrap();
-    let claims = vec![RangeClaim {
-        slice,
-        since: range.since,
-        providers: Vec::new(),
-        phase: ClaimPhase::Fenced(life("gone", 4)),
-    }];
-    let generation = before.generation();
-    bare.say(
-        7,
-        NodeMessage::Hello(Hello {
-            generation,
-            claims,
-            ..hello(&life("a", 1))
-        }),
-    );
-    let after = bare.current();
-    assert!(after.range_at(slice.low()).since > range.since);
+    for taker in [life("gone", 4), Life::nobody()] {
+        let mut bare = Bare::running();
+        let before = bare.current();
+        let (slice, range) = before
+            .ranges()
+            .iter()
+            .find(|(_, range)| range.owner == life("a", 1))
+            .unwrap();
+        let claims = vec![RangeClaim {
+            slice,
+            since: range.since,
+            providers: Vec::new(),
+            phase: ClaimPhase::Fenced(taker),
+        }];
+        let generation = before.generation();
+        bare.say(
+            7,
+            NodeMessage::Hello(Hello {
+                generation,
+                claims,
+                ..hello(&life("a", 1))
+            }),
+        );
+        let after = bare.current();
+        assert!(after.range_at(slice.low()).since > range.since);
+    }
 }
 
 /// Plan: a hundred nodes join one after the other within the publish interval. At most two assignments come of it.

@@ -326,6 +326,7 @@ impl Node {
                 }
                 Action::Report(_) if env.config.mischief == Some(Mischief::SilentTaker) => {}
                 Action::Report(reports) => self.step_slicelet(SliceletEvent::Handoffs(reports), env),
+                Action::Contradicted => self.step_slicelet(SliceletEvent::Contradicted, env),
                 Action::Purge(slice, epoch) => self.store.purge(Part { slice, epoch }),
                 Action::Wake => self.woken = true,
                 Action::Notice(notice) => self.notice(&notice, env),

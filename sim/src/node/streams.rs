@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use bytes::Bytes;
 use softstore_sharding::{Peer, PullId, SliceKey, Timestamp};
 use softstore_store::{ImportOutcome, Part, Store};
-use softstore_transfer::chunk::{self, ChunkBuilder, ChunkEntry};
+use softstore_transfer::chunk::{self, ChunkBuilder, ChunkEntry, ChunkFormat};
 use softstore_transfer::handoff::{CopyGrant, PullEnd};
 use softstore_transfer::message::{Entry, PullRequest, Refusal};
 
@@ -147,7 +147,7 @@ impl Node {
             self.list(&mut outgoing, &grants);
         }
         let is_last = outgoing.listed.is_empty() && !outgoing.was_chained;
-        let mut builder = ChunkBuilder::new();
+        let mut builder = ChunkBuilder::new(ChunkFormat::V1);
         let mut cursor = Bytes::new();
         for _ in 0..env.plan.chunk_entries {
             let Some(place) = outgoing.listed.pop_front() else {

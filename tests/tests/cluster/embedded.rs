@@ -2,9 +2,15 @@
 
 use futures::future::join_all;
 use softstore_client::Client;
+use softstore_proto::batch::OpBatch;
+use softstore_proto::v1;
+use softstore_proto::v1::cache_client::CacheClient;
+use softstore_proto::v1::transfer_client::TransferClient;
 use softstore_server::config::AssignerConfig;
 use softstore_server::node::{DrainOutcome, Node};
-use softstore_tests::embedded::{EmbeddedCluster, node_config};
+use softstore_tests::embedded::{EmbeddedCluster, PATIENCE, node_config};
+use tonic::transport::Endpoint;
+use tonic::{Code, Status};
 
 const KEYS: usize = 3_000;
 
@@ -74,6 +80,57 @@ async fn a_death_costs_the_dead_nodes_entries_only() {
     assert_eq!(hits(&client).await, left);
     fill(&client).await;
     assert_eq!(hits(&client).await, KEYS);
+}
+
+/// Whether there was an answer, and not just the end of a connection.
+fn is_answer<T>(answered: &Result<T, Status>) -> bool {
+    let refused = |status: &Status| {
+        let code = status.code();
+        matches!(
+            code,
+            Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound
+        )
+    };
+    answered.as_ref().err().is_none_or(refused)
+}
+
+/// Plan: a connection to a node is open and answers: operations, a data stream, and what takers ask. The node is aborted,
+/// but not dropped. Nothing answers on that connection any more, and on no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aborted_node_answers_nothing() {
+    let cluster = EmbeddedCluster::start(1).await;
+    let node = &cluster.nodes[0];
+    let address = format!("http://{}", node.grpc_addr());
+    let channel = Endpoint::from_shared(address).expect("an address");
+    let channel = channel.connect().await.expect("the node listens");
+    let mut cache = CacheClient::new(channel.clone());
+    let mut transfer = TransferClient::new(channel);
+    let stream = cache.stream(futures::stream::pending::<OpBatch>()).await;
+    let mut stream = stream.expect("a stream opens").into_inner();
+    for aborted in [false, true] {
+        if aborted {
+            node.abort();
+        }
+        let answers = [
+            is_answer(
+                &cache
+                    .get(v1::Op {
+                        key: key(1).into(),
+                        ..v1::Op::default()
+                    })
+                    .await,
+            ),
+            is_answer(&cache.execute(OpBatch::default()).await),
+            is_answer(&transfer.take(v1::TakeRequest::default()).await),
+            is_answer(&transfer.peek(v1::PeekRequest::default()).await),
+            is_answer(&transfer.pull(v1::PullRequest::default()).await),
+            is_answer(&transfer.release(v1::ReleaseRequest::default()).await),
+        ];
+        assert_eq!(answers, [!aborted; 6]);
+    }
+    let ended = tokio::time::timeout(PATIENCE, stream.message()).await;
+    let ended = ended.expect("the stream ends");
+    assert!(ended.is_err(), "{ended:?}: it was cut, without a last word");
 }
 
 /// Plan: values that together are larger than any message may be; all are asked for at once, over one stream, so that one

@@ -1,6 +1,7 @@
 //! Cluster tests.
 //!
-//! `embedded`, `pull_order`: whole clusters in this process, over real sockets. All others: real processes, real signals.
+//! `embedded`, `pull_order`, `relay`, `babble`: whole clusters in this process, over real sockets. All others: real
+//! processes, real signals.
 //!
 //! * `sigterm`: planned ends. What a drain keeps, when it gives up, what a second signal does.
 //! * `surge`: a replacement that is started first; what moves, and how often.
@@ -10,10 +11,13 @@
 //! * `chunk_version`: a restart into a build that speaks another chunk format.
 //! * `zombie`: a node that stood still for longer than the others waited for it.
 //! * `bad_input`: what no honest peer sends.
+//! * `babble`: an Assigner and a giver whose answers cannot be understood.
+//! * `relay`: a giver that can be reached through the Assigner only.
 //! * `pull_order`: what a giver sends first, and where a broken stream goes on.
 //! * `client_follow`: one client through all of a rolling restart: reads, counters, CAS.
 
 mod assigner;
+mod babble;
 mod bad_input;
 mod chunk_version;
 mod client_follow;
@@ -21,6 +25,7 @@ mod dev;
 mod embedded;
 mod kill;
 mod pull_order;
+mod relay;
 mod sigterm;
 mod surge;
 mod zombie;

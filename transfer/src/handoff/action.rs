@@ -44,6 +44,9 @@ pub enum Action {
     },
     /// Tell the Assigner.
     Report(Vec<HandoffReport>),
+    /// Say hello to the Assigner again: the assignment gives this node what it will not serve under that acquisition, and
+    /// the claims of a hello tell so.
+    Contradicted,
     /// Reclaim the entries of an epoch that was left.
     Purge(Slice, Epoch),
     /// Requests held back may be tried again.

@@ -1,7 +1,7 @@
 //! What a node tells of its ranges: in its hello to an Assigner, and in its status.
 
 use softstore_sharding::session::{ClaimPhase, RangeClaim};
-use softstore_sharding::{Epoch, Generation, Slice};
+use softstore_sharding::{Epoch, Generation, Life, Slice};
 
 use super::HandoffCore;
 use super::state::End;
@@ -49,6 +49,42 @@ impl HandoffCore {
                     since: past.since,
                     providers: Vec::new(),
                     phase,
+                });
+            }
+        }
+        claims.extend(self.contradictions());
+        claims
+    }
+
+    /// What the assignment gives this node and it will never serve under that acquisition. An Assigner that is new may not
+    /// have heard of a fence that came after this node's hello, while the taker, gone since, was not heard at all; until
+    /// the range gets a new acquisition, nobody serves it.
+    ///
+    /// No contradiction is an assignment that is merely older than the fence, or whose directory lists the taker.
+    pub(super) fn contradictions(&self) -> Vec<RangeClaim> {
+        let Some(assignment) = &self.assignment else {
+            return Vec::new();
+        };
+        let ours = assignment
+            .ranges()
+            .iter()
+            .filter(|(_, range)| range.owner == self.me.life);
+        let mut claims = Vec::new();
+        for (slice, range) in ours {
+            let not_held = self.held.gaps(slice).into_iter();
+            let neither = not_held.flat_map(|gap| self.pending.gaps(gap));
+            for part in neither.flat_map(|gap| self.parts(gap)) {
+                let taker = match self.past.get(part.low()).map(|(_, past)| &past.end) {
+                    Some(End::Fenced { since, .. }) if *since > assignment.generation() => continue,
+                    Some(End::Fenced { taker, .. }) if assignment.is_living(&taker.life) => continue,
+                    Some(End::Fenced { taker, .. }) => taker.life.clone(),
+                    Some(End::Dropped) | None => Life::nobody(),
+                };
+                claims.push(RangeClaim {
+                    slice: part,
+                    since: range.since,
+                    providers: Vec::new(),
+                    phase: ClaimPhase::Fenced(taker),
                 });
             }
         }

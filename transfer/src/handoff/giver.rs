@@ -2,10 +2,12 @@
 
 use softstore_sharding::{Epoch, Generation, Life, Peer, PullId, Slice, SliceKey, Timestamp};
 
-use super::search::TAKE_RANGES_MAX;
 use super::state::{Copy, End, Past};
 use super::{Action, CopyEnd, HandoffCore, Notice, PullEnd, drop_copy};
-use crate::message::{PullRequest, Refusal, Release, Take, TakeAnswer, TakeRange, TakeReply, Verdict};
+use crate::chunk::ChunkFormat;
+use crate::message::{
+    PullRequest, Refusal, Release, TAKE_RANGES_MAX, Take, TakeAnswer, TakeRange, TakeReply, Verdict,
+};
 
 /// Leave to read a part of a frozen copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -201,16 +203,11 @@ impl HandoffCore {
     /// What a taker may pull: the parts of the ranges asked for that are still kept for it.
     ///
     /// # Errors
-    /// If the request is for another life, or nothing of what it asks for is kept for that taker.
+    /// If the request is for another life, in no format that both sides know, or nothing of what it asks for is kept for that
+    /// taker.
     pub fn grant_pull(&self, request: &PullRequest) -> Result<Vec<CopyGrant>, Refusal> {
         self.check_addressee(&request.to)?;
-        if self
-            .chunk_versions
-            .newest_common(request.chunk_versions)
-            .is_none()
-        {
-            return Err(Refusal::NoCommonVersion);
-        }
+        self.chunk_format(request)?;
         let grants: Vec<CopyGrant> = request
             .ranges
             .iter()
@@ -221,6 +218,16 @@ impl HandoffCore {
         } else {
             Ok(grants)
         }
+    }
+
+    /// The newest chunk format that this node is set to speak and the taker reads.
+    ///
+    /// # Errors
+    /// If there is none, or this build cannot write it.
+    pub fn chunk_format(&self, request: &PullRequest) -> Result<ChunkFormat, Refusal> {
+        let common = self.chunk_versions.newest_common(request.chunk_versions);
+        let version = common.ok_or(Refusal::NoCommonVersion)?;
+        ChunkFormat::of_version(version).map_err(|_| Refusal::NoCommonVersion)
     }
 
     /// The copy at a position, if it is still kept for that taker under that acquisition.
@@ -329,7 +336,8 @@ impl HandoffCore {
     /// an older acquisition is told `Superseded` by the assignment, and who asks under a newer one is not told to come
     /// here. A holding that this node is still listed for as provider is remembered, since it may be asked about. A
     /// promise never to start is kept until the range itself has moved on: the assignment that asks for what was promised
-    /// may be the very one that is held, or the next.
+    /// may be the very one that is held, or the next. What contradicts the assignment (see `contradictions`) is remembered
+    /// until that is put right: forgotten, this node would serve again what it fenced, under the same acquisition.
     fn forget_ended(&mut self, generation: Generation) {
         let Some(assignment) = self.assignment.clone() else {
             return;
@@ -341,10 +349,16 @@ impl HandoffCore {
                 .overlapping(slice)
                 .any(|(_, range)| range.providers.iter().any(|p| p.life == *me && p.since >= since))
         };
+        let given_again = |slice: Slice, ended: Generation| {
+            let mut ranges = assignment.ranges().overlapping(slice);
+            ranges.any(|(_, range)| range.owner == *me && range.since <= ended)
+        };
         self.past.extract(|slice, past| match &past.end {
             End::Fenced { copy: Some(_), .. } => false,
-            End::Fenced { since, .. } => *since <= generation && !listed(slice, past.since),
-            End::Dropped => !listed(slice, past.since),
+            End::Fenced { since, .. } => {
+                *since <= generation && !listed(slice, past.since) && !given_again(slice, *since)
+            }
+            End::Dropped => !listed(slice, past.since) && !given_again(slice, past.since),
         });
         let moved_on = |slice: Slice, since: Generation| {
             let mut ranges = assignment.ranges().overlapping(slice);

@@ -140,6 +140,9 @@ impl HandoffCore {
         self.drop_orphaned_copies(&mut actions);
         self.end_pulls_of_the_dead(&mut actions);
         self.search(now, &mut actions);
+        if !self.contradictions().is_empty() {
+            actions.push(Action::Contradicted);
+        }
         actions.push(Action::Wake);
         actions
     }

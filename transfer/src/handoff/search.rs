@@ -12,10 +12,7 @@ use softstore_sharding::{Generation, Life, Slice, Timestamp, Version};
 
 use super::state::{Asking, End, Pending, Pull};
 use super::{Action, ColdReason, HandoffCore, Notice};
-use crate::message::{Take, TakeAnswer, TakeRange, TakeReply, Verdict};
-
-/// Most ranges in one `Take`; more are split over several.
-pub(super) const TAKE_RANGES_MAX: usize = 4_096;
+use crate::message::{TAKE_RANGES_MAX, Take, TakeAnswer, TakeRange, TakeReply, Verdict};
 
 /// How much longer than usual a search waits that was told to wait for its assignment.
 const SUPERSEDED_RETRY_FACTOR: u64 = 10;

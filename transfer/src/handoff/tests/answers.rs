@@ -187,7 +187,7 @@ fn h8_refusals_change_nothing() {
     let mut cluster = holder();
     cluster.adopt("a", &whole(5, "a b", ("a", 1, &[])));
     let mut swollen = take("a", "b", Slice::FULL, 6, 1);
-    swollen.ranges = vec![swollen.ranges[0]; super::super::search::TAKE_RANGES_MAX + 1];
+    swollen.ranges = vec![swollen.ranges[0]; crate::message::TAKE_RANGES_MAX + 1];
     let cases = [
         (take("a2", "b", Slice::FULL, 6, 1), Refusal::WrongIncarnation),
         (take("b", "a", Slice::FULL, 6, 1), Refusal::WrongIncarnation),

@@ -103,6 +103,8 @@ pub(super) struct Cluster {
     pub(super) notices: Vec<(String, Notice)>,
     pub(super) reports: Vec<(String, HandoffReport)>,
     pub(super) wakes: usize,
+    /// Who was given what it will not serve.
+    pub(super) contradicted: Vec<String>,
 }
 
 impl Cluster {
@@ -161,6 +163,7 @@ impl Cluster {
                     let reports = reports.into_iter().map(|report| (name.to_owned(), report));
                     self.reports.extend(reports);
                 }
+                Action::Contradicted => self.contradicted.push(name.to_owned()),
                 Action::Wake => self.wakes += 1,
                 Action::Notice(notice) => self.notices.push((name.to_owned(), notice)),
             }

@@ -1,7 +1,7 @@
 //! Who serves when: plain moves, swaps, A -> B -> A, chains, renewals, deaths.
 
-use softstore_sharding::session::HandoffOutcome;
-use softstore_sharding::{Generation, Slice, Version};
+use softstore_sharding::session::{ClaimPhase, HandoffOutcome};
+use softstore_sharding::{Generation, Life, Slice, Version};
 
 use super::cluster::{Cluster, assignment, epoch, halves, held_by_a, key, life, name_of, since, take, whole};
 use crate::config::HandoffConfig;
@@ -318,4 +318,48 @@ fn h6_what_a_draining_node_was_to_take_goes_through_it() {
         cluster.settle();
     }
     assert_eq!(cluster.owner_of(5).as_deref(), Some("c"));
+}
+
+/// Plan: b takes from a by an assignment that only b received, and is gone. A new Assigner, which knows of neither, gives
+/// the range to a under the old acquisition. a must not serve it again under that (b may have given out newer versions,
+/// and clients follow b's newer acquisition), also not at the next assignment, but say so: it asks for another hello, and
+/// its claims tell that the range is fenced. Under a new acquisition it serves, above all versions that it has given.
+#[test]
+fn h1_a_fence_that_the_assignment_contradicts_is_told_and_kept() {
+    let mut cluster = held_by_a("a b");
+    cluster.deliver_take(&take("a", "b", Slice::FULL, 3, 1)).unwrap();
+    // Older than the fence: merely out of date.
+    cluster.adopt("a", &whole(2, "a", ("a", 1, &[])));
+    assert!(cluster.contradicted.is_empty());
+    for generation in [4, 5] {
+        cluster.adopt("a", &whole(generation, "a", ("a", 1, &[])));
+        assert_eq!(cluster.says("a", 5).split(' ').next(), Some("moved"));
+        let claims = cluster.node("a").claims();
+        let told = claims.iter().any(|claim| {
+            (claim.slice, claim.since) == (Slice::FULL, since(1))
+                && claim.phase == ClaimPhase::Fenced(life("b"))
+        });
+        assert!(told, "{claims:?}");
+    }
+    assert_eq!(cluster.contradicted, ["a", "a"]);
+    cluster.adopt("a", &whole(6, "a", ("a", 6, &[])));
+    assert_eq!(cluster.says("a", 5), "serve 6");
+    assert_eq!(cluster.contradicted.len(), 2);
+}
+
+/// Plan: a was to own a range, has not heard of it, and promises c that it never will under that acquisition. c is gone
+/// with the Assigner that knew of its claim; the next one repeats the old acquisition. a says that it will not serve that.
+#[test]
+fn h1_a_promise_never_to_start_that_the_assignment_contradicts_is_told() {
+    let mut cluster = Cluster::of("a b c");
+    cluster.adopt("a", &whole(1, "a b c", ("b", 1, &[])));
+    cluster.deliver_take(&take("a", "c", Slice::FULL, 4, 2)).unwrap();
+    cluster.adopt("a", &whole(5, "a b", ("a", 2, &[("b", 1)])));
+    assert_eq!(cluster.contradicted, ["a"]);
+    let claims = cluster.node("a").claims();
+    assert!(
+        claims
+            .iter()
+            .any(|claim| claim.phase == ClaimPhase::Fenced(Life::nobody()))
+    );
 }

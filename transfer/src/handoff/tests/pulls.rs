@@ -5,6 +5,7 @@ use softstore_sharding::session::{HandoffOutcome, VersionRange};
 use softstore_sharding::{Generation, PullId, Slice};
 
 use super::cluster::{Cluster, assignment, halves, key, life, since, whole};
+use crate::chunk::ChunkFormat;
 use crate::config::HandoffConfig;
 use crate::handoff::{Admission, CopyEnd, Notice, PullEnd};
 use crate::message::{Refusal, Release, TakenRange};
@@ -173,7 +174,24 @@ fn h8_pulls_are_granted_to_their_taker_in_a_common_format() {
     let mut wrong = request.clone();
     wrong.chunk_versions = VersionRange { min: 2, max: 9 };
     assert_eq!(refused(&mut cluster, &wrong), Refusal::NoCommonVersion);
-    // A stale release, for another taker or acquisition, drops nothing.
+    // Agreed on by both, and yet nothing that this build could write.
+    let from_the_future = VersionRange { min: 1, max: 3 };
+    cluster.add("a", HandoffConfig::default(), from_the_future);
+    let mut pull = request;
+    pull.chunk_versions = VersionRange { min: 1, max: 1 };
+    assert_eq!(cluster.node("a").chunk_format(&pull), Ok(ChunkFormat::V1));
+    pull.chunk_versions = VersionRange { min: 1, max: 2 };
+    assert_eq!(
+        cluster.node("a").chunk_format(&pull),
+        Err(Refusal::NoCommonVersion)
+    );
+}
+
+#[test]
+fn a_stale_release_drops_nothing() {
+    let (mut cluster, _) = pulling();
+    let (_, _, request) = cluster.pulls[0].clone();
+    // For another taker, or acquisition.
     for (taker, number) in [("c", 2), ("b", 3)] {
         let ranges = vec![TakenRange {
             slice: Slice::FULL,
