@@ -12,7 +12,6 @@
 //! A planned end loses no reply: the node says `closing`, the client sends nothing more and closes its half, and what
 //! was on its way until then is still answered. A client that does not close its half is given [`LINGER`].
 
-use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -39,12 +38,9 @@ use crate::grpc;
 /// How long a closing stream waits for its client to close its half.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// A batch is answered in so many parts, if they are of a useful size.
-const PARTS: usize = 4;
-
-/// How many operations a part has: the fewer, the sooner the client has work; the more, the fewer system calls an operation
-/// costs.
-const PART_OPS: RangeInclusive<usize> = 16..=32;
+/// How many operations of a batch are run before their replies are sent. The fewer, the sooner the client has work; the
+/// more, the fewer system calls an operation costs.
+const PART_OPS: usize = 32;
 
 /// Bytes of requests and replies after which a part ends early: while it runs, ownership cannot change.
 const PART_BYTES: usize = 256 << 10;
@@ -80,8 +76,6 @@ struct Batch {
     ops: Ops,
     /// The first operation that was not run.
     next: usize,
-    /// How many are run at a time.
-    part_ops: usize,
     arrived: Timestamp,
 }
 
@@ -129,7 +123,7 @@ impl DataStream {
         let mut waits = Vec::new();
         let execution = Execution::begin(state);
         let waited_ms = execution.now().ms_since(batch.arrived);
-        let end = batch.ops.len().min(batch.next + batch.part_ops);
+        let end = batch.ops.len().min(batch.next + PART_OPS);
         while batch.next < end && !replies.is_full() && replies.len_bytes() + request_bytes < bytes_max {
             let index = batch.next;
             batch.next += 1;
@@ -225,7 +219,6 @@ impl DataStream {
             self.version_to_tell = common_version(theirs)?;
         }
         self.batch = Some(Batch {
-            part_ops: (ops.len() / PARTS).clamp(*PART_OPS.start(), *PART_OPS.end()),
             ops,
             next: 0,
             arrived: self.state.clock.now(),
