@@ -12,6 +12,9 @@ use crate::report::{ArmReport, Verdict, WindowReport};
 /// Below this loss of the cold arm, in points, keeping the hit rate proves nothing.
 pub(crate) const COLD_POINTS_MIN: f64 = 3.0;
 
+/// Above this difference of two equal runs, in points, there is a warning.
+const NOISE_POINTS_MAX: f64 = 0.5;
+
 /// Counts of some positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Reads {
@@ -141,6 +144,18 @@ pub(crate) fn worst_second_hit_rate(records: &[Option<Record>], window: &Range<u
         .unwrap_or_else(|| hit_rate(records, window))
 }
 
+/// A warning where two runs without restarts differ by so much that the dips say little.
+pub(crate) fn noise(arms: &[ArmReport]) -> Option<String> {
+    let again = arms.iter().find(|arm| arm.name == ArmName::Control2.as_str())?;
+    let points = again.dip_points.abs();
+    (points > NOISE_POINTS_MAX).then(|| {
+        format!(
+            "two runs without restarts differ by {points:.2} points: the machine was too busy for the dips to say much; \
+             lower --rate or run it alone"
+        )
+    })
+}
+
 /// The verdict over all arms, and its reasons.
 pub(crate) fn verdict(arms: &[ArmReport], options: &DrillOptions) -> (Verdict, Vec<String>) {
     let broken = broken_limits(arms, options);
@@ -151,7 +166,10 @@ pub(crate) fn verdict(arms: &[ArmReport], options: &DrillOptions) -> (Verdict, V
     if !options.seeds.is_empty() {
         return (
             Verdict::Pass,
-            vec!["judged against its own time before the restart; there is no cold arm".to_owned()],
+            vec![
+                "judged against its own time before the restarts; whether any took place is not known here"
+                    .to_owned(),
+            ],
         );
     }
     match arms.iter().find(|arm| arm.name == ArmName::Cold.as_str()) {
@@ -273,6 +291,15 @@ mod tests {
             dip_points,
             ..ArmReport::sample(name)
         }
+    }
+
+    #[test]
+    fn two_controls_that_differ_are_warned_of_whichever_did_better() {
+        for (points, warned) in [(0.5, false), (0.6, true), (-11.3, true)] {
+            let arms = [arm("control", 0.0), arm("control2", points), arm("cold", 9.0)];
+            assert_eq!(noise(&arms).is_some(), warned, "{points}");
+        }
+        assert_eq!(noise(&[arm("transfer", 5.0)]), None);
     }
 
     #[test]
