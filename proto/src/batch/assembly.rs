@@ -92,6 +92,11 @@ impl Assembly {
         }
     }
 
+    /// Makes room for so many bytes more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Bytes so far, what was taken back included.
     #[must_use]
     pub fn len_bytes(&self) -> usize {

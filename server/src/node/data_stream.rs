@@ -117,6 +117,7 @@ impl DataStream {
         let Some(mut batch) = self.batch.take() else {
             return Ok(());
         };
+        replies.reserve(self.part_bytes);
         let state = &self.state;
         let bytes_max = replies.len_bytes() + PART_BYTES;
         let mut request_bytes = 0;
@@ -228,7 +229,7 @@ impl DataStream {
 
     /// What is to be sent next: replies, or the word that the stream closes.
     fn poll_replies(&mut self, context: &mut Context<'_>) -> Result<Replies, tonic::Status> {
-        let mut replies = Replies::with_capacity(self.part_bytes);
+        let mut replies = Replies::default();
         self.poll_late(context, &mut replies)?;
         self.run_batch(&mut replies)?;
         self.poll_inbound(context, &mut replies)?;

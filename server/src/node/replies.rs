@@ -19,12 +19,9 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    /// None yet, with room for so many bytes.
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self {
-            assembly: Assembly::with_capacity(bytes),
-            count: 0,
-        }
+    /// Makes room for so many bytes more.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.assembly.reserve(bytes);
     }
 
     /// Adds a reply.
