@@ -220,8 +220,20 @@ enum End {
     Unused,
 }
 
+/// Closes the queue when the task that serves it is gone, however that came: with its runtime, say. Nobody would end what
+/// waits there, deadline or not.
+struct Attendance(Arc<Lane>);
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.0
+            .with_queue(|queue, wake| queue.end_stream(Gate::Down, wake));
+    }
+}
+
 /// Opens the stream again and again until the lane is retired.
 async fn drive(lane: Arc<Lane>, address: Arc<str>, config: Arc<ClientConfig>) {
+    let _attendance = Attendance(lane.clone());
     let mut backoff = Backoff::CONNECT;
     loop {
         let end = tokio::select! {
@@ -290,7 +302,7 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> E
         }
     };
     lane.counters.streams_opened.one();
-    lane.queue.lock().set_gate(Gate::Open);
+    lane.queue.lock().open_gate();
     let mut end = End::Unused;
     let mut answers = Vec::new();
     let mut wake = Vec::new();

@@ -103,6 +103,12 @@ impl Assembly {
         self.bytes.len() + self.shared_bytes
     }
 
+    /// The same without shared values.
+    #[must_use]
+    pub fn inline_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether nothing is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

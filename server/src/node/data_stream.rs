@@ -42,7 +42,7 @@ const LINGER: Duration = Duration::from_millis(500);
 /// more, the fewer system calls an operation costs.
 const PART_OPS: usize = 32;
 
-/// Bytes of requests and replies after which a part ends early: while it runs, ownership cannot change.
+/// Bytes of values and replies after which a part ends early: while it runs, ownership cannot change.
 const PART_BYTES: usize = 256 << 10;
 
 /// The replies of one client's stream.
@@ -56,6 +56,8 @@ pub(super) struct DataStream {
     version_to_tell: u32,
     /// The batch that is being run, if parts of it are left.
     batch: Option<Batch>,
+    /// What the client sent cannot be read: it is told so after what came before is answered.
+    refusal: Option<tonic::Status>,
     /// A part was just answered: the connection's task goes before the next.
     is_yielding: bool,
     /// How many bytes the last part's replies took: the next may take as many.
@@ -90,6 +92,7 @@ impl DataStream {
             has_begun: false,
             version_to_tell: 0,
             batch: None,
+            refusal: None,
             is_yielding: false,
             part_bytes: 0,
             late,
@@ -128,10 +131,15 @@ impl DataStream {
         while batch.next < end && !replies.is_full() && replies.len_bytes() + request_bytes < bytes_max {
             let index = batch.next;
             batch.next += 1;
-            let op = batch
-                .ops
-                .get(index)
-                .inspect_err(|_| count(&state.metrics.bad_requests))?;
+            let op = match batch.ops.get(index) {
+                Ok(op) => op,
+                Err(error) => {
+                    count(&state.metrics.bad_requests);
+                    self.refusal = Some(error.into());
+                    batch.next = batch.ops.len();
+                    break;
+                }
+            };
             request_bytes += op.value.len();
             let patience_ms = patience_ms(batch.ops.patience_ms(&op));
             // Its client may have read the replies before it late: nothing starts after its deadline.
@@ -183,7 +191,7 @@ impl DataStream {
         context: &mut Context<'_>,
         replies: &mut Replies,
     ) -> Result<(), tonic::Status> {
-        let may_read = self.batch.is_none() && !replies.is_full();
+        let may_read = self.batch.is_none() && self.refusal.is_none() && !replies.is_full();
         if self.inbound_ended || !may_read || self.waiting >= self.state.config.in_flight_ops_max {
             return Ok(());
         }
@@ -229,6 +237,9 @@ impl DataStream {
 
     /// What is to be sent next: replies, or the word that the stream closes.
     fn poll_replies(&mut self, context: &mut Context<'_>) -> Result<Replies, tonic::Status> {
+        if let Some(refusal) = self.refusal.take() {
+            return Err(refusal);
+        }
         let mut replies = Replies::default();
         self.poll_late(context, &mut replies)?;
         self.run_batch(&mut replies)?;
@@ -267,7 +278,8 @@ impl Stream for DataStream {
                 return Poll::Ready(Some(Err(status)));
             }
         };
-        if this.waiting == 0 && replies.is_empty() && this.inbound_ended {
+        let is_told = this.refusal.is_none();
+        if this.waiting == 0 && replies.is_empty() && this.inbound_ended && is_told {
             return Poll::Ready(None);
         }
         let closing = this.linger.is_none() && this.closing.as_mut().poll(context).is_ready();
@@ -275,13 +287,13 @@ impl Stream for DataStream {
             this.linger = Some(Box::pin(tokio::time::sleep(LINGER)));
         }
         if closing || !replies.is_empty() {
-            this.is_yielding = this.batch.is_some();
-            this.part_bytes = replies.len_bytes().min(PART_BYTES);
+            this.is_yielding = this.batch.is_some() || this.refusal.is_some();
+            this.part_bytes = replies.inline_bytes().min(PART_BYTES);
             let version = std::mem::take(&mut this.version_to_tell);
             return Poll::Ready(Some(Ok(replies.into_batch(closing, version))));
         }
-        if this.batch.is_some() {
-            // All of this part waits: go on with the next.
+        if this.batch.is_some() || this.refusal.is_some() {
+            // All of this part waits: go on.
             context.waker().wake_by_ref();
         }
         match &mut this.linger {

@@ -80,6 +80,11 @@ impl Replies {
         self.assembly.len_bytes()
     }
 
+    /// Their length without values that are shared.
+    pub(super) fn inline_bytes(&self) -> usize {
+        self.assembly.inline_bytes()
+    }
+
     /// The message. `version`: the stream's, in its first message to a client that asked.
     pub(super) fn into_batch(self, closing: bool, version: u32) -> ReplyBatch {
         self.assembly.into_reply_batch(closing, version)
