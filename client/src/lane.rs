@@ -319,6 +319,11 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> E
                 }
                 let open = {
                     let mut queue = lane.queue.lock();
+                    if let Ok(notes) = &notes
+                        && notes.value_bytes_max > 0
+                    {
+                        queue.limit_values(notes.value_bytes_max);
+                    }
                     let open = queue.open();
                     queue.dispatch(answers.drain(..), &mut wake);
                     open

@@ -38,6 +38,8 @@ pub(crate) enum NotSent {
     NoConnection,
     /// Its deadline passed first.
     Deadline,
+    /// The value is longer than the node takes: so many bytes.
+    TooLarge(u64),
 }
 
 /// Why the answer to an operation will not come.
@@ -76,6 +78,8 @@ pub(crate) struct Queue {
     /// The outgoing half, if it waits for something to send.
     writer: Option<Waker>,
     gate: Gate,
+    /// The longest value that the node takes, once it has said so.
+    value_bytes_max: u64,
     /// Counts the streams; a half that belongs to an earlier one gets nothing.
     stream: u64,
 }
@@ -131,6 +135,7 @@ impl Queue {
             earliest: None,
             writer: None,
             gate: Gate::Open,
+            value_bytes_max: u64::MAX,
             stream: 0,
         }
     }
@@ -147,6 +152,9 @@ impl Queue {
     ) -> Result<Submitted, NotSent> {
         if self.gate != Gate::Open {
             return Err(NotSent::NoConnection);
+        }
+        if value.len() as u64 > self.value_bytes_max {
+            return Err(NotSent::TooLarge(self.value_bytes_max));
         }
         let bytes = op.key.len() + value.len() + OP_OVERHEAD_BYTES;
         let too_many = self.open >= self.limits.pending_ops_max;
@@ -381,6 +389,11 @@ impl Queue {
 
     pub(crate) fn gate(&self) -> Gate {
         self.gate
+    }
+
+    /// The node takes no longer value. Sent all the same it would break the stream, and with it everybody's operations.
+    pub(crate) fn limit_values(&mut self, value_bytes_max: u64) {
+        self.value_bytes_max = value_bytes_max;
     }
 
     /// How many operations are open.

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use softstore_proto::batch::{OpBatch, Ops, ReplyBatch, STREAM_VERSIONS};
+use softstore_proto::batch::{OpBatch, Ops, ReplyBatch, ReplyBatchNotes, STREAM_VERSIONS};
 use softstore_proto::error::WireError;
 use softstore_proto::v1::Status;
 use softstore_sharding::Timestamp;
@@ -52,8 +52,8 @@ pub(super) struct DataStream {
     inbound_ended: bool,
     /// The first batch was read.
     has_begun: bool,
-    /// The stream's version, if the client is yet to be told.
-    version_to_tell: u32,
+    /// What the client is yet to be told of the stream.
+    to_tell: ReplyBatchNotes,
     /// The batch that is being run, if parts of it are left.
     batch: Option<Batch>,
     /// What the client sent cannot be read: it is told so after what came before is answered.
@@ -90,7 +90,7 @@ impl DataStream {
             inbound,
             inbound_ended: false,
             has_begun: false,
-            version_to_tell: 0,
+            to_tell: ReplyBatchNotes::default(),
             batch: None,
             refusal: None,
             is_yielding: false,
@@ -225,7 +225,11 @@ impl DataStream {
         if !std::mem::replace(&mut self.has_begun, true)
             && let Some(theirs) = ops.versions()
         {
-            self.version_to_tell = common_version(theirs)?;
+            self.to_tell = ReplyBatchNotes {
+                version: common_version(theirs)?,
+                value_bytes_max: self.state.config.value_bytes_max as u64,
+                closing: false,
+            };
         }
         self.batch = Some(Batch {
             ops,
@@ -289,8 +293,11 @@ impl Stream for DataStream {
         if closing || !replies.is_empty() {
             this.is_yielding = this.batch.is_some() || this.refusal.is_some();
             this.part_bytes = replies.inline_bytes().min(PART_BYTES);
-            let version = std::mem::take(&mut this.version_to_tell);
-            return Poll::Ready(Some(Ok(replies.into_batch(closing, version))));
+            let notes = ReplyBatchNotes {
+                closing,
+                ..std::mem::take(&mut this.to_tell)
+            };
+            return Poll::Ready(Some(Ok(replies.into_batch(notes))));
         }
         if this.batch.is_some() || this.refusal.is_some() {
             // All of this part waits: go on.
