@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use softstore_sharding::PullId;
+use softstore_transfer::message::Entry;
 
 use crate::config::SimConfig;
 use crate::counters::Counters;
@@ -51,6 +52,10 @@ pub(crate) enum NodeTimer {
     DrainDeadline,
     Maintain,
     Execute { token: u64 },
+    /// [`softstore_sharding::planted::Bug::ImportCheckOutsideLock`].
+    Import { pull: PullId, entry: Entry },
+    /// [`softstore_sharding::planted::Bug::GoodbyeBeforeStop`].
+    StopLate,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -201,7 +206,8 @@ impl Env {
         stream: u64,
         message: Message,
     ) -> bool {
-        if self.cuts.contains(&(from, to)) || self.random.chance(self.plan.loss_per_mille) {
+        let loss_per_mille = self.plan.loss_per_mille + self.plan.stream_loss_per_mille;
+        if self.cuts.contains(&(from, to)) || self.random.chance(loss_per_mille) {
             self.counters.messages_lost += 1;
             return false;
         }

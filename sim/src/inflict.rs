@@ -14,7 +14,7 @@ impl Simulation {
     /// Does what a fault says, unless the cluster is in no state for it.
     pub(crate) fn fault(&mut self, fault: Fault) {
         let now_us = self.env.now_us;
-        if self.faults_ended && !matches!(fault, Fault::Start { .. } | Fault::StartAssigner) {
+        if self.faults_ended && !matches!(fault, Fault::Start { .. } | Fault::StartAssigner | Fault::Wake { .. }) {
             return;
         }
         self.env.trace(|| format!("fault: {fault:?}"));
@@ -47,6 +47,19 @@ impl Simulation {
             Fault::Pause { slot, for_us } => {
                 if self.slots[slot].node.is_some() && self.may_silence(&[slot], for_us) {
                     self.slots[slot].paused_until_us = now_us + for_us;
+                    self.slots[slot].stood_still = true;
+                    self.env.counters.pauses += 1;
+                    if let Some(node) = &mut self.slots[slot].node {
+                        node.stand_still(&mut self.env);
+                    }
+                    self.env.after(for_us, Event::Fault(Fault::Wake { slot }));
+                }
+            }
+            Fault::Wake { slot } => self.wake(slot),
+            Fault::PauseAssigner { for_us } => {
+                if let Some(control) = &mut self.control {
+                    self.env.counters.assigner_pauses += 1;
+                    control.pause(for_us, &self.env);
                 }
             }
             Fault::Cut {
@@ -123,6 +136,9 @@ impl Simulation {
     /// Whether these nodes may be kept from the Assigner that long; if so, they are spared for a while after.
     fn may_silence(&mut self, slots: &[usize], for_us: u64) -> bool {
         let now_us = self.env.now_us;
+        if self.env.plan.may_cut_off {
+            return true;
+        }
         if slots
             .iter()
             .any(|&slot| self.slots[slot].silence_free_us > now_us)
