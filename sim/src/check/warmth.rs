@@ -83,8 +83,11 @@ fn check_key(key: usize, operations: &[&Operation], until_us: u64) -> Vec<Violat
         let Some(stored) = before.max_by_key(|stored| stored.invoked_us) else {
             continue;
         };
+        // An addition leaves the number the TTL that it has.
+        let keeps_ttl = matches!(stored.did, Did::Add(_));
         let reason = losers.iter().any(|loser| {
-            over_by_us(loser) >= stored.invoked_us && loser.invoked_us <= operation.returned_us
+            let gives_ttl = keeps_ttl && loser.did != Did::Remove;
+            (gives_ttl || over_by_us(loser) >= stored.invoked_us) && loser.invoked_us <= operation.returned_us
         });
         if !reason {
             let (at_us, stored_us) = (operation.returned_us, stored.returned_us);
