@@ -57,6 +57,12 @@ pub(crate) enum Fault {
         to: Endpoint,
         both: bool,
     },
+    /// A node starts, and leaves at about the time at which it is filled; perhaps it cannot reach another one meanwhile. So
+    /// ranges come back to where they were, before, while and after they are handed over.
+    Bounce {
+        cut_from: Option<usize>,
+        leaves_after_us: u64,
+    },
     BreakSession {
         slot: usize,
     },
@@ -104,16 +110,26 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
     let kind = random.below(100);
     let both = random.chance(500);
     let is_long = random.chance(300);
+    let filled_after_us = plan.assigner.rebalance_delay_ms * MS;
+    let leaves_after_us = filled_after_us + random.between(10 * MS, 900 * MS);
     if plan.is_gentle {
         return match kind {
             0..60 => Fault::Drain { slot, back_after_us },
             60..80 => Fault::Surge { slot },
-            80..88 => Fault::BreakSession { slot },
+            80..84 => Fault::BreakSession { slot },
+            84..93 => Fault::Bounce {
+                cut_from: None,
+                leaves_after_us,
+            },
             _ => Fault::ScaleOut,
         };
     }
     match kind {
-        0..28 => Fault::Drain { slot, back_after_us },
+        0..6 => Fault::Bounce {
+            cut_from: random.chance(500).then(|| random.index(plan.slots)),
+            leaves_after_us,
+        },
+        6..28 => Fault::Drain { slot, back_after_us },
         28..40 => Fault::Surge { slot },
         40..50 => Fault::Kill { slot, back_after_us },
         50..60 => Fault::Pause {

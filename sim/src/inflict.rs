@@ -22,7 +22,7 @@ impl Simulation {
             Fault::Drain { slot, back_after_us } => self.drain(slot, back_after_us),
             Fault::DrainForGood { slot } => self.drain(slot, None),
             Fault::Surge { slot } => {
-                if self.slots[slot].takes_part() && self.start_elsewhere() {
+                if self.slots[slot].takes_part() && self.start_elsewhere().is_some() {
                     let after_us = self.env.random.between(100_000, 1_500_000);
                     self.env
                         .after(after_us, Event::Fault(Fault::DrainForGood { slot }));
@@ -31,6 +31,10 @@ impl Simulation {
             Fault::ScaleOut => {
                 self.start_elsewhere();
             }
+            Fault::Bounce {
+                cut_from,
+                leaves_after_us,
+            } => self.bounce(cut_from, leaves_after_us),
             Fault::Kill { slot, back_after_us } => {
                 if self.others_take_part(slot) && self.slots[slot].node.is_some() {
                     self.env.counters.kills += 1;
@@ -124,13 +128,23 @@ impl Simulation {
         self.clear(slot);
     }
 
-    fn start_elsewhere(&mut self) -> bool {
+    fn start_elsewhere(&mut self) -> Option<usize> {
         let free = |slot: &Slot| slot.node.is_none() && !slot.is_start_planned;
-        let Some(slot) = self.slots.iter().position(free) else {
-            return false;
-        };
+        let slot = self.slots.iter().position(free)?;
         self.slots[slot].node = Some(Node::start(slot, &mut self.env));
-        true
+        Some(slot)
+    }
+
+    fn bounce(&mut self, cut_from: Option<usize>, leaves_after_us: u64) {
+        let Some(slot) = self.start_elsewhere() else {
+            return;
+        };
+        let leaves = Event::Fault(Fault::DrainForGood { slot });
+        self.env.after(leaves_after_us, leaves);
+        if let Some(other) = cut_from.filter(|other| *other != slot) {
+            let (from, to) = (Endpoint::Node(slot), Endpoint::Node(other));
+            self.cut(from, to, true, leaves_after_us + 400_000);
+        }
     }
 
     /// Whether these nodes may be kept from the Assigner that long; if so, they are spared for a while after.

@@ -294,7 +294,7 @@ impl Slicelet {
             AssignerMessage::YouAreDead => return self.die(actions),
             AssignerMessage::Update(update) => self.update(&update, now, actions),
             AssignerMessage::HeartbeatAnswer { sequence, generation } => {
-                self.renew_lease(sequence, now);
+                self.renew_lease(sequence, generation, now);
                 self.heartbeat_answered(sequence, generation, actions);
             }
             AssignerMessage::FetchAssignment => {
@@ -352,11 +352,15 @@ impl Slicelet {
     }
 
     /// The Assigner counts this life as living for one lease from its answer: from the heartbeat's sending on, that is
-    /// surely true, however long the answer was on its way.
-    fn renew_lease(&mut self, sequence: u64, now: Timestamp) {
+    /// surely true, however long the answer was on its way. What the node holds must be what the Assigner has published: a
+    /// new one that still recovers knows neither whether this life is dead, nor to whom its ranges went.
+    fn renew_lease(&mut self, sequence: u64, generation: Generation, now: Timestamp) {
         let Some(lease_ms) = self.config.lease_ms else {
             return;
         };
+        if generation == Generation::NONE || generation > self.held_generation() {
+            return;
+        }
         let sent = self.unanswered.iter().find(|(sent, _)| *sent == sequence).map(|(_, at)| *at);
         let counted_from = if planted::is(Bug::LeaseFromReply) { Some(now) } else { sent };
         if let Some(from) = counted_from {
@@ -375,8 +379,11 @@ impl Slicelet {
         if generation > self.held_generation() {
             self.ask_full(actions);
         }
+        // An Assigner that still recovers has published nothing: it can confirm only who holds nothing.
+        let can_confirm = generation > Generation::NONE || self.held.is_none();
         if let Some(suspension) = &mut self.suspended
             && sequence >= suspension.confirm_from
+            && can_confirm
         {
             suspension.confirmed = Some(generation);
         }

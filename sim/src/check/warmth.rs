@@ -22,22 +22,23 @@ pub fn check(history: &History) -> Vec<Violation> {
     }
     by_key
         .into_iter()
-        .flat_map(|(key, operations)| check_key(key, &operations, came_back_us(history, key)))
+        .flat_map(|(key, operations)| check_key(key, &operations, &came_back_us(history, key)))
         .collect()
 }
 
-/// When the key first came back to a life that had owned it before another one did.
-fn came_back_us(history: &History, key: usize) -> u64 {
+/// When the key came back to a life that had owned it before another one did.
+fn came_back_us(history: &History, key: usize) -> Vec<u64> {
     let mut held: Vec<_> = history.ownerships.iter().filter(|held| held.key == key).collect();
     held.sort_by_key(|held| held.from_us);
+    let mut returns = Vec::new();
     for (index, later) in held.iter().enumerate() {
         let before = &held[..index];
         let was_elsewhere = before.last().is_some_and(|last| last.life != later.life);
         if was_elsewhere && before.iter().any(|held| held.life == later.life) {
-            return later.from_us;
+            returns.push(later.from_us);
         }
     }
-    u64::MAX
+    returns
 }
 
 /// An operation that is not known to have ended may take effect at any later time.
@@ -61,7 +62,7 @@ fn may_lose(operation: &Operation) -> bool {
     loses && !failed
 }
 
-fn check_key(key: usize, operations: &[&Operation], until_us: u64) -> Vec<Violation> {
+fn check_key(key: usize, operations: &[&Operation], returns_us: &[u64]) -> Vec<Violation> {
     let stored = |operation: &&&Operation| match (operation.did, operation.ended) {
         (Did::Write { ttl_ms: None, .. }, Ended::Written(_)) => true,
         (Did::Add(_), Ended::Added { .. }) => true,
@@ -76,7 +77,7 @@ fn check_key(key: usize, operations: &[&Operation], until_us: u64) -> Vec<Violat
             (Did::Add(delta), Ended::Added { number, .. }) => number == delta,
             _ => false,
         };
-        if !is_absent || operation.returned_us >= until_us {
+        if !is_absent {
             continue;
         }
         let before = stores.iter().filter(|stored| stored.returned_us < operation.invoked_us);
@@ -89,7 +90,10 @@ fn check_key(key: usize, operations: &[&Operation], until_us: u64) -> Vec<Violat
             let gives_ttl = keeps_ttl && loser.did != Did::Remove;
             (gives_ttl || over_by_us(loser) >= stored.invoked_us) && loser.invoked_us <= operation.returned_us
         });
-        if !reason {
+        let came_back = returns_us
+            .iter()
+            .any(|at_us| (stored.invoked_us..=operation.returned_us).contains(at_us));
+        if !reason && !came_back {
             let (at_us, stored_us) = (operation.returned_us, stored.returned_us);
             violations.push(Violation {
                 invariant: "H6",
@@ -178,6 +182,8 @@ mod tests {
         };
         let back = vec![owned("a", 0, 11), owned("b", 12, 14), owned("a", 15, 90)];
         assert_eq!(lost(vec![write(0, 10), miss(20, 30)], back), 0);
+        let written_after = vec![owned("a", 0, 1), owned("b", 2, 3), owned("a", 4, 90)];
+        assert_eq!(lost(vec![write(6, 10), miss(20, 30)], written_after), 1);
         let on = vec![owned("a", 0, 11), owned("b", 12, 14), owned("c", 15, 90)];
         assert_eq!(lost(vec![write(0, 10), miss(20, 30)], on), 1);
     }

@@ -367,6 +367,7 @@ impl Node {
                 Action::Report(_) if planted::is(Bug::SilentTaker) => {}
                 Action::Report(reports) => self.step_slicelet(SliceletEvent::Handoffs(reports), env),
                 Action::Contradicted => self.step_slicelet(SliceletEvent::Contradicted, env),
+                Action::Purge(..) if planted::is(Bug::LeftoversKept) => {}
                 Action::Purge(slice, epoch) => self.store.purge(Part { slice, epoch }),
                 Action::Wake => self.woken = true,
                 Action::Notice(notice) => self.notice(&notice, env),
