@@ -18,7 +18,7 @@ pub enum Mode {
 pub struct SimConfig {
     /// How long clients work and faults happen, in virtual milliseconds. Default 12,000.
     pub active_ms: u64,
-    /// How long the cluster may then take until nothing moves any more, in virtual milliseconds. Default 45,000.
+    /// How long the cluster may then take until nothing moves any more, in virtual milliseconds. Default 20,000.
     pub settle_ms_max: u64,
     /// Who owns what a cut-off node had. Default `available`.
     pub mode: Mode,
@@ -34,7 +34,7 @@ impl Default for SimConfig {
     fn default() -> Self {
         Self {
             active_ms: 12_000,
-            settle_ms_max: 45_000,
+            settle_ms_max: 20_000,
             mode: Mode::default(),
             clients_max: None,
             faults_kept: None,

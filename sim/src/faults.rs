@@ -61,6 +61,7 @@ pub(crate) enum Fault {
     /// ranges come back to where they were, before, while and after they are handed over.
     Bounce {
         cut_from: Option<usize>,
+        is_killed: bool,
         leaves_after_us: u64,
     },
     BreakSession {
@@ -119,6 +120,7 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
             80..84 => Fault::BreakSession { slot },
             84..93 => Fault::Bounce {
                 cut_from: None,
+                is_killed: false,
                 leaves_after_us,
             },
             _ => Fault::ScaleOut,
@@ -127,6 +129,7 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
     match kind {
         0..6 => Fault::Bounce {
             cut_from: random.chance(500).then(|| random.index(plan.slots)),
+            is_killed: is_long,
             leaves_after_us,
         },
         6..28 => Fault::Drain { slot, back_after_us },

@@ -33,8 +33,9 @@ impl Simulation {
             }
             Fault::Bounce {
                 cut_from,
+                is_killed,
                 leaves_after_us,
-            } => self.bounce(cut_from, leaves_after_us),
+            } => self.bounce(cut_from, is_killed, leaves_after_us),
             Fault::Kill { slot, back_after_us } => {
                 if self.others_take_part(slot) && self.slots[slot].node.is_some() {
                     self.env.counters.kills += 1;
@@ -135,12 +136,17 @@ impl Simulation {
         Some(slot)
     }
 
-    fn bounce(&mut self, cut_from: Option<usize>, leaves_after_us: u64) {
+    fn bounce(&mut self, cut_from: Option<usize>, is_killed: bool, leaves_after_us: u64) {
         let Some(slot) = self.start_elsewhere() else {
             return;
         };
-        let leaves = Event::Fault(Fault::DrainForGood { slot });
-        self.env.after(leaves_after_us, leaves);
+        let leaves = if is_killed {
+            let back_after_us = None;
+            Fault::Kill { slot, back_after_us }
+        } else {
+            Fault::DrainForGood { slot }
+        };
+        self.env.after(leaves_after_us, Event::Fault(leaves));
         if let Some(other) = cut_from.filter(|other| *other != slot) {
             let (from, to) = (Endpoint::Node(slot), Endpoint::Node(other));
             self.cut(from, to, true, leaves_after_us + 400_000);

@@ -170,6 +170,7 @@ impl HandoffCore {
             .map(|pull| pull.retry_at.unwrap_or(pull.deadline).min(pull.deadline));
         let copies = self
             .copies()
+            .filter(|_| !planted::is(Bug::CopyOutlivesTaker))
             .map(|(_, copy)| copy.received.plus_ms(self.config.copy_age_ms_max));
         takes.chain(pulls).chain(copies).min()
     }
