@@ -31,7 +31,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     if cfg!(feature = "planted-bugs") {
-        eprintln!("softstore: this binary was compiled with deliberate bugs (feature planted-bugs) and serves nobody");
+        eprintln!(
+            "softstore: this binary was compiled with deliberate bugs (feature planted-bugs) and serves nobody"
+        );
         return exit::Exit::Error.into();
     }
     let arguments = arguments::Arguments::typed();

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::planted::{self, Bug};
 use crate::assignment::{Assignment, AssignmentError, RangeAssignment};
 use crate::generation::Generation;
 use crate::node::{NodeEntry, NodeId};
+use crate::planted::{self, Bug};
 use crate::range_map::RangeMap;
 use crate::slice::Slice;
 

@@ -123,7 +123,10 @@ mod tests {
         for (index, bug) in Bug::ALL.iter().enumerate() {
             let name = bug.name();
             assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{name}");
-            assert!(Bug::ALL[..index].iter().all(|other| other.name() != name), "{name}");
+            assert!(
+                Bug::ALL[..index].iter().all(|other| other.name() != name),
+                "{name}"
+            );
             assert!(bug.seeds_max() <= 2_000 && !bug.what().is_empty());
         }
         assert!(Bug::ALL.len() >= 25);

@@ -44,16 +44,33 @@ pub(crate) enum Event {
 pub(crate) enum NodeTimer {
     Core,
     Slicelet,
-    Waiting { token: u64 },
-    Peek { peek: u64 },
-    StreamStep { stream: u64 },
-    StreamCheck { pull: PullId, stream: u64, seen: u64 },
-    ConnectTimeout { connection: u64 },
+    Waiting {
+        token: u64,
+    },
+    Peek {
+        peek: u64,
+    },
+    StreamStep {
+        stream: u64,
+    },
+    StreamCheck {
+        pull: PullId,
+        stream: u64,
+        seen: u64,
+    },
+    ConnectTimeout {
+        connection: u64,
+    },
     DrainDeadline,
     Maintain,
-    Execute { token: u64 },
+    Execute {
+        token: u64,
+    },
     /// [`softstore_sharding::planted::Bug::ImportCheckOutsideLock`].
-    Import { pull: PullId, entry: Entry },
+    Import {
+        pull: PullId,
+        entry: Entry,
+    },
     /// [`softstore_sharding::planted::Bug::GoodbyeBeforeStop`].
     StopLate,
 }

@@ -95,7 +95,11 @@ pub(crate) fn draw(plan: &Plan, config: &SimConfig, random: &mut Random) -> Vec<
             break;
         }
         let fault = one(plan, random);
-        if config.faults_kept.as_ref().is_none_or(|kept| kept.contains(&number)) {
+        if config
+            .faults_kept
+            .as_ref()
+            .is_none_or(|kept| kept.contains(&number))
+        {
             faults.push((at_us, fault));
         }
         at_us += random.between(plan.fault_pause_us / 10, plan.fault_pause_us * 2);
@@ -147,7 +151,11 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
                 _ => Endpoint::Client(random.index(plan.clients)),
             };
             let outlasts = plan.may_cut_off && to == Endpoint::Assigner && random.chance(600);
-            let (from, to) = if random.chance(500) { (from, to) } else { (to, from) };
+            let (from, to) = if random.chance(500) {
+                (from, to)
+            } else {
+                (to, from)
+            };
             Fault::Cut {
                 from,
                 to,

@@ -14,7 +14,12 @@ impl Simulation {
     /// Does what a fault says, unless the cluster is in no state for it.
     pub(crate) fn fault(&mut self, fault: Fault) {
         let now_us = self.env.now_us;
-        if self.faults_ended && !matches!(fault, Fault::Start { .. } | Fault::StartAssigner | Fault::Wake { .. }) {
+        if self.faults_ended
+            && !matches!(
+                fault,
+                Fault::Start { .. } | Fault::StartAssigner | Fault::Wake { .. }
+            )
+        {
             return;
         }
         self.env.trace(|| format!("fault: {fault:?}"));

@@ -63,7 +63,11 @@ impl Plan {
         let mut plan = Self {
             is_gentle: random.chance(250),
             may_cut_off: random.chance(if is_leased { 600 } else { CUT_OFF_PER_MILLE }),
-            drift_per_mille: if random.chance(300) { random.between(1, 20) } else { 0 },
+            drift_per_mille: if random.chance(300) {
+                random.between(1, 20)
+            } else {
+                0
+            },
             stream_loss_per_mille: if calm { 0 } else { random.below(25) },
             nodes,
             slots: nodes + 2,

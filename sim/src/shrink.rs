@@ -46,7 +46,9 @@ impl Search<'_> {
         }
         self.runs_left -= 1;
         let violations = run(self.seed, &smaller).violations;
-        let breaks = violations.iter().any(|violation| violation.invariant == self.invariant);
+        let breaks = violations
+            .iter()
+            .any(|violation| violation.invariant == self.invariant);
         if breaks {
             self.best = smaller;
         }

@@ -76,7 +76,11 @@ fn h1_to_h7_hold_over_many_seeds() {
 fn h1_and_h2_hold_under_all_faults_with_leases() {
     let (excused, counters) = holds(Mode::Leased);
     assert_eq!(excused, 0);
-    assert!(counters.reborn >= 20, "only {} lives were buried alive", counters.reborn);
+    assert!(
+        counters.reborn >= 20,
+        "only {} lives were buried alive",
+        counters.reborn
+    );
     assert!(counters.handoffs >= 1_000 && counters.hits >= 10_000);
 }
 

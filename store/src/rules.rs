@@ -1,8 +1,8 @@
 //! The rules that every engine applies to what it finds: which keys and values it takes, when a conditional set
 //! applies, what a counter is. Pure, so that engines differ in how they keep entries and in nothing else.
 
-use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::Version;
+use softstore_sharding::planted::{self, Bug};
 
 use crate::store::{KEY_BYTES_MAX, SetCondition, StoreError};
 

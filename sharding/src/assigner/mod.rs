@@ -285,19 +285,21 @@ impl Assigner {
     /// When a tick has something to do. What is overdue asks for a tick now: only ticks act on silence and waits.
     fn next_wake(&self, now: Timestamp) -> Timestamp {
         let regular = now.plus_ms(self.config.failure_timeout_ms / WAKES_PER_FAILURE_TIMEOUT);
-        let silence = self
-            .members
-            .values()
-            .map(|member| {
-                let lease_over = member.last_answered.plus_ms(self.config.lease_wait_ms());
-                lease_over.max(member.last_heard.plus_ms(self.config.failure_timeout_ms))
-            });
+        let silence = self.members.values().map(|member| {
+            let lease_over = member.last_answered.plus_ms(self.config.lease_wait_ms());
+            lease_over.max(member.last_heard.plus_ms(self.config.failure_timeout_ms))
+        });
         let waits = self.members.values().filter_map(|member| member.reserve_until);
         // After its end, the settling time waits for a hello, and no tick helps.
         let settled = self
             .recovery
             .iter()
-            .flat_map(|recovery| [recovery.settled_at(&self.config), recovery.leases_over_at(&self.config)])
+            .flat_map(|recovery| {
+                [
+                    recovery.settled_at(&self.config),
+                    recovery.leases_over_at(&self.config),
+                ]
+            })
             .filter(|at| *at > now);
         let due = silence.chain(waits).chain(settled).chain(self.publish_at());
         due.fold(regular, Timestamp::min).max(now)

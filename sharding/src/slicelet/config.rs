@@ -71,7 +71,10 @@ impl SliceletConfig {
         if self.failure_timeout_ms < 2 * self.heartbeat_interval_ms {
             return Err(SliceletConfigError::FailureTimeout(self.failure_timeout_ms));
         }
-        if let Some(lease_ms) = self.lease_ms.filter(|lease_ms| *lease_ms < 2 * self.heartbeat_interval_ms) {
+        if let Some(lease_ms) = self
+            .lease_ms
+            .filter(|lease_ms| *lease_ms < 2 * self.heartbeat_interval_ms)
+        {
             return Err(SliceletConfigError::Lease(lease_ms));
         }
         if self.reconnect_min_ms == 0 || self.reconnect_min_ms > self.reconnect_max_ms {

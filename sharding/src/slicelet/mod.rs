@@ -361,8 +361,16 @@ impl Slicelet {
         if generation == Generation::NONE || generation > self.held_generation() {
             return;
         }
-        let sent = self.unanswered.iter().find(|(sent, _)| *sent == sequence).map(|(_, at)| *at);
-        let counted_from = if planted::is(Bug::LeaseFromReply) { Some(now) } else { sent };
+        let sent = self
+            .unanswered
+            .iter()
+            .find(|(sent, _)| *sent == sequence)
+            .map(|(_, at)| *at);
+        let counted_from = if planted::is(Bug::LeaseFromReply) {
+            Some(now)
+        } else {
+            sent
+        };
         if let Some(from) = counted_from {
             self.lease_until = self.lease_until.max(from.plus_ms(lease_ms));
         }

@@ -116,7 +116,10 @@ fn simulate(arguments: &Arguments) -> Result<u64, String> {
         sum.add(&report);
         if let Some(first) = report.violations.first() {
             let count = report.violations.len();
-            println!("seed {seed}: {} broken: {} (of {count})", first.invariant, first.what);
+            println!(
+                "seed {seed}: {} broken: {} (of {count})",
+                first.invariant, first.what
+            );
             let smaller = if arguments.no_shrink {
                 config.clone()
             } else {

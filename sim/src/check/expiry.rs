@@ -110,7 +110,8 @@ fn expires_us(written: Placed, touches: &[Touch], read: &Operation) -> u64 {
     let begun = || touches.iter().filter(|touch| touch.from_us < read.returned_us);
     let given_us = begun().map(until_us).fold(written.until_us, u64::max);
     // Touches that surely found this value: what it had before them is forgotten.
-    let anew = begun().filter(|touch| touch.is_sure && touch.from_us > written.by_us && touch.by_us < read.invoked_us);
+    let anew = begun()
+        .filter(|touch| touch.is_sure && touch.from_us > written.by_us && touch.by_us < read.invoked_us);
     let since_us = anew.map(|sure| {
         let not_before = begun().filter(|touch| touch.by_us >= sure.from_us);
         not_before.map(until_us).max().unwrap_or(u64::MAX)

@@ -121,7 +121,9 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
             let at_us = operation.returned_us;
             violations.push(Violation {
                 invariant: "H2",
-                what: format!("key {key}: what stood there at {at_us} us is no number, and nobody wrote such a thing"),
+                what: format!(
+                    "key {key}: what stood there at {at_us} us is no number, and nobody wrote such a thing"
+                ),
             });
         }
     }
@@ -182,7 +184,11 @@ mod tests {
 
     fn write(value: i64, from_us: u64, to_us: u64) -> Operation {
         operation(
-            Did::Write { value, ttl_ms: None, expected: None },
+            Did::Write {
+                value,
+                ttl_ms: None,
+                expected: None,
+            },
             from_us,
             to_us,
             Ended::Written(V),
@@ -190,7 +196,16 @@ mod tests {
     }
 
     fn unknown(value: i64, from_us: u64, to_us: u64) -> Operation {
-        operation(Did::Write { value, ttl_ms: None, expected: None }, from_us, to_us, Ended::Unknown)
+        operation(
+            Did::Write {
+                value,
+                ttl_ms: None,
+                expected: None,
+            },
+            from_us,
+            to_us,
+            Ended::Unknown,
+        )
     }
 
     fn read(value: i64, from_us: u64, to_us: u64) -> Operation {

@@ -75,18 +75,29 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
     }
     let mut expected_once: BTreeMap<Version, Version> = BTreeMap::new();
     for operation in operations {
-        let (Did::Write { expected: Some(expected), .. }, Ended::Written(got)) = (operation.did, operation.ended) else {
+        let (
+            Did::Write {
+                expected: Some(expected),
+                ..
+            },
+            Ended::Written(got),
+        ) = (operation.did, operation.ended)
+        else {
             continue;
         };
         let (from, to) = (expected.get(), got.get());
         if let Some(other) = expected_once.insert(expected, got) {
             let other = other.get();
-            complain(format!("key {key}: two sets at version {from} were applied, as {other} and as {to}"));
+            complain(format!(
+                "key {key}: two sets at version {from} were applied, as {other} and as {to}"
+            ));
         }
         let between = |(_, version): &&(u64, Version)| expected < *version && *version < got;
         if let Some((_, other)) = written.iter().find(between) {
             let other = other.get();
-            complain(format!("key {key}: a set at version {from} was applied as {to}, over a write with version {other}"));
+            complain(format!(
+                "key {key}: a set at version {from} was applied as {to}, over a write with version {other}"
+            ));
         }
     }
     for operation in operations {
@@ -183,8 +194,14 @@ mod tests {
     #[test]
     fn a_set_at_a_version_happens_once_and_replaces_what_it_expected() {
         assert_eq!(broken(vec![write(1, 5, 0, 10), set_at(5, 6, 20)]), 0);
-        assert_eq!(broken(vec![write(1, 5, 0, 10), set_at(5, 6, 20), set_at(5, 7, 20)]), 2);
-        assert_eq!(broken(vec![write(1, 5, 0, 10), write(2, 6, 20, 30), set_at(5, 7, 20)]), 1);
+        assert_eq!(
+            broken(vec![write(1, 5, 0, 10), set_at(5, 6, 20), set_at(5, 7, 20)]),
+            2
+        );
+        assert_eq!(
+            broken(vec![write(1, 5, 0, 10), write(2, 6, 20, 30), set_at(5, 7, 20)]),
+            1
+        );
     }
 
     #[test]

@@ -69,7 +69,11 @@ fn check_key(key: usize, operations: &[&Operation], returns_us: &[u64]) -> Vec<V
         _ => false,
     };
     let stores: Vec<&Operation> = operations.iter().filter(stored).copied().collect();
-    let losers: Vec<&Operation> = operations.iter().filter(|operation| may_lose(operation)).copied().collect();
+    let losers: Vec<&Operation> = operations
+        .iter()
+        .filter(|operation| may_lose(operation))
+        .copied()
+        .collect();
     let mut violations = Vec::new();
     for operation in operations {
         let is_absent = match (operation.did, operation.ended) {
@@ -80,7 +84,9 @@ fn check_key(key: usize, operations: &[&Operation], returns_us: &[u64]) -> Vec<V
         if !is_absent {
             continue;
         }
-        let before = stores.iter().filter(|stored| stored.returned_us < operation.invoked_us);
+        let before = stores
+            .iter()
+            .filter(|stored| stored.returned_us < operation.invoked_us);
         let Some(stored) = before.max_by_key(|stored| stored.invoked_us) else {
             continue;
         };
@@ -162,7 +168,12 @@ mod tests {
         assert_eq!(lost(vec![over, write(3, 10), miss(20, 30)], Vec::new()), 1);
         let added = |number, from_us| {
             let version = Version::new(from_us);
-            operation(Did::Add(5), from_us, from_us + 1, Ended::Added { number, version })
+            operation(
+                Did::Add(5),
+                from_us,
+                from_us + 1,
+                Ended::Added { number, version },
+            )
         };
         assert_eq!(lost(vec![added(5, 1), added(10, 3)], Vec::new()), 0);
         assert_eq!(lost(vec![added(5, 1), added(5, 3)], Vec::new()), 1);

@@ -182,7 +182,10 @@ impl Node {
         };
         for waiter in asked.waiters.clone() {
             if let Waiter::Operation(token) = waiter
-                && self.waiting.get(&token).is_some_and(|waiting| waiting.request.what == Operation::Get)
+                && self
+                    .waiting
+                    .get(&token)
+                    .is_some_and(|waiting| waiting.request.what == Operation::Get)
                 && let Some(waiting) = self.waiting.remove(&token)
             {
                 let found = Some((entry.value.clone(), entry.version));
@@ -199,7 +202,10 @@ impl Node {
         is_peeked: bool,
         env: &mut Env,
     ) -> Option<ImportOutcome> {
-        if planted::is(Bug::ImportCheckOutsideLock) && !is_peeked && self.core.import_target(pull, entry.at()).is_some() {
+        if planted::is(Bug::ImportCheckOutsideLock)
+            && !is_peeked
+            && self.core.import_target(pull, entry.at()).is_some()
+        {
             if self.store.is_written(pull, entry.at()) {
                 return Some(ImportOutcome::Written);
             }

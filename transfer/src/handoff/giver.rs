@@ -142,7 +142,12 @@ impl HandoffCore {
     fn fenced_again(&mut self, part: Slice, asked: &TakeRange, taker: &Peer) -> Option<Verdict> {
         let (_, past) = self.past.get(part.low())?;
         let mut past = past.clone();
-        let End::Fenced { taker: before, since, copy } = &mut past.end else {
+        let End::Fenced {
+            taker: before,
+            since,
+            copy,
+        } = &mut past.end
+        else {
             return None;
         };
         let is_meant = if planted::is(Bug::FencedToTwo) {
@@ -312,7 +317,8 @@ impl HandoffCore {
         let Some(assignment) = self.assignment.clone() else {
             return;
         };
-        let keeps_for_the_dead = planted::is(Bug::CopyOutlivesTaker) || planted::is(Bug::CopyToRestartedTaker);
+        let keeps_for_the_dead =
+            planted::is(Bug::CopyOutlivesTaker) || planted::is(Bug::CopyToRestartedTaker);
         self.drop_copies(Slice::FULL, CopyEnd::TakerDead, actions, |taker, since, _| {
             since <= assignment.generation() && !assignment.is_living(taker) && !keeps_for_the_dead
         });
