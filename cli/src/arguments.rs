@@ -34,11 +34,22 @@ impl Arguments {
         let with_defaults = |command: clap::Command| match command.get_name() {
             "node" => shown::<NodeSettings>(command),
             "assigner" => shown::<AssignerSettings>(command),
-            "get" | "set" | "del" | "flush" | "status" | "wait" | "drain" => shown::<ClientSettings>(command),
+            "get" | "set" | "del" | "flush" => without(shown::<ClientSettings>(command), &["assigner"]),
+            "status" | "wait" | "drain" => {
+                without(shown::<ClientSettings>(command), &["seeds", "deadline_ms"])
+            }
             _ => command,
         };
         Self::command().mut_subcommands(with_defaults)
     }
+}
+
+/// Hides from the help what the command accepts, as part of its settings, but has no use for.
+fn without(command: clap::Command, unused: &[&str]) -> clap::Command {
+    command.mut_args(|arg| {
+        let is_unused = unused.contains(&arg.get_id().as_str());
+        if is_unused { arg.hide(true) } else { arg }
+    })
 }
 
 const AFTER_HELP: &str = "\
@@ -47,6 +58,11 @@ Examples:
   softstore set greeting hello         write (a node on 127.0.0.1:7401 is asked where)
   softstore get greeting               read
   softstore drill                      restart a cluster under load, with and without hand-over, and judge
+
+When something is wrong:
+  softstore status                     who is there, what it holds, what moves, and why it is not settled
+  softstore wait --settled             says what it waits for
+  The nodes' and the Assigner's logs are on their stderr; docs/operations.md says what to look for in them.
 
 Settings:
   Flags win over the environment (SOFTSTORE_*), that over a TOML file (--config), that over the defaults.
@@ -84,4 +100,35 @@ pub(crate) enum Command {
     Config(config::ConfigArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn help(command: &str) -> String {
+        let mut all = Arguments::documented();
+        let found = all.find_subcommand_mut(command).expect("a command of that name");
+        found.render_long_help().to_string()
+    }
+
+    #[test]
+    fn the_help_shows_only_what_the_command_uses_and_the_rest_is_still_accepted() {
+        for (command, shown, hidden) in [
+            ("get", "--seeds", "--assigner"),
+            ("status", "--assigner", "--seeds"),
+        ] {
+            let help = help(command);
+            assert!(help.contains(shown) && !help.contains(hidden), "{help}");
+        }
+        assert!(!help("drain").contains("--deadline-ms"));
+        let typed = ["softstore", "status", "--seeds", "127.0.0.1:1"];
+        assert!(Arguments::documented().try_get_matches_from(typed).is_ok());
+    }
+
+    #[test]
+    fn the_key_stands_before_the_value() {
+        let help = help("set");
+        assert!(help.contains("softstore set [OPTIONS] <KEY> <VALUE>"), "{help}");
+    }
 }

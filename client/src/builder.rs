@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::config::{ClientConfig, ReadPolicy};
-use crate::error::ConnectError;
+use crate::error::{ConnectError, SeedFailure};
 use crate::follow::{Attempts, follow};
 use crate::metrics::Counters;
 use crate::routing::Routing;
@@ -124,11 +124,49 @@ async fn wait_for_assignment(
                 seed,
                 waited_ms: config.ready_timeout_ms,
             },
-            None => ConnectError::Unreachable(attempts.all_failed().unwrap_or_default()),
+            None => ConnectError::Unreachable(attempts.all_failed().unwrap_or_else(|| unanswered(config))),
         });
     }
 }
 
+/// For a ready timeout that is over before the first round of attempts: some seeds may have failed, but not all have, so
+/// of each no more is known than that it has not answered.
+fn unanswered(config: &ClientConfig) -> Vec<SeedFailure> {
+    let failure = |seed: &String| SeedFailure {
+        seed: seed.clone(),
+        reason: format!(
+            "no answer within the ready timeout of {} ms",
+            config.ready_timeout_ms
+        ),
+    };
+    config.seeds.iter().map(failure).collect()
+}
+
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plan: a listener that accepts connections and never says a word, and a ready timeout far below the time after which an
+    /// attempt gives up. The error must still name the seed, and what was waited for.
+    #[tokio::test]
+    async fn a_silent_seed_is_named_when_the_ready_timeout_comes_first() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let seed = silent.local_addr().unwrap().to_string();
+        let connecting = Client::builder()
+            .seeds([seed.clone()])
+            .ready_timeout(Duration::from_millis(20))
+            .connect();
+        match connecting.await {
+            Err(ConnectError::Unreachable(failures)) => {
+                assert_eq!(failures.len(), 1);
+                assert_eq!(failures[0].seed, seed);
+                assert!(failures[0].reason.contains("20 ms"), "{failures:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

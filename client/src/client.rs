@@ -43,6 +43,9 @@ pub(crate) struct Shared {
     _following: DropGuard,
 }
 
+/// The longest deadline, as of the setting.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
+
 impl Client {
     /// Settings for a new client.
     pub fn builder() -> Builder {
@@ -78,11 +81,11 @@ impl Client {
         }
     }
 
-    /// The same client, whose operations have another deadline. At least 1 ms.
+    /// The same client, whose operations have another deadline: 1 ms to 1 hour.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self {
-            timeout: timeout.max(Duration::from_millis(1)),
+            timeout: timeout.clamp(Duration::from_millis(1), TIMEOUT_MAX),
             ..self.clone()
         }
     }

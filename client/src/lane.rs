@@ -31,6 +31,14 @@ const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(2);
 /// How long the connection of a node that is no longer listed stays open for replies on their way.
 const RETIRED_LINGER: Duration = Duration::from_secs(2);
 
+/// When this part of those who wait for an answer has been woken, they have a turn before more answers are handed out:
+/// their next operations leave, and the node works on those while this side works on its replies. If all were woken
+/// first, the two would take turns, and each would sleep while the other works.
+const WOKEN_SHARE: usize = 8;
+
+/// Fewer are not worth a turn, nor the system call that it leads to.
+const WOKEN_MIN: usize = 8;
+
 /// The flow-control windows of a stream and of a connection, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
@@ -212,8 +220,20 @@ enum End {
     Unused,
 }
 
+/// Closes the queue when the task that serves it is gone, however that came: with its runtime, say. Nobody would end what
+/// waits there, deadline or not.
+struct Attendance(Arc<Lane>);
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.0
+            .with_queue(|queue, wake| queue.end_stream(Gate::Down, wake));
+    }
+}
+
 /// Opens the stream again and again until the lane is retired.
 async fn drive(lane: Arc<Lane>, address: Arc<str>, config: Arc<ClientConfig>) {
+    let _attendance = Attendance(lane.clone());
     let mut backoff = Backoff::CONNECT;
     loop {
         let end = tokio::select! {
@@ -282,10 +302,12 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> E
         }
     };
     lane.counters.streams_opened.one();
-    lane.queue.lock().set_gate(Gate::Open);
+    lane.queue.lock().open_gate();
     let mut end = End::Unused;
     let mut answers = Vec::new();
     let mut wake = Vec::new();
+    // Callers woken since they last had a turn.
+    let mut woken = 0;
     loop {
         match replies.message().await {
             Ok(Some(batch)) => {
@@ -295,8 +317,23 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> E
                 if notes.as_ref().is_ok_and(|notes| notes.closing) {
                     lane.with_queue(Queue::begin_closing);
                 }
-                lane.queue.lock().dispatch(answers.drain(..), &mut wake);
+                let open = {
+                    let mut queue = lane.queue.lock();
+                    if let Ok(notes) = &notes
+                        && notes.value_bytes_max > 0
+                    {
+                        queue.limit_values(notes.value_bytes_max);
+                    }
+                    let open = queue.open();
+                    queue.dispatch(answers.drain(..), &mut wake);
+                    open
+                };
+                woken += wake.len();
                 wake.drain(..).for_each(Waker::wake);
+                if woken >= (open / WOKEN_SHARE).max(WOKEN_MIN) {
+                    woken = 0;
+                    tokio::task::yield_now().await;
+                }
                 if let Err(error) = notes {
                     tracing::warn!(address, %error, "the node sent what is no batch of replies");
                     return End::Unused;

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::error::{ReadError, WriteError};
-use crate::operation::{Failure, Operation, Started};
+use crate::operation::{Failure, Operation};
 use crate::options::{SetOptions, SetOutcome};
 use crate::payload::IntoBytes;
 
@@ -64,21 +64,19 @@ impl Client {
         let operator = &self.shared.operator;
         let mut results = Vec::with_capacity(operations.len());
         for window in operations.chunks(WINDOW_OPS) {
-            let started: Vec<Option<Started>> = window
+            // All are queued before the first is awaited.
+            let started: Vec<_> = window
                 .iter()
-                .map(|operation| Some(operator.start(operation.as_ref().ok()?)))
+                .map(|operation| {
+                    operation
+                        .as_ref()
+                        .map(|operation| (operation, operator.start(operation)))
+                })
                 .collect();
-            let finishing =
-                window
-                    .iter()
-                    .zip(started)
-                    .map(async |(operation, started)| match (operation, started) {
-                        (Ok(operation), Some(started)) => {
-                            interpret(self, operator.finish(operation, started).await)
-                        }
-                        (Ok(operation), None) => interpret(self, operator.run(operation).await),
-                        (Err(error), _) => Err(error.clone()),
-                    });
+            let finishing = started.into_iter().map(async |started| match started {
+                Ok((operation, started)) => interpret(self, operator.finish(operation, started).await),
+                Err(error) => Err(error.clone()),
+            });
             results.extend(join_all(finishing).await);
         }
         results

@@ -403,6 +403,10 @@ impl Operator {
 fn not_sent(reason: NotSent, epoch: u64, last: Option<Cause>) -> Next {
     match reason {
         NotSent::Full => Next::Fail(Failure::Busy),
+        NotSent::TooLarge(bytes_max) => Next::Fail(Failure::Refused {
+            status: Status::ValueTooLarge,
+            message: format!("the value is longer than the {bytes_max} bytes that the node takes"),
+        }),
         NotSent::NoConnection => Next::Unreachable(epoch),
         NotSent::Deadline => Next::Fail(Failure::NotApplied(last.unwrap_or(Cause::Unreachable))),
     }

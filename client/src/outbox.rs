@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use softstore_proto::batch::{Assembly, OpBatch, OpView, Value};
+use softstore_proto::limits::BATCH_SINCES_MAX;
 use softstore_sharding::Generation;
 use softstore_sharding::session::VersionRange;
 
@@ -35,8 +36,10 @@ pub(crate) struct Outbox {
     batches: VecDeque<Batch>,
     /// The number of the first batch that waits, or of the next to come. Those before it have been taken.
     first: u64,
-    /// The length of the last batch taken: the next may be as long.
+    /// The length of the last batch taken, but for shared values: the next may be as long.
     last_bytes: usize,
+    /// Bytes of withdrawn operations in batches that hold others, too.
+    withdrawn_bytes: usize,
     clock: Clock,
 }
 
@@ -45,6 +48,7 @@ struct Batch {
     assembly: Assembly,
     /// Operations in it that were not withdrawn.
     ops: usize,
+    withdrawn_bytes: usize,
     sinces: Vec<Generation>,
 }
 
@@ -66,6 +70,7 @@ impl Outbox {
             batches: VecDeque::new(),
             first: 0,
             last_bytes: 0,
+            withdrawn_bytes: 0,
             clock: Clock(Instant::now()),
         }
     }
@@ -81,7 +86,9 @@ impl Outbox {
     ) -> Place {
         let limits = self.limits;
         let fits = |batch: &Batch| {
-            batch.ops < limits.ops_max && batch.assembly.len_bytes() + bytes <= limits.bytes_max
+            batch.ops < limits.ops_max
+                && batch.sinces.len() < BATCH_SINCES_MAX
+                && batch.assembly.len_bytes() + bytes <= limits.bytes_max
         };
         if !self
             .batches
@@ -91,6 +98,7 @@ impl Outbox {
             self.batches.push_back(Batch {
                 assembly: Assembly::with_capacity(self.last_bytes),
                 ops: 0,
+                withdrawn_bytes: 0,
                 sinces: Vec::new(),
             });
         }
@@ -113,8 +121,13 @@ impl Outbox {
         place.batch < self.first
     }
 
-    /// Takes an operation back, unless it has left.
-    pub(crate) fn withdraw(&mut self, place: Place) {
+    /// Bytes that are held for operations that were withdrawn.
+    pub(crate) fn withdrawn_bytes(&self) -> usize {
+        self.withdrawn_bytes
+    }
+
+    /// Takes an operation of so many bytes back, unless it has left.
+    pub(crate) fn withdraw(&mut self, place: Place, bytes: usize) {
         let Some(index) = place.batch.checked_sub(self.first) else {
             return;
         };
@@ -124,9 +137,12 @@ impl Outbox {
         };
         batch.ops -= 1;
         if batch.ops == 0 {
+            self.withdrawn_bytes -= std::mem::take(&mut batch.withdrawn_bytes);
             batch.assembly = Assembly::default();
             batch.sinces.clear();
         } else {
+            self.withdrawn_bytes += bytes;
+            batch.withdrawn_bytes += bytes;
             batch.assembly.withdraw(place.range);
         }
     }
@@ -151,11 +167,13 @@ impl Outbox {
             let Batch {
                 assembly,
                 ops,
+                withdrawn_bytes,
                 sinces,
             } = self.batches.pop_front()?;
             self.first += 1;
+            self.withdrawn_bytes -= withdrawn_bytes;
             if ops > 0 {
-                self.last_bytes = assembly.len_bytes().min(self.limits.bytes_max);
+                self.last_bytes = assembly.inline_bytes().min(self.limits.bytes_max);
                 let sent_ms = self.clock.ms(now);
                 return Some((assembly.into_op_batch(&sinces, sent_ms, versions), ops));
             }
@@ -166,6 +184,7 @@ impl Outbox {
     pub(crate) fn clear(&mut self) {
         self.first += self.batches.len() as u64;
         self.batches.clear();
+        self.withdrawn_bytes = 0;
     }
 }
 
@@ -177,5 +196,5 @@ fn index_of(sinces: &mut Vec<Generation>, since: Generation) -> u32 {
     if index == sinces.len() {
         sinces.push(since);
     }
-    u32::try_from(index).expect("at most one per operation of a batch")
+    u32::try_from(index).expect("a batch lists no more than the limit")
 }

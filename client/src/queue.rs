@@ -38,6 +38,8 @@ pub(crate) enum NotSent {
     NoConnection,
     /// Its deadline passed first.
     Deadline,
+    /// The value is longer than the node takes: so many bytes.
+    TooLarge(u64),
 }
 
 /// Why the answer to an operation will not come.
@@ -76,6 +78,8 @@ pub(crate) struct Queue {
     /// The outgoing half, if it waits for something to send.
     writer: Option<Waker>,
     gate: Gate,
+    /// The longest value that the node takes, once it has said so.
+    value_bytes_max: u64,
     /// Counts the streams; a half that belongs to an earlier one gets nothing.
     stream: u64,
 }
@@ -131,6 +135,7 @@ impl Queue {
             earliest: None,
             writer: None,
             gate: Gate::Open,
+            value_bytes_max: u64::MAX,
             stream: 0,
         }
     }
@@ -148,10 +153,16 @@ impl Queue {
         if self.gate != Gate::Open {
             return Err(NotSent::NoConnection);
         }
+        if value.len() as u64 > self.value_bytes_max {
+            return Err(NotSent::TooLarge(self.value_bytes_max));
+        }
         let bytes = op.key.len() + value.len() + OP_OVERHEAD_BYTES;
         let too_many = self.open >= self.limits.pending_ops_max;
-        let too_large = self.open > 0 && self.open_bytes + bytes > self.limits.pending_bytes_max;
-        if too_many || too_large {
+        let held_bytes = self.open_bytes + self.outbox.withdrawn_bytes();
+        let too_large = self.open > 0 && held_bytes + bytes > self.limits.pending_bytes_max;
+        // Slots whose answer nobody has fetched yet count as well, if only here.
+        let no_slot = self.free.is_empty() && u32::try_from(self.slots.len()).is_err();
+        if too_many || too_large || no_slot {
             return Err(NotSent::Full);
         }
         let new_earliest = self.earliest.is_none_or(|earliest| deadline < earliest);
@@ -186,10 +197,7 @@ impl Queue {
     fn free_slot(&mut self) -> (u32, u32) {
         match self.free.pop() {
             Some(index) => (index, self.slots[index as usize].use_count),
-            None => (
-                u32::try_from(self.slots.len()).expect("bounded by pending_ops_max"),
-                0,
-            ),
+            None => (u32::try_from(self.slots.len()).expect("looked at before"), 0),
         }
     }
 
@@ -232,7 +240,7 @@ impl Queue {
             State::Done(_) => {}
             State::Open { bytes, place, .. } => {
                 self.closed(bytes);
-                self.outbox.withdraw(place);
+                self.outbox.withdraw(place, bytes);
             }
         }
         self.release(id);
@@ -333,7 +341,7 @@ impl Queue {
                 self.open -= 1;
                 self.open_bytes -= *bytes;
                 wake.extend(waker.take());
-                self.outbox.withdraw(place.clone());
+                self.outbox.withdraw(place.clone(), *bytes);
                 slot.state = State::Done(attempt);
             }
         }
@@ -372,12 +380,20 @@ impl Queue {
         self.outbox.clear();
     }
 
-    pub(crate) fn set_gate(&mut self, gate: Gate) {
-        self.gate = gate;
+    /// A stream is open: operations are taken in, unless the node is no longer listed.
+    pub(crate) fn open_gate(&mut self) {
+        if self.gate != Gate::Closing {
+            self.gate = Gate::Open;
+        }
     }
 
     pub(crate) fn gate(&self) -> Gate {
         self.gate
+    }
+
+    /// The node takes no longer value. Sent all the same it would break the stream, and with it everybody's operations.
+    pub(crate) fn limit_values(&mut self, value_bytes_max: u64) {
+        self.value_bytes_max = value_bytes_max;
     }
 
     /// How many operations are open.
@@ -492,6 +508,38 @@ mod tests {
         assert!(queue.outbox.is_empty());
     }
 
+    /// Plan: each operation comes under another acquisition, and most callers go before their batch is sent. No batch
+    /// lists more acquisitions than a node takes, and what the gone ones left behind counts as pending until it goes.
+    #[test]
+    fn withdrawn_operations_leave_no_batch_that_a_node_refuses() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut queue = Queue::new(Limits {
+            pending_ops_max: 10_000,
+            pending_bytes_max: 1 << 20,
+            batch: BatchLimits {
+                ops_max: 1_024,
+                bytes_max: 1 << 20,
+            },
+        });
+        let mut staying = Vec::new();
+        for number in 1..=3_000 {
+            let id = submit(&mut queue, 1, number, later).expect("room");
+            if number % 10 == 0 {
+                staying.push(id);
+            } else {
+                queue.abandon(id);
+            }
+        }
+        assert!(queue.outbox.withdrawn_bytes() > 0);
+        let mut sent = Vec::new();
+        while !queue.outbox.is_empty() {
+            sent.extend(take_ids(&mut queue, now));
+        }
+        assert_eq!(sent, staying);
+        assert_eq!(queue.outbox.withdrawn_bytes(), 0);
+    }
+
     #[test]
     fn what_is_pending_is_bounded_by_count_and_bytes() {
         let later = Instant::now() + Duration::from_secs(1);
@@ -549,7 +597,7 @@ mod tests {
         ));
         assert_eq!(submit(&mut queue, 1, 1, soon), Err(NotSent::NoConnection));
         assert_eq!((queue.open, queue.open_bytes), (0, 0));
-        queue.set_gate(Gate::Open);
+        queue.open_gate();
         let fresh = submit(&mut queue, 1, 1, soon).expect("room");
         assert_eq!(take_ids(&mut queue, now), [fresh]);
     }
@@ -585,7 +633,7 @@ mod tests {
                         let value_bytes = pick.index(400);
                         let bytes = value_bytes + 1 + OP_OVERHEAD_BYTES;
                         let has_room = unsent.len() + sent.len() < LIMITS.pending_ops_max
-                            && (queue.open == 0 || queue.open_bytes + bytes <= LIMITS.pending_bytes_max);
+                            && (queue.open == 0 || queue.open_bytes + queue.outbox.withdrawn_bytes() + bytes <= LIMITS.pending_bytes_max);
                         let result = submit(&mut queue, value_bytes, 1, now + Duration::from_secs(1));
                         prop_assert_eq!(result.is_ok(), has_room);
                         unsent.extend(result.ok());

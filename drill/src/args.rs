@@ -15,71 +15,73 @@ use crate::workload::{Mix, Preset, WorkloadSpec};
 #[derive(Debug, Clone, Args)]
 pub struct DrillArgs {
     /// Nodes of each cluster.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3)]
     pub nodes: usize,
     /// How each node is restarted.
-    #[arg(long, value_enum, default_value_t = RestartMode::Rolling)]
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = RestartMode::Rolling)]
     pub restart: RestartMode,
     /// Seconds that a node stays away.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, value_name = "S", default_value_t = 3.0)]
     pub absent_s: f64,
     /// Milliseconds that an empty node waits to take whole what drains next, before it is filled.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
     pub rebalance_delay_ms: u64,
-    /// Each node's memory, in bytes or as 64MiB. Default: ample, so that one node could hold everything twice.
-    #[arg(long)]
+    /// Each node's memory, in bytes or as 64MiB. The report then tells what an ideal cache of so much memory reaches. Default:
+    /// ample, so that one node could hold everything twice.
+    #[arg(long, value_name = "SIZE")]
     pub memory_per_node: Option<String>,
-    /// Milliseconds that a drain may take. Default: the node's own (25,000).
-    #[arg(long)]
+    /// Milliseconds that a drain may take. The report then tells what an oracle would have kept (not with --memory-per-node).
+    /// Default: the node's own (25,000).
+    #[arg(long, value_name = "MS")]
     pub drain_deadline_ms: Option<u64>,
     /// In which order a new owner pulls.
-    #[arg(long, value_enum, default_value_t = PullOrder::Hottest)]
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t = PullOrder::Hottest)]
     pub pull_order: PullOrder,
     /// Which arms to run. `control` is needed, and one that restarts.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = ArmName::ALL)]
+    #[arg(long, value_name = "ARM,..", value_enum, value_delimiter = ',', default_values_t = ArmName::ALL)]
     pub arms: Vec<ArmName>,
 
     /// The load, named by its shape.
-    #[arg(long, value_enum, default_value_t = Preset::Default, help_heading = "Load")]
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Preset::Default, help_heading = "Load")]
     pub workload: Preset,
     /// Replay this recorded load: 4-byte ids, or CSV of time,key,size,op,ttl if its name ends in .csv; plain or xz.
     #[arg(long, value_name = "FILE", help_heading = "Load")]
     pub trace: Option<PathBuf>,
     /// Requests a second, whether or not the cluster keeps up.
-    #[arg(long, default_value_t = 10_000, help_heading = "Load")]
+    #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Load")]
     pub rate: u32,
     /// Most requests in flight at once.
-    #[arg(long, default_value_t = 16_384, help_heading = "Load")]
+    #[arg(long, value_name = "N", default_value_t = 16_384, help_heading = "Load")]
     pub in_flight: usize,
     /// Seed of the sequence.
-    #[arg(long, default_value_t = 1, help_heading = "Load")]
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Load")]
     pub seed: u64,
-    /// Distinct keys. Default: the workload's (50,000).
-    #[arg(long, help_heading = "Load")]
+    /// Distinct keys. Default: 50,000.
+    #[arg(long, value_name = "N", help_heading = "Load")]
     pub keys: Option<u32>,
     /// Zipf's exponent, 0 for uniform. Default: the workload's.
-    #[arg(long, help_heading = "Load")]
+    #[arg(long, value_name = "ALPHA", help_heading = "Load")]
     pub zipf: Option<f64>,
     /// Bytes of a key. Default: the workload's.
-    #[arg(long, help_heading = "Load")]
+    #[arg(long, value_name = "N", help_heading = "Load")]
     pub key_bytes: Option<usize>,
     /// Median bytes of a value. Default: the workload's.
-    #[arg(long, help_heading = "Load")]
+    #[arg(long, value_name = "N", help_heading = "Load")]
     pub value_bytes_median: Option<u32>,
     /// reads:writes:deletes. Default: the workload's.
-    #[arg(long, help_heading = "Load")]
+    #[arg(long, value_name = "R:W:D", help_heading = "Load")]
     pub mix: Option<String>,
     /// Seconds that values live, 0 for ever. Default: the workload's.
-    #[arg(long, help_heading = "Load")]
+    #[arg(long, value_name = "S", help_heading = "Load")]
     pub ttl_s: Option<u64>,
     /// Requests before anything is measured. Default: four per key; of a trace its first 40%.
-    #[arg(long, help_heading = "Load")]
+    #[arg(long, value_name = "N", help_heading = "Load")]
     pub warm_up_requests: Option<u64>,
     /// Seconds of load before the first restart.
-    #[arg(long, default_value_t = 2.0, help_heading = "Load")]
+    #[arg(long, value_name = "S", default_value_t = 2.0, help_heading = "Load")]
     pub lead_in_s: f64,
     /// Milliseconds that a load from the backend takes.
-    #[arg(long, default_value_t = 0, help_heading = "Load")]
+    #[arg(long, value_name = "MS", default_value_t = 0, help_heading = "Load")]
     pub load_ms: u64,
 
     /// Drive this standing cluster, which its operator restarts, instead of starting one.
@@ -91,33 +93,53 @@ pub struct DrillArgs {
     )]
     pub seeds: Vec<String>,
     /// Seconds of load before the operator is asked to restart.
-    #[arg(long, default_value_t = 10.0, help_heading = "Standing cluster")]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 10.0,
+        help_heading = "Standing cluster"
+    )]
     pub baseline_s: f64,
     /// Seconds of load after that.
-    #[arg(long, default_value_t = 60.0, help_heading = "Standing cluster")]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 60.0,
+        help_heading = "Standing cluster"
+    )]
     pub duration_s: f64,
 
     /// Fail if the transfer arm loses more points of hit rate. Default: 1, or unlimited where a loss is inherent (kill, tight
     /// memory, a drain deadline, shuffled order).
-    #[arg(long, help_heading = "Verdict")]
+    #[arg(long, value_name = "POINTS", help_heading = "Verdict and reports")]
     pub max_dip: Option<f64>,
     /// Fail if an arm has more errors.
-    #[arg(long, default_value_t = 0, help_heading = "Verdict")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "Verdict and reports"
+    )]
     pub max_errors: u64,
     /// Fail if an arm has more stale reads.
-    #[arg(long, default_value_t = 0, help_heading = "Verdict")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "Verdict and reports"
+    )]
     pub max_stale: u64,
     /// Write the report as JSON.
-    #[arg(long, value_name = "FILE", help_heading = "Verdict")]
+    #[arg(long, value_name = "FILE", help_heading = "Verdict and reports")]
     pub json: Option<PathBuf>,
     /// Write the report with charts as one HTML file.
-    #[arg(long, value_name = "FILE", help_heading = "Verdict")]
+    #[arg(long, value_name = "FILE", help_heading = "Verdict and reports")]
     pub report: Option<PathBuf>,
     /// Keep the processes' logs in this folder. Default: a temporary one, kept only when the drill cannot end.
-    #[arg(long, value_name = "DIR", help_heading = "Verdict")]
+    #[arg(long, value_name = "DIR", help_heading = "Verdict and reports")]
     pub log_dir: Option<PathBuf>,
     /// Print nothing but errors.
-    #[arg(long, short, help_heading = "Verdict")]
+    #[arg(long, short, help_heading = "Verdict and reports")]
     pub quiet: bool,
 }
 

@@ -36,11 +36,23 @@ pub(crate) struct Load {
     pub(crate) positions_max: u64,
 }
 
-/// A moment of an arm, for the charts.
+/// A moment of an arm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) position: u64,
     pub(crate) node: String,
+    pub(crate) kind: MarkKind,
+}
+
+/// What happened at a [`Mark`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MarkKind {
+    /// The node got its signal (or the operator was asked to restart).
+    Signalled,
+    /// The node, or its replacement, listened.
+    Returned,
+    /// The last hand-off had ended; no node is named.
+    Filled,
 }
 
 /// What an arm left behind.
@@ -63,6 +75,28 @@ pub(crate) struct ArmRun {
     pub(crate) messages: Vec<String>,
     /// Requests that had to wait because too many were in flight.
     pub(crate) held_up: u64,
+}
+
+#[cfg(test)]
+impl ArmRun {
+    /// A run in which nothing was asked.
+    pub(crate) fn empty(name: ArmName) -> Self {
+        Self {
+            name,
+            records: Vec::new(),
+            window: 0..0,
+            marks: Vec::new(),
+            restarts: Restarts::default(),
+            served_again_ms: 0,
+            stale_reads: 0,
+            resurrected: 0,
+            errors: 0,
+            writes_unavailable: 0,
+            outcome_unknown: 0,
+            messages: Vec::new(),
+            held_up: 0,
+        }
+    }
 }
 
 /// An arm after its warm-up, its open loop running.
@@ -169,7 +203,8 @@ impl<T: Target> ArmInProgress<T> {
         let mut run = finish(self.name, &self.replay, replayed);
         let start = stage
             .marks
-            .first()
+            .iter()
+            .find(|mark| mark.kind == MarkKind::Signalled)
             .map_or(replayed.positions, |mark| mark.position);
         run.window = index(start)..index(replayed.positions);
         run.marks = stage.marks;
@@ -184,7 +219,7 @@ impl<T: Target> ArmInProgress<T> {
             sleep(baseline).await;
             let start = self.open_loop.position();
             self.progress.say(&format!(
-                "restart the nodes now, one after the other; the drill ends in {window:?}"
+                "restart the nodes now, one after the other (`softstore wait --settled` between them); the drill ends in {window:?}"
             ));
             sleep(window).await;
             start
@@ -200,6 +235,7 @@ impl<T: Target> ArmInProgress<T> {
         run.marks = vec![Mark {
             position: start,
             node: "operator".to_owned(),
+            kind: MarkKind::Signalled,
         }];
         run
     }
@@ -279,13 +315,28 @@ struct Stage<T> {
     marks: Vec<Mark>,
 }
 
-impl<T: Target> Observer for Stage<T> {
-    fn signal(&mut self, node: &str) {
+impl<T> Stage<T> {
+    fn mark(&mut self, kind: MarkKind, node: &str) {
         self.marks.push(Mark {
             position: self.position.get(),
             node: node.to_owned(),
+            kind,
         });
+    }
+}
+
+impl<T: Target> Observer for Stage<T> {
+    fn signal(&mut self, node: &str) {
+        self.mark(MarkKind::Signalled, node);
         self.replay.served.signal(Instant::now());
+    }
+
+    fn returned(&mut self, node: &str) {
+        self.mark(MarkKind::Returned, node);
+    }
+
+    fn filled(&mut self) {
+        self.mark(MarkKind::Filled, "");
     }
 
     fn stage(&mut self, stage: String) {

@@ -59,5 +59,10 @@ fn node(status: NodeStatus) -> NodeView {
         bytes: load.bytes,
         entries_imported: load.entries_imported,
         bytes_imported: load.bytes_imported,
+        slices: load
+            .slices
+            .into_iter()
+            .filter_map(|held| held.slice?.try_into().ok())
+            .collect(),
     }
 }

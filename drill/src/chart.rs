@@ -7,8 +7,9 @@ use std::fmt::Write;
 
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 200.0;
-const LEFT: f64 = 48.0;
-const RIGHT: f64 = 8.0;
+/// Room for `1000 ms` in the letters that a phone gets.
+const LEFT: f64 = 60.0;
+const RIGHT: f64 = 16.0;
 const TOP: f64 = 18.0;
 const BOTTOM: f64 = 22.0;
 
@@ -35,12 +36,15 @@ pub(crate) struct Chart {
     pub(crate) from_zero: bool,
     /// The axis ends no higher.
     pub(crate) ceiling: Option<f64>,
-    pub(crate) label: fn(f64) -> String,
+    /// After each number of the axis.
+    pub(crate) unit: &'static str,
 }
 
 struct Scale {
     low: f64,
     high: f64,
+    /// Between two labels; low and high are multiples of it.
+    step: f64,
     seconds: f64,
 }
 
@@ -68,7 +72,10 @@ impl Chart {
         } else {
             values().fold(high, f64::min)
         };
-        let margin = ((high - low) * 0.08).max(high * 0.005).max(1e-9);
+        // A flat line must not be magnified to fill the chart.
+        let step = value_step((high - low).max(high * 0.002).max(1e-3));
+        let low = (low / step).floor() * step;
+        let high = ((high / step).ceil() * step).max(low + step);
         let seconds = self
             .lines
             .iter()
@@ -76,16 +83,15 @@ impl Chart {
             .max()
             .unwrap_or(0)
             .max(1);
-        let seconds = f64::from(u32::try_from(seconds).unwrap_or(u32::MAX));
-        let high = (high + margin).min(self.ceiling.unwrap_or(f64::INFINITY));
         Scale {
-            low: if self.from_zero {
-                0.0
+            low: if self.ceiling.is_some_and(|ceiling| high > ceiling) {
+                low.min(high - 2.0 * step)
             } else {
-                (low - margin).max(0.0)
+                low
             },
-            high,
-            seconds,
+            high: high.min(self.ceiling.unwrap_or(f64::INFINITY)),
+            step,
+            seconds: f64::from(u32::try_from(seconds).unwrap_or(u32::MAX)),
         }
     }
 
@@ -107,18 +113,20 @@ impl Chart {
     }
 
     fn draw_axes(&self, scale: &Scale, svg: &mut String) {
-        for step in 0..=4 {
-            let value = scale.low + (scale.high - scale.low) * f64::from(step) / 4.0;
+        let mut value = scale.low;
+        while value <= scale.high + scale.step / 2.0 {
             let y = scale.y(value);
             let _ = write!(
                 svg,
                 "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-                 <text class=\"tick end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                 <text class=\"tick end\" x=\"{:.1}\" y=\"{:.1}\">{value:.*}{}</text>",
                 WIDTH - RIGHT,
                 LEFT - 4.0,
                 y + 3.5,
-                escape(&(self.label)(value)),
+                decimals(scale.step),
+                escape(self.unit),
             );
+            value += scale.step;
         }
         let mut second = 0.0;
         while second <= scale.seconds {
@@ -131,6 +139,25 @@ impl Chart {
             second += time_step(scale.seconds);
         }
     }
+}
+
+/// 1, 2 or 5 of some power of ten, so that at most five steps cover the span.
+fn value_step(span: f64) -> f64 {
+    let power = 10_f64.powf((span / 5.0).log10().floor());
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|digit| digit * power)
+        // Powers are not exact: a span of five steps may look a little longer.
+        .find(|step| span / step <= 5.001)
+        .unwrap_or(10.0 * power)
+}
+
+/// How many digits after the point tell multiples of that step apart.
+fn decimals(step: f64) -> usize {
+    [1.0, 0.1, 0.01, 0.001]
+        .into_iter()
+        .position(|unit| step >= unit * 0.999)
+        .unwrap_or(4)
 }
 
 /// About six labels.
@@ -211,7 +238,7 @@ mod tests {
             }],
             from_zero: false,
             ceiling: Some(1.0),
-            label: |value| format!("{value:.2}"),
+            unit: "%",
         }
     }
 
@@ -221,6 +248,32 @@ mod tests {
         assert_eq!(svg.matches("<polyline").count(), 2);
         assert!(svg.contains("&lt;n1&gt;") && svg.contains("a &lt; b"));
         assert!(!svg.contains("NaN"));
+    }
+
+    #[test]
+    fn the_axis_has_round_numbers_and_ends_at_its_ceiling() {
+        for (span, step) in [
+            (5.0, 1.0),
+            (5.1, 2.0),
+            (0.49, 0.1),
+            (31.0, 10.0),
+            (74_000.0, 20_000.0),
+        ] {
+            assert!(
+                (value_step(span) / step - 1.0).abs() < 1e-9,
+                "{span}: {}",
+                value_step(span)
+            );
+        }
+        let svg = Chart {
+            ceiling: Some(100.0),
+            ..chart(vec![Some(83.2), Some(99.7)])
+        }
+        .svg();
+        for label in [">80%<", ">85%<", ">100%<"] {
+            assert!(svg.contains(label), "{label} is missing in {svg}");
+        }
+        assert!(!svg.contains(">105%<"));
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use softstore_sharding::Slice;
 use tokio::time::sleep;
 
-use crate::control::{ClusterControl, ClusterView};
+use crate::control::{ClusterControl, ClusterView, NodeView};
 use crate::error::DrillError;
 use crate::fleet::{Fleet, Signal};
 use crate::moved::{Moved, MovedTally};
@@ -35,6 +36,10 @@ pub(crate) struct RestartPlan {
 pub(crate) trait Observer: Send {
     /// A node is about to be signalled.
     fn signal(&mut self, node: &str);
+    /// A node listens: the one that was away, or a replacement.
+    fn returned(&mut self, node: &str);
+    /// The last hand-off has ended: every node owns its share again.
+    fn filled(&mut self);
     /// What happens now, for people.
     fn stage(&mut self, stage: String);
 }
@@ -45,6 +50,8 @@ pub(crate) struct Move {
     pub(crate) node: String,
     /// Entries that the node held when it was signalled.
     pub(crate) held_entries: u64,
+    /// What it owned then.
+    pub(crate) slices: Vec<Slice>,
     pub(crate) moved: Moved,
     pub(crate) drain_ms: u64,
 }
@@ -58,6 +65,7 @@ pub(crate) struct Restarts {
     pub(crate) moved: Moved,
     /// What the cluster held before the first signal.
     pub(crate) state_bytes: u64,
+    pub(crate) state_entries: u64,
 }
 
 /// The stage hands of a restart: fleet, control plane, audience.
@@ -97,11 +105,11 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
     /// Restarts every node, and returns `tail` after the last hand-off (the final fill included) has ended.
     pub(crate) async fn restart_all(&mut self) -> Result<Restarts, DrillError> {
         let nodes = self.fleet.members();
-        let state_bytes = self.settle().await?.state_bytes();
+        let before = self.settle().await?;
         let (mut restarts, mut moves) = (Vec::new(), Vec::new());
         for (index, node) in nodes.iter().enumerate() {
             let moved_before = self.tally.moved();
-            let held_entries = self.held_entries(node).await;
+            let held = self.held_by(node).await;
             let restart = match self.plan.mode {
                 RestartMode::Rolling => self.replace_in_place(node, Signal::Terminate).await?,
                 RestartMode::Kill => self.replace_in_place(node, Signal::Kill).await?,
@@ -115,7 +123,8 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
             let moved = self.tally.moved().since(moved_before);
             moves.push(Move {
                 node: node.clone(),
-                held_entries,
+                held_entries: held.entries,
+                slices: held.slices,
                 moved,
                 drain_ms: restart.drain_ms,
             });
@@ -124,6 +133,7 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
         self.observer.stage("waiting for the last hand-off".to_owned());
         let members = self.fleet.members();
         self.until(&Until::Filled(&members), None).await?;
+        self.observer.filled();
         self.observer.stage(format!(
             "all hand-offs have ended; {} s more",
             self.plan.tail.as_secs()
@@ -133,13 +143,14 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
             restarts,
             moves,
             moved: self.tally.moved(),
-            state_bytes,
+            state_bytes: before.state_bytes(),
+            state_entries: before.state_entries(),
         })
     }
 
-    async fn held_entries(&self, node: &str) -> u64 {
+    async fn held_by(&self, node: &str) -> NodeView {
         let view = self.control.view().await.unwrap_or_default();
-        view.node(node).map_or(0, |node| node.entries)
+        view.node(node).cloned().unwrap_or_default()
     }
 
     async fn replace_in_place(&mut self, node: &str, signal: Signal) -> Result<RestartReport, DrillError> {
@@ -150,6 +161,7 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
         self.watch_while(sleep(self.plan.absent)).await;
         self.fleet.start(node).await?;
         let absent_ms = millis(gone.elapsed());
+        self.observer.returned(node);
         self.observer.stage(format!("{node} is back"));
         let members = self.fleet.members();
         self.until(
@@ -167,6 +179,7 @@ impl<'a, F: Fleet, C: ClusterControl, O: Observer> Choreography<'a, F, C, O> {
     async fn replace_ahead(&mut self, node: &str, replacement: String) -> Result<RestartReport, DrillError> {
         self.observer.stage(format!("{replacement} joins for {node}"));
         self.fleet.start(&replacement).await?;
+        self.observer.returned(&replacement);
         let members = self.fleet.members();
         self.until(&Until::Settled(&members), None).await?;
         let drain_ms = self.stop(node, Signal::Terminate).await?;

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use softstore_sharding::Slice;
+
 /// A cluster as its Assigner sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ClusterView {
@@ -25,6 +27,8 @@ pub(crate) struct NodeView {
     /// Since this incarnation started.
     pub(crate) entries_imported: u64,
     pub(crate) bytes_imported: u64,
+    /// What it said it holds in its last heartbeat.
+    pub(crate) slices: Vec<Slice>,
 }
 
 impl ClusterView {
@@ -43,6 +47,10 @@ impl ClusterView {
 
     pub(crate) fn state_bytes(&self) -> u64 {
         self.nodes.iter().map(|node| node.bytes).sum()
+    }
+
+    pub(crate) fn state_entries(&self) -> u64 {
+        self.nodes.iter().map(|node| node.entries).sum()
     }
 }
 

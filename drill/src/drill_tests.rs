@@ -1,5 +1,6 @@
 //! Whole arms against the cluster in memory.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,12 +11,14 @@ use crate::arm::{ArmRun, Load};
 use crate::choreography::RestartPlan;
 use crate::error::DrillError;
 use crate::fake::{FakeCluster, FakeFleet, Fault};
-use crate::html;
+use crate::html::{self, Judged};
+use crate::judge;
 use crate::ledger::Ledger;
 use crate::options::{ArmName, DrillOptions, RestartMode};
 use crate::pace::{self, Rate};
 use crate::progress::Progress;
-use crate::record::Records;
+use crate::record::{Outcome, Record, Records};
+use crate::reference::Reference;
 use crate::replay::Replay;
 use crate::report::{Report, Verdict};
 use crate::request::Sequence;
@@ -77,7 +80,7 @@ async fn restarted(load: &Load, name: ArmName, mode: RestartMode) -> Result<ArmR
         .await
 }
 
-async fn drill(options: &DrillOptions, mode: RestartMode) -> (Report, Vec<ArmRun>) {
+async fn drill(options: &DrillOptions, mode: RestartMode) -> (Report, Vec<ArmRun>, Vec<Reference>) {
     let load = generated(options);
     let transfer = restarted(&load, ArmName::Transfer, mode).await.unwrap();
     let cold = restarted(&load, ArmName::Cold, mode).await.unwrap();
@@ -91,7 +94,8 @@ async fn drill(options: &DrillOptions, mode: RestartMode) -> (Report, Vec<ArmRun
         runs.push(arm.run_out().await);
     }
     runs.extend([transfer, cold]);
-    (judge_all(options, &load, &runs), runs)
+    let (report, references) = judge_all(options, &load, &runs);
+    (report, runs, references)
 }
 
 const READS: Mix = Mix {
@@ -110,7 +114,7 @@ const ALL_KINDS: Mix = Mix {
 #[tokio::test]
 async fn a_lossless_cluster_passes_and_a_cold_one_shows_what_was_at_stake() {
     let options = options(READS);
-    let (report, runs) = drill(&options, RestartMode::Rolling).await;
+    let (report, runs, _) = drill(&options, RestartMode::Rolling).await;
     let [control, control2, transfer, cold] = &report.arms[..] else {
         panic!("{report:?}")
     };
@@ -140,13 +144,14 @@ async fn a_lossless_cluster_passes_and_a_cold_one_shows_what_was_at_stake() {
         "{:?}",
         report.notes
     );
-    let page = html::page(
-        &report,
-        &runs,
-        Rate {
+    let page = html::page(&Judged {
+        report: &report,
+        runs: &runs,
+        references: &[],
+        rate: Rate {
             per_second: options.rate_per_second,
         },
-    );
+    });
     assert!(page.contains("verdict transfer\">pass") && page.matches("<svg").count() == 3);
     assert!(!page.contains("NaN") && !page.contains("http"), "self-contained");
 }
@@ -155,7 +160,7 @@ async fn a_lossless_cluster_passes_and_a_cold_one_shows_what_was_at_stake() {
 #[tokio::test]
 async fn writes_and_deletes_beside_reads_accuse_nobody() {
     let options = options(ALL_KINDS);
-    let (report, _) = drill(&options, RestartMode::Surge).await;
+    let (report, ..) = drill(&options, RestartMode::Surge).await;
     for arm in &report.arms {
         assert_eq!(
             (arm.stale_reads, arm.errors, arm.outcome_unknown),
@@ -165,6 +170,106 @@ async fn writes_and_deletes_beside_reads_accuse_nobody() {
     }
     let transfer = report.arm("transfer").unwrap();
     assert!(transfer.restarts.iter().all(|restart| restart.absent_ms == 0));
+}
+
+/// Plan: the lossless fake, once as if its drains had been cut short (it says that each restart moved a few hundred bytes of a node
+/// that owns everything), once as if memory were tight. The oracle must lose at the signals what the fake did not; an ideal cache
+/// with room for all must do as control did, and one that lacks most of its room for a while must not.
+#[tokio::test]
+async fn computed_lines_stand_beside_the_arms_where_a_loss_is_inherent() {
+    let cut_short = DrillOptions {
+        drain_deadline_ms: Some(1),
+        ..options(READS)
+    };
+    let (report, ..) = drill(&cut_short, RestartMode::Rolling).await;
+    let names: Vec<_> = report.references.iter().map(|line| line.name).collect();
+    assert_eq!(names, ["oracle", "oracle-past", "oracle-20", "oracle-past-20"]);
+    for line in &report.references {
+        assert!(line.dip_points > 3.0, "{line:?}");
+        assert!(
+            (line.ahead_points + line.dip_points).abs() < 1e-6,
+            "transfer lost nothing: {line:?}"
+        );
+    }
+    assert!(
+        report.references[2].hit_rate > report.references[0].hit_rate,
+        "{:?}",
+        report.references
+    );
+
+    let tight = |memory_per_node_bytes| DrillOptions {
+        memory_per_node_bytes: Some(memory_per_node_bytes),
+        nodes: 1,
+        ..options(READS)
+    };
+    let (report, runs, references) = drill(&tight(1 << 30), RestartMode::Rolling).await;
+    let [ideal, alive, owning] = &report.references[..] else {
+        panic!("{:?}", report.references)
+    };
+    assert!(ideal.dip_points.abs() < 1.0, "{ideal:?}");
+    assert!(
+        alive.dip_points > 3.0 && owning.dip_points >= alive.dip_points,
+        "{alive:?} {owning:?}"
+    );
+
+    let page = html::page(&Judged {
+        report: &report,
+        runs: &runs,
+        references: &references,
+        // The arms last less than a second; of a part of one a chart shows nothing.
+        rate: Rate { per_second: 300 },
+    });
+    assert!(page.contains("ideal-owning (computed)") && page.contains("What could have been reached"));
+    assert_eq!(page.matches("<polyline class=\"arm reference\"").count(), 1);
+
+    let (report, ..) = drill(&options(READS), RestartMode::Rolling).await;
+    assert!(report.references.is_empty(), "nothing is inherent here");
+}
+
+/// Plan: a standing cluster that loses nothing, still warming up: it hits more in the window than before. Its dip must be 0, not
+/// negative. Then every tenth get of the window misses: the dip must be those.
+#[test]
+fn a_standing_cluster_that_still_warms_up_cannot_hide_a_loss() {
+    let options = DrillOptions {
+        seeds: vec!["127.0.0.1:7401".to_owned()],
+        ..options(READS)
+    };
+    let load = Load {
+        warm_up: 300,
+        ..generated(&options)
+    };
+    let key = |position| load.sequence.at(position).key;
+    let mut held: HashSet<_> = (0..load.warm_up).map(key).collect();
+    let outcome = |position| {
+        let outcome = if held.insert(key(position)) {
+            Outcome::Miss
+        } else {
+            Outcome::Hit
+        };
+        Some(Record {
+            outcome,
+            latency_us: 100,
+        })
+    };
+    let records: Vec<_> = (load.warm_up..load.warm_up + 6_000).map(outcome).collect();
+    let window = 2_000..6_000;
+    let grown = judge::hit_rate(&records, &window) - judge::hit_rate(&records, &(0..2_000));
+    assert!(grown > 0.03, "{grown}");
+    let judged = |records| {
+        let run = ArmRun {
+            records,
+            window: window.clone(),
+            ..ArmRun::empty(ArmName::Transfer)
+        };
+        judge_all(&options, &load, &[run]).0.arms[0].dip_points
+    };
+    assert!(judged(records.clone()).abs() < 1e-9);
+    let mut lossy = records;
+    for record in lossy[window.clone()].iter_mut().step_by(10).flatten() {
+        record.outcome = Outcome::Miss;
+    }
+    let dip = judged(lossy);
+    assert!((9.0..=10.0).contains(&dip), "{dip}");
 }
 
 /// Plan: a trace of ids that ends while nodes are still being restarted is an error that names the arm, not a verdict.

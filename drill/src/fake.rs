@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use softstore_sharding::Slot;
+use softstore_sharding::{Slice, Slot};
 
 use crate::control::{ClusterControl, ClusterView, NodeView};
 use crate::error::DrillError;
@@ -122,6 +122,7 @@ impl ClusterControl for FakeCluster {
             bytes: 1_000,
             entries_imported: 2 * incarnation,
             bytes_imported: 200 * incarnation,
+            slices: vec![Slice::FULL],
         };
         let nodes = contents
             .lives

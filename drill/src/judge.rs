@@ -12,6 +12,11 @@ use crate::report::{ArmReport, Verdict, WindowReport};
 /// Below this loss of the cold arm, in points, keeping the hit rate proves nothing.
 pub(crate) const COLD_POINTS_MIN: f64 = 3.0;
 
+/// Above this difference of two equal runs, in points, there is a warning.
+const NOISE_POINTS_MAX: f64 = 0.5;
+/// Likewise above this p99 of control: a get that comes while the same key is being loaded misses too.
+const CONTROL_P99_US_MAX: u64 = 100_000;
+
 /// Counts of some positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Reads {
@@ -141,6 +146,23 @@ pub(crate) fn worst_second_hit_rate(records: &[Option<Record>], window: &Range<u
         .unwrap_or_else(|| hit_rate(records, window))
 }
 
+/// A warning where the runs without restarts show that the machine was too busy for the dips to say much.
+pub(crate) fn noise(arms: &[ArmReport]) -> Option<String> {
+    let find = |name: ArmName| arms.iter().find(|arm| arm.name == name.as_str());
+    let differ = find(ArmName::Control2).map_or(0.0, |again| again.dip_points.abs());
+    let p99_us = find(ArmName::Control).map_or(0, |control| control.window.p99_us);
+    let sign = if differ > NOISE_POINTS_MAX {
+        format!("two runs without restarts differ by {differ:.2} points")
+    } else if p99_us > CONTROL_P99_US_MAX {
+        format!("without restarts the p99 is {} ms", p99_us / 1_000)
+    } else {
+        return None;
+    };
+    Some(format!(
+        "{sign}: the machine was too busy for the dips to say much; lower --rate, or run nothing beside it"
+    ))
+}
+
 /// The verdict over all arms, and its reasons.
 pub(crate) fn verdict(arms: &[ArmReport], options: &DrillOptions) -> (Verdict, Vec<String>) {
     let broken = broken_limits(arms, options);
@@ -151,7 +173,10 @@ pub(crate) fn verdict(arms: &[ArmReport], options: &DrillOptions) -> (Verdict, V
     if !options.seeds.is_empty() {
         return (
             Verdict::Pass,
-            vec!["judged against its own time before the restart; there is no cold arm".to_owned()],
+            vec![
+                "judged against its own time before the restarts; whether any took place is not known here"
+                    .to_owned(),
+            ],
         );
     }
     match arms.iter().find(|arm| arm.name == ArmName::Cold.as_str()) {
@@ -273,6 +298,18 @@ mod tests {
             dip_points,
             ..ArmReport::sample(name)
         }
+    }
+
+    #[test]
+    fn two_controls_that_differ_are_warned_of_whichever_did_better() {
+        for (points, warned) in [(0.5, false), (0.6, true), (-11.3, true)] {
+            let arms = [arm("control", 0.0), arm("control2", points), arm("cold", 9.0)];
+            assert_eq!(noise(&arms).is_some(), warned, "{points}");
+        }
+        assert_eq!(noise(&[arm("transfer", 5.0)]), None);
+        let mut slow = arm("control", 0.0);
+        slow.window.p99_us = 840_000;
+        assert!(noise(&[slow, arm("control2", 0.0)]).is_some_and(|told| told.contains("840 ms")));
     }
 
     #[test]

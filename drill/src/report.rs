@@ -11,6 +11,8 @@ pub struct Report {
     pub state_bytes: u64,
     /// In the order control, control2, transfer, cold; only those that ran.
     pub arms: Vec<ArmReport>,
+    /// What could have been reached, where a loss is inherent: with a drain deadline, and with tight memory. Else empty.
+    pub references: Vec<ReferenceReport>,
     /// Whether what was promised held.
     pub verdict: Verdict,
     /// Why, for people; not in the JSON.
@@ -166,6 +168,24 @@ pub struct WindowReport {
     pub backend_loads: u64,
 }
 
+/// A line that no cluster ran: computed for the transfer arm's window.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReferenceReport {
+    /// oracle, oracle-past, oracle-20, oracle-past-20, ideal, ideal-alive, ideal-owning.
+    pub name: &'static str,
+    /// What it is, for people; not in the JSON.
+    #[serde(skip)]
+    pub about: &'static str,
+    /// Hits among the gets, 0 to 1.
+    pub hit_rate: f64,
+    /// 100 x (control's hit rate - this one's); negative where it does better than control.
+    pub dip_points: f64,
+    /// The hit rate of its worst whole second.
+    pub worst_second_hit_rate: f64,
+    /// 100 x (this hit rate - the transfer arm's): how far the transfer arm stayed behind it.
+    pub ahead_points: f64,
+}
+
 /// One node's restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RestartReport {
@@ -243,6 +263,21 @@ impl ArmReport {
 }
 
 #[cfg(test)]
+impl ReferenceReport {
+    /// Some values for every field.
+    pub(crate) fn sample(name: &'static str) -> Self {
+        Self {
+            name,
+            about: "what could have been",
+            hit_rate: 0.875,
+            dip_points: 2.5,
+            worst_second_hit_rate: 0.7,
+            ahead_points: 1.25,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::Value;
@@ -261,12 +296,21 @@ mod tests {
             workload: WorkloadReport::sample(),
             state_bytes: 1,
             arms: vec![ArmReport::sample("transfer")],
+            references: vec![ReferenceReport::sample("oracle")],
             verdict: Verdict::Inconclusive,
             reasons: vec!["told to people only".to_owned()],
             notes: vec!["likewise".to_owned()],
         };
         let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(keys(&json), ["arms", "state_bytes", "verdict", "workload"]);
+        assert_eq!(
+            keys(&json),
+            ["arms", "references", "state_bytes", "verdict", "workload"]
+        );
+        let reference = "ahead_points dip_points hit_rate name worst_second_hit_rate";
+        assert_eq!(
+            keys(&json["references"][0]),
+            reference.split(' ').collect::<Vec<_>>()
+        );
         assert_eq!(json["verdict"], "inconclusive");
         let arm = &json["arms"][0];
         let documented = "avoidable_misses dip_points errors max_stall_ms moved_bytes moved_entries name outcome_unknown \
@@ -285,6 +329,7 @@ mod tests {
                 workload: WorkloadReport::sample(),
                 state_bytes: 0,
                 arms: Vec::new(),
+                references: Vec::new(),
                 verdict,
                 reasons: Vec::new(),
                 notes: Vec::new(),

@@ -176,10 +176,14 @@ impl Sequence {
     /// The bytes of a key: 16 hexadecimal digits, padded to the configured length.
     pub(crate) fn key_bytes(&self, key: KeyIndex) -> Bytes {
         let id = xxh3_64_with_seed(&key.0.to_le_bytes(), self.run_nonce);
-        let width = self.spec.key_bytes;
         let mut text = format!("{id:016x}").into_bytes();
-        text.resize(width.max(16), b'.');
+        text.resize(self.key_length(), b'.');
         Bytes::from(text)
+    }
+
+    /// The length of every key in bytes.
+    pub(crate) fn key_length(&self) -> usize {
+        self.spec.key_bytes.max(16)
     }
 
     /// Bytes of keys and values if every key is held.

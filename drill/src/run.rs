@@ -14,12 +14,15 @@ use crate::arm::{ArmRun, Load};
 use crate::choreography::{Choreography, Observer, RestartPlan};
 use crate::client_target::ClientTarget;
 use crate::error::DrillError;
-use crate::html;
+use crate::html::{self, Judged};
+use crate::ideal;
 use crate::judge;
 use crate::options::{ArmName, DrillOptions};
 use crate::pace::Rate;
 use crate::process_fleet::{FleetPlan, ProcessFleet};
 use crate::progress::Progress;
+use crate::record::Record;
+use crate::reference::{self, Reference, References};
 use crate::report::{ArmReport, Report, WorkloadReport};
 use crate::request::Sequence;
 use crate::slots::SlotGroups;
@@ -53,7 +56,7 @@ pub async fn run(options: DrillOptions) -> Result<Report, DrillError> {
     };
     progress.end();
     let runs = result?;
-    let report = judge_all(&options, &load, &runs);
+    let (report, references) = judge_all(&options, &load, &runs);
     if !options.quiet {
         println!("{}", table::render(&report));
         for run in &runs {
@@ -75,7 +78,15 @@ pub async fn run(options: DrillOptions) -> Result<Report, DrillError> {
             }
         }
     }
-    write_reports(&options, &report, &runs, load.rate)?;
+    write_reports(
+        &options,
+        &Judged {
+            report: &report,
+            runs: &runs,
+            references: &references,
+            rate: load.rate,
+        },
+    )?;
     Ok(report)
 }
 
@@ -235,6 +246,8 @@ struct Quiet;
 
 impl Observer for Quiet {
     fn signal(&mut self, _node: &str) {}
+    fn returned(&mut self, _node: &str) {}
+    fn filled(&mut self) {}
     fn stage(&mut self, _stage: String) {}
 }
 
@@ -290,9 +303,13 @@ async fn run_standing(
     Ok(Box::pin(arm.watch(baseline, window)).await)
 }
 
-/// Everything that is computed from the records.
-pub(crate) fn judge_all(options: &DrillOptions, load: &Load, runs: &[ArmRun]) -> Report {
+/// Everything that is computed from the records; with the lines of the references, for the charts.
+pub(crate) fn judge_all(options: &DrillOptions, load: &Load, runs: &[ArmRun]) -> (Report, Vec<Reference>) {
     let find = |name| runs.iter().find(|run| run.name == name);
+    let bases = find(ArmName::Control)
+        .zip(find(ArmName::Transfer))
+        .map(|(control, transfer)| References { control, transfer });
+    let references = bases.map_or_else(Vec::new, |bases| reference::all(options, load, &bases));
     let leader = find(ArmName::Transfer).or_else(|| find(ArmName::Cold));
     let shared = leader.map_or(0..0, |run| run.window.clone());
     let control = find(ArmName::Control);
@@ -308,20 +325,27 @@ pub(crate) fn judge_all(options: &DrillOptions, load: &Load, runs: &[ArmRun]) ->
         })
         .collect();
     let (verdict, reasons) = judge::verdict(&arms, options);
+    let noise = judge::noise(&arms);
     let state_bytes = leader.map_or(0, |run| run.restarts.state_bytes);
     let moves = find(ArmName::Transfer).map_or(&[][..], |run| &run.restarts.moves);
-    Report {
+    let report = Report {
         workload: workload_report(options, load),
         state_bytes,
         arms,
+        references: bases.map_or_else(Vec::new, |bases| {
+            let report = |reference| reference::report(reference, load, &bases);
+            references.iter().map(report).collect()
+        }),
         verdict,
         reasons,
         notes: moves
             .iter()
             .filter(|one| one.moved.entries > 0)
             .map(table::told)
+            .chain(noise)
             .collect(),
-    }
+    };
+    (report, references)
 }
 
 fn arm_report(load: &Load, run: &ArmRun, control: Option<&ArmRun>, window: Range<usize>) -> ArmReport {
@@ -331,11 +355,7 @@ fn arm_report(load: &Load, run: &ArmRun, control: Option<&ArmRun>, window: Range
             judge::dip_points(&control.records, records, &window),
             judge::avoidable_misses(&control.records, records, &window),
         ),
-        // A standing cluster is its own control: its time before the restart.
-        None => {
-            let before = judge::hit_rate(records, &(0..window.start));
-            (100.0 * (before - judge::hit_rate(records, &window)), 0)
-        }
+        None => (standing_dip_points(load, records, &window), 0),
     };
     let group_of = |position: usize| {
         let request = load.sequence.at(load.warm_up + position as u64);
@@ -358,6 +378,26 @@ fn arm_report(load: &Load, run: &ArmRun, control: Option<&ArmRun>, window: Range
         moved_bytes: run.restarts.moved.bytes,
         restarts: run.restarts.restarts.clone(),
     }
+}
+
+/// A standing cluster is its own control: its time before the restart. A cache that still warms up hits more and more, which
+/// would hide a loss; so both times are compared with an ideal cache without limits, and the dip is how much farther
+/// the cluster stayed behind it in the window than before.
+fn standing_dip_points(load: &Load, records: &[Option<Record>], window: &Range<usize>) -> f64 {
+    let replayed = ideal::Replayed {
+        sequence: &load.sequence,
+        warm_up: load.warm_up,
+        rate: load.rate,
+        end: records.len(),
+        overhead_bytes: 0,
+    };
+    let without_limits = ideal::Room {
+        from_position: 0,
+        bytes: u64::MAX,
+    };
+    let ideal = ideal::replay(replayed, &[without_limits]);
+    let behind = |part: &Range<usize>| judge::dip_points(&ideal, records, part);
+    behind(window) - behind(&(0..window.start))
 }
 
 fn workload_report(options: &DrillOptions, load: &Load) -> WorkloadReport {
@@ -396,12 +436,7 @@ fn workload_report(options: &DrillOptions, load: &Load) -> WorkloadReport {
     }
 }
 
-fn write_reports(
-    options: &DrillOptions,
-    report: &Report,
-    runs: &[ArmRun],
-    rate: Rate,
-) -> Result<(), DrillError> {
+fn write_reports(options: &DrillOptions, judged: &Judged<'_>) -> Result<(), DrillError> {
     let write = |path: &PathBuf, text: String| {
         fs::write(path, text).map_err(|source| DrillError::File {
             path: path.clone(),
@@ -409,14 +444,14 @@ fn write_reports(
         })
     };
     if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(report).map_err(|error| DrillError::File {
+        let json = serde_json::to_string_pretty(judged.report).map_err(|error| DrillError::File {
             path: path.clone(),
             source: error.into(),
         })?;
         write(path, json + "\n")?;
     }
     if let Some(path) = &options.report {
-        write(path, html::page(report, runs, rate))?;
+        write(path, html::page(judged))?;
     }
     Ok(())
 }

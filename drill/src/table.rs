@@ -4,13 +4,12 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
 use crate::choreography::Move;
-use crate::report::{ArmReport, Report};
+use crate::report::{ArmReport, ReferenceReport, Report};
 
 /// A figure's name and how an arm shows it.
-pub(crate) type Row = (&'static str, fn(&ArmReport, &Report) -> String);
+type Row = (&'static str, fn(&ArmReport, &Report) -> String);
 
-/// The rows, shared with the HTML report.
-pub(crate) const ROWS: [Row; 19] = [
+const ROWS: [Row; 19] = [
     ("gets", |arm, _| count(arm.window.gets)),
     ("hit rate", |arm, _| percent(arm.window.hit_rate)),
     ("dip, points", |arm, _| {
@@ -22,7 +21,8 @@ pub(crate) const ROWS: [Row; 19] = [
     }),
     ("worst second", |arm, _| percent(arm.worst_second_hit_rate)),
     ("avoidable misses", |arm, report| {
-        if report.workload.memory_ample && arm.name != "control" {
+        let has_control = report.arm("control").is_some();
+        if has_control && report.workload.memory_ample && arm.name != "control" {
             count(arm.avoidable_misses)
         } else {
             dash()
@@ -50,6 +50,29 @@ pub(crate) const ROWS: [Row; 19] = [
     ("drains", |arm, _| restarted(arm, || drains(arm))),
 ];
 
+/// The rows as text, shared with the HTML report; without those that say nothing of any arm.
+pub(crate) fn rows(report: &Report) -> impl Iterator<Item = (&'static str, Vec<String>)> {
+    ROWS.iter().filter_map(|(name, cell)| {
+        let cells: Vec<_> = report.arms.iter().map(|arm| cell(arm, report)).collect();
+        let says_something = cells.iter().any(|cell| *cell != dash());
+        says_something.then_some((*name, cells))
+    })
+}
+
+/// A figure's name and how a reference shows it.
+pub(crate) type ReferenceColumn = (&'static str, fn(&ReferenceReport) -> String);
+
+/// The columns of the references' table, shared with the HTML report.
+pub(crate) const REFERENCE_COLUMNS: [ReferenceColumn; 5] = [
+    ("computed", |line| line.name.to_owned()),
+    ("hit rate", |line| percent(line.hit_rate)),
+    ("dip, points", |line| format!("{:+.3}", line.dip_points)),
+    ("worst second", |line| percent(line.worst_second_hit_rate)),
+    ("ahead of transfer, points", |line| {
+        format!("{:+.3}", line.ahead_points)
+    }),
+];
+
 /// The table as text, with the verdict and what it rests on.
 pub(crate) fn render(report: &Report) -> String {
     let mut table = Table::new();
@@ -59,22 +82,21 @@ pub(crate) fn render(report: &Report) -> String {
             .into_iter()
             .chain(report.arms.iter().map(|arm| arm.name.to_owned())),
     );
-    for (name, cell) in ROWS {
-        table.add_row(
-            [name.to_owned()]
-                .into_iter()
-                .chain(report.arms.iter().map(|arm| cell(arm, report))),
-        );
+    for (name, cells) in rows(report) {
+        table.add_row([name.to_owned()].into_iter().chain(cells));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut text = format!("{}\n{table}\n", summary(report));
+    if !report.references.is_empty() {
+        text += &format!("{}\n", references(report));
+    }
+    for reference in &report.references {
+        text += &format!("{}: {}\n", reference.name, reference.about);
+    }
     for note in &report.notes {
-        text += &format!(
-            "{note}
-"
-        );
+        text += &format!("{note}\n");
     }
     text += &format!(
         "verdict: {} ({})",
@@ -82,6 +104,20 @@ pub(crate) fn render(report: &Report) -> String {
         report.reasons.join("; ")
     );
     text
+}
+
+/// What could have been reached, as rows: there are more of them than fit beside the arms.
+fn references(report: &Report) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_BORDERS_ONLY);
+    table.set_header(REFERENCE_COLUMNS.map(|(name, _)| name));
+    for reference in &report.references {
+        table.add_row(REFERENCE_COLUMNS.map(|(_, cell)| cell(reference)));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
 }
 
 /// One sentence on what was run.
@@ -195,7 +231,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Verdict, WorkloadReport};
+    use crate::report::{ReferenceReport, Verdict, WorkloadReport};
 
     #[test]
     fn numbers_read_well() {
@@ -218,6 +254,7 @@ mod tests {
                     ..ArmReport::sample("transfer")
                 },
             ],
+            references: vec![ReferenceReport::sample("oracle")],
             verdict: Verdict::Pass,
             reasons: vec!["all held".to_owned()],
             notes: vec!["n1 handed over".to_owned()],
@@ -230,6 +267,9 @@ mod tests {
             "90.00%",
             "verdict: pass (all held)",
             "5.0 MiB held",
+            "oracle",
+            "+1.25",
+            "oracle: what could have been",
         ] {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }

@@ -2,7 +2,7 @@
 
 /// Most operations in one batch of the data stream.
 pub const BATCH_OPS_MAX: usize = 1_024;
-/// Most different acquisitions that one batch refers to.
+/// Most acquisitions that one batch lists.
 pub const BATCH_SINCES_MAX: usize = 1_024;
 /// Bytes after which a batch is closed. One larger operation travels in a batch of its own.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;

@@ -9,7 +9,7 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 /// What a message may hold beside its largest value: the rest of a batch (4 MiB) and the framing.
 pub(crate) const MESSAGE_BYTES_EXTRA: usize = 8 << 20;
 
-/// Largest message sent: a batch of replies to the largest batch of gets.
+/// Largest message sent: not bounded here. Replies are closed at 4 MiB and one value more, chunks by their own limit.
 pub(crate) const REPLY_BYTES_MAX: usize = usize::MAX;
 
 /// Flow-control window of one stream, in bytes.

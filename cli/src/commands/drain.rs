@@ -18,15 +18,18 @@ Example:
   softstore drain cache-1
 
 The node hands over all it owns to the others, hottest entries first, and then its process exits: whatever supervises it
-(systemd, Kubernetes) may start it again, empty. It does the same on SIGTERM. If no other node can take over, it says so
-in its log and exits at once.
+(systemd, Kubernetes) may start it again, empty. It does the same on SIGTERM. What is not handed over within the node's
+own drain_deadline_ms (25 s, unless set) is lost; it is the coldest. If no other node can take over, the drain is refused
+and nothing changes.
 
 Exit codes:
-  0  the node has left    1  it had not left within the timeout (it goes on draining)    2  error")]
+  0  the node has left (compare what it held with what the others took over)
+  1  it had not left within --timeout; it goes on draining, and `softstore status` shows how far it is
+  2  error, or refused (stderr says what to do)")]
 pub(crate) struct DrainArgs {
     /// The node's name, as `softstore status` shows it.
     node: String,
-    /// How long to watch at most: 500ms, 30s, 5m.
+    /// How long to watch the drain at most: 500ms, 30s, 5m. It does not stop the drain.
     #[arg(long, value_name = "SPAN", value_parser = span, default_value = "60s")]
     timeout: Duration,
     #[command(flatten)]

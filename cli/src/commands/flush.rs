@@ -12,8 +12,8 @@ use crate::exit::Exit;
 Example:
   softstore flush --seeds cache-0:7401
 
-Every entry of every node is dropped, and there is no way back: the database behind the cache will feel it. Entries
-written while it runs may be dropped or not.
+Every entry of every node is dropped, at once and without asking again. There is no way back: the database behind the
+cache will feel it. Entries written while it runs may be dropped or not.
 
 Exit codes:
   0  flushed    2  error: some or all may be left; flushing again is harmless")]

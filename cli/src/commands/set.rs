@@ -15,7 +15,11 @@ use crate::settings::written::span;
 
 /// Which key, which value, and when.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "\
+softstore set [OPTIONS] <KEY> <VALUE>
+       softstore set [OPTIONS] <KEY> --file <FILE>",
+    after_help = "\
 Examples:
   softstore set greeting hello --ttl 5m
   softstore set picture --file picture.png
@@ -23,7 +27,8 @@ Examples:
   softstore set lock mine --if-absent --ttl 30s
 
 Exit codes:
-  0  stored    1  the condition did not hold, nothing changed    2  error; it says whether the value may be stored")]
+  0  stored    1  the condition did not hold, nothing changed    2  error; it says whether the value may be stored"
+)]
 pub(crate) struct SetArgs {
     /// The key.
     key: OsString,

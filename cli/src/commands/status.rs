@@ -21,6 +21,14 @@ Examples:
   softstore status --watch 1s
   softstore status --json | jq '.nodes[] | {id, state, entries}'
 
+Columns: STATE is joining (has no assignment yet), serving or draining. SLICES is ranges owned, SHARE their part of the
+key space; a serving node with 0 slices is new or came back, and waits. BYTES OF is memory used of its budget; a cache
+that runs full evicts, and that is no fault. HIT RATE counts from the node's start. HAND-OFFS is ranges that it is taking
+from others and giving to them now. A node that is missing here is dead, or was never heard of. All is as of the last
+heartbeats, half a second.
+
+Below the table: settled, or why not.
+
 Exit codes:
   0  shown    2  error (stderr says what to do)")]
 pub(crate) struct StatusArgs {

@@ -18,7 +18,8 @@ Examples:
 
 Settled: every range has a living owner, nothing is being handed over, no node joins or drains.
 Filled: settled, and no node that came back empty still waits for its share.
-While no Assigner answers, it keeps asking until the timeout.
+While no Assigner answers, it keeps asking until the timeout. It knows of a new process only once that has joined: after a
+start, first wait until the node's own /readyz answers 200.
 
 Exit codes:
   0  it is so    1  it was not so within the timeout (stderr says why)    2  error")]

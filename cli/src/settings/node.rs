@@ -41,58 +41,58 @@ settings! {
     #[arg(long = "memory", alias = "memory-bytes", env = "SOFTSTORE_MEMORY_BYTES", value_name = "SIZE")]
     memory_bytes: Size,
     /// Longest value accepted, up to 64MiB.
-    #[arg(long, env = "SOFTSTORE_VALUE_BYTES_MAX", value_name = "SIZE")]
+    #[arg(long, env = "SOFTSTORE_VALUE_BYTES_MAX", help_heading = "Limits", value_name = "SIZE")]
     value_bytes_max: Size,
     /// How long a drain may take, in milliseconds; then the process ends with what is not handed over. Keep it some
     /// seconds under the time after which whatever stops the process kills it (Kubernetes: 30 s).
-    #[arg(long, env = "SOFTSTORE_DRAIN_DEADLINE_MS", value_name = "MS")]
+    #[arg(long, env = "SOFTSTORE_DRAIN_DEADLINE_MS", help_heading = "Hand-off", value_name = "MS")]
     drain_deadline_ms: u64,
     /// How long a draining node without an Assigner waits for one, in milliseconds, within the drain deadline.
-    #[arg(long, env = "SOFTSTORE_ASSIGNER_WAIT_MS", value_name = "MS")]
+    #[arg(long, env = "SOFTSTORE_ASSIGNER_WAIT_MS", help_heading = "Hand-off", value_name = "MS")]
     assigner_wait_ms: u64,
     /// Milliseconds between heartbeats to the Assigner; at most half of failure_timeout_ms.
-    #[arg(long, env = "SOFTSTORE_HEARTBEAT_MS", value_name = "MS")]
+    #[arg(long, env = "SOFTSTORE_HEARTBEAT_MS", help_heading = "Liveness", value_name = "MS")]
     heartbeat_ms: u64,
     /// A node not heard of for so many milliseconds is dead. The same as the Assigner's.
-    #[arg(long, env = "SOFTSTORE_FAILURE_TIMEOUT_MS", value_name = "MS")]
+    #[arg(long, env = "SOFTSTORE_FAILURE_TIMEOUT_MS", help_heading = "Liveness", value_name = "MS")]
     failure_timeout_ms: u64,
     /// Whether entries move with their slices: on, or off (only ownership moves, and a taker starts cold).
-    #[arg(long, env = "SOFTSTORE_TRANSFER", value_name = "on|off")]
+    #[arg(long, env = "SOFTSTORE_TRANSFER", help_heading = "Hand-off", value_name = "on|off")]
     transfer: Transfer,
     /// In which order entries are handed over: hottest first, or shuffled (to measure what the order is worth).
-    #[arg(long, env = "SOFTSTORE_PULL_ORDER", value_name = "hottest|shuffled")]
+    #[arg(long, env = "SOFTSTORE_PULL_ORDER", help_heading = "Hand-off", value_name = "hottest|shuffled")]
     pull_order: PullOrder,
     /// How long an operation waits for the old owner's answer about a key before the key counts as absent, in
     /// milliseconds.
-    #[arg(long, env = "SOFTSTORE_PEEK_TIMEOUT_MS", value_name = "MS")]
+    #[arg(long, env = "SOFTSTORE_PEEK_TIMEOUT_MS", help_heading = "Hand-off", value_name = "MS")]
     peek_timeout_ms: u64,
     /// How long taking over entries may take before the rest is given up, in milliseconds.
-    #[arg(long, env = "SOFTSTORE_PULL_DEADLINE_MS", value_name = "MS")]
+    #[arg(long, env = "SOFTSTORE_PULL_DEADLINE_MS", help_heading = "Hand-off", value_name = "MS")]
     pull_deadline_ms: u64,
     /// The rate that a take-over gets even when foreground operations want everything, in bytes per second.
-    #[arg(long, env = "SOFTSTORE_PULL_BYTES_PER_SECOND_MIN", value_name = "SIZE")]
+    #[arg(long, env = "SOFTSTORE_PULL_BYTES_PER_SECOND_MIN", help_heading = "Hand-off", value_name = "SIZE")]
     pull_bytes_per_second_min: Size,
     /// How long a request is held back while it is being settled who owns its key, in milliseconds; then the client is
     /// told to try again.
-    #[arg(long, env = "SOFTSTORE_HOLD_MS_MAX", value_name = "MS")]
+    #[arg(long, env = "SOFTSTORE_HOLD_MS_MAX", help_heading = "Hand-off", value_name = "MS")]
     hold_ms_max: u64,
     /// How many requests are held back at once.
-    #[arg(long, env = "SOFTSTORE_HOLD_REQUESTS_MAX", value_name = "N")]
+    #[arg(long, env = "SOFTSTORE_HOLD_REQUESTS_MAX", help_heading = "Hand-off", value_name = "N")]
     hold_requests_max: usize,
     /// How many bytes of requests are held back at once.
-    #[arg(long, env = "SOFTSTORE_HOLD_BYTES_MAX", value_name = "SIZE")]
+    #[arg(long, env = "SOFTSTORE_HOLD_BYTES_MAX", help_heading = "Hand-off", value_name = "SIZE")]
     hold_bytes_max: Size,
     /// How long an operation whose client knows a newer owner waits for this node to hear of it, in milliseconds.
-    #[arg(long, env = "SOFTSTORE_BEHIND_WAIT_MS", value_name = "MS")]
+    #[arg(long, env = "SOFTSTORE_BEHIND_WAIT_MS", help_heading = "Hand-off", value_name = "MS")]
     behind_wait_ms: u64,
     /// How many operations one client stream may have unanswered.
-    #[arg(long, env = "SOFTSTORE_IN_FLIGHT_OPS_MAX", value_name = "N")]
+    #[arg(long, env = "SOFTSTORE_IN_FLIGHT_OPS_MAX", help_heading = "Limits", value_name = "N")]
     in_flight_ops_max: usize,
     /// How many connections are accepted at once.
-    #[arg(long, env = "SOFTSTORE_CONNECTIONS_MAX", value_name = "N")]
+    #[arg(long, env = "SOFTSTORE_CONNECTIONS_MAX", help_heading = "Limits", value_name = "N")]
     connections_max: usize,
     /// After so many milliseconds without access, an entry's counted frequency has halved.
-    #[arg(long, env = "SOFTSTORE_FREQUENCY_HALF_LIFE_MS", value_name = "MS")]
+    #[arg(long, env = "SOFTSTORE_FREQUENCY_HALF_LIFE_MS", help_heading = "Limits", value_name = "MS")]
     frequency_half_life_ms: u64,
     /// Accept listeners beyond loopback. There is no TLS or authentication yet: whoever reaches the port can read and
     /// change everything.

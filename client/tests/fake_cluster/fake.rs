@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use softstore_client::{Client, Slice, SliceKey};
-use softstore_proto::batch::{OpBatch, ReplyBatch};
+use softstore_proto::batch::{OpBatch, ReplyBatch, ReplyBatchNotes};
 use softstore_proto::v1;
 use softstore_proto::v1::cache_server::{Cache, CacheServer};
 use softstore_proto::v1::{OpKind, Status};
@@ -342,7 +342,7 @@ fn answer(state: &Mutex<State>, batch: OpBatch) -> Result<ReplyBatch, tonic::Sta
             }
         }
     }
-    Ok(ReplyBatch::of(&replies, false, 0))
+    Ok(ReplyBatch::of(&replies, ReplyBatchNotes::default()))
 }
 
 #[tonic::async_trait]
@@ -360,7 +360,8 @@ impl Cache for Service {
                 tokio::select! {
                     _ = closings.changed(), if !said_closing => {
                         said_closing = true;
-                        let notice = ReplyBatch::of(&[], true, 0);
+                        let notes = ReplyBatchNotes { closing: true, ..ReplyBatchNotes::default() };
+                        let notice = ReplyBatch::of(&[], notes);
                         if sender.send(Ok(notice)).await.is_err() {
                             return;
                         }

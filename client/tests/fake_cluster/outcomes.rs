@@ -205,3 +205,32 @@ async fn a_planned_end_of_a_stream_loses_nothing() {
     let state = nodes[0].state.lock();
     assert_eq!((state.entries.len(), state.ops.len()), (1_600, 1_600));
 }
+
+/// Plan: the runtime in which the client was made ends, as that of an earlier test may, and with it the tasks that serve its
+/// connections. Operations from another runtime end all the same, and say that there is no connection.
+#[tokio::test]
+async fn a_client_outlives_its_runtime_without_hanging() {
+    let nodes = cluster(1);
+    let seed = nodes[0].address.clone();
+    let connect = async move {
+        let builder = Client::builder().seeds([seed]);
+        let client = builder.connect().await.expect("the node answers");
+        client.set("k", "v").await.expect("the node answers");
+        client
+    };
+    let made = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(connect)
+    });
+    let client = tokio::task::spawn_blocking(|| made.join())
+        .await
+        .unwrap()
+        .expect("made");
+    let client = client.with_timeout(Duration::from_millis(100));
+    let ended = tokio::time::timeout(Duration::from_secs(5), async {
+        (client.get("k").await, client.set("k", "w").await)
+    });
+    let (read, written) = ended.await.expect("operations end");
+    assert_eq!(read, Ok(None));
+    assert!(matches!(written, Err(WriteError::Unavailable(_))), "{written:?}");
+}

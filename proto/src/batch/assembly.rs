@@ -8,7 +8,7 @@ use softstore_sharding::Generation;
 use softstore_sharding::session::VersionRange;
 
 use super::field::{Head, Tag, bytes_field_bytes, varint_bytes};
-use super::{Encoded, OpBatch, OpView, ReplyBatch, ReplyView};
+use super::{Encoded, OpBatch, OpView, ReplyBatch, ReplyBatchNotes, ReplyView};
 use crate::v1;
 
 /// From this length on, a value had better be shared than copied into the batch.
@@ -68,6 +68,8 @@ struct ReplyBatchRest {
     closing: bool,
     #[prost(uint32, tag = "3")]
     version: u32,
+    #[prost(uint64, tag = "4")]
+    value_bytes_max: u64,
 }
 
 /// Operations, or replies, encoded as they come.
@@ -92,10 +94,21 @@ impl Assembly {
         }
     }
 
+    /// Makes room for so many bytes more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Bytes so far, what was taken back included.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
         self.bytes.len() + self.shared_bytes
+    }
+
+    /// The same without shared values.
+    #[must_use]
+    pub fn inline_bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Whether nothing is in it.
@@ -218,9 +231,18 @@ impl Assembly {
 
     /// The batch of replies.
     #[must_use]
-    pub fn into_reply_batch(mut self, closing: bool, version: u32) -> ReplyBatch {
-        if closing || version != 0 {
-            self.put_message(&ReplyBatchRest { closing, version });
+    pub fn into_reply_batch(mut self, notes: ReplyBatchNotes) -> ReplyBatch {
+        if notes != ReplyBatchNotes::default() {
+            let ReplyBatchNotes {
+                closing,
+                version,
+                value_bytes_max,
+            } = notes;
+            self.put_message(&ReplyBatchRest {
+                closing,
+                version,
+                value_bytes_max,
+            });
         }
         ReplyBatch(self.into_encoded())
     }

@@ -108,6 +108,8 @@ pub struct ReplyBatchNotes {
     pub closing: bool,
     /// The stream's version; 0: not said.
     pub version: u32,
+    /// The longest value that the node takes, in bytes; 0: not said.
+    pub value_bytes_max: u64,
 }
 
 impl ReplyBatch {
@@ -122,7 +124,7 @@ impl ReplyBatch {
 
     /// The batch of these replies, for those who have them whole.
     #[must_use]
-    pub fn of(replies: &[v1::Reply], closing: bool, version: u32) -> Self {
+    pub fn of(replies: &[v1::Reply], notes: ReplyBatchNotes) -> Self {
         let mut assembly = Assembly::default();
         for reply in replies {
             let moved = reply
@@ -141,7 +143,7 @@ impl ReplyBatch {
             };
             assembly.push_reply(&view, Value::of(&reply.value));
         }
-        assembly.into_reply_batch(closing, version)
+        assembly.into_reply_batch(notes)
     }
 
     /// The replies, whole.
@@ -174,6 +176,7 @@ fn scan(frame: &Bytes, take: &mut impl FnMut(ReplyView<'_>, &Bytes)) -> Result<R
     const REPLIES: Tag = Tag::bytes(1);
     const CLOSING: Tag = Tag::varint(2);
     const VERSION: Tag = Tag::varint(3);
+    const VALUE_BYTES_MAX: Tag = Tag::varint(4);
     let mut notes = ReplyBatchNotes::default();
     let mut reader = Reader::new(frame);
     while let Some(tag) = reader.tag()? {
@@ -181,7 +184,8 @@ fn scan(frame: &Bytes, take: &mut impl FnMut(ReplyView<'_>, &Bytes)) -> Result<R
             REPLIES => take(ReplyView::read(reader.bytes()?)?, frame),
             CLOSING => notes.closing = reader.varint()? != 0,
             VERSION => notes.version = super::ops::low_32_bits(reader.varint()?),
-            _ => reader.skip(tag, 1..=3)?,
+            VALUE_BYTES_MAX => notes.value_bytes_max = reader.varint()?,
+            _ => reader.skip(tag, 1..=4)?,
         }
     }
     Ok(notes)

@@ -28,6 +28,8 @@ struct PlainReplyBatch {
     closing: bool,
     #[prost(uint32, tag = "3")]
     version: u32,
+    #[prost(uint64, tag = "4")]
+    value_bytes_max: u64,
 }
 
 fn any_bytes() -> impl Strategy<Value = Bytes> {
@@ -138,11 +140,12 @@ proptest! {
 
     #[test]
     fn replies_come_through_either_way(
-        all in prop::collection::vec(any_reply(), 0..6), closing: bool,
+        all in prop::collection::vec(any_reply(), 0..6), closing: bool, value_bytes_max: u64,
     ) {
-        let batch = ReplyBatch::of(&all, closing, 1);
+        let said = ReplyBatchNotes { closing, version: 1, value_bytes_max };
+        let batch = ReplyBatch::of(&all, said);
         let plain: PlainReplyBatch = received(&batch);
-        prop_assert_eq!(&plain, &PlainReplyBatch { replies: all.clone(), closing, version: 1 });
+        prop_assert_eq!(&plain, &PlainReplyBatch { replies: all.clone(), closing, version: 1, value_bytes_max });
         prop_assert_eq!(&batch.into_replies().expect("well formed"), &all);
         let mut count = 0;
         let notes = received::<ReplyBatch>(&plain).read(|reply, frame| {
@@ -150,7 +153,7 @@ proptest! {
             assert_eq!(frame.slice_ref(reply.value), all[count].value);
             count += 1;
         });
-        prop_assert_eq!(notes, Ok(ReplyBatchNotes { closing, version: 1 }));
+        prop_assert_eq!(notes, Ok(said));
         prop_assert_eq!(count, all.len());
     }
 

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use softstore_proto::batch::{OpBatch, ReplyBatch};
+use softstore_proto::batch::{OpBatch, ReplyBatch, ReplyBatchNotes};
 use softstore_proto::v1;
 use softstore_proto::v1::OpKind;
 use softstore_sharding::session::AssignmentUpdate;
@@ -73,7 +73,7 @@ impl v1::cache_server::Cache for CacheService {
                 all.append(replies);
             }
         }
-        Ok(Response::new(all.into_batch(false, 0)))
+        Ok(Response::new(all.into_batch(ReplyBatchNotes::default())))
     }
 
     async fn get(&self, request: Request<v1::Op>) -> Result<Response<v1::Reply>, Status> {

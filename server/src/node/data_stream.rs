@@ -12,14 +12,13 @@
 //! A planned end loses no reply: the node says `closing`, the client sends nothing more and closes its half, and what
 //! was on its way until then is still answered. A client that does not close its half is given [`LINGER`].
 
-use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use softstore_proto::batch::{OpBatch, Ops, ReplyBatch, STREAM_VERSIONS};
+use softstore_proto::batch::{OpBatch, Ops, ReplyBatch, ReplyBatchNotes, STREAM_VERSIONS};
 use softstore_proto::error::WireError;
 use softstore_proto::v1::Status;
 use softstore_sharding::Timestamp;
@@ -39,14 +38,11 @@ use crate::grpc;
 /// How long a closing stream waits for its client to close its half.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// A batch is answered in so many parts, if they are of a useful size.
-const PARTS: usize = 4;
+/// How many operations of a batch are run before their replies are sent. The fewer, the sooner the client has work; the
+/// more, the fewer system calls an operation costs.
+const PART_OPS: usize = 32;
 
-/// How many operations a part has: the fewer, the sooner the client has work; the more, the fewer system calls an operation
-/// costs.
-const PART_OPS: RangeInclusive<usize> = 16..=32;
-
-/// Bytes of requests and replies after which a part ends early: while it runs, ownership cannot change.
+/// Bytes of values and replies after which a part ends early: while it runs, ownership cannot change.
 const PART_BYTES: usize = 256 << 10;
 
 /// The replies of one client's stream.
@@ -56,10 +52,12 @@ pub(super) struct DataStream {
     inbound_ended: bool,
     /// The first batch was read.
     has_begun: bool,
-    /// The stream's version, if the client is yet to be told.
-    version_to_tell: u32,
+    /// What the client is yet to be told of the stream.
+    to_tell: ReplyBatchNotes,
     /// The batch that is being run, if parts of it are left.
     batch: Option<Batch>,
+    /// What the client sent cannot be read: it is told so after what came before is answered.
+    refusal: Option<tonic::Status>,
     /// A part was just answered: the connection's task goes before the next.
     is_yielding: bool,
     /// How many bytes the last part's replies took: the next may take as many.
@@ -80,8 +78,6 @@ struct Batch {
     ops: Ops,
     /// The first operation that was not run.
     next: usize,
-    /// How many are run at a time.
-    part_ops: usize,
     arrived: Timestamp,
 }
 
@@ -94,8 +90,9 @@ impl DataStream {
             inbound,
             inbound_ended: false,
             has_begun: false,
-            version_to_tell: 0,
+            to_tell: ReplyBatchNotes::default(),
             batch: None,
+            refusal: None,
             is_yielding: false,
             part_bytes: 0,
             late,
@@ -123,20 +120,26 @@ impl DataStream {
         let Some(mut batch) = self.batch.take() else {
             return Ok(());
         };
+        replies.reserve(self.part_bytes);
         let state = &self.state;
         let bytes_max = replies.len_bytes() + PART_BYTES;
         let mut request_bytes = 0;
         let mut waits = Vec::new();
         let execution = Execution::begin(state);
         let waited_ms = execution.now().ms_since(batch.arrived);
-        let end = batch.ops.len().min(batch.next + batch.part_ops);
+        let end = batch.ops.len().min(batch.next + PART_OPS);
         while batch.next < end && !replies.is_full() && replies.len_bytes() + request_bytes < bytes_max {
             let index = batch.next;
             batch.next += 1;
-            let op = batch
-                .ops
-                .get(index)
-                .inspect_err(|_| count(&state.metrics.bad_requests))?;
+            let op = match batch.ops.get(index) {
+                Ok(op) => op,
+                Err(error) => {
+                    count(&state.metrics.bad_requests);
+                    self.refusal = Some(error.into());
+                    batch.next = batch.ops.len();
+                    break;
+                }
+            };
             request_bytes += op.value.len();
             let patience_ms = patience_ms(batch.ops.patience_ms(&op));
             // Its client may have read the replies before it late: nothing starts after its deadline.
@@ -188,7 +191,7 @@ impl DataStream {
         context: &mut Context<'_>,
         replies: &mut Replies,
     ) -> Result<(), tonic::Status> {
-        let may_read = self.batch.is_none() && !replies.is_full();
+        let may_read = self.batch.is_none() && self.refusal.is_none() && !replies.is_full();
         if self.inbound_ended || !may_read || self.waiting >= self.state.config.in_flight_ops_max {
             return Ok(());
         }
@@ -222,10 +225,13 @@ impl DataStream {
         if !std::mem::replace(&mut self.has_begun, true)
             && let Some(theirs) = ops.versions()
         {
-            self.version_to_tell = common_version(theirs)?;
+            self.to_tell = ReplyBatchNotes {
+                version: common_version(theirs)?,
+                value_bytes_max: self.state.config.value_bytes_max as u64,
+                closing: false,
+            };
         }
         self.batch = Some(Batch {
-            part_ops: (ops.len() / PARTS).clamp(*PART_OPS.start(), *PART_OPS.end()),
             ops,
             next: 0,
             arrived: self.state.clock.now(),
@@ -235,7 +241,10 @@ impl DataStream {
 
     /// What is to be sent next: replies, or the word that the stream closes.
     fn poll_replies(&mut self, context: &mut Context<'_>) -> Result<Replies, tonic::Status> {
-        let mut replies = Replies::with_capacity(self.part_bytes);
+        if let Some(refusal) = self.refusal.take() {
+            return Err(refusal);
+        }
+        let mut replies = Replies::default();
         self.poll_late(context, &mut replies)?;
         self.run_batch(&mut replies)?;
         self.poll_inbound(context, &mut replies)?;
@@ -273,7 +282,8 @@ impl Stream for DataStream {
                 return Poll::Ready(Some(Err(status)));
             }
         };
-        if this.waiting == 0 && replies.is_empty() && this.inbound_ended {
+        let is_told = this.refusal.is_none();
+        if this.waiting == 0 && replies.is_empty() && this.inbound_ended && is_told {
             return Poll::Ready(None);
         }
         let closing = this.linger.is_none() && this.closing.as_mut().poll(context).is_ready();
@@ -281,13 +291,16 @@ impl Stream for DataStream {
             this.linger = Some(Box::pin(tokio::time::sleep(LINGER)));
         }
         if closing || !replies.is_empty() {
-            this.is_yielding = this.batch.is_some();
-            this.part_bytes = replies.len_bytes().min(PART_BYTES);
-            let version = std::mem::take(&mut this.version_to_tell);
-            return Poll::Ready(Some(Ok(replies.into_batch(closing, version))));
+            this.is_yielding = this.batch.is_some() || this.refusal.is_some();
+            this.part_bytes = replies.inline_bytes().min(PART_BYTES);
+            let notes = ReplyBatchNotes {
+                closing,
+                ..std::mem::take(&mut this.to_tell)
+            };
+            return Poll::Ready(Some(Ok(replies.into_batch(notes))));
         }
-        if this.batch.is_some() {
-            // All of this part waits: go on with the next.
+        if this.batch.is_some() || this.refusal.is_some() {
+            // All of this part waits: go on.
             context.waker().wake_by_ref();
         }
         match &mut this.linger {

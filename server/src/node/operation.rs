@@ -105,9 +105,12 @@ impl<'a> Execution<'a> {
 
     /// Ends it. What its operations answered may be sent only if this says so.
     pub(super) fn end(self) -> Result<(), StoodStill> {
+        // It may have stood still since its beginning; if it did so after this, the replies were as good as sent. Looked at
+        // under the lock still: to go on in another life takes the exclusive lock, so the trace cannot be gone yet. A node
+        // that has stopped meanwhile waits for this to end, and what was admitted before is answered.
+        let stood_still = self.may_serve && !self.state.is_current(self.state.clock.now());
         drop(self.core);
-        // It may have stood still since its beginning; if it did so after this, the replies were as good as sent.
-        if self.may_serve && !self.state.may_serve(self.state.clock.now()) {
+        if stood_still {
             return Err(StoodStill);
         }
         Ok(())

@@ -120,6 +120,18 @@ impl Peeks {
         self.0.lock().remove(&pull);
     }
 
+    /// The questions that somebody waits for; the others are dropped. Nobody joins one meanwhile.
+    fn still_awaited(&self, pull: PullId, questions: Vec<Question>) -> Vec<Question> {
+        let mut pulls = self.0.lock();
+        let (awaited, given_up): (Vec<_>, Vec<_>) = questions.into_iter().partition(Question::is_awaited);
+        if let Some(peeks) = pulls.get_mut(&pull) {
+            for question in given_up {
+                peeks.open.remove(&question.at);
+            }
+        }
+        awaited
+    }
+
     fn settle(&self, pull: PullId, questions: Vec<Question>) {
         let mut pulls = self.0.lock();
         if let Some(peeks) = pulls.get_mut(&pull) {
@@ -144,8 +156,7 @@ async fn run(state: Arc<NodeState>, pull: PullId, mut questions: mpsc::Receiver<
             return;
         }
         // The pull itself brings what nobody waits for any more.
-        let (batch, given_up) = batch.into_iter().partition(Question::is_awaited);
-        state.peeks.settle(pull, given_up);
+        let batch = state.peeks.still_awaited(pull, batch);
         let state = state.clone();
         state.clone().tasks.spawn(async move {
             ask_batch(&state, pull, batch).await;

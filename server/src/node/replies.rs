@@ -1,6 +1,6 @@
 //! [`Replies`]: replies on their way into one message, encoded as they come.
 
-use softstore_proto::batch::{Assembly, ReplyBatch, ReplyView, Value};
+use softstore_proto::batch::{Assembly, ReplyBatch, ReplyBatchNotes, ReplyView, Value};
 use softstore_proto::v1;
 use softstore_proto::v1::Status;
 use softstore_transfer::handoff::Moved;
@@ -19,12 +19,9 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    /// None yet, with room for so many bytes.
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self {
-            assembly: Assembly::with_capacity(bytes),
-            count: 0,
-        }
+    /// Makes room for so many bytes more.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.assembly.reserve(bytes);
     }
 
     /// Adds a reply.
@@ -83,14 +80,19 @@ impl Replies {
         self.assembly.len_bytes()
     }
 
-    /// The message. `version`: the stream's, in its first message to a client that asked.
-    pub(super) fn into_batch(self, closing: bool, version: u32) -> ReplyBatch {
-        self.assembly.into_reply_batch(closing, version)
+    /// Their length without values that are shared.
+    pub(super) fn inline_bytes(&self) -> usize {
+        self.assembly.inline_bytes()
+    }
+
+    /// The message, with what it says beside the replies.
+    pub(super) fn into_batch(self, notes: ReplyBatchNotes) -> ReplyBatch {
+        self.assembly.into_reply_batch(notes)
     }
 
     /// The one reply that these are.
     pub(super) fn into_single(self) -> Result<v1::Reply, tonic::Status> {
-        let replies = self.into_batch(false, 0).into_replies()?;
+        let replies = self.into_batch(ReplyBatchNotes::default()).into_replies()?;
         let single = replies.into_iter().next();
         single.ok_or_else(|| tonic::Status::internal("the operation was not answered"))
     }

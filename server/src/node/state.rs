@@ -303,11 +303,16 @@ impl NodeState {
     /// process, a suspended machine) may have lost what it thinks it owns: the slicelet notices at its first step after
     /// waking, and this notices before that (H1).
     pub fn may_serve(&self, now: Timestamp) -> bool {
+        self.is_current(now) && !self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Whether what this node knows of its ownership can be relied on at `now`, a fresh reading of the clock.
+    pub(super) fn is_current(&self, now: Timestamp) -> bool {
         let stepped = Timestamp::from_ms(self.slicelet_stepped_ms.load(Ordering::Acquire));
         // The Assigner counts from the last heartbeat, which is up to an interval older than the last step.
         let standstill_ms_max = self.config.failure_timeout_ms - self.config.heartbeat_ms;
         let stood_still = now.ms_since(stepped) > standstill_ms_max;
-        !stood_still && !self.is_suspended() && !self.stopped.load(Ordering::Acquire)
+        !stood_still && !self.is_suspended()
     }
 
     /// Ends serving for good. Where the ranges went is still told.

@@ -122,8 +122,6 @@ async fn wait_and_run(
             }
             Wait::Exclusive => match flush(state, op, since, replies)? {
                 Step::Answered(status) => return Ok(status),
-                // What was missing has come meanwhile.
-                Step::Wait(Wait::Exclusive) => continue,
                 Step::Wait(Wait::Assignment) => (patience.assignment_until, Status::Behind),
                 Step::Wait(_) => (patience.owner_until, Status::NotReady),
             },
@@ -186,8 +184,9 @@ fn flush(
             return Ok(step);
         }
     }
-    // All of it is here by now.
-    Ok(Step::Wait(Wait::Exclusive))
+    // All of it is here by now, or it would cut what this node holds into too many parts: the client decides.
+    replies.push_status(op.id, Status::NotReady);
+    Ok(Step::Answered(Status::NotReady))
 }
 
 /// What stands against flushing at a position; `None`: nothing.

@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn an_entry_of_the_usual_size_fits_three_cache_lines() {
-        assert!(HEAD_BYTES <= 64);
+        const { assert!(HEAD_BYTES <= 64) };
         assert_eq!(allocated_bytes(HEAD_BYTES + 24 + 100), 192);
     }
 

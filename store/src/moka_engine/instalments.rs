@@ -86,6 +86,7 @@ impl MokaStore {
             stripe.ticket = ticket;
             // A new ticket, as for any insert: moka may have taken the old seat just now.
             let seat = self.instalments.pay(owing.at, seat, owing.paid_bytes);
+            self.give_up_seat(owing.at);
             self.cache.insert(owing.at, seat);
         }
         drop(stripe);

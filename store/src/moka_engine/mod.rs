@@ -25,6 +25,7 @@
 //! - *Evicted*: moka takes a seat and calls the listener, which notes just that seat's ticket. Whoever carries the note
 //!   out holds the stripe and removes the entry if it has that ticket still.
 //! - *Removed*: under the stripe, from the index and from moka.
+//! - A seat never changes its weight: one of another weight is given up and a new one taken (`give_up_seat` says why).
 //!
 //! So no entry stays that moka does not know, and no note removes an entry that was seated after the eviction.
 //!

@@ -204,7 +204,7 @@ impl MokaStore {
         self.latest.see(now);
         let turn = self.turns.current();
         let weight = draft.weight_bytes();
-        let entry = match stripe.index.place(at) {
+        let (entry, weight_before) = match stripe.index.place(at) {
             Place::Taken(entry) => {
                 self.count_displaced(entry, draft.key, now);
                 let before = entry.weight_bytes();
@@ -215,17 +215,17 @@ impl MokaStore {
                 self.gauges.bytes.fetch_add(weight, Ordering::Relaxed);
                 self.gauges.bytes.fetch_sub(before, Ordering::Relaxed);
                 self.turns.inserted(weight.saturating_sub(before));
-                entry
+                (entry, Some(before))
             }
             Place::Free(free) => {
                 self.gauges.entries.fetch_add(1, Ordering::Relaxed);
                 self.gauges.bytes.fetch_add(weight, Ordering::Relaxed);
                 self.turns.inserted(weight);
-                free.fill(draft.into_entry(stamp))
+                (free.fill(draft.into_entry(stamp)), None)
             }
         };
         stripe.ticket = stripe.ticket.next();
-        self.tell_seat(at, entry.seat(stripe.ticket, turn));
+        self.tell_seat(at, entry.seat(stripe.ticket, turn), weight_before);
     }
 
     fn count_displaced(&self, entry: &Entry, key: &[u8], now: Timestamp) {
@@ -247,7 +247,7 @@ impl MokaStore {
     /// Gives up the seat of an entry that was removed from the index. Still under its stripe.
     pub(super) fn forget(&self, at: SliceKey, removed: &Entry) {
         self.uncount(removed);
-        self.cache.invalidate(&at);
+        self.give_up_seat(at);
     }
 
     /// Takes an entry that has left the index out of the gauges.

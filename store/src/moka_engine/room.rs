@@ -92,12 +92,24 @@ impl MokaStore {
         self.clear_stripes(STRIPE_COUNT);
     }
 
-    /// Gives an entry's seat to moka. Under its stripe.
-    pub(super) fn tell_seat(&self, at: SliceKey, seat: Seat) {
-        let seat = self.instalments.pay(at, seat, 0);
+    /// Gives an entry's seat to moka, in place of that of an entry of `weight_before`, if there was one. Under its stripe.
+    pub(super) fn tell_seat(&self, at: SliceKey, seat: Seat, weight_before: Option<u64>) {
+        let told = self.instalments.pay(at, seat, 0);
+        let is_other_weight = |before| before != u64::from(seat.weight_bytes) || told != seat;
+        if weight_before.is_some_and(is_other_weight) {
+            self.give_up_seat(at);
+        }
         self.unapplied_bytes
-            .fetch_add(u64::from(seat.weight_bytes), Ordering::Relaxed);
-        self.cache.insert(at, seat);
+            .fetch_add(u64::from(told.weight_bytes), Ordering::Relaxed);
+        self.cache.insert(at, told);
+    }
+
+    /// Gives up the seat that moka has at a position, if any: because the entry goes, or before its weight changes. For
+    /// a seat that is updated and given up before moka has applied the update, moka 0.12.16 adds the weight before the
+    /// update and subtracts the one after it, and its count drifts away from what it holds. A seat that never changes
+    /// its weight leaves nothing to drift. Under the position's stripe.
+    pub(super) fn give_up_seat(&self, at: SliceKey) {
+        self.cache.invalidate(&at);
     }
 
     fn clear_stripes(&self, count_max: usize) {

@@ -19,6 +19,8 @@ fn key(index: usize) -> Vec<u8> {
 }
 
 async fn fill(client: &Client) {
+    // As long as it takes, on whatever machine: how soon is not what is tested.
+    let client = client.with_timeout(PATIENCE);
     let sets = (0..KEYS).map(|index| client.set(key(index), format!("value-{index}").into_bytes()));
     for set in join_all(sets).await {
         set.expect("a set succeeds");
@@ -152,4 +154,36 @@ async fn many_large_values_come_in_several_messages() {
         let value = value.expect("a get succeeds").expect("the value is there");
         assert!(value.len() == VALUE_BYTES && value.iter().all(|&byte| usize::from(byte) == index));
     }
+}
+
+/// Plan: so many narrow flushes that the node would have to cut what it holds into more parts than it keeps. The one that is
+/// too much is answered at once that it was not done, long before its client's patience ends, and the node serves on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_cuts_too_much_is_refused_at_once() {
+    let cluster = EmbeddedCluster::start(1).await;
+    let client = cluster.client().await.with_timeout(PATIENCE);
+    client.set("key", "value").await.expect("a set succeeds");
+    let address = format!("http://{}", cluster.nodes[0].grpc_addr());
+    let channel = Endpoint::from_shared(address).expect("an address");
+    let channel = channel.connect().await.expect("the node listens");
+    let mut cache = CacheClient::new(channel);
+    let mut refused = None;
+    for index in 1..=4_096 {
+        // Two positions wide, and apart: no part coalesces with another.
+        let low = index << 20;
+        let slice = Some(v1::Slice { low, high: low + 2 });
+        let op = v1::Op {
+            slice,
+            deadline_ms: 60_000,
+            ..v1::Op::default()
+        };
+        let reply = tokio::time::timeout(PATIENCE, cache.flush(op)).await;
+        let reply = reply.expect("an answer in time").expect("an answer").into_inner();
+        if reply.status() != v1::Status::Ok {
+            refused = Some(reply.status());
+            break;
+        }
+    }
+    assert_eq!(refused, Some(v1::Status::NotReady));
+    assert!(client.get("key").await.expect("the node serves").is_some());
 }
