@@ -30,6 +30,12 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    if cfg!(feature = "planted-bugs") {
+        eprintln!(
+            "softstore: this binary was compiled with deliberate bugs (feature planted-bugs) and serves nobody"
+        );
+        return exit::Exit::Error.into();
+    }
     let arguments = arguments::Arguments::typed();
     match commands::run(arguments.command) {
         Ok(exit) => exit.into(),

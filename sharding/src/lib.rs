@@ -11,6 +11,7 @@
 //!   generation, time       stamps and versions; the clock the cores are given
 //!   holding                names local to one node: epochs, pulls, frequency classes
 //!   node, assignment, diff who is alive, who owns what, who may still hold it; what changed
+//!   planted                deliberate mistakes, for the simulation only
 //!   session                what nodes and the Assigner say to each other
 //!
 //!   sharder                the pluggable policy: (view of the cluster) -> placement
@@ -30,6 +31,7 @@ pub mod diff;
 pub mod generation;
 pub mod holding;
 pub mod node;
+pub mod planted;
 pub mod range_map;
 pub mod session;
 pub mod sharder;

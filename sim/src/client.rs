@@ -8,11 +8,16 @@ use softstore_sharding::clerk::{Clerk, Route};
 use softstore_sharding::{Generation, Slice, SliceKey, Version};
 
 use crate::env::{ClientTimer, Env, Event};
-use crate::faults::SILENCE_US_MAX;
 use crate::history::{Did, Ended, Operation as Recorded};
 use crate::message::{Condition, Endpoint, Message, Operation, Reply, Request};
 use crate::node::slot_of;
 use crate::random::Random;
+
+/// Stands for a value that is none of this workload's.
+const NO_NUMBER: i64 = -1;
+
+/// Most keys that are read at once.
+const MANY_MAX: u64 = 4;
 
 /// See the head of this file.
 pub(crate) struct Client {
@@ -41,6 +46,8 @@ struct Open {
     attempt: u32,
     is_in_flight: bool,
     may_be_applied: bool,
+    /// One of several that were sent at once, and not the last: when it ends, nothing new begins.
+    is_extra: bool,
 }
 
 impl Client {
@@ -119,7 +126,7 @@ impl Client {
     /// Reads every key once, to see that all is served. (After the faults.)
     pub(crate) fn read_all(&mut self, env: &mut Env) {
         for key in 0..self.keys.len() {
-            self.invoke(key, Operation::Get, Did::Read, env);
+            self.invoke(key, Operation::Get, Did::Read, false, env);
         }
     }
 
@@ -140,7 +147,13 @@ impl Client {
         } else {
             self.on_plain(key, env)
         };
-        self.invoke(key, what, did, env);
+        if what == Operation::Get && self.random.chance(60) {
+            for _ in 1..self.random.between(2, MANY_MAX) {
+                let other = self.random.index(count);
+                self.invoke(other, Operation::Get, Did::Read, true, env);
+            }
+        }
+        self.invoke(key, what, did, false, env);
     }
 
     fn on_counter(&mut self, _: &mut Env) -> (Operation, Did) {
@@ -203,6 +216,10 @@ impl Client {
             Did::Write {
                 value: number,
                 ttl_ms,
+                expected: match condition {
+                    Condition::IfVersion(version) => Some(version),
+                    _ => None,
+                },
             },
         )
     }
@@ -213,10 +230,10 @@ impl Client {
         let low = SliceKey::new(at.get().saturating_sub(width / 2));
         let last = SliceKey::new(at.get().saturating_add(width / 2));
         let slice = Slice::between(low, last).expect("the key lies between");
-        self.invoke(key, Operation::Flush { slice }, Did::Remove, env);
+        self.invoke(key, Operation::Flush { slice }, Did::Remove, false, env);
     }
 
-    fn invoke(&mut self, key: usize, what: Operation, did: Did, env: &mut Env) {
+    fn invoke(&mut self, key: usize, what: Operation, did: Did, is_extra: bool, env: &mut Env) {
         let operation = env.name();
         let deadline_us = env.now_us + env.plan.operation_ms * 1_000;
         let (touched, left) = match &what {
@@ -235,12 +252,14 @@ impl Client {
                 did,
                 invoked_us: env.now_us,
                 returned_us: u64::MAX,
-                // The node counts from when it reads the request: later, if it stood still or the network was slow.
-                deadline_us: deadline_us + SILENCE_US_MAX + env.plan.delay_us_max * 20 + 1_000,
+                // The node counts from when it reads the request, and puts this off by then.
+                deadline_us,
                 ended: Ended::Open,
             });
         }
         env.counters.operations += 1;
+        let client = self.index;
+        env.trace(|| format!("client {client} begins {operation}: {did:?} of key {key}"));
         let at = left.first().map_or(self.keys[key].1, |slice| slice.low());
         let (is_in_flight, may_be_applied) = (false, false);
         let open = Open {
@@ -253,6 +272,7 @@ impl Client {
             attempt: 0,
             is_in_flight,
             may_be_applied,
+            is_extra,
         };
         self.open.insert(operation, open);
         self.attempt(operation, env);
@@ -288,6 +308,7 @@ impl Client {
         let request = Request {
             operation,
             attempt,
+            line: open.lines.first().copied().unwrap_or(usize::MAX),
             client: self.index,
             key: self.keys[open.key].0.clone(),
             at,
@@ -347,10 +368,9 @@ impl Client {
         let (attempt, key) = (open.attempt, open.key);
         let ended = match reply {
             Reply::Got(found) => {
-                let read = found.map(|(value, version)| {
-                    let text = std::str::from_utf8(&value).expect("values are numbers");
-                    (text.parse().expect("values are numbers"), version)
-                });
+                // What is no number was written by nobody, which a checker will see.
+                let number = |value: &Bytes| std::str::from_utf8(value).ok()?.parse().ok();
+                let read = found.map(|(value, version)| (number(&value).unwrap_or(NO_NUMBER), version));
                 if let Some((_, version)) = read {
                     self.seen[key] = version;
                 }
@@ -402,7 +422,7 @@ impl Client {
         let Some(open) = self.open.remove(&operation) else {
             return;
         };
-        for line in open.lines {
+        for &line in &open.lines {
             let recorded = &mut env.history.operations[line];
             recorded.returned_us = env.now_us;
             recorded.ended = ended;
@@ -413,6 +433,10 @@ impl Client {
             Ended::Failed => env.counters.failed += 1,
             Ended::Unknown => env.counters.unknown += 1,
             _ => {}
+        }
+        env.trace(|| format!("client {} ends {operation}: {ended:?}", self.index));
+        if open.is_extra {
+            return;
         }
         let think_us = self.random.below(env.plan.think_us_max);
         self.timer(think_us, ClientTimer::Next, env);

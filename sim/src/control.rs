@@ -1,12 +1,14 @@
 //! [`Control`]: the simulated Assigner process: the real core behind its sessions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use softstore_sharding::assigner::{Assigner, AssignerAction, AssignerEvent, DeathCause, Notice, SessionId};
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
+use softstore_sharding::session::NodeMessage;
 use softstore_sharding::sharder::EvenRange;
-use softstore_sharding::{Incarnation, Life, Timestamp};
+use softstore_sharding::{Incarnation, Life};
 
+use crate::clock::Clock;
 use crate::env::{Env, Event};
 use crate::message::Message;
 
@@ -14,12 +16,34 @@ use crate::message::Message;
 pub(crate) struct Control {
     process: u64,
     core: Assigner,
-    clock_offset_ms: u64,
+    clock: Clock,
+    started_us: u64,
+    still_until_us: u64,
+    /// When it last went on after a standstill that it has to notice.
+    woke_us: Option<u64>,
+    /// Whose sessions they are, and when a life was last heard of.
+    spoken_by: BTreeMap<u64, Life>,
+    heard_us: BTreeMap<Life, u64>,
     sessions: BTreeSet<u64>,
     wake_us: Option<u64>,
     /// Lives that were declared dead for their silence.
-    pub(crate) buried: Vec<Life>,
+    buried: Vec<Burial>,
 }
+
+/// A life that was declared dead for its silence.
+pub(crate) struct Burial {
+    pub(crate) life: Life,
+    pub(crate) cause: DeathCause,
+    /// It was heard of within the failure timeout.
+    pub(crate) heard_lately: bool,
+    /// The Assigner had not run for a whole failure timeout.
+    pub(crate) woke_lately: bool,
+    /// Its settling time was not over.
+    pub(crate) settling: bool,
+}
+
+/// Clocks differ: what is judged by the simulation's is judged by this much, in per cent.
+const FULL_TIME_PERCENT: u64 = 90;
 
 impl Control {
     /// The first Assigner knows how many nodes to expect. A later one is not told: it would begin anew as soon as that
@@ -30,14 +54,19 @@ impl Control {
             config.expect_nodes = None;
         }
         let process = env.name();
-        let clock_offset_ms = env.random.below(1_000_000);
-        let now = Timestamp::from_ms(env.now_us / 1_000 + clock_offset_ms);
+        let clock = Clock::draw(env);
+        let now = clock.now(env);
         let incarnation = Incarnation::new(env.random.bits() | 1);
         env.trace(|| format!("an Assigner starts as {incarnation}"));
         let mut control = Self {
             process,
             core: Assigner::new(config, incarnation, Box::new(EvenRange), now),
-            clock_offset_ms,
+            clock,
+            started_us: env.now_us,
+            still_until_us: 0,
+            woke_us: None,
+            spoken_by: BTreeMap::new(),
+            heard_us: BTreeMap::new(),
             sessions: BTreeSet::new(),
             wake_us: None,
             buried: Vec::new(),
@@ -61,10 +90,47 @@ impl Control {
                 self.step(AssignerEvent::SessionClosed { session }, env);
             }
             Message::ToAssigner { connection, message } if self.sessions.contains(&connection) => {
+                if let NodeMessage::Hello(hello) = &message {
+                    self.spoken_by.insert(connection, hello.peer.life.clone());
+                }
+                if let Some(life) = self.spoken_by.get(&connection) {
+                    self.heard_us.insert(life.clone(), env.now_us);
+                }
                 let session = SessionId::new(connection);
                 self.step(AssignerEvent::FromNode { session, message }, env);
             }
             _ => {}
+        }
+    }
+
+    /// It stands still for a while.
+    pub(crate) fn pause(&mut self, for_us: u64, env: &Env) {
+        self.still_until_us = self.still_until_us.max(env.now_us + for_us);
+        // The least gap between its steps that it has to notice, whatever its clock.
+        if for_us > env.plan.assigner.failure_timeout_ms * 600 {
+            self.woke_us = Some(self.still_until_us);
+        }
+    }
+
+    pub(crate) fn stands_still_until_us(&self, env: &Env) -> Option<u64> {
+        (self.still_until_us > env.now_us).then_some(self.still_until_us)
+    }
+
+    pub(crate) fn take_burials(&mut self) -> Vec<Burial> {
+        std::mem::take(&mut self.buried)
+    }
+
+    fn burial(&self, life: Life, cause: DeathCause, env: &Env) -> Burial {
+        let within = |from_us: Option<u64>, ms: u64| {
+            from_us.is_some_and(|from_us| env.now_us < from_us + ms * 10 * FULL_TIME_PERCENT)
+        };
+        let timeout_ms = env.plan.assigner.failure_timeout_ms;
+        Burial {
+            cause,
+            heard_lately: within(self.heard_us.get(&life).copied(), timeout_ms),
+            woke_lately: within(self.woke_us, timeout_ms),
+            settling: within(Some(self.started_us), env.plan.assigner.settle_ms),
+            life,
         }
     }
 
@@ -74,7 +140,7 @@ impl Control {
     }
 
     fn step(&mut self, event: AssignerEvent, env: &mut Env) {
-        let now = Timestamp::from_ms(env.now_us / 1_000 + self.clock_offset_ms);
+        let now = self.clock.now(env);
         // One wall clock for all: where every node that knew of the highest generation has died together with the Assigner,
         // the clock is what keeps generations growing.
         let unix_ms = GENERATION_EPOCH_UNIX_MS + 60_000_000 + env.now_us / 1_000;
@@ -107,11 +173,7 @@ impl Control {
                     )
                 }),
                 AssignerAction::WakeAt(at) => {
-                    let at_us = at
-                        .as_ms()
-                        .saturating_sub(self.clock_offset_ms)
-                        .saturating_mul(1_000);
-                    let at_us = at_us.max(env.now_us + 1);
+                    let at_us = self.clock.to_us(at).max(env.now_us + 1);
                     if self.wake_us.is_none_or(|due| at_us < due) {
                         self.wake_us = Some(at_us);
                         env.at(
@@ -126,10 +188,11 @@ impl Control {
                     env.trace(|| format!("assigner: {notice:?}"));
                     if let Notice::Died {
                         life,
-                        cause: DeathCause::Silent | DeathCause::NotRecovered,
+                        cause: cause @ (DeathCause::Silent | DeathCause::NotRecovered),
                     } = notice
                     {
-                        self.buried.push(life);
+                        let burial = self.burial(life, cause, env);
+                        self.buried.push(burial);
                     }
                 }
                 AssignerAction::DrainAnswered { .. } => {}
@@ -139,7 +202,7 @@ impl Control {
 
     /// Why the cluster is not settled; empty if it is.
     pub(crate) fn unsettled(&self, env: &Env) -> String {
-        let now = Timestamp::from_ms(env.now_us / 1_000 + self.clock_offset_ms);
+        let now = self.clock.now(env);
         self.core.status(now).unsettled_because
     }
 

@@ -47,6 +47,10 @@ pub struct Counters {
     pub hellos_refused: u64,
     /// Assigners restarted.
     pub assigner_restarts: u64,
+    /// Nodes that stood still.
+    pub pauses: u64,
+    /// Assigners that stood still.
+    pub assigner_pauses: u64,
     /// Operations invoked.
     pub operations: u64,
     /// Reads that found a value.
@@ -87,6 +91,8 @@ impl Counters {
             reborn,
             hellos_refused,
             assigner_restarts,
+            pauses,
+            assigner_pauses,
             operations,
             hits,
             misses,
@@ -116,6 +122,8 @@ impl Counters {
         self.reborn += reborn;
         self.hellos_refused += hellos_refused;
         self.assigner_restarts += assigner_restarts;
+        self.pauses += pauses;
+        self.assigner_pauses += assigner_pauses;
         self.operations += operations;
         self.hits += hits;
         self.misses += misses;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use softstore_sharding::PullId;
+use softstore_transfer::message::Entry;
 
 use crate::config::SimConfig;
 use crate::counters::Counters;
@@ -43,14 +44,35 @@ pub(crate) enum Event {
 pub(crate) enum NodeTimer {
     Core,
     Slicelet,
-    Waiting { token: u64 },
-    Peek { peek: u64 },
-    StreamStep { stream: u64 },
-    StreamCheck { pull: PullId, stream: u64, seen: u64 },
-    ConnectTimeout { connection: u64 },
+    Waiting {
+        token: u64,
+    },
+    Peek {
+        peek: u64,
+    },
+    StreamStep {
+        stream: u64,
+    },
+    StreamCheck {
+        pull: PullId,
+        stream: u64,
+        seen: u64,
+    },
+    ConnectTimeout {
+        connection: u64,
+    },
     DrainDeadline,
     Maintain,
-    Execute { token: u64 },
+    Execute {
+        token: u64,
+    },
+    /// [`softstore_sharding::planted::Bug::ImportCheckOutsideLock`].
+    Import {
+        pull: PullId,
+        entry: Entry,
+    },
+    /// [`softstore_sharding::planted::Bug::GoodbyeBeforeStop`].
+    StopLate,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -201,7 +223,8 @@ impl Env {
         stream: u64,
         message: Message,
     ) -> bool {
-        if self.cuts.contains(&(from, to)) || self.random.chance(self.plan.loss_per_mille) {
+        let loss_per_mille = self.plan.loss_per_mille + self.plan.stream_loss_per_mille;
+        if self.cuts.contains(&(from, to)) || self.random.chance(loss_per_mille) {
             self.counters.messages_lost += 1;
             return false;
         }

@@ -43,6 +43,8 @@ pub enum Did {
         value: i64,
         /// In milliseconds.
         ttl_ms: Option<u64>,
+        /// Only if the key is at this version.
+        expected: Option<Version>,
     },
     /// Add to the number that it is. Each addition in a history is different, so that a sum tells what it was added to.
     Add(i64),
@@ -68,7 +70,7 @@ pub struct Operation {
     pub invoked_us: u64,
     /// When it returned; `u64::MAX` if it has not.
     pub returned_us: u64,
-    /// No node starts it after this.
+    /// No node starts it after this: a node counts from the moment at which it reads the request.
     pub deadline_us: u64,
     /// How it ended.
     pub ended: Ended,
@@ -100,6 +102,8 @@ pub struct Execution {
     pub life: Life,
     /// Under which acquisition.
     pub since: Generation,
+    /// Index of the operation in [`History::operations`].
+    pub operation: usize,
 }
 
 /// All of a run.
@@ -111,6 +115,10 @@ pub struct History {
     pub ownerships: Vec<Ownership>,
     /// In order.
     pub executions: Vec<Execution>,
+    /// Nothing happened that may cost entries.
+    pub is_gentle: bool,
+    /// By how much a clock may have run too fast or too slow.
+    pub drift_per_mille: u64,
 }
 
 impl History {

@@ -14,7 +14,12 @@ impl Simulation {
     /// Does what a fault says, unless the cluster is in no state for it.
     pub(crate) fn fault(&mut self, fault: Fault) {
         let now_us = self.env.now_us;
-        if self.faults_ended && !matches!(fault, Fault::Start { .. } | Fault::StartAssigner) {
+        if self.faults_ended
+            && !matches!(
+                fault,
+                Fault::Start { .. } | Fault::StartAssigner | Fault::Wake { .. }
+            )
+        {
             return;
         }
         self.env.trace(|| format!("fault: {fault:?}"));
@@ -22,7 +27,7 @@ impl Simulation {
             Fault::Drain { slot, back_after_us } => self.drain(slot, back_after_us),
             Fault::DrainForGood { slot } => self.drain(slot, None),
             Fault::Surge { slot } => {
-                if self.slots[slot].takes_part() && self.start_elsewhere() {
+                if self.slots[slot].takes_part() && self.start_elsewhere().is_some() {
                     let after_us = self.env.random.between(100_000, 1_500_000);
                     self.env
                         .after(after_us, Event::Fault(Fault::DrainForGood { slot }));
@@ -31,6 +36,11 @@ impl Simulation {
             Fault::ScaleOut => {
                 self.start_elsewhere();
             }
+            Fault::Bounce {
+                cut_from,
+                is_killed,
+                leaves_after_us,
+            } => self.bounce(cut_from, is_killed, leaves_after_us),
             Fault::Kill { slot, back_after_us } => {
                 if self.others_take_part(slot) && self.slots[slot].node.is_some() {
                     self.env.counters.kills += 1;
@@ -47,6 +57,19 @@ impl Simulation {
             Fault::Pause { slot, for_us } => {
                 if self.slots[slot].node.is_some() && self.may_silence(&[slot], for_us) {
                     self.slots[slot].paused_until_us = now_us + for_us;
+                    self.slots[slot].stood_still = true;
+                    self.env.counters.pauses += 1;
+                    if let Some(node) = &mut self.slots[slot].node {
+                        node.stand_still(&mut self.env);
+                    }
+                    self.env.after(for_us, Event::Fault(Fault::Wake { slot }));
+                }
+            }
+            Fault::Wake { slot } => self.wake(slot),
+            Fault::PauseAssigner { for_us } => {
+                if let Some(control) = &mut self.control {
+                    self.env.counters.assigner_pauses += 1;
+                    control.pause(for_us, &self.env);
                 }
             }
             Fault::Cut {
@@ -111,18 +134,36 @@ impl Simulation {
         self.clear(slot);
     }
 
-    fn start_elsewhere(&mut self) -> bool {
+    fn start_elsewhere(&mut self) -> Option<usize> {
         let free = |slot: &Slot| slot.node.is_none() && !slot.is_start_planned;
-        let Some(slot) = self.slots.iter().position(free) else {
-            return false;
-        };
+        let slot = self.slots.iter().position(free)?;
         self.slots[slot].node = Some(Node::start(slot, &mut self.env));
-        true
+        Some(slot)
+    }
+
+    fn bounce(&mut self, cut_from: Option<usize>, is_killed: bool, leaves_after_us: u64) {
+        let Some(slot) = self.start_elsewhere() else {
+            return;
+        };
+        let leaves = if is_killed {
+            let back_after_us = None;
+            Fault::Kill { slot, back_after_us }
+        } else {
+            Fault::DrainForGood { slot }
+        };
+        self.env.after(leaves_after_us, Event::Fault(leaves));
+        if let Some(other) = cut_from.filter(|other| *other != slot) {
+            let (from, to) = (Endpoint::Node(slot), Endpoint::Node(other));
+            self.cut(from, to, true, leaves_after_us + 400_000);
+        }
     }
 
     /// Whether these nodes may be kept from the Assigner that long; if so, they are spared for a while after.
     fn may_silence(&mut self, slots: &[usize], for_us: u64) -> bool {
         let now_us = self.env.now_us;
+        if self.env.plan.may_cut_off {
+            return true;
+        }
         if slots
             .iter()
             .any(|&slot| self.slots[slot].silence_free_us > now_us)

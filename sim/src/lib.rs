@@ -13,6 +13,7 @@
 //! The same seed gives the same history, byte for byte: there is one thread, one source of chance, and no hash order.
 
 mod client;
+mod clock;
 mod config;
 mod control;
 mod counters;
@@ -27,7 +28,8 @@ pub mod check;
 pub mod history;
 pub mod random;
 pub mod run;
+pub mod shrink;
 
-pub use config::{Mischief, SimConfig};
+pub use config::{Mode, SimConfig};
 pub use counters::Counters;
 pub use run::{SimReport, run};

@@ -1,6 +1,7 @@
 //! What travels between the simulated processes. The hand-off's and the session's messages are the real ones.
 
 use bytes::Bytes;
+use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, NodeMessage};
 use softstore_sharding::{Generation, Life, PullId, Slice, SliceKey, Version};
 use softstore_transfer::message::{PeekAnswer, PeekRequest, PullRequest, Refusal, Release, Take, TakeReply};
@@ -124,7 +125,7 @@ impl Operation {
                     report_existence: false
                 }
                 | Self::Flush { .. }
-        )
+        ) || (planted::is(Bug::AddRetried) && matches!(self, Self::Add { .. }))
     }
 
     pub(crate) fn changes_something(&self) -> bool {
@@ -137,6 +138,8 @@ impl Operation {
 pub(crate) struct Request {
     pub operation: u64,
     pub attempt: u32,
+    /// The first of its lines in the history.
+    pub line: usize,
     pub client: usize,
     pub key: Bytes,
     pub at: SliceKey,

@@ -4,7 +4,11 @@ use softstore_sharding::assigner::AssignerConfig;
 use softstore_sharding::slicelet::SliceletConfig;
 use softstore_transfer::HandoffConfig;
 
+use crate::config::{Mode, SimConfig};
 use crate::random::Random;
+
+/// Of the seeds of `available` mode, so many in a thousand keep nodes from the Assigner for longer than the failure timeout.
+const CUT_OFF_PER_MILLE: u64 = 40;
 
 /// The shape of a run.
 #[derive(Clone, Debug)]
@@ -35,18 +39,36 @@ pub(crate) struct Plan {
     pub drain_deadline_us: u64,
     pub fault_pause_us: u64,
     pub flush_per_mille: u64,
+    /// Nothing happens that may cost entries: what is stored has to stay.
+    pub is_gentle: bool,
+    /// Nodes may be kept from the Assigner for longer than the failure timeout.
+    pub may_cut_off: bool,
+    /// By how much a clock may run too fast or too slow.
+    pub drift_per_mille: u64,
+    /// Of the messages of pulls, so many break their stream.
+    pub stream_loss_per_mille: u64,
     pub handoff: HandoffConfig,
     pub assigner: AssignerConfig,
     pub slicelet: SliceletConfig,
 }
 
 impl Plan {
-    pub(crate) fn draw(random: &mut Random) -> Self {
+    pub(crate) fn draw(random: &mut Random, config: &SimConfig) -> Self {
         let nodes = random.index(4) + 2;
         let calm = random.chance(200);
         let delay_us_max = [400, 1_500, 6_000, 40_000][random.index(4)];
         let small = random.chance(250);
-        Self {
+        let is_leased = config.mode == Mode::Leased;
+        let lease_ms = is_leased.then(|| [1_500, 3_000, 6_000][random.index(3)]);
+        let mut plan = Self {
+            is_gentle: random.chance(250),
+            may_cut_off: random.chance(if is_leased { 600 } else { CUT_OFF_PER_MILLE }),
+            drift_per_mille: if random.chance(300) {
+                random.between(1, 20)
+            } else {
+                0
+            },
+            stream_loss_per_mille: if calm { 0 } else { random.below(25) },
             nodes,
             slots: nodes + 2,
             plain_keys: random.index(20) + 6,
@@ -91,10 +113,36 @@ impl Plan {
             assigner: AssignerConfig {
                 expect_nodes: Some(nodes),
                 rebalance_delay_ms: [50, 700, 3_000, 10_000][random.index(4)],
+                lease_ms,
                 ..AssignerConfig::default()
             },
-            slicelet: SliceletConfig::default(),
+            slicelet: SliceletConfig {
+                lease_ms,
+                ..SliceletConfig::default()
+            },
+        };
+        plan.clients = plan.clients.min(config.clients_max.unwrap_or(usize::MAX));
+        if plan.is_gentle {
+            plan.be_gentle(random);
         }
+        plan
+    }
+
+    /// Only what may cost no entry: moves at any time, streams that break, messages that come twice.
+    fn be_gentle(&mut self, random: &mut Random) {
+        self.may_cut_off = false;
+        self.slow_per_mille = 0;
+        self.loss_per_mille = 0;
+        self.flush_per_mille = 0;
+        self.delay_us_max = [400, 1_500][random.index(2)];
+        self.budget_bytes = u64::MAX;
+        self.written_keys_max = 1_000_000;
+        self.hold_ms = 1_000;
+        self.drain_deadline_us = 60_000_000;
+        self.handoff.pull_deadline_ms = 60_000;
+        self.handoff.copy_age_ms_max = 600_000;
+        self.stream_loss_per_mille = random.below(60);
+        self.corrupt_per_mille = random.below(100);
     }
 
     /// The network is itself again.
@@ -103,6 +151,7 @@ impl Plan {
         self.loss_per_mille = 0;
         self.double_per_mille = 0;
         self.corrupt_per_mille = 0;
+        self.stream_loss_per_mille = 0;
         // A client that only knows addresses where nobody is any more needs a while to find one.
         self.operation_ms = 5_000;
     }

@@ -1,8 +1,13 @@
 //! [`run`]: one simulated cluster, from its start through its faults to the moment when nothing moves any more.
 
+use std::collections::BTreeSet;
+
+use softstore_sharding::Life;
+use softstore_sharding::assigner::DeathCause;
+
 use crate::check::{self, Violation};
 use crate::client::Client;
-use crate::config::SimConfig;
+use crate::config::{Mode, SimConfig};
 use crate::control::Control;
 use crate::counters::Counters;
 use crate::env::{Env, Event};
@@ -29,6 +34,8 @@ pub struct SimReport {
     /// A living node was taken for dead, since faults kept it silent for the failure timeout. One owner is not promised
     /// then (`ownership = "available"`), so nothing is judged.
     pub is_excused: bool,
+    /// How much of what is not judged would have been a violation.
+    pub excused_violations: u64,
 }
 
 /// How often it is looked whether the cluster is at rest, in microseconds.
@@ -47,6 +54,8 @@ pub(crate) struct Slot {
     /// When its process has left, another one starts after this.
     pub(crate) back_after_us: Option<u64>,
     pub(crate) is_start_planned: bool,
+    /// It has been paused, and has not gone on yet.
+    pub(crate) stood_still: bool,
 }
 
 impl Slot {
@@ -63,18 +72,27 @@ pub(crate) struct Simulation {
     pub(crate) clients: Vec<Client>,
     pub(crate) faults_ended: bool,
     is_excused: bool,
+    /// Lives that were buried while they stood still.
+    buried_asleep: BTreeSet<Life>,
+    wrong_burials: Vec<Violation>,
 }
 
 /// Runs a seed to its end and judges it.
 #[must_use]
 pub fn run(seed: u64, config: &SimConfig) -> SimReport {
     let mut random = Random::new(seed);
-    let plan = Plan::draw(&mut random);
+    let plan = Plan::draw(&mut random, config);
     let mut simulation = Simulation::start(Env::new(config.clone(), plan, random));
     let end_us = config.active_ms * 1_000;
     simulation.run_until(end_us);
     let mut violations = simulation.come_to_rest();
-    let Simulation { env, is_excused, .. } = simulation;
+    let Simulation {
+        env,
+        is_excused,
+        wrong_burials,
+        ..
+    } = simulation;
+    violations.extend(wrong_burials);
     violations.extend(check::check(&env.history));
     if env.counters.hellos_refused > 0 {
         let what = format!(
@@ -86,10 +104,13 @@ pub fn run(seed: u64, config: &SimConfig) -> SimReport {
             what,
         });
     }
+    let mut excused_violations = 0;
     if is_excused {
+        excused_violations = violations.len() as u64;
         violations.clear();
     }
     SimReport {
+        excused_violations,
         seed,
         violations,
         counters: env.counters,
@@ -99,12 +120,27 @@ pub fn run(seed: u64, config: &SimConfig) -> SimReport {
     }
 }
 
+/// How many faults a seed draws.
+pub(crate) fn faults_drawn(seed: u64, config: &SimConfig) -> usize {
+    let mut random = Random::new(seed);
+    let plan = Plan::draw(&mut random, config);
+    let config = SimConfig {
+        faults_kept: None,
+        ..config.clone()
+    };
+    let mut faults_random = random.fork();
+    // Not the end of all faults, which is one of them.
+    faults::draw(&plan, &config, &mut faults_random).len() - 1
+}
+
 impl Simulation {
     fn start(mut env: Env) -> Self {
         let mut faults_random = env.random.fork();
-        for (at_us, fault) in faults::draw(&env.plan, env.config.active_ms, &mut faults_random) {
+        for (at_us, fault) in faults::draw(&env.plan, &env.config, &mut faults_random) {
             env.at(at_us, Event::Fault(fault));
         }
+        env.history.is_gentle = env.plan.is_gentle;
+        env.history.drift_per_mille = env.plan.drift_per_mille;
         let mut slots: Vec<Slot> = Vec::new();
         slots.resize_with(env.plan.slots, Slot::default);
         let control = Some(Control::start(true, &mut env));
@@ -123,6 +159,8 @@ impl Simulation {
             clients,
             faults_ended: false,
             is_excused: false,
+            buried_asleep: BTreeSet::new(),
+            wrong_burials: Vec::new(),
         }
     }
 
@@ -144,6 +182,8 @@ impl Simulation {
                     let until_us = state.paused_until_us;
                     return self.env.put_off(until_us, Event::Node { slot, process, timer });
                 }
+                self.wake(slot);
+                let state = &mut self.slots[slot];
                 if let Some(node) = state.node.as_mut().filter(|node| node.process() == process) {
                     node.timer_fired(timer, &mut self.env);
                 }
@@ -155,6 +195,9 @@ impl Simulation {
                     .as_mut()
                     .filter(|control| control.process() == process)
                 {
+                    if let Some(until_us) = control.stands_still_until_us(&self.env) {
+                        return self.env.put_off(until_us, Event::AssignerWake { process });
+                    }
                     control.wake(&mut self.env);
                 }
                 self.judge_burials();
@@ -174,12 +217,21 @@ impl Simulation {
                     let until_us = state.paused_until_us;
                     return self.env.put_off(until_us, Event::Deliver { from, to, message });
                 }
+                self.wake(slot);
+                let state = &mut self.slots[slot];
                 if let Some(node) = &mut state.node {
                     node.receive(from, message, &mut self.env);
                 }
                 self.clear(slot);
             }
             Endpoint::Assigner => {
+                let still_us = self
+                    .control
+                    .as_ref()
+                    .and_then(|control| control.stands_still_until_us(&self.env));
+                if let Some(until_us) = still_us {
+                    return self.env.put_off(until_us, Event::Deliver { from, to, message });
+                }
                 match (&mut self.control, message) {
                     (Some(control), message) => control.receive(message, &mut self.env),
                     (None, Message::Connect { connection }) => self.env.break_connection(connection),
@@ -191,8 +243,25 @@ impl Simulation {
         }
     }
 
-    /// A process that has left is cleared away.
+    /// A process that stood still goes on: before anything else it looks at its clock.
+    pub(crate) fn wake(&mut self, slot: usize) {
+        let state = &mut self.slots[slot];
+        if state.paused_until_us <= self.env.now_us && std::mem::take(&mut state.stood_still) {
+            if let Some(node) = &mut state.node {
+                node.go_on(&mut self.env);
+            }
+            self.clear(slot);
+        }
+    }
+
+    /// After each event of a node: a process that has left is cleared away.
     pub(crate) fn clear(&mut self, slot: usize) {
+        let buried = &self.buried_asleep;
+        let node = self.slots[slot].node.as_ref();
+        if node.is_some_and(|node| node.resumed_alone && buried.contains(node.life())) {
+            // It did not reach the Assigner when it woke: in `available` mode it serves on.
+            self.is_excused = true;
+        }
         if self.slots[slot].node.as_ref().is_some_and(|node| node.stopped) {
             self.end_process(slot);
         }
@@ -203,6 +272,7 @@ impl Simulation {
             return;
         };
         node.end(&mut self.env);
+        self.slots[slot].stood_still = false;
         self.slots[slot].paused_until_us = 0;
         if let Some(after_us) = self.slots[slot].back_after_us.take() {
             self.slots[slot].is_start_planned = true;
@@ -210,18 +280,36 @@ impl Simulation {
         }
     }
 
-    /// Whether a life that was buried for its silence in truth lives.
+    /// Whether a life that was buried for its silence in truth lives, and whether that is the Assigner's fault: it may bury
+    /// only whom it has not heard for a failure timeout, in which it ran itself, or after its settling time.
     fn judge_burials(&mut self) {
         let Some(control) = &mut self.control else {
             return;
         };
-        for life in std::mem::take(&mut control.buried) {
-            let lives = self
+        for burial in control.take_burials() {
+            let life = burial.life;
+            let slot = self
                 .slots
                 .iter()
-                .any(|slot| slot.node.as_ref().is_some_and(|node| *node.life() == life));
-            if lives {
-                self.env.trace(|| format!("{life} was buried alive"));
+                .find(|slot| slot.node.as_ref().is_some_and(|node| *node.life() == life));
+            let Some(slot) = slot else {
+                continue;
+            };
+            self.env.trace(|| format!("{life} was buried alive"));
+            let is_wrong = match burial.cause {
+                DeathCause::NotRecovered => burial.settling,
+                _ => burial.heard_lately || burial.woke_lately,
+            };
+            if is_wrong {
+                let at_us = self.env.now_us;
+                let what = format!("the Assigner buries the living {life} at {at_us} us without a reason");
+                self.wrong_burials.push(Violation {
+                    invariant: "liveness",
+                    what,
+                });
+            } else if slot.paused_until_us > self.env.now_us {
+                self.buried_asleep.insert(life);
+            } else if self.env.config.mode == Mode::Available {
                 self.is_excused = true;
             }
         }
@@ -271,7 +359,7 @@ impl Simulation {
             Some(control) => left.push(control.unsettled(&self.env)),
         }
         let nodes: Vec<&Node> = self.slots.iter().filter_map(|slot| slot.node.as_ref()).collect();
-        left.extend(nodes.iter().map(|node| node.unfinished()));
+        left.extend(nodes.iter().map(|node| node.unfinished(&self.env)));
         if self.slots.iter().any(|slot| slot.is_start_planned) {
             left.push("a node is to start".to_owned());
         }
@@ -280,7 +368,7 @@ impl Simulation {
         }
         for key in 0..self.env.plan.keys() {
             let at = softstore_sharding::SliceKey::of_key(&self.env.plan.key_bytes(key));
-            let owners = nodes.iter().filter(|node| node.serves(at)).count();
+            let owners = nodes.iter().filter(|node| node.serves(at, &self.env)).count();
             if owners != 1 {
                 left.push(format!("key {key} is served by {owners} nodes"));
             }

@@ -1,9 +1,9 @@
-//! The simulation of whole clusters: it holds over many seeds, everything that it is about happens in it, the same seed
-//! gives the same history, and a broken shell is found out.
+//! The simulation of whole clusters: it holds over many seeds in both modes, everything that it is about happens in it, and
+//! the same seed gives the same history. That it finds mistakes is shown in `planted.rs`.
 
 use std::time::Instant;
 
-use softstore_sim::{Counters, Mischief, SimConfig, run};
+use softstore_sim::{Counters, Mode, SimConfig, run};
 
 /// Enough that everything happens often, few enough for a test.
 const SEEDS: u64 = 250;
@@ -11,11 +11,13 @@ const SEEDS: u64 = 250;
 /// Where other runs of the project's own do not look.
 const FIRST_SEED: u64 = 500_000;
 
-/// Plan: many clusters, each with its own shape, faults and workload. No invariant is broken in any, and the counters show
-/// that hand-offs, peeks, imports, chains, resumed pulls, relays, drains, kills and the rest were really there.
-#[test]
-fn h1_to_h5_hold_over_many_seeds() {
-    let (config, began) = (SimConfig::default(), Instant::now());
+/// How many seeds were not judged, and what happened.
+fn holds(mode: Mode) -> (u64, Counters) {
+    let began = Instant::now();
+    let config = SimConfig {
+        mode,
+        ..SimConfig::default()
+    };
     let (mut counters, mut excused) = (Counters::default(), 0);
     for seed in FIRST_SEED..FIRST_SEED + SEEDS {
         let report = run(seed, &config);
@@ -27,7 +29,16 @@ fn h1_to_h5_hold_over_many_seeds() {
         counters.add(&report.counters);
         excused += u64::from(report.is_excused);
     }
-    assert!(excused * 50 <= SEEDS, "{excused} of {SEEDS} seeds prove nothing");
+    eprintln!("{SEEDS} seeds in {:?}: {counters:?}", began.elapsed());
+    (excused, counters)
+}
+
+/// Plan: many clusters, each with its own shape, faults and workload. No invariant is broken in any, and the counters show
+/// that hand-offs, peeks, imports, chains, resumed pulls, relays, drains, kills and the rest were really there.
+#[test]
+fn h1_to_h7_hold_over_many_seeds() {
+    let (excused, counters) = holds(Mode::Available);
+    assert!(excused * 20 <= SEEDS, "{excused} of {SEEDS} seeds prove nothing");
     let happened = [
         ("hand-offs", counters.handoffs, 1_000),
         ("cold starts", counters.cold_starts, 100),
@@ -47,6 +58,8 @@ fn h1_to_h5_hold_over_many_seeds() {
         ("evictions", counters.evicted, 100),
         ("drains", counters.drains, 200),
         ("kills", counters.kills, 100),
+        ("standstills", counters.pauses, 100),
+        ("standstills of Assigners", counters.assigner_pauses, 100),
         ("Assigner restarts", counters.assigner_restarts, 20),
         ("hits", counters.hits, 10_000),
         ("operations of unknown outcome", counters.unknown, 100),
@@ -55,66 +68,51 @@ fn h1_to_h5_hold_over_many_seeds() {
     for (what, count, least) in happened {
         assert!(count >= least, "only {count} {what} in {SEEDS} seeds");
     }
-    eprintln!("{SEEDS} seeds in {:?}: {counters:?}", began.elapsed());
+}
+
+/// Plan: the same with leases, in clusters whose nodes are kept from the Assigner for as long as it may be. Nothing is
+/// excused; nodes were buried alive and told so.
+#[test]
+fn h1_and_h2_hold_under_all_faults_with_leases() {
+    let (excused, counters) = holds(Mode::Leased);
+    assert_eq!(excused, 0);
+    assert!(
+        counters.reborn >= 20,
+        "only {} lives were buried alive",
+        counters.reborn
+    );
+    assert!(counters.handoffs >= 1_000 && counters.hits >= 10_000);
 }
 
 #[test]
 fn the_same_seed_gives_the_same_history() {
-    let config = SimConfig::default();
-    for seed in [7, 8] {
-        let (first, second) = (run(seed, &config), run(seed, &config));
-        assert!(first.history == second.history, "seed {seed} differs from itself");
-        assert_eq!(first.counters, second.counters);
+    for mode in [Mode::Available, Mode::Leased] {
+        let config = SimConfig {
+            mode,
+            ..SimConfig::default()
+        };
+        for seed in [7, 8] {
+            let (first, second) = (run(seed, &config), run(seed, &config));
+            assert!(first.history == second.history, "seed {seed} differs from itself");
+            assert_eq!(first.counters, second.counters);
+        }
+        assert_ne!(run(7, &config).history, run(8, &config).history);
     }
-    assert_ne!(run(7, &config).history, run(8, &config).history);
 }
 
-/// Runs a broken shell until it is found to break an invariant.
-fn finds(mischief: Mischief, invariant: &str, seeds: u64) {
-    let config = SimConfig {
-        mischief: Some(mischief),
-        settle_ms_max: 8_000,
-        ..SimConfig::default()
-    };
-    let mut seeds_run = 1..=seeds;
-    let found = seeds_run.find(|&seed| {
-        let violations = run(seed, &config).violations;
-        violations
-            .iter()
-            .any(|violation| violation.invariant == invariant)
-    });
-    assert!(
-        found.is_some(),
-        "{mischief:?} broke no {invariant} in {seeds} seeds"
-    );
-}
-
+/// Plan: runs that once broke an invariant, as the shrinker left them. In both, a life that had been buried found a new
+/// Assigner that was still recovering, and took its answers for leave to serve.
 #[test]
-fn h1_serving_after_the_fence_is_found() {
-    finds(Mischief::ServeAfterFence, "H1", 60);
-}
-
-#[test]
-fn h3_an_import_that_overwrites_is_found() {
-    finds(Mischief::ImportOverwrites, "H2", 60);
-}
-
-#[test]
-fn h3_forgotten_written_keys_are_found() {
-    finds(Mischief::ForgetWrittenKeys, "H2", 60);
-}
-
-#[test]
-fn h4_versions_that_start_over_are_found() {
-    finds(Mischief::VersionsStartOver, "H4", 60);
-}
-
-#[test]
-fn h5_a_ttl_that_counts_from_arrival_is_found() {
-    finds(Mischief::TtlFromArrival, "H5", 200);
-}
-
-#[test]
-fn h7_a_taker_that_tells_nobody_is_found() {
-    finds(Mischief::SilentTaker, "liveness", 60);
+fn h1_what_broke_it_once_does_not_again() {
+    let runs = [(282, 12_000, vec![6, 8]), (323, 8_100, vec![2, 45])];
+    for (seed, active_ms, kept) in runs {
+        let config = SimConfig {
+            mode: Mode::Leased,
+            active_ms,
+            clients_max: Some(1),
+            faults_kept: Some(kept.into_iter().collect()),
+            ..SimConfig::default()
+        };
+        assert_eq!(run(seed, &config).violations, [], "seed {seed}");
+    }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::{Epoch, FrequencyClass, PullId, SliceKey, Timestamp, Version};
 
 use crate::frequency::{Decay, FREQUENCY_HALF_LIFE_MS, Frequency};
@@ -132,7 +133,7 @@ impl State {
             return;
         }
         if self.stats.written_keys >= keys_max {
-            pull.overflowed = true;
+            pull.overflowed = !planted::is(Bug::OverflowIgnored);
             return;
         }
         self.stats.written_keys += 1;
@@ -163,6 +164,9 @@ impl State {
             };
             self.remove(victim);
             self.stats.evicted += 1;
+            if planted::is(Bug::WrittenForgottenOnEviction) {
+                self.forget_written(victim);
+            }
         }
     }
 
@@ -172,6 +176,13 @@ impl State {
         self.stats.entries -= 1;
         self.stats.bytes -= entry.weight_bytes();
         Some(entry)
+    }
+
+    /// [`Bug::WrittenForgottenOnEviction`].
+    fn forget_written(&mut self, at: SliceKey) {
+        for pull in self.pulls.values_mut() {
+            self.stats.written_keys -= u64::from(pull.written.remove(&at));
+        }
     }
 
     fn retain(&mut self, part: Option<Part>, is_dead: impl Fn(&Entry) -> bool) -> u64 {
@@ -266,7 +277,10 @@ impl ModelStore {
         }
         let mut state = self.state.lock();
         state.latest = state.latest.max(now);
+        let overwrites = planted::is(Bug::ChunkOverwrites);
         match state.pulls.get(&pull) {
+            None if planted::is(Bug::LatePeekImported) => {}
+            Some(_) if overwrites || planted::is(Bug::ImportCheckOutsideLock) => {}
             None => return ImportOutcome::Ended,
             Some(pull) if pull.overflowed || pull.written.contains(&import.at) => {
                 return ImportOutcome::Written;
@@ -277,7 +291,7 @@ impl ModelStore {
             return ImportOutcome::Expired;
         }
         let standing = state.entries.get(&import.at);
-        if standing.is_some_and(|entry| entry.epoch == epoch && !entry.is_expired(now)) {
+        if standing.is_some_and(|entry| entry.epoch == epoch && !entry.is_expired(now)) && !overwrites {
             return ImportOutcome::Present;
         }
         let entry = Entry {
@@ -371,7 +385,9 @@ impl Store for ModelStore {
         if !is_present && report_existence && state.must_ask(at, context) {
             return Outcome::Unknown;
         }
-        state.remember(at, context, self.config.written_keys_max);
+        if is_present || !planted::is(Bug::AbsentDeleteUnrecorded) {
+            state.remember(at, context, self.config.written_keys_max);
+        }
         if is_present {
             state.remove(at);
         }
@@ -390,7 +406,9 @@ impl Store for ModelStore {
                 Outcome::Done(false)
             };
         }
-        state.remember(at, context, self.config.written_keys_max);
+        if !planted::is(Bug::TouchUnrecorded) {
+            state.remember(at, context, self.config.written_keys_max);
+        }
         if let Some(entry) = state.live(key, at, context) {
             entry.deadline = deadline;
             entry.frequency.record(context.now, self.decay);
@@ -412,7 +430,7 @@ impl Store for ModelStore {
         let present = state
             .live(key, at, context)
             .map(|entry| (entry.value.clone(), entry.deadline));
-        if present.is_none() && state.must_ask(at, context) {
+        if present.is_none() && !planted::is(Bug::AddWithoutPeek) && state.must_ask(at, context) {
             return Ok(Outcome::Unknown);
         }
         let (value, deadline) = present.unwrap_or((Bytes::from_static(b"0"), deadline));

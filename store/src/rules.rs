@@ -2,6 +2,7 @@
 //! applies, what a counter is. Pure, so that engines differ in how they keep entries and in nothing else.
 
 use softstore_sharding::Version;
+use softstore_sharding::planted::{self, Bug};
 
 use crate::store::{KEY_BYTES_MAX, SetCondition, StoreError};
 
@@ -61,6 +62,7 @@ pub(crate) fn judge_set(
             SetVerdict::Refuse(Some(version))
         }
         (_, None) if must_ask() => SetVerdict::Ask,
+        (SetCondition::IfVersion(_), None) if planted::is(Bug::CasOnAbsent) => SetVerdict::Apply,
         (SetCondition::IfAbsent, None) => SetVerdict::Apply,
         (SetCondition::IfPresent | SetCondition::IfVersion(_), None) => SetVerdict::Refuse(None),
     }

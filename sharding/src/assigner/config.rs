@@ -18,7 +18,14 @@ pub struct AssignerConfig {
     pub rebalance_delay_ms: u64,
     /// Shortest time between two assignments, except for drains and deaths, in milliseconds. Default 20; at most 1,000.
     pub publish_interval_ms: u64,
+    /// Leased ownership: nothing of a life is given to another before this long after the last answer to one of its
+    /// heartbeats, and a drift allowance, in milliseconds; and a new Assigner publishes nothing before that long after
+    /// its start. There must be one Assigner at a time. Default: none (`available`). The nodes' is the same.
+    pub lease_ms: Option<u64>,
 }
+
+/// By how much more than a lease the Assigner waits, in per cent: two clocks' rates may differ by as much.
+pub const LEASE_DRIFT_PERCENT: u64 = 10;
 
 impl Default for AssignerConfig {
     fn default() -> Self {
@@ -28,6 +35,7 @@ impl Default for AssignerConfig {
             expect_nodes: None,
             rebalance_delay_ms: 30_000,
             publish_interval_ms: 20,
+            lease_ms: None,
         }
     }
 }
@@ -58,6 +66,14 @@ pub enum AssignerConfigError {
 }
 
 impl AssignerConfig {
+    /// How long after an answer a life may still serve, by the Assigner's clock, in milliseconds; 0 without leases.
+    #[must_use]
+    pub fn lease_wait_ms(&self) -> u64 {
+        let lease_ms = self.lease_ms.unwrap_or(0);
+        // One millisecond for the rounding of either clock.
+        lease_ms + lease_ms * LEASE_DRIFT_PERCENT / 100 + u64::from(lease_ms > 0) * 2
+    }
+
     /// Checks the settings against each other.
     ///
     /// # Errors

@@ -61,11 +61,13 @@ impl Assigner {
             actions.push(AssignerAction::Notice(Notice::ToldDead(life)));
             return;
         }
-        if self
-            .members
-            .get(&life.node)
-            .is_some_and(|member| member.life != life)
-        {
+        let former = self.members.get(&life.node).filter(|member| member.life != life);
+        if former.is_some_and(|member| self.may_serve_still(member, now)) {
+            // The node comes back too soon: what its former life held is that one's until its lease is over.
+            actions.push(AssignerAction::CloseSession { session });
+            return;
+        }
+        if former.is_some() {
             self.bury(&life.node, DeathCause::Replaced, actions);
         }
         self.bind(session, &hello, now, actions);
@@ -173,6 +175,7 @@ impl Assigner {
                 load,
             } => {
                 member.load = load;
+                member.last_answered = now;
                 self.hear_of(generation, actions);
                 self.acknowledged(node, generation);
                 let generation = self

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::event::SessionId;
 use crate::generation::Generation;
 use crate::node::{Life, NodeEntry, NodeState};
+use crate::planted::{self, Bug};
 use crate::session::{Hello, LoadReport, RangeClaim};
 use crate::sharder::{NodeRole, NodeView};
 use crate::time::Timestamp;
@@ -33,6 +34,8 @@ pub(super) struct Member {
     /// It was told that nobody can take what it holds.
     pub(super) told_no_taker: bool,
     pub(super) last_heard: Timestamp,
+    /// When the last heartbeat was answered: a lease counts from there.
+    pub(super) last_answered: Timestamp,
     pub(super) joined_at: Timestamp,
     /// It joined empty and waits until then to take whole what drains or dies.
     pub(super) reserve_until: Option<Timestamp>,
@@ -58,6 +61,7 @@ impl Member {
             draining: false,
             told_no_taker: false,
             last_heard: now,
+            last_answered: now,
             joined_at: now,
             reserve_until: None,
             load: LoadReport::default(),
@@ -73,7 +77,11 @@ impl Member {
         self.capacity_bytes = hello.capacity_bytes;
         self.session = Some(session);
         self.first_session.get_or_insert(session);
-        self.sent = hello.generation;
+        self.sent = if planted::is(Bug::DiffOnWrongBase) {
+            self.sent.max(hello.generation)
+        } else {
+            hello.generation
+        };
         self.acknowledged = hello.generation;
         self.last_heard = now;
     }

@@ -28,7 +28,7 @@ mod publish;
 mod recovery;
 mod status;
 
-pub use config::{AssignerConfig, AssignerConfigError};
+pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT};
 pub use event::{AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, Notice, SessionId};
 pub use listen::{NODES_MAX, RELAY_BYTES_MAX};
 pub use status::{ClusterStatus, NodeStatus};
@@ -39,6 +39,7 @@ use std::sync::Arc;
 use crate::assignment::Assignment;
 use crate::generation::{Generation, Incarnation};
 use crate::node::{Life, NodeId};
+use crate::planted::{self, Bug};
 use crate::range_map::RangeMap;
 use crate::session::AssignerMessage;
 use crate::sharder::Sharder;
@@ -124,6 +125,9 @@ impl Assigner {
     /// says what is to be done.
     pub fn step(&mut self, event: AssignerEvent, now: Timestamp, unix_ms: u64) -> Vec<AssignerAction> {
         let mut actions = Vec::new();
+        if planted::is(Bug::TimersBeforeInbox) {
+            self.tick(now, &mut actions);
+        }
         self.notice_standstill(now, &mut actions);
         match event {
             AssignerEvent::FromNode { session, message } => self.hear(session, message, now, &mut actions),
@@ -174,7 +178,9 @@ impl Assigner {
 
     fn tick(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
         let timeout_ms = self.config.failure_timeout_ms;
-        let silent = |member: &&Member| now.ms_since(member.last_heard) >= timeout_ms;
+        let silent = |member: &&Member| {
+            now.ms_since(member.last_heard) >= timeout_ms && !self.may_serve_still(member, now)
+        };
         let dead: Vec<NodeId> = self
             .members
             .values()
@@ -190,6 +196,12 @@ impl Assigner {
                 self.pending = self.pending.max(Pending::Soon);
             }
         }
+    }
+
+    /// Leased ownership: whether a life may serve although nothing is heard of it.
+    fn may_serve_still(&self, member: &Member, now: Timestamp) -> bool {
+        let wait_ms = self.config.lease_wait_ms();
+        wait_ms > 0 && now.ms_since(member.last_answered) < wait_ms && !planted::is(Bug::LeaseNotAwaited)
     }
 
     /// Ends a node's present life, for ever.
@@ -273,16 +285,21 @@ impl Assigner {
     /// When a tick has something to do. What is overdue asks for a tick now: only ticks act on silence and waits.
     fn next_wake(&self, now: Timestamp) -> Timestamp {
         let regular = now.plus_ms(self.config.failure_timeout_ms / WAKES_PER_FAILURE_TIMEOUT);
-        let silence = self
-            .members
-            .values()
-            .map(|member| member.last_heard.plus_ms(self.config.failure_timeout_ms));
+        let silence = self.members.values().map(|member| {
+            let lease_over = member.last_answered.plus_ms(self.config.lease_wait_ms());
+            lease_over.max(member.last_heard.plus_ms(self.config.failure_timeout_ms))
+        });
         let waits = self.members.values().filter_map(|member| member.reserve_until);
         // After its end, the settling time waits for a hello, and no tick helps.
         let settled = self
             .recovery
             .iter()
-            .map(|recovery| recovery.settled_at(&self.config))
+            .flat_map(|recovery| {
+                [
+                    recovery.settled_at(&self.config),
+                    recovery.leases_over_at(&self.config),
+                ]
+            })
             .filter(|at| *at > now);
         let due = silence.chain(waits).chain(settled).chain(self.publish_at());
         due.fold(regular, Timestamp::min).max(now)

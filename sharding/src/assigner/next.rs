@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use crate::assignment::{Assignment, PROVIDERS_MAX, Provider, RangeAssignment};
 use crate::generation::{Generation, Incarnation};
 use crate::node::{Life, NodeId};
+use crate::planted::{self, Bug};
 use crate::range_map::RangeMap;
 use crate::sharder::Placement;
 use crate::slice::Slice;
@@ -122,7 +123,11 @@ fn handed_to(
     let providers = std::iter::once(&former)
         .chain(&range.providers)
         .filter(|provider| lives(living, &provider.life))
-        .take(PROVIDERS_MAX)
+        .take(if planted::is(Bug::ProvidersDropped) {
+            1
+        } else {
+            PROVIDERS_MAX
+        })
         .cloned()
         .collect();
     RangeAssignment {

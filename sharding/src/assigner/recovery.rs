@@ -18,6 +18,7 @@ use super::next::{Ranges, merged, unowned};
 use crate::assignment::{Assignment, RangeAssignment};
 use crate::generation::Generation;
 use crate::node::Life;
+use crate::planted::{self, Bug};
 use crate::range_map::RangeMap;
 use crate::session::ClaimPhase;
 use crate::slice::Slice;
@@ -26,6 +27,7 @@ use crate::time::Timestamp;
 /// What a new Assigner has learnt so far.
 #[derive(Debug)]
 pub(super) struct Recovery {
+    started: Timestamp,
     settle_from: Timestamp,
     heard_any: bool,
     best: Option<Arc<Assignment>>,
@@ -45,6 +47,7 @@ struct Fetch {
 impl Recovery {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
+            started: now,
             settle_from: now,
             heard_any: false,
             best: None,
@@ -124,6 +127,12 @@ impl Recovery {
         if self.fetching.is_some() || !self.heard_any {
             return false;
         }
+        if now < self.leases_over_at(config) && !planted::is(Bug::LeaseWaitSkipped) {
+            return false;
+        }
+        if planted::is(Bug::NoSettleTime) || (planted::is(Bug::EmptyHelloTakesAll) && self.best.is_none()) {
+            return true;
+        }
         if now >= self.settled_at(config) {
             return true;
         }
@@ -155,6 +164,12 @@ impl Recovery {
             ClaimPhase::Fenced(taker) => *taker == Life::nobody() || self.heard.contains(taker),
             _ => true,
         })
+    }
+
+    /// Leased ownership: when every lease is over that an Assigner before this one may have given. Also when every life in
+    /// the fetched assignment has said hello, there may be one that holds a newer assignment which nobody else received.
+    pub(super) fn leases_over_at(&self, config: &AssignerConfig) -> Timestamp {
+        self.started.plus_ms(config.lease_wait_ms())
     }
 
     /// When the settling time is over.

@@ -18,6 +18,9 @@ pub struct SliceletConfig {
     pub reconnect_min_ms: u64,
     /// Longest such pause, in milliseconds. Default 500; at least the shortest.
     pub reconnect_max_ms: u64,
+    /// Leased ownership: a node serves only for this long after *sending* the last heartbeat that was answered, in
+    /// milliseconds. Default: none, the node serves until it learns better (`available`). The Assigner's is the same.
+    pub lease_ms: Option<u64>,
 }
 
 impl Default for SliceletConfig {
@@ -29,6 +32,7 @@ impl Default for SliceletConfig {
             assigner_wait_ms: 5_000,
             reconnect_min_ms: 50,
             reconnect_max_ms: 500,
+            lease_ms: None,
         }
     }
 }
@@ -36,6 +40,9 @@ impl Default for SliceletConfig {
 /// Why settings are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SliceletConfigError {
+    /// One late heartbeat would end serving.
+    #[error("lease_ms is {0}, it must be at least twice heartbeat_interval_ms")]
+    Lease(u64),
     /// Too frequent.
     #[error("heartbeat_interval_ms is {0}, it must be at least 10")]
     HeartbeatInterval(u64),
@@ -63,6 +70,12 @@ impl SliceletConfig {
         }
         if self.failure_timeout_ms < 2 * self.heartbeat_interval_ms {
             return Err(SliceletConfigError::FailureTimeout(self.failure_timeout_ms));
+        }
+        if let Some(lease_ms) = self
+            .lease_ms
+            .filter(|lease_ms| *lease_ms < 2 * self.heartbeat_interval_ms)
+        {
+            return Err(SliceletConfigError::Lease(lease_ms));
         }
         if self.reconnect_min_ms == 0 || self.reconnect_min_ms > self.reconnect_max_ms {
             return Err(SliceletConfigError::Reconnect {
@@ -97,6 +110,10 @@ mod tests {
             },
             SliceletConfig {
                 reconnect_min_ms: 501,
+                ..good
+            },
+            SliceletConfig {
+                lease_ms: Some(999),
                 ..good
             },
         ];

@@ -20,11 +20,13 @@ mod tests;
 pub use config::{SliceletConfig, SliceletConfigError};
 pub use event::{DrainEnd, Identity, SliceletAction, SliceletEvent};
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::assignment::Assignment;
 use crate::generation::{Generation, Incarnation};
 use crate::node::Life;
+use crate::planted::{self, Bug};
 use crate::session::{
     AssignerMessage, AssignmentUpdate, Hello, LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS,
 };
@@ -51,6 +53,10 @@ pub struct Slicelet {
     without_session_since: Timestamp,
     last_step: Timestamp,
     life: LifeState,
+    /// Leased ownership: until when the node may serve.
+    lease_until: Timestamp,
+    /// Heartbeats that are not answered yet, with the moments of their sending; oldest first.
+    unanswered: VecDeque<(u64, Timestamp)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +100,9 @@ enum LifeState {
 /// Shortest time between a heartbeat that tells of a new assignment and the one before, in milliseconds.
 const HEARTBEAT_SPACING_MS: u64 = 20;
 
+/// Heartbeats remembered until they are answered; of older ones an answer renews no lease.
+const UNANSWERED_MAX: usize = 64;
+
 /// More failures than these lengthen the pause between two attempts no further, whatever the settings.
 const FAILURES_MAX: u32 = 20;
 
@@ -116,6 +125,8 @@ impl Slicelet {
             without_session_since: now,
             last_step: now,
             life: LifeState::Living,
+            lease_until: Timestamp::ZERO,
+            unanswered: VecDeque::new(),
         }
     }
 
@@ -141,6 +152,13 @@ impl Slicelet {
     #[must_use]
     pub fn is_suspended(&self) -> bool {
         self.suspended.is_some()
+    }
+
+    /// Whether the node may serve at this moment: it is not suspended and, with leased ownership, its lease is not over.
+    /// To be asked with a fresh clock for every operation, under the same lock as its admission.
+    #[must_use]
+    pub fn may_serve(&self, now: Timestamp) -> bool {
+        self.suspended.is_none() && (self.config.lease_ms.is_none() || now < self.lease_until)
     }
 
     /// Whether a session with the Assigner is open.
@@ -178,7 +196,7 @@ impl Slicelet {
         if self.life != LifeState::Living {
             return actions;
         }
-        if gap_ms > self.config.failure_timeout_ms {
+        if gap_ms > self.config.failure_timeout_ms && !planted::is(Bug::ZombieServes) {
             self.suspend(now, &mut actions);
         }
         self.take(event, now, &mut actions);
@@ -276,6 +294,7 @@ impl Slicelet {
             AssignerMessage::YouAreDead => return self.die(actions),
             AssignerMessage::Update(update) => self.update(&update, now, actions),
             AssignerMessage::HeartbeatAnswer { sequence, generation } => {
+                self.renew_lease(sequence, generation, now);
                 self.heartbeat_answered(sequence, generation, actions);
             }
             AssignerMessage::FetchAssignment => {
@@ -332,6 +351,32 @@ impl Slicelet {
         }
     }
 
+    /// The Assigner counts this life as living for one lease from its answer: from the heartbeat's sending on, that is
+    /// surely true, however long the answer was on its way. What the node holds must be what the Assigner has published: a
+    /// new one that still recovers knows neither whether this life is dead, nor to whom its ranges went.
+    fn renew_lease(&mut self, sequence: u64, generation: Generation, now: Timestamp) {
+        let Some(lease_ms) = self.config.lease_ms else {
+            return;
+        };
+        if generation == Generation::NONE || generation > self.held_generation() {
+            return;
+        }
+        let sent = self
+            .unanswered
+            .iter()
+            .find(|(sent, _)| *sent == sequence)
+            .map(|(_, at)| *at);
+        let counted_from = if planted::is(Bug::LeaseFromReply) {
+            Some(now)
+        } else {
+            sent
+        };
+        if let Some(from) = counted_from {
+            self.lease_until = self.lease_until.max(from.plus_ms(lease_ms));
+        }
+        self.unanswered.retain(|(sent, _)| *sent > sequence);
+    }
+
     fn heartbeat_answered(
         &mut self,
         sequence: u64,
@@ -342,8 +387,11 @@ impl Slicelet {
         if generation > self.held_generation() {
             self.ask_full(actions);
         }
+        // An Assigner that still recovers has published nothing: it can confirm only who holds nothing.
+        let can_confirm = generation > Generation::NONE || self.held.is_none();
         if let Some(suspension) = &mut self.suspended
             && sequence >= suspension.confirm_from
+            && can_confirm
         {
             suspension.confirmed = Some(generation);
         }
@@ -412,6 +460,7 @@ impl Slicelet {
         if self
             .suspended
             .is_some_and(|suspension| now >= suspension.unreachable_at)
+            && self.config.lease_ms.is_none()
         {
             self.resume(actions);
         }
@@ -422,6 +471,12 @@ impl Slicelet {
         if self.link == Link::Open && now >= self.heartbeat_due {
             self.sequence += 1;
             self.heartbeat_sent = now;
+            if self.config.lease_ms.is_some() {
+                self.unanswered.push_back((self.sequence, now));
+                if self.unanswered.len() > UNANSWERED_MAX {
+                    self.unanswered.pop_front();
+                }
+            }
             self.heartbeat_due = now.plus_ms(self.config.heartbeat_interval_ms);
             let heartbeat = NodeMessage::Heartbeat {
                 sequence: self.sequence,
@@ -453,11 +508,14 @@ impl Slicelet {
         };
         let resume = self
             .suspended
+            .filter(|_| self.config.lease_ms.is_none())
             .map_or(Timestamp::NEVER, |suspension| suspension.unreachable_at);
+        let lease_end = Some(self.lease_until).filter(|at| *at > self.last_step);
         let drain = self.drain_gives_up_at().filter(|at| *at > self.last_step);
         regular
             .min(link)
             .min(resume)
+            .min(lease_end.unwrap_or(Timestamp::NEVER))
             .min(drain.unwrap_or(Timestamp::NEVER))
     }
 }

@@ -63,6 +63,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(SliceletConfig::default())
+    }
+
+    fn with(config: SliceletConfig) -> Self {
         let identity = Identity {
             peer: Peer {
                 life: me(),
@@ -73,7 +77,7 @@ impl Bench {
             capacity_bytes: 1,
         };
         let now = Timestamp::from_ms(1_000);
-        let slicelet = Slicelet::new(SliceletConfig::default(), identity, now);
+        let slicelet = Slicelet::new(config, identity, now);
         Self { slicelet, now }
     }
 
@@ -186,6 +190,57 @@ fn h1_a_standstill_suspends_until_a_later_heartbeat_is_answered() {
         actions,
         [SliceletAction::Adopt(assignment(6, true)), SliceletAction::Resume]
     );
+}
+
+/// Plan: a standstill, in which the Assigner was replaced, and this life perhaps buried. The new one still recovers: it has
+/// published nothing, so its answer says nothing of what became of this node's ranges, and resumes nothing.
+#[test]
+fn h1_a_recovering_assigner_confirms_nothing() {
+    let mut bench = Bench::serving();
+    bench.tick_after_ms(3_001);
+    let sequence = bench.slicelet.sequence;
+    let message = AssignerMessage::HeartbeatAnswer {
+        sequence,
+        generation: Generation::NONE,
+    };
+    assert_eq!(bench.step(SliceletEvent::FromAssigner(message)), []);
+    assert!(bench.slicelet.is_suspended());
+    assert_eq!(bench.step(answer(sequence, 5)), [SliceletAction::Resume]);
+}
+
+/// Plan: a lease of 2 s. It begins with the sending of the heartbeat, not with the answer; an answer that tells of an
+/// assignment which is not here, or of none, renews nothing; a standstill is not ended by silence.
+#[test]
+fn h1_a_lease_counts_from_sending_and_needs_the_newest_assignment() {
+    let mut bench = Bench::with(SliceletConfig {
+        lease_ms: Some(2_000),
+        ..SliceletConfig::default()
+    });
+    bench.tick();
+    bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+    bench.step(full(5));
+    bench.tick();
+    let (sent, sequence) = (bench.now, bench.slicelet.sequence);
+    assert!(!bench.slicelet.may_serve(bench.now), "not before an answer");
+    bench.now = sent.plus_ms(400);
+    bench.step(answer(sequence, 6));
+    assert!(!bench.slicelet.may_serve(bench.now), "it holds 5, not 6");
+    bench.step(full(6));
+    bench.tick_after_ms(500);
+    let (sent, sequence) = (bench.now, bench.slicelet.sequence);
+    bench.now = sent.plus_ms(400);
+    bench.step(answer(sequence, 6));
+    assert!(bench.slicelet.may_serve(sent.plus_ms(1_999)));
+    assert!(!bench.slicelet.may_serve(sent.plus_ms(2_000)));
+    let none = AssignerMessage::HeartbeatAnswer {
+        sequence: sequence + 1,
+        generation: Generation::NONE,
+    };
+    bench.tick_after_ms(500);
+    bench.step(SliceletEvent::FromAssigner(none));
+    assert!(!bench.slicelet.may_serve(sent.plus_ms(2_000)));
+    bench.tick_after_ms(3_001);
+    assert!(!bench.tick_after_ms(600).contains(&SliceletAction::Resume));
 }
 
 /// Plan: the same standstill, but nothing answers. Serving resumes after 500 ms and not before.

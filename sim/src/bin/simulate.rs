@@ -1,15 +1,18 @@
 //! `simulate`: runs many seeds of the simulation and judges them.
 //!
-//! Exit code 0: nothing was found. 1: an invariant was broken; the seed and the command that replays it are printed.
-//! 2: anything else (bad arguments, a file that cannot be written).
+//! Exit status 0: nothing was found. 1: an invariant was broken; the seed and a command that replays a smaller run of it are
+//! printed. 2: anything else (bad arguments, a file that cannot be written, a panic).
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde::Serialize;
-use softstore_sim::{Counters, SimConfig, run};
+use softstore_sharding::planted::Bug;
+use softstore_sim::{Counters, Mode, SimConfig, SimReport, run, shrink};
 
 /// Simulates clusters with faults, one per seed, and checks what their clients saw.
 #[derive(Parser)]
@@ -21,15 +24,41 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
+    /// Who owns what a cut-off node had.
+    #[arg(long, value_enum, default_value_t = Ownership::Available)]
+    mode: Ownership,
     /// How long faults and clients are at work in each run, in virtual milliseconds.
     #[arg(long, default_value_t = SimConfig::default().active_ms)]
     active_ms: u64,
+    /// At most this many clients.
+    #[arg(long)]
+    clients: Option<usize>,
+    /// Only the drawn faults with these numbers, separated by commas; empty for none.
+    #[arg(long)]
+    faults: Option<String>,
     /// Print every event to standard error (use with --seeds 1).
     #[arg(long)]
     trace: bool,
+    /// Print what was found as it is, without looking for a smaller run that shows it.
+    #[arg(long)]
+    no_shrink: bool,
+    /// Make a deliberate mistake, and stop at its first violation. Needs a build with the feature `planted-bugs`.
+    #[arg(long)]
+    plant: Option<String>,
+    /// Name the deliberate mistakes, one a line.
+    #[arg(long)]
+    list_plants: bool,
     /// Write the totals to a file, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ownership {
+    /// It goes on serving.
+    Available,
+    /// It serves under a lease.
+    Leased,
 }
 
 #[derive(Serialize)]
@@ -42,48 +71,151 @@ struct Totals {
     wall_seconds: f64,
 }
 
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    counters: Counters,
+    simulated_ms: u64,
+    violations: u64,
+    excused_seeds: u64,
+    excused_violations: u64,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = SimConfig {
-        active_ms: arguments.active_ms,
-        trace: arguments.trace,
-        ..SimConfig::default()
-    };
-    let began = Instant::now();
-    let (mut counters, mut simulated_ms, mut violations, mut excused) =
-        (Counters::default(), 0_u64, 0, 0_u64);
-    for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
-        let report = run(seed, &config);
-        counters.add(&report.counters);
-        simulated_ms += report.simulated_ms;
-        if report.is_excused {
-            excused += 1;
-            println!("seed {seed}: not judged, since faults made a living node seem dead");
+    if arguments.list_plants {
+        for bug in Bug::ALL {
+            println!("{}", bug.name());
         }
-        violations += report.violations.len() as u64;
-        if let Some(first) = report.violations.first() {
-            println!(
-                "seed {seed}: {} broken: {} (of {})",
-                first.invariant,
-                first.what,
-                report.violations.len()
-            );
-            let active_ms = arguments.active_ms;
-            println!(
-                "replay: cargo run --release -p softstore-sim --bin simulate -- --seeds 1 --from {seed} --active-ms {active_ms} --trace"
-            );
+        return ExitCode::SUCCESS;
+    }
+    match simulate(&arguments) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("simulate: {error}");
+            ExitCode::from(2)
         }
     }
+}
+
+/// Runs the seeds. How many violations there were, or what kept it from running.
+fn simulate(arguments: &Arguments) -> Result<u64, String> {
+    let config = config_of(arguments)?;
+    if let Some(name) = &arguments.plant {
+        plant(name)?;
+    }
+    let began = Instant::now();
+    let mut sum = Sum::default();
+    let past_last = arguments.from.checked_add(arguments.seeds);
+    for seed in arguments.from..past_last.ok_or("the last seed is above 2^64")? {
+        let report = std::panic::catch_unwind(|| run(seed, &config)).map_err(|_| {
+            let command = replay(seed, &config, arguments.plant.as_deref());
+            format!("seed {seed} panicked\nreplay: {command}")
+        })?;
+        sum.add(&report);
+        if let Some(first) = report.violations.first() {
+            let count = report.violations.len();
+            println!(
+                "seed {seed}: {} broken: {} (of {count})",
+                first.invariant, first.what
+            );
+            let smaller = if arguments.no_shrink {
+                config.clone()
+            } else {
+                shrink::shrink(seed, &config, first.invariant)
+            };
+            println!("replay: {}", replay(seed, &smaller, arguments.plant.as_deref()));
+            if arguments.plant.is_some() {
+                break;
+            }
+        }
+    }
+    tell(&sum, began.elapsed().as_secs_f64(), arguments)?;
+    Ok(sum.violations)
+}
+
+impl Sum {
+    fn add(&mut self, report: &SimReport) {
+        self.seeds += 1;
+        self.counters.add(&report.counters);
+        self.simulated_ms += report.simulated_ms;
+        self.violations += report.violations.len() as u64;
+        self.excused_seeds += u64::from(report.is_excused);
+        self.excused_violations += report.excused_violations;
+    }
+}
+
+fn config_of(arguments: &Arguments) -> Result<SimConfig, String> {
+    let numbers = |text: &String| -> Result<BTreeSet<usize>, String> {
+        let numbers = text.split(',').filter(|number| !number.is_empty());
+        let parsed = numbers.map(|number| number.trim().parse());
+        parsed
+            .collect::<Result<_, _>>()
+            .map_err(|_| format!("--faults {text}: numbers separated by commas are expected"))
+    };
+    Ok(SimConfig {
+        active_ms: arguments.active_ms,
+        mode: match arguments.mode {
+            Ownership::Available => Mode::Available,
+            Ownership::Leased => Mode::Leased,
+        },
+        clients_max: arguments.clients,
+        faults_kept: arguments.faults.as_ref().map(numbers).transpose()?,
+        trace: arguments.trace,
+        ..SimConfig::default()
+    })
+}
+
+#[cfg(feature = "planted-bugs")]
+fn plant(name: &str) -> Result<(), String> {
+    let bug = Bug::ALL.iter().find(|bug| bug.name() == name);
+    let bug = bug.ok_or_else(|| format!("--plant {name}: no such bug; --list-plants names them"))?;
+    softstore_sharding::planted::plant(Some(*bug));
+    Ok(())
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn plant(_: &str) -> Result<(), String> {
+    Err("--plant needs a build with `--features planted-bugs`".to_owned())
+}
+
+/// A command that runs a seed again, with all that happens in it told on standard error.
+fn replay(seed: u64, config: &SimConfig, planted: Option<&str>) -> String {
+    let features = planted.map_or("", |_| " --features planted-bugs");
+    let mut command = format!(
+        "cargo run --release -p softstore-sim{features} --bin simulate -- --seeds 1 --from {seed} --active-ms {}",
+        config.active_ms
+    );
+    let mut add = |text: String| command.write_str(&text).expect("a String takes every text");
+    if config.mode == Mode::Leased {
+        add(" --mode leased".to_owned());
+    }
+    if let Some(clients) = config.clients_max {
+        add(format!(" --clients {clients}"));
+    }
+    if let Some(kept) = &config.faults_kept {
+        let numbers: Vec<String> = kept.iter().map(usize::to_string).collect();
+        add(format!(" --faults '{}'", numbers.join(",")));
+    }
+    if let Some(bug) = planted {
+        add(format!(" --plant {bug}"));
+    }
+    add(" --no-shrink --trace".to_owned());
+    command
+}
+
+fn tell(sum: &Sum, wall_seconds: f64, arguments: &Arguments) -> Result<(), String> {
     let totals = Totals {
-        seeds: arguments.seeds,
-        handoffs: counters.handoffs,
-        operations: counters.operations,
-        violations,
-        simulated_seconds: simulated_ms as f64 / 1_000.0,
-        wall_seconds: began.elapsed().as_secs_f64(),
+        seeds: sum.seeds,
+        handoffs: sum.counters.handoffs,
+        operations: sum.counters.operations,
+        violations: sum.violations,
+        simulated_seconds: sum.simulated_ms as f64 / 1_000.0,
+        wall_seconds,
     };
     println!(
-        "{} seeds, {} hand-offs, {} operations, {} violations, {:.0} s simulated in {:.1} s; {excused} seeds not judged",
+        "{} seeds, {} hand-offs, {} operations, {} violations, {:.0} s simulated in {:.1} s",
         totals.seeds,
         totals.handoffs,
         totals.operations,
@@ -91,17 +223,14 @@ fn main() -> ExitCode {
         totals.simulated_seconds,
         totals.wall_seconds
     );
-    println!("{counters:?}");
-    if let Some(path) = arguments.json {
-        let text = serde_json::to_string(&totals).expect("plain numbers");
-        if let Err(error) = std::fs::write(&path, text) {
-            eprintln!("cannot write {}: {error}", path.display());
-            return ExitCode::from(2);
-        }
-    }
-    if violations > 0 {
-        ExitCode::from(1)
-    } else {
-        ExitCode::SUCCESS
-    }
+    println!(
+        "not judged: {} seeds in which a node that lived was cut off for longer than the failure timeout; {} anomalies there",
+        sum.excused_seeds, sum.excused_violations
+    );
+    println!("{:?}", sum.counters);
+    let Some(path) = &arguments.json else {
+        return Ok(());
+    };
+    let text = serde_json::to_string(&totals).expect("plain numbers");
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }

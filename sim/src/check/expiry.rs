@@ -1,7 +1,8 @@
 //! H5: nothing outlives its TTL, however often it moves.
 //!
 //! A value written with a TTL expires at the latest that long after its write returned, or could last have begun; unless
-//! a touch, even one of unknown outcome, may have given it more.
+//! a touch, even one of unknown outcome, may have given it more. A touch that was acknowledged after the value's write was
+//! sets its TTL anew: what the value had before is forgotten, also what touches before that one gave it.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     }
     by_key
         .into_iter()
-        .flat_map(|(key, operations)| check_key(key, &operations))
+        .flat_map(|(key, operations)| check_key(key, &operations, history.drift_per_mille))
         .collect()
 }
 
@@ -32,25 +33,51 @@ fn ran_by_us(operation: &Operation) -> u64 {
     }
 }
 
-fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
-    let mut expires_us: BTreeMap<i64, u64> = BTreeMap::new();
-    // Beginning of a touch, and until when it may let a value live.
-    let mut touches: Vec<(u64, u64)> = Vec::new();
+/// How long a TTL may last by a clock that is too slow.
+fn lasts_us(ttl_ms: u64, drift_per_mille: u64) -> u64 {
+    ttl_ms * 1_000 + ttl_ms * drift_per_mille * 2
+}
+
+/// A touch that was or may have been applied.
+struct Touch {
+    from_us: u64,
+    by_us: u64,
+    /// Until when it may let a value live.
+    until_us: u64,
+    is_sure: bool,
+}
+
+/// A write that was or may have been applied.
+#[derive(Clone, Copy)]
+struct Placed {
+    /// By when it was surely in place; `u64::MAX` if that is not known.
+    by_us: u64,
+    /// Until when it lives by its own TTL.
+    until_us: u64,
+}
+
+fn check_key(key: usize, operations: &[&Operation], drift_per_mille: u64) -> Vec<Violation> {
+    let mut placed: BTreeMap<i64, Placed> = BTreeMap::new();
+    let mut touches: Vec<Touch> = Vec::new();
     for operation in operations {
+        let until_us = |ttl_ms| ran_by_us(operation) + lasts_us(ttl_ms, drift_per_mille);
         let failed = matches!(
             operation.ended,
             Ended::Failed | Ended::Refused | Ended::Touched(false)
         );
         match operation.did {
-            Did::Write {
-                value,
-                ttl_ms: Some(ttl_ms),
-            } => {
-                expires_us.insert(value, ran_by_us(operation) + ttl_ms * 1_000);
+            Did::Write { value, ttl_ms, .. } => {
+                let is_sure = matches!(operation.ended, Ended::Written(_));
+                let by_us = if is_sure { operation.returned_us } else { u64::MAX };
+                let until_us = ttl_ms.map_or(u64::MAX, until_us);
+                placed.insert(value, Placed { by_us, until_us });
             }
-            Did::Touch { ttl_ms } if !failed => {
-                touches.push((operation.invoked_us, ran_by_us(operation) + ttl_ms * 1_000));
-            }
+            Did::Touch { ttl_ms } if !failed => touches.push(Touch {
+                from_us: operation.invoked_us,
+                by_us: ran_by_us(operation),
+                until_us: until_us(ttl_ms),
+                is_sure: operation.ended == Ended::Touched(true),
+            }),
             _ => {}
         }
     }
@@ -59,14 +86,11 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
         let Ended::Read(Some((value, _))) = operation.ended else {
             continue;
         };
-        let Some(&written_us) = expires_us.get(&value) else {
+        let Some(&written) = placed.get(&value) else {
             continue;
         };
-        let touched = touches
-            .iter()
-            .filter(|(from_us, _)| *from_us < operation.returned_us);
-        let expires_us = touched.map(|(_, until_us)| *until_us).fold(written_us, u64::max);
-        if operation.invoked_us > expires_us + ROUNDING_US {
+        let expires_us = expires_us(written, &touches, operation);
+        if operation.invoked_us > expires_us.saturating_add(ROUNDING_US) {
             let what = format!(
                 "key {key}: the value {value} was read after {} us; it expired at {expires_us} us at the latest",
                 operation.invoked_us
@@ -78,6 +102,21 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// The latest moment at which a value that was read may expire.
+fn expires_us(written: Placed, touches: &[Touch], read: &Operation) -> u64 {
+    let until_us = |touch: &Touch| touch.until_us;
+    let begun = || touches.iter().filter(|touch| touch.from_us < read.returned_us);
+    let given_us = begun().map(until_us).fold(written.until_us, u64::max);
+    // Touches that surely found this value: what it had before them is forgotten.
+    let anew = begun()
+        .filter(|touch| touch.is_sure && touch.from_us > written.by_us && touch.by_us < read.invoked_us);
+    let since_us = anew.map(|sure| {
+        let not_before = begun().filter(|touch| touch.by_us >= sure.from_us);
+        not_before.map(until_us).max().unwrap_or(u64::MAX)
+    });
+    since_us.fold(given_us, u64::min)
 }
 
 #[cfg(test)]
@@ -104,6 +143,7 @@ mod tests {
             Did::Write {
                 value: 1,
                 ttl_ms: Some(10),
+                expected: None,
             },
             0,
             1_000,
@@ -146,5 +186,27 @@ mod tests {
         assert_eq!(broken(vec![written, touch, read(29_000)]), 1);
         let in_vain = operation(Did::Touch { ttl_ms: 20 }, 5_000, 6_000, Ended::Touched(false));
         assert_eq!(broken(vec![written, in_vain, read(27_000)]), 1);
+    }
+
+    #[test]
+    fn h5_a_touch_that_gives_less_time_is_held_to() {
+        let forever = operation(
+            Did::Write {
+                value: 1,
+                ttl_ms: None,
+                expected: None,
+            },
+            0,
+            1_000,
+            Ended::Written(Version::new(1)),
+        );
+        let touch = operation(Did::Touch { ttl_ms: 20 }, 5_000, 6_000, Ended::Touched(true));
+        assert_eq!(broken(vec![forever, read(99_000)]), 0);
+        assert_eq!(broken(vec![forever, touch, read(27_000)]), 0);
+        assert_eq!(broken(vec![forever, touch, read(29_000)]), 1);
+        let unknown = operation(Did::Touch { ttl_ms: 20 }, 5_000, 6_000, Ended::Unknown);
+        assert_eq!(broken(vec![forever, unknown, read(99_000)]), 0);
+        let another = operation(Did::Touch { ttl_ms: 90 }, 5_500, 6_500, Ended::Touched(true));
+        assert_eq!(broken(vec![forever, touch, another, read(90_000)]), 0);
     }
 }

@@ -6,12 +6,16 @@
 //!   staleness  H2, H3: nothing older than what was acknowledged
 //!   versions   H4: versions only grow
 //!   expiry     H5: nothing outlives its TTL
+//!   warmth     H6, H7: what nobody lost is still there
+//!   deadlines  nothing starts after its deadline, nothing hangs
 //! ```
 
+pub mod deadlines;
 pub mod expiry;
 pub mod owners;
 pub mod staleness;
 pub mod versions;
+pub mod warmth;
 
 use crate::history::History;
 
@@ -31,5 +35,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     violations.extend(staleness::check(history));
     violations.extend(versions::check(history));
     violations.extend(expiry::check(history));
+    violations.extend(warmth::check(history));
+    violations.extend(deadlines::check(history));
     violations
 }

@@ -87,6 +87,7 @@ mod tests {
             key: 0,
             life: life(name),
             since: since(number),
+            operation: usize::MAX,
         }
     }
 
@@ -95,6 +96,7 @@ mod tests {
             operations: Vec::new(),
             ownerships,
             executions,
+            ..History::default()
         })
         .len()
     }

@@ -116,6 +116,17 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
         })
         .collect();
     let mut violations = Vec::new();
+    for operation in operations {
+        if matches!((operation.did, operation.ended), (Did::Add(_), Ended::Refused)) {
+            let at_us = operation.returned_us;
+            violations.push(Violation {
+                invariant: "H2",
+                what: format!(
+                    "key {key}: what stood there at {at_us} us is no number, and nobody wrote such a thing"
+                ),
+            });
+        }
+    }
     for Seen {
         value,
         from_us,
@@ -173,7 +184,11 @@ mod tests {
 
     fn write(value: i64, from_us: u64, to_us: u64) -> Operation {
         operation(
-            Did::Write { value, ttl_ms: None },
+            Did::Write {
+                value,
+                ttl_ms: None,
+                expected: None,
+            },
             from_us,
             to_us,
             Ended::Written(V),
@@ -181,7 +196,16 @@ mod tests {
     }
 
     fn unknown(value: i64, from_us: u64, to_us: u64) -> Operation {
-        operation(Did::Write { value, ttl_ms: None }, from_us, to_us, Ended::Unknown)
+        operation(
+            Did::Write {
+                value,
+                ttl_ms: None,
+                expected: None,
+            },
+            from_us,
+            to_us,
+            Ended::Unknown,
+        )
     }
 
     fn read(value: i64, from_us: u64, to_us: u64) -> Operation {

@@ -2,6 +2,9 @@
 //!
 //! A write that began after another write, or a read that told a version, had returned gets a higher version than that.
 //! And a read tells the version that its value was acknowledged with.
+//!
+//! A set at a version happens at most once for each version, and no other write's version lies between the one it
+//! expected and the one it got.
 
 use std::collections::BTreeMap;
 
@@ -60,13 +63,40 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
             (by_us, highest)
         })
         .collect();
-    for (from_us, version) in written {
+    for &(from_us, version) in &written {
         let before = floors.partition_point(|(by_us, _)| *by_us < from_us);
         let floor = before.checked_sub(1).and_then(|index| floors.get(index));
         if let Some((by_us, floor)) = floor.filter(|(_, floor)| *floor >= version) {
             let (version, floor) = (version.get(), floor.get());
             complain(format!(
                 "key {key}: a write begun at {from_us} us got version {version}, though {floor} was told by {by_us} us"
+            ));
+        }
+    }
+    let mut expected_once: BTreeMap<Version, Version> = BTreeMap::new();
+    for operation in operations {
+        let (
+            Did::Write {
+                expected: Some(expected),
+                ..
+            },
+            Ended::Written(got),
+        ) = (operation.did, operation.ended)
+        else {
+            continue;
+        };
+        let (from, to) = (expected.get(), got.get());
+        if let Some(other) = expected_once.insert(expected, got) {
+            let other = other.get();
+            complain(format!(
+                "key {key}: two sets at version {from} were applied, as {other} and as {to}"
+            ));
+        }
+        let between = |(_, version): &&(u64, Version)| expected < *version && *version < got;
+        if let Some((_, other)) = written.iter().find(between) {
+            let other = other.get();
+            complain(format!(
+                "key {key}: a set at version {from} was applied as {to}, over a write with version {other}"
             ));
         }
     }
@@ -101,7 +131,12 @@ mod tests {
 
     fn write(value: i64, version: u64, from_us: u64, to_us: u64) -> Operation {
         let ended = Ended::Written(Version::new(version));
-        operation(Did::Write { value, ttl_ms: None }, from_us, to_us, ended)
+        let did = Did::Write {
+            value,
+            ttl_ms: None,
+            expected: None,
+        };
+        operation(did, from_us, to_us, ended)
     }
 
     fn read(value: i64, version: u64, from_us: u64, to_us: u64) -> Operation {
@@ -145,6 +180,28 @@ mod tests {
             },
         );
         assert_eq!(broken(vec![write(9, 5, 0, 10), add]), 1);
+    }
+
+    fn set_at(expected: u64, version: u64, from_us: u64) -> Operation {
+        let did = Did::Write {
+            value: i64::try_from(version).unwrap(),
+            ttl_ms: None,
+            expected: Some(Version::new(expected)),
+        };
+        operation(did, from_us, from_us + 50, Ended::Written(Version::new(version)))
+    }
+
+    #[test]
+    fn a_set_at_a_version_happens_once_and_replaces_what_it_expected() {
+        assert_eq!(broken(vec![write(1, 5, 0, 10), set_at(5, 6, 20)]), 0);
+        assert_eq!(
+            broken(vec![write(1, 5, 0, 10), set_at(5, 6, 20), set_at(5, 7, 20)]),
+            2
+        );
+        assert_eq!(
+            broken(vec![write(1, 5, 0, 10), write(2, 6, 20, 30), set_at(5, 7, 20)]),
+            1
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod streams;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::slicelet::{Identity, Slicelet, SliceletEvent};
 use softstore_sharding::{Generation, Incarnation, Life, NodeId, Peer, PullId, SliceKey, Timestamp};
 use softstore_store::{ModelStore, ModelStoreConfig, Part, Store};
@@ -23,9 +24,9 @@ use softstore_transfer::chunk::CHUNK_VERSIONS;
 use softstore_transfer::handoff::{ColdReason, Notice, PullEnd};
 use softstore_transfer::{Action, Admission, HandoffCore};
 
-use crate::config::Mischief;
+use crate::clock::Clock;
 use crate::env::{Env, Event, NodeTimer};
-use crate::message::{Endpoint, Message};
+use crate::message::{Endpoint, Message, Reply, Request};
 use operations::Waiting;
 use peeks::{Asked, OpenPeek, ServedPeek};
 use streams::{Incoming, Outgoing};
@@ -38,14 +39,20 @@ pub(crate) struct Node {
     slicelet: Slicelet,
     store: ModelStore,
     /// Its clock's origin differs from every other's.
-    clock_offset_ms: u64,
-    suspended: bool,
+    clock: Clock,
+    /// It stands still: it serves nothing, and does not know it.
+    stands_still: bool,
+    could_serve: bool,
+    /// It went on serving after a standstill without having reached the Assigner.
+    pub(crate) resumed_alone: bool,
     /// It has gone; its slot is to be cleared.
     pub(crate) stopped: bool,
     connection: Option<u64>,
     core_wake_us: Option<u64>,
     slicelet_wake_us: Option<u64>,
     waiting: BTreeMap<u64, Waiting>,
+    /// [`Bug::MovedAfterApplying`]: operations that were applied and are not answered.
+    applied: BTreeMap<u64, (Request, Reply)>,
     asked: BTreeMap<(PullId, Bytes), Asked>,
     open_peeks: BTreeMap<u64, OpenPeek>,
     served_peeks: BTreeMap<u64, ServedPeek>,
@@ -61,6 +68,15 @@ pub(crate) struct Node {
 /// The slot that an address names.
 pub(crate) fn slot_of(address: &str) -> Option<usize> {
     address.strip_prefix('n')?.strip_suffix(":1")?.parse().ok()
+}
+
+/// Incarnations are drawn: their order says nothing about their age.
+fn new_incarnation(slot: usize, env: &mut Env) -> u64 {
+    if planted::is(Bug::IncarnationReused) {
+        slot as u64 + 1
+    } else {
+        env.random.bits() | 1
+    }
 }
 
 fn peer(slot: usize, incarnation: u64) -> Peer {
@@ -79,16 +95,15 @@ impl Node {
     /// A process at a slot. Its timers run from now on.
     pub(crate) fn start(slot: usize, env: &mut Env) -> Self {
         let process = env.name();
-        // Incarnations are drawn: their order says nothing about their age.
-        let me = peer(slot, env.random.bits() | 1);
-        let clock_offset_ms = env.random.below(1_000_000);
+        let me = peer(slot, new_incarnation(slot, env));
+        let clock = Clock::draw(env);
         let identity = Identity {
             peer: me.clone(),
             http_address: "".into(),
             zone: "".into(),
             capacity_bytes: 1 << 20,
         };
-        let now = Timestamp::from_ms(env.now_us / 1_000 + clock_offset_ms);
+        let now = clock.now(env);
         let store = ModelStoreConfig {
             budget_bytes: env.plan.budget_bytes,
             written_keys_max: env.plan.written_keys_max,
@@ -103,13 +118,16 @@ impl Node {
             core: HandoffCore::new(me, env.plan.handoff.clone(), CHUNK_VERSIONS),
             slicelet: Slicelet::new(env.plan.slicelet, identity, now),
             store: ModelStore::new(store),
-            clock_offset_ms,
-            suspended: false,
+            clock,
+            stands_still: false,
+            could_serve: false,
+            resumed_alone: false,
             stopped: false,
             connection: None,
             core_wake_us: None,
             slicelet_wake_us: None,
             waiting: BTreeMap::new(),
+            applied: BTreeMap::new(),
             asked: BTreeMap::new(),
             open_peeks: BTreeMap::new(),
             served_peeks: BTreeMap::new(),
@@ -144,14 +162,31 @@ impl Node {
 
     /// The node's own clock.
     fn now(&self, env: &Env) -> Timestamp {
-        Timestamp::from_ms(env.now_us / 1_000 + self.clock_offset_ms)
+        self.clock.now(env)
+    }
+
+    /// Whether it may serve at all: asked anew for each operation.
+    fn may_serve(&self, env: &Env) -> bool {
+        !self.stopped && !self.stands_still && self.slicelet.may_serve(self.now(env))
+    }
+
+    /// The process stands still from now on.
+    pub(crate) fn stand_still(&mut self, env: &mut Env) {
+        self.stands_still = true;
+        self.note_ownership(env);
+    }
+
+    /// The process goes on, and looks at its clock before it does anything else.
+    pub(crate) fn go_on(&mut self, env: &mut Env) {
+        self.stands_still = false;
+        self.core_changed = true;
+        self.tick_slicelet(env);
+        self.settle(env);
     }
 
     /// A moment of the node's clock as one of the simulation.
     fn to_us(&self, at: Timestamp) -> u64 {
-        at.as_ms()
-            .saturating_sub(self.clock_offset_ms)
-            .saturating_mul(1_000)
+        self.clock.to_us(at)
     }
 
     fn timer(&self, delay_us: u64, timer: NodeTimer, env: &mut Env) {
@@ -191,6 +226,7 @@ impl Node {
             }
             NodeTimer::DrainDeadline => {
                 env.trace(|| format!("n{} reaches its drain deadline", self.slot));
+                env.history.is_gentle = false;
                 self.step_slicelet(SliceletEvent::StoppedServing, env);
             }
             NodeTimer::Maintain => {
@@ -198,6 +234,10 @@ impl Node {
                 self.timer(100_000, NodeTimer::Maintain, env);
             }
             NodeTimer::Execute { token } => self.execute_late(token, env),
+            NodeTimer::Import { pull, entry } => {
+                self.import_now(pull, &entry, false, env);
+            }
+            NodeTimer::StopLate => self.stopped = true,
         }
         self.settle(env);
     }
@@ -319,14 +359,15 @@ impl Node {
                 Action::StartPull { pull, giver, request } => self.start_pull(pull, &giver, request, env),
                 Action::StopPull(pull) => self.stop_pull(pull, env),
                 Action::SendRelease { release, address } => {
-                    let is_silent = env.config.mischief == Some(Mischief::SilentTaker);
+                    let is_silent = planted::is(Bug::SilentTaker);
                     if let Some(slot) = slot_of(&address).filter(|_| !is_silent) {
                         env.send(self.endpoint(), Endpoint::Node(slot), Message::Release(release));
                     }
                 }
-                Action::Report(_) if env.config.mischief == Some(Mischief::SilentTaker) => {}
+                Action::Report(_) if planted::is(Bug::SilentTaker) => {}
                 Action::Report(reports) => self.step_slicelet(SliceletEvent::Handoffs(reports), env),
                 Action::Contradicted => self.step_slicelet(SliceletEvent::Contradicted, env),
+                Action::Purge(..) if planted::is(Bug::LeftoversKept) => {}
                 Action::Purge(slice, epoch) => self.store.purge(Part { slice, epoch }),
                 Action::Wake => self.woken = true,
                 Action::Notice(notice) => self.notice(&notice, env),
@@ -358,6 +399,8 @@ impl Node {
 
     /// After each event: what it woke is tried again, what changed is noted, and the next tick is set.
     fn settle(&mut self, env: &mut Env) {
+        let may_serve = self.may_serve(env);
+        self.core_changed |= std::mem::replace(&mut self.could_serve, may_serve) != may_serve;
         while std::mem::take(&mut self.woken) {
             self.retry_waiting(env);
         }
@@ -380,7 +423,7 @@ impl Node {
 
     /// Which keys would be served here.
     fn note_ownership(&mut self, env: &mut Env) {
-        let is_serving = !self.suspended && !self.stopped;
+        let is_serving = self.may_serve(env);
         for key in 0..self.keys.len() {
             let since = match self.core.admit(self.keys[key], Generation::NONE) {
                 Admission::Serve(serving) if is_serving => Some(serving.since),
@@ -403,7 +446,7 @@ impl Node {
     }
 
     /// What is still on in a cluster where nothing should be; empty if nothing is.
-    pub(crate) fn unfinished(&self) -> String {
+    pub(crate) fn unfinished(&self, env: &Env) -> String {
         let counts = self.core.counts();
         let mut left = Vec::new();
         let mut note = |what: &str, count: usize| {
@@ -420,7 +463,7 @@ impl Node {
             "keys remembered as written",
             usize::try_from(self.store.stats().written_keys).unwrap_or(usize::MAX),
         );
-        note("suspended", usize::from(self.suspended));
+        note("without leave to serve", usize::from(!self.may_serve(env)));
         if left.is_empty() {
             String::new()
         } else {
@@ -429,7 +472,7 @@ impl Node {
     }
 
     /// Whether it serves a key.
-    pub(crate) fn serves(&self, at: SliceKey) -> bool {
-        !self.suspended && matches!(self.core.admit(at, Generation::NONE), Admission::Serve(_))
+    pub(crate) fn serves(&self, at: SliceKey, env: &Env) -> bool {
+        self.may_serve(env) && matches!(self.core.admit(at, Generation::NONE), Admission::Serve(_))
     }
 }

@@ -1,14 +1,14 @@
 //! One operation at a node: admitted and executed in one stretch, or held back until what it waits for has happened, and
 //! then admitted again.
 
+use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::{Epoch, Generation, PullId, Timestamp, Version, VersionCounter};
 use softstore_store::{Absence, OpContext, Outcome, SetCondition, SetOutcome, Store};
 use softstore_transfer::Admission;
-use softstore_transfer::handoff::Serving;
+use softstore_transfer::handoff::{Moved, Serving};
 
 use super::Node;
 use super::peeks::Waiter;
-use crate::config::Mischief;
 use crate::env::{Env, NodeTimer};
 use crate::history::Execution;
 use crate::message::{Condition, Endpoint, Message, Operation, Reply, Request};
@@ -30,7 +30,7 @@ enum Why {
     Owner,
     Assignment,
     Peek(PullId),
-    /// [`Mischief::ServeAfterFence`]: it was admitted and runs later.
+    /// [`Bug::NoFenceWait`] and [`Bug::WritesOutliveFence`]: it was admitted and runs later.
     Admitted {
         epoch: Epoch,
         pull: Option<PullId>,
@@ -49,6 +49,9 @@ impl Node {
     pub(super) fn arrived(&mut self, request: Request, env: &mut Env) {
         let token = env.name();
         let (arrived_us, absence) = (env.now_us, Absence::AskGiver);
+        if let Some(line) = env.history.operations.get_mut(request.line) {
+            line.deadline_us = line.deadline_us.max(arrived_us + request.remaining_us);
+        }
         let waiting = Waiting {
             request,
             absence,
@@ -89,6 +92,7 @@ impl Node {
         };
         let waited_us = env.now_us - waiting.arrived_us;
         let reply = match waiting.why {
+            Why::Owner if planted::is(Bug::ExpiredHeldWrite) => return,
             Why::Owner if waited_us >= env.plan.hold_ms * 1_000 => Reply::NotReady,
             Why::Assignment if waited_us >= BEHIND_WAIT_US => Reply::Behind,
             _ if waited_us >= waiting.request.remaining_us => Reply::NotReady,
@@ -101,11 +105,17 @@ impl Node {
 
     fn attempt(&mut self, token: u64, mut waiting: Waiting, env: &mut Env) {
         let expires_us = waiting.arrived_us + waiting.request.remaining_us;
-        if env.now_us >= expires_us || self.suspended || self.stopped {
+        let is_late = env.now_us >= expires_us && !planted::is(Bug::ExpiredHeldWrite);
+        if is_late || !self.may_serve(env) {
             self.reply(&waiting.request, Reply::NotReady, env);
             return;
         }
         match self.execute(&waiting.request, waiting.absence, env) {
+            Step::Reply(reply) if self.answers_late(&waiting.request, &reply, env) => {
+                self.applied.insert(token, (waiting.request, reply));
+                let delay_us = env.random.between(2_000, 30_000);
+                self.timer(delay_us, NodeTimer::Execute { token }, env);
+            }
             Step::Reply(reply) => self.reply(&waiting.request, reply, env),
             Step::Wait(why) => {
                 let until_us = match why {
@@ -139,7 +149,10 @@ impl Node {
         }
         match self.core.admit(request.at, request.since) {
             Admission::Serve(serving) => {
-                if env.config.mischief == Some(Mischief::ServeAfterFence) && env.random.chance(300) {
+                let changes = request.what.changes_something();
+                let outlives = (planted::is(Bug::NoFenceWait) && !changes)
+                    || (planted::is(Bug::WritesOutliveFence) && changes);
+                if outlives && env.random.chance(300) {
                     let Serving {
                         epoch,
                         pull,
@@ -153,17 +166,15 @@ impl Node {
                         next: versions.peek(),
                     });
                 }
-                let fresh = VersionCounter::starting_at(Version::new(env.now_us % 1_000 + 1));
-                let start_over = env.config.mischief == Some(Mischief::VersionsStartOver);
                 let context = OpContext {
                     now: self.now(env),
                     epoch: serving.epoch,
-                    versions: if start_over { &fresh } else { serving.versions },
+                    versions: serving.versions,
                     pull: serving.pull,
                     absence,
                 };
                 let since = serving.since;
-                match (self.run(request, context, env), serving.pull) {
+                match (self.run(request, context), serving.pull) {
                     (Some(reply), _) => {
                         self.log(request, since, env);
                         Step::Reply(reply)
@@ -175,12 +186,7 @@ impl Node {
             Admission::Hold => Step::Wait(Why::Owner),
             Admission::Behind => Step::Wait(Why::Assignment),
             Admission::NotReady => Step::Reply(Reply::NotReady),
-            Admission::Moved(moved) => Step::Reply(Reply::Moved {
-                slice: moved.slice,
-                owner: moved.owner,
-                address: moved.address,
-                since: moved.since,
-            }),
+            Admission::Moved(moved) => Step::Reply(moved_reply(moved)),
         }
     }
 
@@ -194,18 +200,12 @@ impl Node {
             key,
             life,
             since,
+            operation: request.line,
         });
     }
 
     /// Runs an admitted operation in the store. `None`: the giver has to be asked first.
-    fn run(&self, request: &Request, mut context: OpContext<'_>, env: &Env) -> Option<Reply> {
-        if env.config.mischief == Some(Mischief::ForgetWrittenKeys)
-            && !matches!(request.what, Operation::Get)
-            && context.absence == Absence::Final
-        {
-            context.pull = None;
-        }
-        let forgets = env.config.mischief == Some(Mischief::ForgetWrittenKeys);
+    fn run(&self, request: &Request, context: OpContext<'_>) -> Option<Reply> {
         let (key, at, now) = (&request.key, request.at, context.now);
         let deadline = |ttl_ms: Option<u64>| ttl_ms.map_or(Timestamp::NEVER, |ttl_ms| now.plus_ms(ttl_ms));
         match &request.what {
@@ -224,9 +224,6 @@ impl Node {
                     Condition::IfPresent => SetCondition::IfPresent,
                     Condition::IfVersion(version) => SetCondition::IfVersion(*version),
                 };
-                if forgets && condition == SetCondition::Always {
-                    context.pull = None;
-                }
                 match self
                     .store
                     .set(key, at, value, deadline(*ttl_ms), condition, &context)
@@ -238,9 +235,6 @@ impl Node {
                 }
             }
             Operation::Delete { report_existence } => {
-                if forgets && !report_existence {
-                    context.pull = None;
-                }
                 match self.store.delete(key, at, *report_existence, &context) {
                     Outcome::Done(_) => Some(Reply::Deleted),
                     Outcome::Unknown => None,
@@ -256,14 +250,32 @@ impl Node {
                     version: added.version,
                 }),
                 Ok(Outcome::Unknown) => None,
-                Err(error) => panic!("an addition of this workload is valid: {error}"),
+                // What stands there is no number: a checker's business.
+                Err(_) => Some(Reply::Refused),
             },
             Operation::Flush { .. } => unreachable!("flushes go through the core"),
         }
     }
 
-    /// [`Mischief::ServeAfterFence`]: runs an operation under what it was admitted to a while ago.
+    /// [`Bug::MovedAfterApplying`]: whether an operation that was applied is answered a while later.
+    fn answers_late(&self, request: &Request, reply: &Reply, env: &mut Env) -> bool {
+        let is_applied = matches!(reply, Reply::Stored(_) | Reply::Deleted | Reply::Added { .. });
+        planted::is(Bug::MovedAfterApplying)
+            && is_applied
+            && request.what.changes_something()
+            && env.random.chance(300)
+    }
+
+    /// Ends an operation that a planted bug has put off: one that was applied, or one that runs under what it was admitted
+    /// to a while ago.
     pub(super) fn execute_late(&mut self, token: u64, env: &mut Env) {
+        if let Some((request, reply)) = self.applied.remove(&token) {
+            let reply = match self.core.admit(request.at, request.since) {
+                Admission::Moved(moved) => moved_reply(moved),
+                _ => reply,
+            };
+            return self.reply(&request, reply, env);
+        }
         let Some(waiting) = self.waiting.remove(&token) else {
             return;
         };
@@ -285,7 +297,7 @@ impl Node {
             pull,
             absence: Absence::Final,
         };
-        if let Some(reply) = self.run(&waiting.request, context, env) {
+        if let Some(reply) = self.run(&waiting.request, context) {
             self.log(&waiting.request, since, env);
             self.reply(&waiting.request, reply, env);
         }
@@ -298,17 +310,12 @@ impl Node {
             return Reply::Flushed(flushed);
         }
         match self.core.admit(slice.low(), Generation::NONE) {
-            Admission::Moved(moved) => Reply::Moved {
-                slice: moved.slice,
-                owner: moved.owner,
-                address: moved.address,
-                since: moved.since,
-            },
+            Admission::Moved(moved) => moved_reply(moved),
             _ => Reply::NotReady,
         }
     }
 
-    fn reply(&self, request: &Request, reply: Reply, env: &mut Env) {
+    pub(super) fn reply(&self, request: &Request, reply: Reply, env: &mut Env) {
         let (operation, attempt) = (request.operation, request.attempt);
         let message = Message::OperationReply {
             operation,
@@ -316,5 +323,14 @@ impl Node {
             reply,
         };
         env.send(self.endpoint(), Endpoint::Client(request.client), message);
+    }
+}
+
+fn moved_reply(moved: Moved) -> Reply {
+    Reply::Moved {
+        slice: moved.slice,
+        owner: moved.owner,
+        address: moved.address,
+        since: moved.since,
     }
 }

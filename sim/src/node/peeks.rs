@@ -2,14 +2,16 @@
 //! a question, questions to one giver share a message. And the giver's side, which asks its own giver in a chain.
 
 use bytes::Bytes;
+use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::{Generation, Life, PullId, SliceKey, Timestamp};
-use softstore_store::{Frozen, Import, Store};
+use softstore_store::{Frozen, Import, ImportOutcome, Store};
+use softstore_transfer::Admission;
+use softstore_transfer::handoff::ImportTarget;
 use softstore_transfer::message::{Entry, PeekAnswer, PeekKey, PeekRequest, Refusal};
 
 use super::{Node, slot_of};
-use crate::config::Mischief;
 use crate::env::{Env, NodeTimer};
-use crate::message::{Endpoint, Message};
+use crate::message::{Endpoint, Message, Operation, Reply};
 
 /// Who waits for an answer.
 #[derive(Clone, Copy)]
@@ -156,6 +158,9 @@ impl Node {
                 PeekAnswer::Found(entry) if entry.key == *key => {
                     env.counters.peeks_found += 1;
                     self.import(pull, &entry, true, env);
+                    if planted::is(Bug::WaiterGetsPeekedValue) {
+                        self.answer_with_peeked(pull, &entry, env);
+                    }
                 }
                 PeekAnswer::Found(_) | PeekAnswer::Absent => {}
                 PeekAnswer::Gone => is_gone = true,
@@ -170,6 +175,25 @@ impl Node {
         }
     }
 
+    /// [`Bug::WaiterGetsPeekedValue`].
+    fn answer_with_peeked(&mut self, pull: PullId, entry: &Entry, env: &mut Env) {
+        let Some(asked) = self.asked.get(&(pull, entry.key.clone())) else {
+            return;
+        };
+        for waiter in asked.waiters.clone() {
+            if let Waiter::Operation(token) = waiter
+                && self
+                    .waiting
+                    .get(&token)
+                    .is_some_and(|waiting| waiting.request.what == Operation::Get)
+                && let Some(waiting) = self.waiting.remove(&token)
+            {
+                let found = Some((entry.value.clone(), entry.version));
+                self.reply(&waiting.request, Reply::Got(found), env);
+            }
+        }
+    }
+
     /// Imports an entry, unless its range has left the pull. `Some`: what the store made of it.
     pub(super) fn import(
         &mut self,
@@ -177,12 +201,43 @@ impl Node {
         entry: &Entry,
         is_peeked: bool,
         env: &mut Env,
-    ) -> Option<softstore_store::ImportOutcome> {
+    ) -> Option<ImportOutcome> {
+        if planted::is(Bug::ImportCheckOutsideLock)
+            && !is_peeked
+            && self.core.import_target(pull, entry.at()).is_some()
+        {
+            if self.store.is_written(pull, entry.at()) {
+                return Some(ImportOutcome::Written);
+            }
+            let (entry, delay_us) = (entry.clone(), env.random.between(1_000, 20_000));
+            self.timer(delay_us, NodeTimer::Import { pull, entry }, env);
+            return None;
+        }
+        self.import_now(pull, entry, is_peeked, env)
+    }
+
+    pub(super) fn import_now(
+        &mut self,
+        pull: PullId,
+        entry: &Entry,
+        is_peeked: bool,
+        env: &mut Env,
+    ) -> Option<ImportOutcome> {
         let (at, now) = (entry.at(), self.now(env));
-        let target = self.core.import_target(pull, at)?;
-        let from = match env.config.mischief {
-            Some(Mischief::TtlFromArrival) => now,
-            _ => target.first_sent,
+        let mut target = self.core.import_target(pull, at);
+        if let (None, true, Admission::Serve(serving)) = (
+            target,
+            is_peeked && planted::is(Bug::LatePeekImported),
+            self.core.admit(at, Generation::NONE),
+        ) {
+            let (epoch, first_sent) = (serving.epoch, now);
+            target = Some(ImportTarget { epoch, first_sent });
+        }
+        let target = target?;
+        let from = if planted::is(Bug::TtlFromArrival) {
+            now
+        } else {
+            target.first_sent
         };
         let import = Import {
             key: &entry.key,
@@ -194,40 +249,14 @@ impl Node {
                 .map_or(Timestamp::NEVER, |ttl_ms| from.plus_ms(ttl_ms)),
             class: entry.class,
         };
-        if env.config.mischief == Some(Mischief::ImportOverwrites) {
-            self.overwrite(&import, target.epoch, now);
-            return None;
-        }
         let outcome = if is_peeked {
             self.store.import_peeked(pull, target.epoch, now, &import)
         } else {
             self.store.import(pull, target.epoch, now, &import)
         };
-        env.counters.imports += u64::from(outcome == softstore_store::ImportOutcome::Inserted);
-        env.counters.imports_refused += u64::from(outcome == softstore_store::ImportOutcome::Written);
+        env.counters.imports += u64::from(outcome == ImportOutcome::Inserted);
+        env.counters.imports_refused += u64::from(outcome == ImportOutcome::Written);
         Some(outcome)
-    }
-
-    /// [`Mischief::ImportOverwrites`].
-    fn overwrite(&self, import: &Import<'_>, epoch: softstore_sharding::Epoch, now: Timestamp) {
-        let versions = softstore_sharding::VersionCounter::starting_at(import.version);
-        let absence = softstore_store::Absence::Final;
-        let context = softstore_store::OpContext {
-            now,
-            epoch,
-            versions: &versions,
-            pull: None,
-            absence,
-        };
-        let always = softstore_store::SetCondition::Always;
-        let _ = self.store.set(
-            import.key,
-            import.at,
-            import.value,
-            import.deadline,
-            always,
-            &context,
-        );
     }
 
     /// A taker asks.
@@ -259,6 +288,9 @@ impl Node {
                 .and_then(|copy| copy.upstream);
             match (self.frozen_answer(key, *since, &request.taker), upstream) {
                 (Some(answer), _) => self.served(served, index, answer, env),
+                (None, Some(_)) if planted::is(Bug::NegativePeekMidChain) => {
+                    self.served(served, index, PeekAnswer::Absent, env);
+                }
                 (None, Some(pull)) if !self.store.is_written(pull, at) => {
                     env.counters.peeks_passed_on += 1;
                     self.ask(pull, key.clone(), Waiter::Served { peek: served, index });

@@ -2,11 +2,12 @@
 //! through the Assigner.
 
 use softstore_sharding::Life;
+use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::session::LoadReport;
 use softstore_sharding::slicelet::{DrainEnd, SliceletAction, SliceletEvent};
 use softstore_store::Store;
 
-use super::{Node, peer};
+use super::{Node, new_incarnation, peer};
 use crate::env::{Env, NodeTimer};
 use crate::message::Message;
 
@@ -53,7 +54,10 @@ impl Node {
 
     pub(super) fn step_slicelet(&mut self, event: SliceletEvent, env: &mut Env) {
         let now = self.now(env);
+        let is_tick = matches!(event, SliceletEvent::Tick { .. });
         for action in self.slicelet.step(event, now) {
+            // Only a tick resumes without the Assigner's word.
+            self.resumed_alone |= is_tick && action == SliceletAction::Resume;
             self.follow(action, env);
         }
     }
@@ -82,12 +86,8 @@ impl Node {
             SliceletAction::Deliver { from, payload } => self.deliver_relayed(from, &payload, env),
             SliceletAction::Suspend => {
                 env.trace(|| format!("n{} suspends itself", self.slot));
-                self.suspended = true;
-                self.core_changed = true;
             }
             SliceletAction::Resume => {
-                self.suspended = false;
-                self.core_changed = true;
                 self.woken = true;
             }
             SliceletAction::Reborn => self.begin_again(env),
@@ -99,11 +99,17 @@ impl Node {
             SliceletAction::EndDrain { reason } => {
                 env.trace(|| format!("n{} ends its drain: {reason:?}", self.slot));
                 env.counters.drains += u64::from(reason == DrainEnd::Drained);
+                env.history.is_gentle &= reason == DrainEnd::Drained;
                 self.step_slicelet(SliceletEvent::StoppedServing, env);
             }
             SliceletAction::Stop => {
                 env.trace(|| format!("n{} leaves", self.slot));
-                self.stopped = true;
+                if planted::is(Bug::GoodbyeBeforeStop) {
+                    let delay_us = env.random.between(20_000, 300_000);
+                    self.timer(delay_us, NodeTimer::StopLate, env);
+                } else {
+                    self.stopped = true;
+                }
             }
             SliceletAction::WakeAt(at) => {
                 let at_us = self.to_us(at).max(env.now_us + 1);
@@ -118,7 +124,8 @@ impl Node {
     /// The Assigner took this life for dead: all is dropped.
     fn begin_again(&mut self, env: &mut Env) {
         env.counters.reborn += 1;
-        let me = peer(self.slot, env.random.bits() | 1);
+        env.history.is_gentle = false;
+        let me = peer(self.slot, new_incarnation(self.slot, env));
         env.trace(|| format!("n{} was told that it is dead; now {}", self.slot, me.life));
         let incarnation = me.life.incarnation;
         let actions = self.core.reborn(me);

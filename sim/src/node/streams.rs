@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::{Peer, PullId, SliceKey, Timestamp};
 use softstore_store::{ImportOutcome, Part, Store};
 use softstore_transfer::chunk::{self, ChunkBuilder, ChunkEntry, ChunkFormat};
@@ -290,6 +291,9 @@ impl Node {
         let Ok(entries) = chunk::decode(frame) else {
             env.counters.refused += 1;
             if is_current {
+                if planted::is(Bug::ResumePositionLost) {
+                    self.core.pull_advanced(pull, cursor.clone());
+                }
                 self.stream_broke(pull, env);
             }
             return;

@@ -1,5 +1,6 @@
 //! The giver's side: fences, frozen copies, and what may be read of them.
 
+use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::{Epoch, Generation, Life, Peer, PullId, Slice, SliceKey, Timestamp};
 
 use super::state::{Copy, End, Past};
@@ -98,13 +99,19 @@ impl HandoffCore {
                 next_version: past.next_version,
             };
         }
-        if let Some(highest) = self.highest_known(at).filter(|highest| *highest > asked.since) {
+        if planted::is(Bug::CopyToRestartedTaker) || planted::is(Bug::FencedToTwo) {
+            if let Some(verdict) = self.fenced_again(part, asked, taker) {
+                return verdict;
+            }
+        }
+        let knows_higher = |highest: &Generation| *highest > asked.since && !planted::is(Bug::SinceIgnored);
+        if let Some(highest) = self.highest_known(at).filter(knows_higher) {
             return Verdict::Superseded { since: highest };
         }
         if let Some((_, pending)) = self.pending.get(at) {
             // Whatever was asked about: an open Take may have made this node the newest holder without its knowing. It
             // is older than the asker's claim (else: Superseded), so nodes that wait for each other form no circle.
-            if pending.take_is_open() {
+            if pending.take_is_open() && !planted::is(Bug::NotStartedWhileSearching) {
                 return Verdict::Searching;
             }
             if pending.since == asked.from {
@@ -131,6 +138,32 @@ impl HandoffCore {
         }
     }
 
+    /// [`Bug::CopyToRestartedTaker`] and [`Bug::FencedToTwo`]: what was fenced for another life is fenced for this one, too.
+    fn fenced_again(&mut self, part: Slice, asked: &TakeRange, taker: &Peer) -> Option<Verdict> {
+        let (_, past) = self.past.get(part.low())?;
+        let mut past = past.clone();
+        let End::Fenced {
+            taker: before,
+            since,
+            copy,
+        } = &mut past.end
+        else {
+            return None;
+        };
+        let is_meant = if planted::is(Bug::FencedToTwo) {
+            before.life != taker.life
+        } else {
+            before.life.node == taker.life.node && before.life != taker.life && copy.is_some()
+        };
+        if !is_meant || *since >= asked.since {
+            return None;
+        }
+        (*before, *since) = (taker.clone(), asked.since);
+        let next_version = past.next_version;
+        self.past.insert(part, past);
+        Some(Verdict::Fenced { next_version })
+    }
+
     /// Promises never to start under `from`, and says that it has not.
     fn never_started(&mut self, part: Slice, from: Generation) -> Verdict {
         let highest = self
@@ -153,7 +186,13 @@ impl HandoffCore {
         actions: &mut Vec<Action>,
     ) -> Verdict {
         let mut next_version = softstore_sharding::Version::default();
-        for (part, held) in self.held.remove(part) {
+        let before = self.held.remove(part);
+        if planted::is(Bug::ServesAfterFence) {
+            for (part, held) in &before {
+                self.held.insert(*part, held.clone());
+            }
+        }
+        for (part, held) in before {
             next_version = next_version.max(held.versions.peek());
             let copy = Copy {
                 epoch: held.epoch,
@@ -265,6 +304,10 @@ impl HandoffCore {
             self.drop_copies(range.slice, CopyEnd::Released, &mut actions, |taker, since, _| {
                 *taker == release.taker && since == range.since
             });
+            if planted::is(Bug::LateReleaseDropsLive) {
+                let live = self.held.overlapping(range.slice);
+                actions.extend(live.map(|(slice, held)| Action::Purge(slice, held.epoch)));
+            }
         }
         Ok(actions)
     }
@@ -274,9 +317,14 @@ impl HandoffCore {
         let Some(assignment) = self.assignment.clone() else {
             return;
         };
+        let keeps_for_the_dead =
+            planted::is(Bug::CopyOutlivesTaker) || planted::is(Bug::CopyToRestartedTaker);
         self.drop_copies(Slice::FULL, CopyEnd::TakerDead, actions, |taker, since, _| {
-            since <= assignment.generation() && !assignment.is_living(taker)
+            since <= assignment.generation() && !assignment.is_living(taker) && !keeps_for_the_dead
         });
+        if keeps_for_the_dead {
+            return;
+        }
         let me = self.me.life.clone();
         for (slice, range) in assignment.ranges().iter() {
             let listed = |since: Generation| range.providers.iter().any(|p| p.life == me && p.since == since);
@@ -292,6 +340,7 @@ impl HandoffCore {
         let old: Vec<Slice> = self
             .copies()
             .filter(|(_, copy)| now.ms_since(copy.received) >= age_ms_max)
+            .filter(|_| !planted::is(Bug::CopyOutlivesTaker))
             .map(|(slice, _)| slice)
             .collect();
         for slice in old {

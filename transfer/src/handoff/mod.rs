@@ -33,6 +33,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::session::VersionRange;
 use softstore_sharding::{
     Assignment, Epoch, Generation, Life, Peer, PullId, RangeMap, Slice, SliceKey, Timestamp, Version,
@@ -169,6 +170,7 @@ impl HandoffCore {
             .map(|pull| pull.retry_at.unwrap_or(pull.deadline).min(pull.deadline));
         let copies = self
             .copies()
+            .filter(|_| !planted::is(Bug::CopyOutlivesTaker))
             .map(|(_, copy)| copy.received.plus_ms(self.config.copy_age_ms_max));
         takes.chain(pulls).chain(copies).min()
     }
@@ -176,7 +178,8 @@ impl HandoffCore {
     /// Whether nothing is held, to be taken, or kept for a taker: a draining node may leave.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty() && self.pending.is_empty() && self.copies().next().is_none()
+        let is_released = self.copies().next().is_none() || planted::is(Bug::LeavesUnreleased);
+        self.held.is_empty() && self.pending.is_empty() && is_released
     }
 
     /// Removes all entries of a slice from what is held here, in one step, and ends the pulls that fill it. Returns the
@@ -199,6 +202,9 @@ impl HandoffCore {
             actions.push(Action::Purge(part, held.epoch));
             flushed.push(part);
             held.epoch = epoch;
+            if planted::is(Bug::FlushKeepsPull) {
+                return;
+            }
             pulled.extend(held.pull.take().map(|pull| (pull, part, held.since)));
         });
         for (pull, part, since) in pulled {
@@ -261,6 +267,9 @@ impl HandoffCore {
     }
 
     fn next_epoch(&mut self) -> Epoch {
+        if planted::is(Bug::LeftoversKept) {
+            return Epoch::new(1);
+        }
         self.epochs_given = self
             .epochs_given
             .checked_add(1)

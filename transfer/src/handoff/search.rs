@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::session::{HandoffOutcome, HandoffReport};
 use softstore_sharding::{Generation, Life, Slice, Timestamp, Version};
 
@@ -161,6 +162,7 @@ impl HandoffCore {
                 .iter()
                 .map(|&(.., first_sent)| first_sent)
                 .min()
+                .filter(|_| !planted::is(Bug::TtlFromFenced))
                 .unwrap_or(now);
             let deadline = now.plus_ms(self.config.pull_deadline_ms);
             self.pulls.insert(
@@ -174,7 +176,12 @@ impl HandoffCore {
                     retry_at: Some(now),
                 },
             );
-            self.report(&ranges, HandoffOutcome::Started, actions);
+            let outcome = if planted::is(Bug::CompletedTooEarly) {
+                HandoffOutcome::Completed
+            } else {
+                HandoffOutcome::Started
+            };
+            self.report(&ranges, outcome, actions);
             self.tick_pulls(now, actions);
         } else {
             self.report(&ranges, HandoffOutcome::Completed, actions);
@@ -205,7 +212,13 @@ impl HandoffCore {
 
     /// Sets whom a search asks next; or says how it ends.
     fn next_question(&self, part: Slice, pending: &mut Pending) -> Option<Ending> {
+        if planted::is(Bug::ServesBeforeFence) {
+            return Some(Ending::Cold(ColdReason::NoProvider));
+        }
         while let Some(provider) = pending.providers.get(pending.next) {
+            if planted::is(Bug::SecondProviderSkipped) && pending.next > 0 {
+                break;
+            }
             let (life, from) = (provider.life.clone(), provider.since);
             pending.next += 1;
             if life == self.me.life {
@@ -280,6 +293,11 @@ impl HandoffCore {
         let since = pending.since;
         let epoch = self.next_epoch();
         self.start(part, since, epoch, Version::default(), None, actions);
+        if planted::is(Bug::ColdRestartsVersions)
+            && let Some((_, held)) = self.held.iter_mut().find(|(slice, _)| *slice == part)
+        {
+            held.versions = softstore_sharding::VersionCounter::starting_at(Version::new(1));
+        }
         actions.push(Action::Notice(Notice::StartedCold {
             slice: part,
             since,
@@ -324,7 +342,11 @@ impl HandoffCore {
             };
             let first_sent = *asking.first_sent.get_or_insert(now);
             asking.superseded = false;
-            asking.send_at = now.plus_ms(retry_ms);
+            asking.send_at = if planted::is(Bug::TakeSentOnce) {
+                Timestamp::NEVER
+            } else {
+                now.plus_ms(retry_ms)
+            };
             let relay = now.ms_since(first_sent) >= relay_after_ms;
             let range = TakeRange {
                 slice,
