@@ -187,7 +187,10 @@ async fn keys_and_values_out_of_range_are_refused_by_name() {
     // One beyond what the node reads as a message would end the stream, and with it everybody's operations.
     let streams = client.metrics().streams_opened;
     let refused = client.set("key", vec![7; 20 << 20]).await;
-    assert!(matches!(&refused, Err(WriteError::ValueTooLarge(_))), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(WriteError::ValueTooLarge(_))),
+        "{refused:?}"
+    );
     assert_eq!(client.metrics().streams_opened, streams);
     client
         .set(&longest[..], vec![7; 100_000 - 65_535])
