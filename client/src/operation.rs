@@ -1,8 +1,9 @@
 //! One operation, from its first attempt to its outcome: where it goes, what is tried again, and what its end means.
 //!
-//! The rules (DESIGN, section 7): `MOVED`, `NOT_READY`, `BEHIND` and `BUSY` mean not applied, and so does what never left
-//! this process: tried again until the deadline. An answer that was lost is asked for again only where a second
-//! application does no harm: reads and unconditional deletes. For everything else the outcome is unknown.
+//! The rules (`docs/protocol.md`, "What each status means"): `MOVED`, `NOT_READY`, `BEHIND` and `BUSY` mean not applied,
+//! and so does what never left this process: tried again until the deadline. An answer that was lost is asked for again
+//! only where a second application does no harm: reads and unconditional deletes. For everything else the outcome is
+//! unknown.
 
 use std::future::poll_fn;
 use std::pin::Pin;

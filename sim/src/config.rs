@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-/// What happens to the ranges of a node that is cut off: DESIGN.md, section 6.
+/// What happens to the ranges of a node that is cut off: `docs/simulation.md`, "The two modes".
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
     /// It goes on serving. One owner is promised through planned moves and crashes only.

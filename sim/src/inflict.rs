@@ -124,6 +124,15 @@ impl Simulation {
     }
 
     fn drain(&mut self, slot: usize, back_after_us: Option<u64>) {
+        let until_us = self.slots[slot].paused_until_us;
+        if until_us > self.env.now_us {
+            // A process that stands still hears of a signal when it goes on.
+            let drain = match back_after_us {
+                None => Fault::DrainForGood { slot },
+                back_after_us => Fault::Drain { slot, back_after_us },
+            };
+            return self.env.put_off(until_us, Event::Fault(drain));
+        }
         if !self.slots[slot].takes_part() || !self.others_take_part(slot) {
             return;
         }

@@ -22,7 +22,7 @@ use crate::history::History;
 /// Something that must not be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Which invariant, as DESIGN.md names it; or `liveness`.
+    /// Which invariant, as `docs/architecture.md` names it; or `liveness`.
     pub invariant: &'static str,
     /// What happened.
     pub what: String,

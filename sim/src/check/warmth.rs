@@ -63,10 +63,11 @@ fn may_lose(operation: &Operation) -> bool {
 }
 
 fn check_key(key: usize, operations: &[&Operation], returns_us: &[u64]) -> Vec<Violation> {
-    let stored = |operation: &&&Operation| match (operation.did, operation.ended) {
-        (Did::Write { ttl_ms: None, .. }, Ended::Written(_)) => true,
-        (Did::Add(_), Ended::Added { .. }) => true,
-        _ => false,
+    let stored = |operation: &&&Operation| {
+        matches!(
+            (operation.did, operation.ended),
+            (Did::Write { ttl_ms: None, .. }, Ended::Written(_)) | (Did::Add(_), Ended::Added { .. })
+        )
     };
     let stores: Vec<&Operation> = operations.iter().filter(stored).copied().collect();
     let losers: Vec<&Operation> = operations

@@ -99,10 +99,10 @@ impl HandoffCore {
                 next_version: past.next_version,
             };
         }
-        if planted::is(Bug::CopyToRestartedTaker) || planted::is(Bug::FencedToTwo) {
-            if let Some(verdict) = self.fenced_again(part, asked, taker) {
-                return verdict;
-            }
+        if (planted::is(Bug::CopyToRestartedTaker) || planted::is(Bug::FencedToTwo))
+            && let Some(verdict) = self.fenced_again(part, asked, taker)
+        {
+            return verdict;
         }
         let knows_higher = |highest: &Generation| *highest > asked.since && !planted::is(Bug::SinceIgnored);
         if let Some(highest) = self.highest_known(at).filter(knows_higher) {
