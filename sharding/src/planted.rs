@@ -1,6 +1,6 @@
 //! Planted bugs: deliberate protocol mistakes, to show that the simulation finds them. Without the feature `planted-bugs`
 //! [`is`] is a constant `false`, and nothing of them is compiled; with it, one at a time is switched on at run time, for
-//! the calling thread, by [`plant`]. No binary that serves data may be built with the feature.
+//! the calling thread, by `plant`. No binary that serves data may be built with the feature.
 //!
 //! Each is planted where the decision is taken that it gets wrong: in the cores, the model engine, or, for mistakes that
 //! only a shell can make, in the simulation's shells, which do what the server's do.
