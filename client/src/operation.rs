@@ -155,20 +155,14 @@ impl Operator {
         let mut value = Some(value);
         let mut started: Option<Started> = None;
         let ended = poll_fn(|context| {
-            let attempt = match (&mut started, value.take()) {
-                (Some(started), _) => started,
+            if let Some(value) = value.take() {
                 // The first poll: the queue is told at once whom to wake, so it is not asked a second time.
-                (None, value) => {
-                    let value = value.unwrap_or(Value::Copied(&[]));
-                    let attempt = self.submit(op, value, at, deadline, Some(context.waker().clone()));
-                    if let Stage::Waiting(_) = attempt.stage {
-                        started = Some(attempt);
-                        return Poll::Pending;
-                    }
-                    started.insert(attempt)
+                let attempt = self.submit(op, value, at, deadline, Some(context.waker().clone()));
+                if let Stage::Waiting(_) = started.insert(attempt).stage {
+                    return Poll::Pending;
                 }
-            };
-            attempt.poll(context)
+            }
+            started.as_mut().expect("the first poll started it").poll(context)
         })
         .await;
         match ended {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use softstore_store::Part;
 
-/// A queue of parts, and whether somebody works on it. Bounded by what the node holds: a part comes in once, when it was
-/// left.
+/// A queue of parts, and whether somebody works on it. A part comes in once, when it was left: by a hand-off, of which there
+/// are no more than ranges, or by a flush, of which there may be any number; 24 bytes each until it was its turn.
 #[derive(Debug, Default)]
 pub(super) struct Purges(Mutex<Queue>);
 
