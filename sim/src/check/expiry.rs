@@ -124,16 +124,12 @@ mod tests {
     use softstore_sharding::Version;
 
     use super::*;
+    use crate::check::made;
 
     fn operation(did: Did, invoked_us: u64, returned_us: u64, ended: Ended) -> Operation {
         Operation {
-            client: 0,
-            key: 0,
-            did,
-            invoked_us,
-            returned_us,
             deadline_us: 50_000,
-            ended,
+            ..made::operation(did, invoked_us, returned_us, ended)
         }
     }
 

@@ -39,3 +39,22 @@ pub fn check(history: &History) -> Vec<Violation> {
     violations.extend(deadlines::check(history));
     violations
 }
+
+/// What the checkers' own tests are made of.
+#[cfg(test)]
+mod made {
+    use crate::history::{Did, Ended, Operation};
+
+    /// An operation of one client on one key, with all the time there is.
+    pub(super) fn operation(did: Did, invoked_us: u64, returned_us: u64, ended: Ended) -> Operation {
+        Operation {
+            client: 0,
+            key: 0,
+            did,
+            invoked_us,
+            returned_us,
+            deadline_us: u64::MAX,
+            ended,
+        }
+    }
+}

@@ -167,20 +167,9 @@ mod tests {
     use softstore_sharding::Version;
 
     use super::*;
+    use crate::check::made::operation;
 
     const V: Version = Version::new(1);
-
-    fn operation(did: Did, invoked_us: u64, returned_us: u64, ended: Ended) -> Operation {
-        Operation {
-            client: 0,
-            key: 0,
-            did,
-            invoked_us,
-            returned_us,
-            deadline_us: u64::MAX,
-            ended,
-        }
-    }
 
     fn write(value: i64, from_us: u64, to_us: u64) -> Operation {
         operation(

@@ -116,18 +116,7 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn operation(did: Did, invoked_us: u64, returned_us: u64, ended: Ended) -> Operation {
-        Operation {
-            client: 0,
-            key: 0,
-            did,
-            invoked_us,
-            returned_us,
-            deadline_us: u64::MAX,
-            ended,
-        }
-    }
+    use crate::check::made::operation;
 
     fn write(value: i64, version: u64, from_us: u64, to_us: u64) -> Operation {
         let ended = Ended::Written(Version::new(version));

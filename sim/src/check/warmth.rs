@@ -119,19 +119,8 @@ mod tests {
     use softstore_sharding::{Generation, Incarnation, Life, NodeId, Version};
 
     use super::*;
+    use crate::check::made::operation;
     use crate::history::Ownership;
-
-    fn operation(did: Did, invoked_us: u64, returned_us: u64, ended: Ended) -> Operation {
-        Operation {
-            client: 0,
-            key: 0,
-            did,
-            invoked_us,
-            returned_us,
-            deadline_us: u64::MAX,
-            ended,
-        }
-    }
 
     fn write(from_us: u64, to_us: u64) -> Operation {
         let did = Did::Write {
