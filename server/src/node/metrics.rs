@@ -73,6 +73,8 @@ counters! {
     operations_held_back,
     /// Operations refused because too many were held back already
     hold_overflows,
+    /// Flushes answered busy because earlier ones left more than is reclaimed by now
+    flushes_refused,
     /// Keys that were asked of an old owner before they were called absent
     peeks_asked,
     /// Peeked keys that the old owner had

@@ -8,8 +8,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use softstore_store::Part;
 
+/// Parts that wait from which on no flush may add others. Hand-offs leave no more parts than there are ranges, but clients may
+/// send flushes faster than their parts are reclaimed.
+const BACKLOG_PARTS_MAX: usize = 4_096;
+
 /// A queue of parts, and whether somebody works on it. A part comes in once, when it was left: by a hand-off, of which there
-/// are no more than ranges, or by a flush, of which there may be any number; 24 bytes each until it was its turn.
+/// are no more than ranges, or by a flush, as long as there is no backlog.
 #[derive(Debug, Default)]
 pub(super) struct Purges(Mutex<Queue>);
 
@@ -29,6 +33,11 @@ impl Purges {
             purges: self.clone(),
             has_place: true,
         })
+    }
+
+    /// Whether so many parts wait that nothing but a hand-off may add to them.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.0.lock().parts.len() >= BACKLOG_PARTS_MAX
     }
 
     /// The next part; if there is none, the worker's place is free.
@@ -99,5 +108,19 @@ mod tests {
         done.lock().clear();
         worker.run(|reclaimed| done.lock().push(reclaimed));
         assert_eq!(*done.lock(), [part(4), part(5)]);
+    }
+
+    /// Plan: parts come faster than they are reclaimed. From a stated number on there is a backlog, and it goes as they are
+    /// reclaimed.
+    #[test]
+    fn there_is_a_backlog_until_parts_are_reclaimed() {
+        let purges = Arc::new(Purges::default());
+        let worker = purges.add(part(0)).expect("nobody works yet");
+        for number in 1..BACKLOG_PARTS_MAX as u64 {
+            assert!(!purges.has_backlog());
+            purges.add(part(number));
+        }
+        assert!(purges.has_backlog());
+        worker.run(|_| assert!(!purges.has_backlog()));
     }
 }

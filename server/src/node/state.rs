@@ -478,6 +478,11 @@ impl NodeState {
         ]
     }
 
+    /// Whether flushes came faster than what they left can be reclaimed.
+    pub(super) fn may_not_flush(&self) -> bool {
+        self.purges.has_backlog()
+    }
+
     /// Removes everything of a slice that is held here. Returns the parts that are.
     pub(super) fn flush(self: &Arc<Self>, slice: Slice) -> Vec<Slice> {
         self.with_core(|core, _| core.flush(slice))

@@ -161,7 +161,7 @@ fn try_once(state: &Arc<NodeState>, asked: &Asked<'_>, replies: &mut Replies) ->
 
 /// Drops the entries of a flush's slice that are held here. Done when all of it was; otherwise it says, of the first
 /// position that is not here, what its client or it has to wait for. Flushing again does no harm, so the client asks again
-/// for all of it, after finding out who owns the rest.
+/// for all of it, after finding out who owns the rest. Busy if earlier flushes left more than is reclaimed by now.
 fn flush(
     state: &Arc<NodeState>,
     op: &v1::Op,
@@ -176,6 +176,11 @@ fn flush(
     let before = look(state, op, slice.low(), since, replies)?;
     if let Some(step) = before {
         return Ok(step);
+    }
+    if state.may_not_flush() {
+        count(&state.metrics.flushes_refused);
+        replies.push_status(op.id, Status::Busy);
+        return Ok(Step::Answered(Status::Busy));
     }
     let flushed = state.flush(slice);
     let whole: u128 = flushed.iter().map(|part| part.width()).sum();

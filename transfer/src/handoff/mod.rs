@@ -54,6 +54,10 @@ use crate::config::HandoffConfig;
 /// what is held is always possible, and joins what earlier ones have cut.
 const HELD_RANGES_CUT_MAX: usize = 4_096;
 
+/// Epochs given from which on none is left for flushes: what remains of the 2^32 is for hand-offs, which clients cannot
+/// cause. A thousand flushes a second, never ending, come here after a month.
+const EPOCHS_FLUSHED_MAX: u32 = u32::MAX / 4 * 3;
+
 /// A node's part in all hand-offs. See the head of this file.
 #[derive(Debug)]
 pub struct HandoffCore {
@@ -183,8 +187,8 @@ impl HandoffCore {
     }
 
     /// Removes all entries of a slice from what is held here, in one step, and ends the pulls that fill it. Returns the
-    /// parts flushed; the rest of the slice is not served here. None at all if too much is cut up already: see
-    /// `HELD_RANGES_CUT_MAX`.
+    /// parts flushed; the rest of the slice is not served here. None at all if too much is cut up already
+    /// (`HELD_RANGES_CUT_MAX`), or after more flushes than one process can tell apart (`EPOCHS_FLUSHED_MAX`).
     pub fn flush(&mut self, slice: Slice) -> (Vec<Slice>, Vec<Action>) {
         let mut actions = Vec::new();
         let mut flushed = Vec::new();
@@ -193,7 +197,8 @@ impl HandoffCore {
             .overlapping(slice)
             .any(|(part, _)| self.held.get(part.low()).is_some_and(|(whole, _)| whole != part));
         let nothing_to_do = self.held.overlapping(slice).next().is_none();
-        if nothing_to_do || (cuts && self.held.len() >= HELD_RANGES_CUT_MAX) {
+        let is_worn_out = self.epochs_given >= EPOCHS_FLUSHED_MAX;
+        if nothing_to_do || is_worn_out || (cuts && self.held.len() >= HELD_RANGES_CUT_MAX) {
             return (flushed, actions);
         }
         let epoch = self.next_epoch();

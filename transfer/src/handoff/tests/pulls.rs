@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use softstore_sharding::session::{HandoffOutcome, VersionRange};
-use softstore_sharding::{Generation, PullId, Slice};
+use softstore_sharding::{Epoch, Generation, PullId, Slice};
 
 use super::cluster::{Cluster, assignment, halves, key, life, since, whole};
 use crate::chunk::ChunkFormat;
 use crate::config::HandoffConfig;
-use crate::handoff::{Admission, CopyEnd, Notice, PullEnd};
+use crate::handoff::{Admission, CopyEnd, EPOCHS_FLUSHED_MAX, Notice, PullEnd};
 use crate::message::{Refusal, Release, TakenRange};
 
 /// a held all since 1; b took it since 2 and pulls. c stands by.
@@ -364,4 +364,20 @@ fn flushes_cut_up_what_is_held_only_so_far() {
         Slice::FULL.width()
     );
     assert_eq!(core.counts().held, 1);
+}
+
+/// Plan: more flushes than can be told apart. From then on they are refused and change nothing; hand-offs still find
+/// epochs of their own.
+#[test]
+fn flushes_leave_epochs_for_hand_offs() {
+    let mut cluster = Cluster::of("a");
+    cluster.adopt("a", &whole(1, "a", ("a", 1, &[])));
+    let core = cluster.node("a");
+    core.epochs_given = EPOCHS_FLUSHED_MAX - 1;
+    assert_eq!(core.flush(Slice::FULL).0, [Slice::FULL]);
+    let (flushed, actions) = core.flush(Slice::FULL);
+    assert!(flushed.is_empty() && actions.is_empty());
+    assert_eq!(cluster.says("a", 5), "serve 1");
+    let core = cluster.node("a");
+    assert_eq!(core.next_epoch(), Epoch::new(EPOCHS_FLUSHED_MAX + 1));
 }
