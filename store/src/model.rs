@@ -533,6 +533,10 @@ impl Store for ModelStore {
             .retain(Some(part), |entry| entry.epoch == part.epoch);
     }
 
+    fn purges_waiting(&self) -> usize {
+        0
+    }
+
     fn part_stats(&self, part: Part) -> PartStats {
         let state = self.state.lock();
         let entries = state.entries.range(part.slice.low()..=part.slice.last());

@@ -436,6 +436,9 @@ pub trait Store: Send + Sync + 'static {
     /// nothing of another epoch. May be called while others use the store; takes the locks for short stretches only.
     fn purge(&self, part: Part);
 
+    /// How many purged parts are yet to be reclaimed by [`Store::maintain`].
+    fn purges_waiting(&self) -> usize;
+
     /// What a part holds (an estimate is enough).
     fn part_stats(&self, part: Part) -> PartStats;
 

@@ -8,7 +8,10 @@ const PAGES: [&str; 2] = ["docs/consistency.md", "docs/testing.md"];
 
 fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().expect("the crate lies in the workspace").to_owned()
+    tests
+        .parent()
+        .expect("the crate lies in the workspace")
+        .to_owned()
 }
 
 /// Every `file.rs::name` in backticks.
@@ -35,5 +38,8 @@ fn every_test_that_is_named_exists() {
         }
     }
     assert_eq!(gone, Vec::<String>::new());
-    assert!(named > 20, "the pages name tests in a form that this test does not see: {named}");
+    assert!(
+        named > 20,
+        "the pages name tests in a form that this test does not see: {named}"
+    );
 }

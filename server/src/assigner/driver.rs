@@ -9,8 +9,9 @@ use softstore_sharding::assigner::{
     Assigner, AssignerAction, AssignerEvent, ClusterStatus, DeathCause, DrainError, DrainStart, Notice,
     SessionId,
 };
-use softstore_sharding::session::NodeMessage;
+use softstore_sharding::session::{AssignerMessage, NodeMessage};
 use softstore_sharding::{NodeId, Timestamp};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,10 @@ use super::metrics::AssignerMetrics;
 use crate::clock::{Clock, unix_ms};
 
 /// Where a session's messages to its node go. Dropping it ends the session.
-pub(super) type ToNode = mpsc::UnboundedSender<Result<v1::AssignerMessage, tonic::Status>>;
+pub(super) type ToNode = mpsc::Sender<Result<v1::AssignerMessage, tonic::Status>>;
+
+/// Messages that wait for one node. One that reads so much too slowly loses its session, and comes back for what it missed.
+pub(super) const TO_NODE_MESSAGES_MAX: usize = 1_024;
 
 /// What sessions and operators want of the driver.
 pub(super) enum Call {
@@ -109,12 +113,12 @@ impl Driver {
     }
 
     fn step(&mut self, event: AssignerEvent) {
+        let mut unread = Vec::new();
         for action in self.core.step(event, Clock.now(), unix_ms()) {
             match action {
                 AssignerAction::Send { session, message } => {
-                    if let Some(to_node) = self.sessions.get(&session) {
-                        // A session that just ended says so itself.
-                        let _ = to_node.send(Ok((&message).into()));
+                    if !self.tell(session, &message) {
+                        unread.push(session);
                     }
                 }
                 AssignerAction::CloseSession { session } => {
@@ -135,6 +139,26 @@ impl Driver {
                 AssignerAction::Notice(notice) => self.notice(&notice),
             }
         }
+        for session in unread {
+            self.step(AssignerEvent::SessionClosed { session });
+        }
+    }
+
+    /// Puts a message on its way to a node. False: the node left so much unread that its session is closed.
+    fn tell(&mut self, session: SessionId, message: &AssignerMessage) -> bool {
+        // A session that just ended says so itself.
+        let is_read = self.sessions.get(&session).is_none_or(|to_node| {
+            !matches!(to_node.try_send(Ok(message.into())), Err(TrySendError::Full(_)))
+        });
+        if !is_read {
+            tracing::warn!(
+                ?session,
+                "a node does not read what it is told: its session is closed"
+            );
+            self.metrics.session_unread();
+            self.sessions.remove(&session);
+        }
+        is_read
     }
 
     fn notice(&self, notice: &Notice) {
@@ -153,5 +177,52 @@ impl Driver {
             | Notice::NotPublished(_) => tracing::warn!(?notice),
             _ => tracing::info!(?notice),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use softstore_sharding::Incarnation;
+    use softstore_sharding::assigner::AssignerConfig;
+    use softstore_sharding::sharder::EvenRange;
+
+    use super::*;
+
+    /// Plan: a node does not read what it is told. So many messages wait for it and no more; then its session is closed, and
+    /// the others go on.
+    #[test]
+    fn what_a_node_leaves_unread_is_bounded() {
+        let sharder = Box::new(EvenRange);
+        let core = Assigner::new(
+            AssignerConfig::default(),
+            Incarnation::new(1),
+            sharder,
+            Clock.now(),
+        );
+        let (_, calls) = mpsc::channel(1);
+        let mut driver = Driver::new(core, calls, Arc::default());
+        let (deaf, other) = (SessionId::new(1), SessionId::new(2));
+        let (to_deaf, _unread) = mpsc::channel(TO_NODE_MESSAGES_MAX);
+        let (to_other, mut read) = mpsc::channel(TO_NODE_MESSAGES_MAX);
+        driver.take(Call::Opened {
+            session: deaf,
+            to_node: to_deaf,
+        });
+        driver.take(Call::Opened {
+            session: other,
+            to_node: to_other,
+        });
+        for _ in 0..TO_NODE_MESSAGES_MAX {
+            assert!(driver.tell(deaf, &AssignerMessage::YouAreDead));
+            assert!(driver.tell(other, &AssignerMessage::YouAreDead));
+            assert!(read.try_recv().is_ok());
+        }
+        assert!(!driver.tell(deaf, &AssignerMessage::YouAreDead));
+        assert!(
+            driver.tell(deaf, &AssignerMessage::YouAreDead),
+            "nobody is there to be told"
+        );
+        assert!(driver.tell(other, &AssignerMessage::YouAreDead));
+        assert_eq!(driver.sessions.len(), 1);
     }
 }

@@ -17,6 +17,7 @@ pub(super) struct AssignerMetrics {
     joined: AtomicU64,
     died: AtomicU64,
     protocol_errors: AtomicU64,
+    sessions_unread: AtomicU64,
     second_assigners: AtomicU64,
     stood_still: AtomicU64,
     relays_dropped: AtomicU64,
@@ -35,6 +36,11 @@ impl AssignerMetrics {
     /// Counts a message that could not be understood.
     pub(super) fn protocol_error(&self) {
         self.protocol_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a session that was closed because its node did not read.
+    pub(super) fn session_unread(&self) {
+        self.sessions_unread.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn notice(&self, notice: &Notice) {
@@ -91,6 +97,12 @@ impl AssignerMetrics {
                 "Hellos and messages refused",
                 true,
                 &self.protocol_errors,
+            ),
+            reading(
+                "sessions_unread",
+                "Sessions closed because the node did not read what it was told",
+                true,
+                &self.sessions_unread,
             ),
             reading(
                 "second_assigners_seen",

@@ -10,11 +10,11 @@ use softstore_sharding::NodeId;
 use softstore_sharding::assigner::{DrainError, SessionId};
 use softstore_sharding::session::NodeMessage;
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::driver::Call;
+use super::driver::{Call, TO_NODE_MESSAGES_MAX};
 use super::metrics::AssignerMetrics;
 use crate::grpc;
 
@@ -91,7 +91,7 @@ impl v1::assigner_server::Assigner for AssignerService {
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let session = SessionId::new(self.sessions_opened.fetch_add(1, Ordering::Relaxed) + 1);
-        let (to_node, messages) = mpsc::unbounded_channel();
+        let (to_node, messages) = mpsc::channel(TO_NODE_MESSAGES_MAX);
         // Weak: dropping the driver's end ends the session.
         let refusals = to_node.downgrade();
         self.call(Call::Opened { session, to_node }).await?;
@@ -101,14 +101,14 @@ impl v1::assigner_server::Assigner for AssignerService {
                 service.metrics.protocol_error();
                 tracing::warn!(%refusal, "a node's message was refused; its session is closed");
                 if let Some(to_node) = refusals.upgrade() {
-                    // The node may have gone.
-                    let _ = to_node.send(Err(refusal));
+                    // The node may have gone, or not be reading.
+                    let _ = to_node.try_send(Err(refusal));
                 }
             }
             // If the driver has gone there is nothing to tell.
             let _ = service.calls.send(Call::Closed { session }).await;
         });
-        let messages = UnboundedReceiverStream::new(messages).take_until(self.stop.clone().cancelled_owned());
+        let messages = ReceiverStream::new(messages).take_until(self.stop.clone().cancelled_owned());
         Ok(Response::new(Box::pin(messages)))
     }
 

@@ -151,12 +151,12 @@ impl DataStream {
             let since = batch.ops.since_of(&op);
             match execution.run(&Asked::first(&op, since), replies) {
                 Step::Answered(status) => state.metrics.operation(op.kind, status.into()),
-                Step::Wait(wait) => waits.push((index, wait, patience_ms - waited_ms)),
+                Step::Wait(wait) => waits.push((index, wait, batch.arrived.plus_ms(patience_ms))),
             }
         }
         execution.end()?;
-        for (index, wait, patience_ms) in waits {
-            self.wait_apart(&batch.ops, index, wait, Duration::from_millis(patience_ms))?;
+        for (index, wait, expires) in waits {
+            self.wait_apart(&batch.ops, index, wait, expires)?;
         }
         if batch.next < batch.ops.len() {
             self.batch = Some(batch);
@@ -170,7 +170,7 @@ impl DataStream {
         ops: &Ops,
         index: usize,
         wait: Wait,
-        patience: Duration,
+        expires: Timestamp,
     ) -> Result<(), WireError> {
         let op = ops.get(index)?;
         // With bytes of its own: one that waits must not keep the whole message in memory that it came in.
@@ -178,7 +178,7 @@ impl DataStream {
         self.waiting += 1;
         let (state, late) = (self.state.clone(), self.late_sender.clone());
         self.state.tasks.spawn(async move {
-            let replies = waiting::finish(&state, &op, since, wait, patience).await;
+            let replies = waiting::finish(&state, &op, since, wait, expires).await;
             // The client may have gone.
             let _ = late.send(replies);
         });

@@ -143,7 +143,7 @@ impl Giving {
             // Looked at before listing: what arrives after the last look is in the next list.
             let upstream = self.has_upstream();
             let began = tokio::time::Instant::now();
-            let listing = self.list().await;
+            let listing = self.list().await?;
             let rest = began.elapsed() * CHAIN_REST_FACTOR;
             self.send_listing(&listing, from.take(), sent.as_mut()).await?;
             if !upstream {
@@ -169,7 +169,7 @@ impl Giving {
         Ok(())
     }
 
-    async fn list(&self) -> Listing {
+    async fn list(&self) -> Result<Listing, Stop> {
         let parts: Vec<Part> = self
             .grants
             .iter()
@@ -186,8 +186,8 @@ impl Giving {
             }
             listing
         });
-        // A listing does not panic; if the runtime is shutting down there is nothing to send.
-        listed.await.unwrap_or_default()
+        // The runtime is shutting down. An empty listing would tell the taker that it has everything.
+        listed.await.map_err(|_| Stop::Closing)
     }
 
     async fn send_listing(

@@ -19,7 +19,6 @@ mod metrics;
 mod operation;
 mod peeks;
 mod puller;
-mod purges;
 mod replies;
 mod session;
 mod state;

@@ -130,6 +130,8 @@ impl<'a> Execution<'a> {
             // Where a range went may be told at any time; serving it may not.
             Admission::Serve(_) if !self.may_serve => answered(op, Status::NotReady, replies),
             Admission::Serve(serving) => self.serve(asked, kind, &serving, replies),
+            // What a node that has stopped was still to take, it will not own.
+            Admission::Hold if self.state.is_stopped() => answered(op, Status::NotReady, replies),
             Admission::Hold => Step::Wait(Wait::Owner),
             Admission::Behind => Step::Wait(Wait::Assignment),
             Admission::NotReady => answered(op, Status::NotReady, replies),
@@ -200,6 +202,7 @@ impl<'a> Execution<'a> {
     pub(super) fn admit(&self, at: SliceKey, since: Generation) -> Admission<'_> {
         match self.core.admit(at, since) {
             Admission::Serve(_) if !self.may_serve => Admission::NotReady,
+            Admission::Hold if self.state.is_stopped() => Admission::NotReady,
             admission => admission,
         }
     }

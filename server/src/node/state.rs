@@ -25,7 +25,6 @@ use super::in_order::InOrder;
 use super::metrics::{NodeMetrics, count};
 use super::peeks::Peeks;
 use super::puller;
-use super::purges::Purges;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::listener::ListenerCounters;
@@ -33,6 +32,10 @@ use crate::readings::Reading;
 
 /// How long a `Take` or a release may take before it counts as lost.
 pub(super) const PEER_CALL_TIMEOUT_MS: u64 = 1_000;
+
+/// Parts that wait to be reclaimed from which on no flush may add others. Hand-offs leave no more parts than there are
+/// ranges, but clients may send flushes faster than their parts are reclaimed.
+const FLUSH_BACKLOG_PARTS_MAX: usize = 4_096;
 
 /// What the parts of a node share.
 #[derive(Debug)]
@@ -68,8 +71,6 @@ pub struct NodeState {
     tick_at: watch::Sender<Option<Timestamp>>,
     /// To the session's task.
     to_slicelet: mpsc::UnboundedSender<SliceletEvent>,
-    /// What the store is to reclaim.
-    purges: Arc<Purges>,
     /// Running pull streams.
     pulls: Mutex<HashMap<PullId, CancellationToken>>,
     /// Serving is suspended: this node stood still for too long.
@@ -114,7 +115,6 @@ impl NodeState {
             assignment: watch::channel(None).0,
             tick_at: watch::channel(None).0,
             to_slicelet,
-            purges: Arc::default(),
             pulls: Mutex::default(),
             suspended: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -195,7 +195,7 @@ impl NodeState {
                 );
                 self.tell_slicelet(SliceletEvent::Contradicted);
             }
-            Action::Purge(slice, epoch) => self.purge(Part { slice, epoch }),
+            Action::Purge(slice, epoch) => self.store.purge(Part { slice, epoch }),
             Action::Wake => self.wake.send_modify(|count| *count += 1),
             Action::Notice(notice) => self.notice(&notice),
             // Done already, before the lock was let go.
@@ -237,14 +237,6 @@ impl NodeState {
                 tracing::debug!(to = %release.to, %error, "a release was not delivered");
             }
         });
-    }
-
-    fn purge(&self, part: Part) {
-        if let Some(worker) = self.purges.add(part) {
-            let store = self.store.clone();
-            self.tasks
-                .spawn_blocking(move || worker.run(|part| store.purge(part)));
-        }
     }
 
     fn notice(&self, notice: &Notice) {
@@ -303,7 +295,12 @@ impl NodeState {
     /// process, a suspended machine) may have lost what it thinks it owns: the slicelet notices at its first step after
     /// waking, and this notices before that (H1).
     pub fn may_serve(&self, now: Timestamp) -> bool {
-        self.is_current(now) && !self.stopped.load(Ordering::Acquire)
+        self.is_current(now) && !self.is_stopped()
+    }
+
+    /// Whether serving has ended for good.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// Whether what this node knows of its ownership can be relied on at `now`, a fresh reading of the clock.
@@ -480,7 +477,7 @@ impl NodeState {
 
     /// Whether flushes came faster than what they left can be reclaimed.
     pub(super) fn may_not_flush(&self) -> bool {
-        self.purges.has_backlog()
+        self.store.purges_waiting() >= FLUSH_BACKLOG_PARTS_MAX
     }
 
     /// Removes everything of a slice that is held here. Returns the parts that are.
@@ -490,7 +487,7 @@ impl NodeState {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use softstore_sharding::session::{HandoffOutcome, HandoffReport};
     use softstore_sharding::{Generation, Incarnation, Life, NodeId};
     use softstore_store::{MokaStore, MokaStoreConfig};
@@ -498,7 +495,8 @@ mod tests {
 
     use super::*;
 
-    fn any_node() -> (Arc<NodeState>, mpsc::UnboundedReceiver<SliceletEvent>) {
+    /// A node called `n` that follows no assignment, and what it says to its slicelet.
+    pub(in crate::node) fn any_node() -> (Arc<NodeState>, mpsc::UnboundedReceiver<SliceletEvent>) {
         let config = NodeConfig {
             memory_bytes: 1 << 20,
             ..NodeConfig::default()

@@ -11,9 +11,8 @@ use std::time::Duration;
 use softstore_proto::batch::OpView;
 use softstore_proto::v1;
 use softstore_proto::v1::Status;
-use softstore_sharding::{Generation, Slice, SliceKey};
+use softstore_sharding::{Generation, Slice, SliceKey, Timestamp};
 use softstore_transfer::handoff::Admission;
-use tokio::time::Instant;
 
 use super::metrics::{add, count};
 use super::operation::{Asked, Execution, Step, StoodStill, Wait, invalid};
@@ -27,14 +26,17 @@ const OP_DEADLINE_MS_DEFAULT: u64 = 10_000;
 /// Longest patience that is believed, in milliseconds: a day.
 const PATIENCE_MS_MAX: u64 = 24 * 3_600 * 1_000;
 
-/// What is to be waited for, and how long.
+/// Share of its patience after which a client is told that a range has no owner yet, in tenths: it can still say so itself.
+const PATIENCE_TENTHS_HELD: u64 = 9;
+
+/// What is to be waited for, and how long, by the node's clock, which runs in suspend: a timer of the runtime may be late.
 struct Patience {
     /// After this the range's owner is not waited for.
-    owner_until: Instant,
+    owner_until: Timestamp,
     /// After this the assignment is not waited for.
-    assignment_until: Instant,
+    assignment_until: Timestamp,
     /// After this nothing starts.
-    expires: Instant,
+    expires: Timestamp,
 }
 
 /// How long the client of an operation waits, from the arrival of its message, in milliseconds.
@@ -49,33 +51,33 @@ pub(super) async fn run(
     since: Generation,
     said_ms: Option<u64>,
 ) -> Result<Replies, StoodStill> {
-    let patience_ms = patience_ms(said_ms);
+    let expires = state.clock.now().plus_ms(patience_ms(said_ms));
     let mut replies = Replies::default();
-    let step = if patience_ms == 0 {
-        replies.push_status(op.id, Status::Expired);
-        Step::Answered(Status::Expired)
-    } else {
-        try_once(state, &Asked::first(&OpView::of(op), since), &mut replies)?
-    };
+    let step = try_once(
+        state,
+        &Asked::first(&OpView::of(op), since),
+        expires,
+        &mut replies,
+    )?;
     match step {
         Step::Answered(status) => {
             state.metrics.operation(op.kind, status.into());
             Ok(replies)
         }
-        Step::Wait(wait) => finish(state, op, since, wait, Duration::from_millis(patience_ms)).await,
+        Step::Wait(wait) => finish(state, op, since, wait, expires).await,
     }
 }
 
-/// Waits for what an operation needs and runs it, until it is answered, its patience or its deadline ends.
+/// Waits for what an operation needs and runs it, until it is answered, its patience ends, or it expires.
 pub(super) async fn finish(
     state: &Arc<NodeState>,
     op: &v1::Op,
     since: Generation,
     wait: Wait,
-    patience: Duration,
+    expires: Timestamp,
 ) -> Result<Replies, StoodStill> {
     let mut replies = Replies::default();
-    let status = wait_and_run(state, op, since, wait, patience, &mut replies).await?;
+    let status = wait_and_run(state, op, since, wait, expires, &mut replies).await?;
     state.metrics.operation(op.kind, status.into());
     Ok(replies)
 }
@@ -85,10 +87,10 @@ async fn wait_and_run(
     op: &v1::Op,
     since: Generation,
     mut wait: Wait,
-    patience: Duration,
+    expires: Timestamp,
     replies: &mut Replies,
 ) -> Result<Status, StoodStill> {
-    let begun = Instant::now();
+    let begun = state.clock.now();
     // Nearly every flush is answered at its first try, and so takes no place among those that are held back.
     if wait == Wait::Exclusive
         && let Step::Answered(status) = flush(state, op, since, replies)?
@@ -99,15 +101,16 @@ async fn wait_and_run(
         replies.push_status(op.id, Status::Busy);
         return Ok(Status::Busy);
     };
+    let held_ms_max = expires.ms_since(begun) / 10 * PATIENCE_TENTHS_HELD;
     let patience = Patience {
-        owner_until: begun + Duration::from_millis(state.config.hold_ms_max),
-        assignment_until: begun + Duration::from_millis(state.config.behind_wait_ms),
-        expires: begun + patience,
+        owner_until: begun.plus_ms(state.config.hold_ms_max.min(held_ms_max)),
+        assignment_until: begun.plus_ms(state.config.behind_wait_ms.min(held_ms_max)),
+        expires,
     };
     let view = OpView::of(op);
     let mut asked = Asked::first(&view, since);
     loop {
-        if Instant::now() >= patience.expires {
+        if state.clock.now() >= patience.expires {
             replies.push_status(op.id, Status::Expired);
             return Ok(Status::Expired);
         }
@@ -117,10 +120,7 @@ async fn wait_and_run(
             Wait::Peek(pull) => {
                 Peeks::ask(state, pull, asked.at, asked.op.key).await;
                 asked.peeked = Some(pull);
-                if Instant::now() >= patience.expires {
-                    continue;
-                }
-                match try_once(state, &asked, replies)? {
+                match try_once(state, &asked, patience.expires, replies)? {
                     Step::Answered(status) => return Ok(status),
                     Step::Wait(next) => wait = next,
                 }
@@ -133,7 +133,7 @@ async fn wait_and_run(
             },
             Wait::Owner | Wait::Assignment => {
                 // What it waited for may have come before the subscription.
-                match try_once(state, &asked, replies)? {
+                match try_once(state, &asked, patience.expires, replies)? {
                     Step::Answered(status) => return Ok(status),
                     Step::Wait(again) if again != wait => {
                         wait = again;
@@ -144,17 +144,30 @@ async fn wait_and_run(
                 }
             }
         };
-        let woken = tokio::time::timeout_at(until.min(patience.expires), wakes.changed()).await;
-        if woken.is_err() && Instant::now() < patience.expires {
+        let left_ms = until.min(patience.expires).ms_since(state.clock.now());
+        let woken = tokio::time::timeout(Duration::from_millis(left_ms), wakes.changed()).await;
+        if woken.is_err() && state.clock.now() < patience.expires {
             replies.push_status(op.id, status);
             return Ok(status);
         }
     }
 }
 
-fn try_once(state: &Arc<NodeState>, asked: &Asked<'_>, replies: &mut Replies) -> Result<Step, StoodStill> {
+/// Tries to run an operation, unless it has expired. The clock is read under the lock: nothing starts late, however long the
+/// lock was waited for.
+fn try_once(
+    state: &Arc<NodeState>,
+    asked: &Asked<'_>,
+    expires: Timestamp,
+    replies: &mut Replies,
+) -> Result<Step, StoodStill> {
     let execution = Execution::begin(state);
-    let step = execution.run(asked, replies);
+    let step = if execution.now() < expires {
+        execution.run(asked, replies)
+    } else {
+        replies.push_status(asked.op.id, Status::Expired);
+        Step::Answered(Status::Expired)
+    };
     execution.end()?;
     Ok(step)
 }
@@ -255,5 +268,114 @@ impl Drop for HeldBack<'_> {
     fn drop(&mut self) {
         self.state.held_requests.fetch_sub(1, Ordering::Relaxed);
         self.state.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use softstore_sharding::{
+        Assignment, Incarnation, Life, NodeEntry, NodeId, NodeState as Standing, Provider, RangeAssignment,
+    };
+
+    use super::super::state::tests::any_node;
+    use super::*;
+
+    fn generation(number: u64) -> Generation {
+        Generation {
+            number,
+            assigner: Incarnation::new(1),
+        }
+    }
+
+    fn entry(incarnation: u64) -> NodeEntry {
+        NodeEntry {
+            incarnation: Incarnation::new(incarnation),
+            address: "127.0.0.1:1".into(),
+            http_address: "".into(),
+            zone: "".into(),
+            state: Standing::Serving,
+        }
+    }
+
+    /// A node that is to take everything over from a giver that never answers.
+    fn pending() -> Arc<NodeState> {
+        let (state, _) = any_node();
+        let me = state.core().me().life.clone();
+        let giver = Life {
+            node: NodeId::new("giver").unwrap(),
+            incarnation: Incarnation::new(2),
+        };
+        let directory = [
+            (me.node.clone(), entry(me.incarnation.get())),
+            (giver.node.clone(), entry(2)),
+        ];
+        let taken = RangeAssignment {
+            owner: me,
+            since: generation(2),
+            providers: vec![Provider {
+                life: giver,
+                since: generation(1),
+            }],
+        };
+        let ranges = [(Slice::FULL, taken)].into_iter().collect();
+        let assignment = Assignment::new(generation(2), ranges, directory.into_iter().collect());
+        state.adopt(&Arc::new(assignment.unwrap()));
+        state
+    }
+
+    fn get(id: u64) -> v1::Op {
+        v1::Op {
+            id,
+            kind: v1::OpKind::Get.into(),
+            key: b"key".as_slice().into(),
+            ..v1::Op::default()
+        }
+    }
+
+    async fn status_of(state: &Arc<NodeState>, said_ms: u64) -> Status {
+        let expires = state.clock.now().plus_ms(said_ms);
+        let mut replies = Replies::default();
+        let op = get(1);
+        let status = wait_and_run(state, &op, generation(2), Wait::Owner, expires, &mut replies).await;
+        status.unwrap()
+    }
+
+    /// Plan: an operation waits for its range's owner, which nobody settles. It is told so while its client is still there
+    /// to be told, and not at the end of its patience, when all the client knows is that there was no answer.
+    #[tokio::test]
+    async fn who_waits_in_vain_is_told_before_its_patience_ends() {
+        let state = pending();
+        let begun = state.clock.now();
+        assert_eq!(status_of(&state, 500).await, Status::NotReady);
+        let waited_ms = state.clock.now().ms_since(begun);
+        assert!((400..500).contains(&waited_ms), "{waited_ms}");
+    }
+
+    /// Plan: the node stops serving while an operation waits for a range that it was to take over. It never will, and says so
+    /// at once.
+    #[tokio::test]
+    async fn who_waits_at_a_node_that_stops_is_told_at_once() {
+        let state = pending();
+        let waiting = tokio::spawn({
+            let state = state.clone();
+            async move { status_of(&state, 60_000).await }
+        });
+        while state.held_requests.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        state.stop_serving();
+        assert_eq!(waiting.await.unwrap(), Status::NotReady);
+    }
+
+    /// Plan: an operation whose deadline came while it was on its way to the store. It does not start.
+    #[tokio::test]
+    async fn nothing_starts_after_its_deadline() {
+        let state = pending();
+        let mut replies = Replies::default();
+        let op = get(1);
+        let view = OpView::of(&op);
+        let asked = Asked::first(&view, generation(2));
+        let step = try_once(&state, &asked, state.clock.now(), &mut replies);
+        assert_eq!(step, Ok(Step::Answered(Status::Expired)));
     }
 }

@@ -87,5 +87,6 @@ pub fn purge_spares_other_epochs(make: Make<'_>) {
     rig.store.purge(all_of(CALM.epoch));
     rig.store.purge(all_of(Epoch::new(99)));
     rig.maintain_fully();
+    assert_eq!(rig.store.purges_waiting(), 0);
     assert_eq!(rig.store.stats().entries, 1_000);
 }

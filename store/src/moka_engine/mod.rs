@@ -312,6 +312,10 @@ impl Store for MokaStore {
         self.purges.lock().push_back(part);
     }
 
+    fn purges_waiting(&self) -> usize {
+        self.purges.lock().len()
+    }
+
     fn part_stats(&self, part: Part) -> PartStats {
         self.estimate(part)
     }
