@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use softstore_sharding::Slice;
 use softstore_sharding::session::{
-    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LoadReport, NodeMessage, RangeClaim,
-    SliceLoad,
+    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LEASE_MS_MAX, LoadReport, NodeMessage,
+    RangeClaim, SliceLoad,
 };
 
 use crate::assignment::{generation, generation_or_none, life, peer, slice, versions};
@@ -73,6 +73,7 @@ impl From<&Hello> for v1::Hello {
             generation: Some(hello.generation.into()),
             claims: hello.claims.iter().map(Into::into).collect(),
             versions: Some(hello.versions.into()),
+            lease_ms: hello.lease_ms.unwrap_or(0),
         }
     }
 }
@@ -90,6 +91,7 @@ impl TryFrom<v1::Hello> for Hello {
             generation: generation_or_none(wire.generation)?,
             claims: each("hello.claims", wire.claims, RANGES_MAX)?,
             versions: versions("hello.versions", wire.versions)?,
+            lease_ms: lease("hello.lease_ms", wire.lease_ms)?,
         })
     }
 }
@@ -202,10 +204,12 @@ impl From<&NodeMessage> for v1::NodeMessage {
                 sequence,
                 generation,
                 load,
+                lease_ms,
             } => Message::Heartbeat(v1::Heartbeat {
                 sequence: *sequence,
                 generation: Some((*generation).into()),
                 load: Some(load.into()),
+                lease_ms: lease_ms.unwrap_or(0),
             }),
             NodeMessage::NeedFull => Message::NeedFull(wire::NeedFull {}),
             NodeMessage::Draining => Message::Draining(wire::Draining {}),
@@ -238,6 +242,7 @@ impl TryFrom<v1::NodeMessage> for NodeMessage {
                 sequence: heartbeat.sequence,
                 generation: generation_or_none(heartbeat.generation)?,
                 load: required("heartbeat.load", heartbeat.load)?.try_into()?,
+                lease_ms: lease("heartbeat.lease_ms", heartbeat.lease_ms)?,
             },
             Message::NeedFull(_) => Self::NeedFull,
             Message::Draining(_) => Self::Draining,
@@ -263,12 +268,15 @@ impl From<&AssignerMessage> for v1::AssignerMessage {
         use wire::Message;
         let message = match message {
             AssignerMessage::Update(update) => Message::Update(update.into()),
-            AssignerMessage::HeartbeatAnswer { sequence, generation } => {
-                Message::HeartbeatAnswer(wire::HeartbeatAnswer {
-                    sequence: *sequence,
-                    generation: Some((*generation).into()),
-                })
-            }
+            AssignerMessage::HeartbeatAnswer {
+                sequence,
+                generation,
+                lease_ms,
+            } => Message::HeartbeatAnswer(wire::HeartbeatAnswer {
+                sequence: *sequence,
+                generation: Some((*generation).into()),
+                lease_ms: lease_ms.unwrap_or(0),
+            }),
             AssignerMessage::YouAreDead => Message::YouAreDead(wire::YouAreDead {}),
             AssignerMessage::FetchAssignment => Message::FetchAssignment(wire::FetchAssignment {}),
             AssignerMessage::Drain => Message::Drain(wire::DrainOrder {}),
@@ -297,6 +305,7 @@ impl TryFrom<v1::AssignerMessage> for AssignerMessage {
             Message::HeartbeatAnswer(answer) => Self::HeartbeatAnswer {
                 sequence: answer.sequence,
                 generation: generation_or_none(answer.generation)?,
+                lease_ms: lease("heartbeat_answer.lease_ms", answer.lease_ms)?,
             },
             Message::YouAreDead(_) => Self::YouAreDead,
             Message::FetchAssignment(_) => Self::FetchAssignment,
@@ -311,6 +320,14 @@ impl TryFrom<v1::AssignerMessage> for AssignerMessage {
             },
         })
     }
+}
+
+/// A lease's length; 0 is none.
+fn lease(field: &'static str, wire_ms: u64) -> Result<Option<u64>, WireError> {
+    if wire_ms > LEASE_MS_MAX {
+        return Err(WireError::bad(field, wire_ms));
+    }
+    Ok((wire_ms > 0).then_some(wire_ms))
 }
 
 fn payload(wire: &Bytes) -> Result<Vec<u8>, WireError> {

@@ -16,6 +16,7 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             ranges_unreachable: status.ranges_unreachable,
             unsettled_because: status.unsettled_because.clone(),
             recovering: status.recovering,
+            lease_ms: status.lease_ms.unwrap_or(0),
         }
     }
 }
@@ -35,6 +36,7 @@ impl From<&NodeStatus> for v1::NodeStatus {
             silent_ms: node.silent_ms,
             waiting_to_fill: node.waiting_to_fill,
             generation: Some(node.generation.into()),
+            lease_ms: node.lease_ms.unwrap_or(0),
         }
     }
 }

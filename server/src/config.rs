@@ -18,6 +18,6 @@ mod node;
 
 pub use assigner::AssignerConfig;
 pub use check::ConfigError;
-pub use choice::{ChoiceError, PullOrder, SharderKind, Transfer};
+pub use choice::{ChoiceError, Ownership, PullOrder, SharderKind, Transfer};
 pub use memory_limit::{MEMORY_PERCENT_BY_DEFAULT, memory_available_bytes, memory_bytes_by_default};
 pub use node::{CHUNK_VERSIONS_ALL, NodeConfig, VALUE_BYTES_LIMIT};

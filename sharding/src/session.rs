@@ -30,7 +30,13 @@ impl VersionRange {
 }
 
 /// The session's own format, as spoken by this build.
-pub const SESSION_VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+pub const SESSION_VERSIONS: VersionRange = VersionRange { min: 1, max: 2 };
+
+/// Since this version of the session a node knows leases: it serves under the one that the Assigner's answers grant.
+pub const SESSION_VERSION_OF_LEASES: u32 = 2;
+
+/// Longest lease, in milliseconds.
+pub const LEASE_MS_MAX: u64 = 60_000;
 
 /// What a node is, wants and holds.
 #[derive(Clone, PartialEq, Debug)]
@@ -51,6 +57,9 @@ pub struct Hello {
     pub claims: Vec<RangeClaim>,
     /// Versions of the session format it speaks.
     pub versions: VersionRange,
+    /// The length of the leases under which it serves, in milliseconds, 1 to [`LEASE_MS_MAX`]; none if it serves without
+    /// one, or was not told yet.
+    pub lease_ms: Option<u64>,
 }
 
 /// One range that a node holds, is to hold, or has fenced.
@@ -149,6 +158,8 @@ pub enum NodeMessage {
         generation: Generation,
         /// Its condition.
         load: LoadReport,
+        /// As in [`Hello::lease_ms`]: so the Assigner learns which of its answers arrived.
+        lease_ms: Option<u64>,
     },
     /// A diff did not fit what it holds: send a full assignment.
     NeedFull,
@@ -189,6 +200,9 @@ pub enum AssignerMessage {
         sequence: u64,
         /// The newest generation that the Assigner has published.
         generation: Generation,
+        /// Leased ownership: serve for so long after you *sent* that heartbeat, in milliseconds, 1 to [`LEASE_MS_MAX`], and
+        /// no longer. None: serve until you are told otherwise.
+        lease_ms: Option<u64>,
     },
     /// Your incarnation is dead, for ever: drop everything and come back as a new one.
     YouAreDead,

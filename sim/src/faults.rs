@@ -89,7 +89,7 @@ pub(crate) fn draw(plan: &Plan, config: &SimConfig, random: &mut Random) -> Vec<
     let active_us = config.active_ms * MS;
     let mut faults = vec![(active_us, Fault::End)];
     // With leases, nothing is served before the first Assigner has waited for one.
-    let mut at_us = (1_200 + plan.assigner.lease_wait_ms()) * MS;
+    let mut at_us = (1_200 + plan.assigner.lease_wait_ms(None)) * MS;
     for number in 0.. {
         if at_us >= active_us {
             break;

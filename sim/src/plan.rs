@@ -116,10 +116,7 @@ impl Plan {
                 lease_ms,
                 ..AssignerConfig::default()
             },
-            slicelet: SliceletConfig {
-                lease_ms,
-                ..SliceletConfig::default()
-            },
+            slicelet: SliceletConfig::default(),
         };
         plan.clients = plan.clients.min(config.clients_max.unwrap_or(usize::MAX));
         if plan.is_gentle {

@@ -49,6 +49,10 @@ struct StatusJson {
     settled: bool,
     unsettled_because: String,
     recovering: bool,
+    /// `available` or `leased`.
+    ownership: &'static str,
+    /// Length of the leases; null without.
+    lease_ms: Option<u64>,
     waiting_to_fill: u32,
     ranges_moving: u32,
     ranges_unreachable: u32,
@@ -76,6 +80,8 @@ struct NodeJson {
     ranges_taking: u64,
     ranges_giving: u64,
     waiting_to_fill: bool,
+    /// Length of the leases under which it serves; null without.
+    lease_ms: Option<u64>,
     silent_ms: u64,
 }
 
@@ -140,6 +146,11 @@ fn to_table(status: &StatusJson) -> String {
         )
     };
     let mut text = format!("{}\n\n{summary}\n", table.trim_fmt());
+    if let Some(lease_ms) = status.lease_ms {
+        text.push_str(&format!(
+            "Ownership is leased: a node that is cut off stops serving after {lease_ms} ms.\n"
+        ));
+    }
     if status.waiting_to_fill > 0 {
         text.push_str(
             "A node that came back empty waits to take whole what next drains or dies, or to be filled.\n",
@@ -183,6 +194,12 @@ impl From<ClusterStatus> for StatusJson {
             settled: status.settled,
             unsettled_because: status.unsettled_because,
             recovering: status.recovering,
+            ownership: if status.lease_ms > 0 {
+                "leased"
+            } else {
+                "available"
+            },
+            lease_ms: (status.lease_ms > 0).then_some(status.lease_ms),
             waiting_to_fill: status.waiting_to_fill,
             ranges_moving: status.ranges_moving,
             ranges_unreachable: status.ranges_unreachable,
@@ -219,6 +236,7 @@ impl From<NodeStatus> for NodeJson {
             ranges_taking: load.ranges_taking,
             ranges_giving: load.ranges_giving,
             waiting_to_fill: node.waiting_to_fill,
+            lease_ms: (node.lease_ms > 0).then_some(node.lease_ms),
             silent_ms: node.silent_ms,
         }
     }
@@ -279,6 +297,25 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected} is missing:\n{text}");
         }
+    }
+
+    #[test]
+    fn the_mode_of_ownership_is_shown() {
+        let available = cluster();
+        assert!(!to_table(&available).contains("leased"));
+        let line = to_line(&available).unwrap();
+        assert!(
+            line.contains(r#""ownership":"available","lease_ms":null"#),
+            "{line}"
+        );
+        let leased = ClusterStatus {
+            lease_ms: 2_500,
+            ..ClusterStatus::default()
+        };
+        let leased = StatusJson::from(leased);
+        assert!(to_table(&leased).contains("leased: a node that is cut off stops serving after 2500 ms"));
+        let line = to_line(&leased).unwrap();
+        assert!(line.contains(r#""ownership":"leased","lease_ms":2500"#), "{line}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use softstore_server::config::{AssignerConfig, SharderKind};
+use softstore_server::config::{AssignerConfig, Ownership, SharderKind};
 
 use super::settings;
 use super::written::OrOff;
@@ -37,6 +37,14 @@ settings! {
     /// filled from the others. Set it a little above the time that a restart of one node takes, from drain to ready.
     #[arg(long, env = "SOFTSTORE_REBALANCE_DELAY_MS", value_name = "MS")]
     rebalance_delay_ms: u64,
+    /// What becomes of a node that is cut off from the Assigner: available (it goes on serving what it had) or leased (it
+    /// serves under a lease that its heartbeats renew, and stops when that is over). The nodes learn it from here.
+    #[arg(long, env = "SOFTSTORE_OWNERSHIP", value_name = "available|leased")]
+    ownership: Ownership,
+    /// With leased ownership, how long a node may serve after its last heartbeat that was answered, in milliseconds. A
+    /// little less than failure_timeout_ms, so that a node that is killed is missed no longer than without leases.
+    #[arg(long, env = "SOFTSTORE_LEASE_MS", value_name = "MS")]
+    lease_ms: u64,
     /// The policy that cuts the key space: even (equal shares, moving the least), or ring (a consistent-hash ring, the
     /// static baseline).
     #[arg(long, env = "SOFTSTORE_SHARDER", value_name = "even|ring")]

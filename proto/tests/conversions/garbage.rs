@@ -8,7 +8,7 @@ use softstore_proto::cache::Moved;
 use softstore_proto::limits::{KEY_BYTES_MAX, PROVIDERS_MAX};
 use softstore_proto::transfer::Relayed;
 use softstore_proto::{WireError, v1};
-use softstore_sharding::session::{AssignerMessage, NodeMessage};
+use softstore_sharding::session::{AssignerMessage, Hello, NodeMessage};
 use softstore_sharding::{Assignment, Generation, Incarnation, Life, Peer, Slice};
 use softstore_transfer::message::{
     Entry, PeekAnswer, PeekRequest, PullRequest, Release, TAKE_RANGES_MAX, TAKEN_RANGES_MAX, Take, TakeRange,
@@ -93,6 +93,16 @@ fn what_is_wrong_is_named() {
         ..life.clone()
     };
     assert_eq!(refused(Life::try_from(unborn).map(drop)), "life.incarnation");
+    let for_ever = v1::Hello {
+        peer: Some(v1::Peer {
+            life: Some(life.clone()),
+            address: "a:1".into(),
+        }),
+        versions: Some(v1::VersionRange { min: 1, max: 2 }),
+        lease_ms: u64::MAX,
+        ..v1::Hello::default()
+    };
+    assert_eq!(refused(Hello::try_from(for_ever).map(drop)), "hello.lease_ms");
     let empty = v1::Slice { low: 5, high: 5 };
     assert_eq!(refused(Slice::try_from(empty).map(drop)), "slice");
     let huge = v1::Generation {

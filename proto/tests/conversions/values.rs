@@ -9,8 +9,8 @@ use proptest::option;
 use proptest::prelude::*;
 use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LoadReport,
-    NodeMessage, RangeClaim, SliceLoad, VersionRange,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LEASE_MS_MAX,
+    LoadReport, NodeMessage, RangeClaim, SliceLoad, VersionRange,
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, FrequencyClass, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState,
@@ -181,9 +181,10 @@ fn hello() -> impl Strategy<Value = Hello> {
         option::of(generation()),
         vec(claim(), 0..4),
         versions(),
+        lease_ms(),
     )
         .prop_map(
-            |(peer, http_address, zone, capacity_bytes, draining, held, claims, versions)| Hello {
+            |(peer, http_address, zone, capacity_bytes, draining, held, claims, versions, lease_ms)| Hello {
                 peer,
                 http_address,
                 zone,
@@ -192,8 +193,13 @@ fn hello() -> impl Strategy<Value = Hello> {
                 generation: held.unwrap_or(Generation::NONE),
                 claims,
                 versions,
+                lease_ms,
             },
         )
+}
+
+fn lease_ms() -> impl Strategy<Value = Option<u64>> {
+    option::of(1..=LEASE_MS_MAX)
 }
 
 fn load() -> impl Strategy<Value = LoadReport> {
@@ -231,13 +237,16 @@ fn handoff() -> impl Strategy<Value = HandoffReport> {
 pub(crate) fn node_message() -> impl Strategy<Value = NodeMessage> {
     prop_oneof![
         hello().prop_map(NodeMessage::Hello),
-        (any::<u64>(), generation(), load()).prop_map(|(sequence, generation, load)| {
-            NodeMessage::Heartbeat {
-                sequence,
-                generation,
-                load,
+        (any::<u64>(), generation(), load(), lease_ms()).prop_map(
+            |(sequence, generation, load, lease_ms)| {
+                NodeMessage::Heartbeat {
+                    sequence,
+                    generation,
+                    load,
+                    lease_ms,
+                }
             }
-        }),
+        ),
         Just(NodeMessage::NeedFull),
         Just(NodeMessage::Draining),
         Just(NodeMessage::Goodbye),
@@ -250,8 +259,13 @@ pub(crate) fn node_message() -> impl Strategy<Value = NodeMessage> {
 pub(crate) fn assigner_message() -> impl Strategy<Value = AssignerMessage> {
     prop_oneof![
         update().prop_map(AssignerMessage::Update),
-        (any::<u64>(), generation())
-            .prop_map(|(sequence, generation)| AssignerMessage::HeartbeatAnswer { sequence, generation }),
+        (any::<u64>(), generation(), lease_ms()).prop_map(|(sequence, generation, lease_ms)| {
+            AssignerMessage::HeartbeatAnswer {
+                sequence,
+                generation,
+                lease_ms,
+            }
+        }),
         Just(AssignerMessage::YouAreDead),
         Just(AssignerMessage::FetchAssignment),
         Just(AssignerMessage::Drain),

@@ -2,10 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use softstore_sharding::assigner::AssignerConfig as CoreConfig;
+use softstore_sharding::assigner::{AssignerConfig as CoreConfig, LEASE_MS_MIN};
+use softstore_sharding::session::LEASE_MS_MAX;
 
 use super::check::{ConfigError, in_range, loopback_unless};
-use super::choice::SharderKind;
+use super::choice::{Ownership, SharderKind};
 
 /// How an Assigner is set up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +30,13 @@ pub struct AssignerConfig {
     /// others. Milliseconds, 0 to 3,600,000, default 30,000. Set it a little above the time that a restart of one node
     /// takes, from drain to ready.
     pub rebalance_delay_ms: u64,
+    /// What becomes of a node that is cut off from this Assigner. Nodes have no such setting: they learn it from here. Default
+    /// available.
+    pub ownership: Ownership,
+    /// With leased ownership, how long a node may serve after the last heartbeat that was answered. What a node owns that
+    /// is cut off or killed is given to others after this and a tenth of it, and not before `failure_timeout_ms`.
+    /// Milliseconds, 500 to 60,000, default 2,500: so a node that is killed is missed no longer than without leases.
+    pub lease_ms: u64,
     /// The policy that cuts the key space. Default even.
     pub sharder: SharderKind,
 }
@@ -43,6 +51,8 @@ impl Default for AssignerConfig {
             settle_ms: 4_000,
             failure_timeout_ms: 3_000,
             rebalance_delay_ms: 30_000,
+            ownership: Ownership::Available,
+            lease_ms: 2_500,
             sharder: SharderKind::Even,
         }
     }
@@ -62,6 +72,7 @@ impl AssignerConfig {
         in_range("settle_ms", self.settle_ms, 0..=600_000)?;
         in_range("failure_timeout_ms", self.failure_timeout_ms, 100..=600_000)?;
         in_range("rebalance_delay_ms", self.rebalance_delay_ms, 0..=3_600_000)?;
+        in_range("lease_ms", self.lease_ms, LEASE_MS_MIN..=LEASE_MS_MAX)?;
         // How they fit together is the core's to say.
         Ok(self.core().validate()?)
     }
@@ -73,6 +84,7 @@ impl AssignerConfig {
             settle_ms: self.settle_ms,
             expect_nodes: (self.expect_nodes > 0).then_some(self.expect_nodes as usize),
             rebalance_delay_ms: self.rebalance_delay_ms,
+            lease_ms: (self.ownership == Ownership::Leased).then_some(self.lease_ms),
             ..CoreConfig::default()
         }
     }
@@ -106,6 +118,27 @@ mod tests {
             })
         );
         assert!(refused.to_string().contains("Raise settle_ms"), "{refused}");
+    }
+
+    #[test]
+    fn a_lease_has_a_range_and_counts_in_leased_ownership_only() {
+        let with = |lease_ms| AssignerConfig {
+            lease_ms,
+            ownership: Ownership::Leased,
+            ..AssignerConfig::default()
+        };
+        assert_eq!(with(500).core().lease_ms, Some(500));
+        assert_eq!(AssignerConfig::default().core().lease_ms, None);
+        assert_eq!(with(60_000).validate(), Ok(()));
+        for wrong in [0, 499, 60_001] {
+            let refused = ConfigError::OutOfRange {
+                field: "lease_ms",
+                value: wrong,
+                min: 500,
+                max: 60_000,
+            };
+            assert_eq!(with(wrong).validate(), Err(refused));
+        }
     }
 
     #[test]

@@ -70,6 +70,18 @@ pub enum SharderKind {
 }
 words!(SharderKind { Even = "even", Ring = "ring" }, "even, ring");
 
+/// What becomes of a node that is cut off from the Assigner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ownership {
+    /// It goes on serving what it had (the default).
+    #[default]
+    Available,
+    /// It serves under a lease that its heartbeats renew, and stops when that is over.
+    Leased,
+}
+words!(Ownership { Available = "available", Leased = "leased" }, "available, leased");
+
 #[cfg(test)]
 mod tests {
     use super::*;

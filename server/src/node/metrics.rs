@@ -1,10 +1,13 @@
 //! What a node counts. Relaxed atomics on the data path; `prometheus-client` renders them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
 use softstore_proto::v1::{OpKind, Status};
 use softstore_transfer::handoff::{ColdReason, CopyEnd, Notice, PullEnd};
 
@@ -117,6 +120,12 @@ counters! {
     messages_relayed,
     /// Times that this node was declared dead and came back empty
     rebirths,
+    /// Hellos that the Assigner refused
+    hellos_refused,
+    /// Times that this node's lease was over before it was renewed
+    leases_ended,
+    /// Operations answered not_ready, because this node's lease was over or the Assigner had not granted one yet
+    operations_without_lease,
     /// Times that serving was suspended after this node stood still
     suspensions,
 }
@@ -219,6 +228,29 @@ impl Collector for NodeCollector {
         });
         encode_readings(&plain.collect::<Vec<_>>(), &mut encoder)?;
         encode_readings(&self.0.listeners.readings(), &mut encoder)?;
-        encode_readings(&self.0.readings(), &mut encoder)
+        encode_readings(&self.0.readings(), &mut encoder)?;
+        let (length_ms, remaining_ms) = self.0.lease_ms();
+        for (name, help, ms) in [
+            (
+                "lease_length",
+                "Length of the leases under which this node serves; 0: it serves without",
+                length_ms,
+            ),
+            (
+                "lease_remaining",
+                "Until this node's lease is over; 0: it is over, or there is none",
+                remaining_ms,
+            ),
+        ] {
+            let gauge = ConstGauge::new(Duration::from_millis(ms).as_secs_f64());
+            let name = format!("softstore_{name}");
+            gauge.encode(encoder.encode_descriptor(
+                &name,
+                help,
+                Some(&Unit::Seconds),
+                gauge.metric_type(),
+            )?)?;
+        }
+        Ok(())
     }
 }

@@ -14,6 +14,7 @@ use softstore_sharding::{Generation, PullId, SliceKey, Timestamp, Version};
 use softstore_store::{Absence, KEY_BYTES_MAX, OpContext, Outcome, SetCondition, SetOutcome, StoreError};
 use softstore_transfer::handoff::{Admission, HandoffCore, Serving};
 
+use super::metrics::count;
 use super::replies::Replies;
 use super::state::NodeState;
 
@@ -65,14 +66,16 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// The node stood still for so long, in the middle of an execution, that it may have lost what it served from (H1). What
-/// was read may be stale and what was written may be lost: the replies must not be sent.
+/// The node stood still for so long, in the middle of an execution, that it may have lost what it served from (H1), or its
+/// lease ended. What was read may be stale and what was written may be lost: the replies must not be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct StoodStill;
 
 impl From<StoodStill> for tonic::Status {
     fn from(_: StoodStill) -> Self {
-        Self::unavailable("the node stood still while it answered: the outcome is not known")
+        Self::unavailable(
+            "the node stood still, or its lease ended, while it answered: the outcome is not known",
+        )
     }
 }
 
@@ -128,7 +131,12 @@ impl<'a> Execution<'a> {
         }
         match self.core.admit(asked.at, asked.since) {
             // Where a range went may be told at any time; serving it may not.
-            Admission::Serve(_) if !self.may_serve => answered(op, Status::NotReady, replies),
+            Admission::Serve(_) if !self.may_serve => {
+                if !self.state.is_tenured(self.now) {
+                    count(&self.state.metrics.operations_without_lease);
+                }
+                answered(op, Status::NotReady, replies)
+            }
             Admission::Serve(serving) => self.serve(asked, kind, &serving, replies),
             // What a node that has stopped was still to take, it will not own.
             Admission::Hold if self.state.is_stopped() => answered(op, Status::NotReady, replies),

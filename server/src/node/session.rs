@@ -171,7 +171,7 @@ impl Session {
         let actions = self.slicelet.step(event, now);
         self.carry_out(actions);
         // After the actions: a suspension that this step asked for is in force already.
-        self.state.slicelet_stepped(now);
+        self.state.slicelet_stepped(now, &self.slicelet);
     }
 
     fn carry_out(&mut self, actions: Vec<SliceletAction>) {
@@ -187,6 +187,17 @@ impl Session {
                     self.state.set_suspended(true);
                 }
                 SliceletAction::Resume => self.state.set_suspended(false),
+                SliceletAction::LeaseEnded => {
+                    count(&self.state.metrics.leases_ended);
+                    tracing::warn!("the lease is over: serving nothing until the Assigner renews it");
+                }
+                SliceletAction::LeaseRegained => tracing::info!("the lease is renewed: serving again"),
+                SliceletAction::ServesUnder {
+                    lease_ms: Some(lease_ms),
+                } => {
+                    tracing::info!(lease_ms, "serving under leases");
+                }
+                SliceletAction::ServesUnder { lease_ms: None } => tracing::info!("serving without leases"),
                 SliceletAction::Reborn => self.reborn(),
                 SliceletAction::BeginDrain => {
                     tracing::info!("draining");
@@ -195,6 +206,7 @@ impl Session {
                 SliceletAction::EndDrain { reason } => self.end_drain(reason),
                 SliceletAction::Stop => self.stopped = true,
                 SliceletAction::Refused { reason } => {
+                    count(&self.state.metrics.hellos_refused);
                     tracing::error!(reason, "the Assigner refused this node")
                 }
                 SliceletAction::WakeAt(at) => self.wake_at = at,

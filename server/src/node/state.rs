@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Unit;
-use softstore_sharding::slicelet::SliceletEvent;
+use softstore_sharding::slicelet::{Slicelet, SliceletEvent};
 use softstore_sharding::{Assignment, Peer, PullId, Slice, Timestamp};
 use softstore_store::{Part, Store};
 use softstore_transfer::handoff::{Action, HandoffCore, Notice, PullEnd};
@@ -79,6 +79,10 @@ pub struct NodeState {
     stopped: AtomicBool,
     /// When the slicelet last looked around, in ms of the clock.
     slicelet_stepped_ms: AtomicU64,
+    /// Serving is allowed before this moment by the Assigner's word, in ms of the clock: the lease's end.
+    serves_until_ms: AtomicU64,
+    /// Length of the leases under which this node serves; 0: without.
+    lease_ms: AtomicU64,
     draining: AtomicBool,
     /// Requests held back, and their bytes.
     pub(super) held_requests: AtomicU64,
@@ -119,6 +123,8 @@ impl NodeState {
             suspended: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             slicelet_stepped_ms: AtomicU64::new(Clock.now().as_ms()),
+            serves_until_ms: AtomicU64::new(Timestamp::ZERO.as_ms()),
+            lease_ms: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             held_requests: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
@@ -292,8 +298,8 @@ impl NodeState {
     }
 
     /// Whether an operation may be served at `now`, a fresh reading of the clock. A node that stood still (a stopped
-    /// process, a suspended machine) may have lost what it thinks it owns: the slicelet notices at its first step after
-    /// waking, and this notices before that (H1).
+    /// process, a suspended machine) or whose lease is over may have lost what it thinks it owns: the slicelet notices at its
+    /// next step, and this notices before that (H1).
     pub fn may_serve(&self, now: Timestamp) -> bool {
         self.is_current(now) && !self.is_stopped()
     }
@@ -309,7 +315,21 @@ impl NodeState {
         // The Assigner counts from the last heartbeat, which is up to an interval older than the last step.
         let standstill_ms_max = self.config.failure_timeout_ms - self.config.heartbeat_ms;
         let stood_still = now.ms_since(stepped) > standstill_ms_max;
-        !stood_still && !self.is_suspended()
+        !stood_still && !self.is_suspended() && self.is_tenured(now)
+    }
+
+    /// Whether the Assigner lets this node serve at `now`: with leases, whether its lease is not over.
+    pub(super) fn is_tenured(&self, now: Timestamp) -> bool {
+        now.as_ms() < self.serves_until_ms.load(Ordering::Acquire)
+    }
+
+    /// Length of the leases under which this node serves, and what is left of the present one, in milliseconds. Both are 0
+    /// without leases.
+    pub(super) fn lease_ms(&self) -> (u64, u64) {
+        let length_ms = self.lease_ms.load(Ordering::Relaxed);
+        let until = Timestamp::from_ms(self.serves_until_ms.load(Ordering::Acquire));
+        let left_ms = until.ms_since(self.clock.now());
+        (length_ms, if length_ms > 0 { left_ms } else { 0 })
     }
 
     /// Ends serving for good. Where the ranges went is still told.
@@ -330,7 +350,11 @@ impl NodeState {
     }
 
     /// The slicelet has looked around at `now`, and suspended serving if it had to.
-    pub(super) fn slicelet_stepped(&self, now: Timestamp) {
+    pub(super) fn slicelet_stepped(&self, now: Timestamp, slicelet: &Slicelet) {
+        self.serves_until_ms
+            .store(slicelet.serves_until().as_ms(), Ordering::Release);
+        self.lease_ms
+            .store(slicelet.lease_ms().unwrap_or(0), Ordering::Relaxed);
         // Released after a suspension of the same step: who sees the step sees the suspension.
         self.slicelet_stepped_ms.store(now.as_ms(), Ordering::Release);
     }
@@ -368,6 +392,8 @@ impl NodeState {
             Err("suspended after standing still: waiting for the Assigner")
         } else if core.assignment().is_none() {
             Err("waiting for an assignment")
+        } else if !self.is_tenured(self.clock.now()) {
+            Err("without a lease: waiting for the Assigner to renew it")
         } else if counts.pending > 0 {
             Err("taking over ranges")
         } else if core.pulls_open() > 0 {

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::session::LEASE_MS_MAX;
+
 /// The Assigner's settings. [`AssignerConfig::default`] gives the defaults named here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AssignerConfig {
@@ -18,11 +20,15 @@ pub struct AssignerConfig {
     pub rebalance_delay_ms: u64,
     /// Shortest time between two assignments, except for drains and deaths, in milliseconds. Default 20; at most 1,000.
     pub publish_interval_ms: u64,
-    /// Leased ownership: nothing of a life is given to another before this long after the last answer to one of its
-    /// heartbeats, and a drift allowance, in milliseconds; and a new Assigner publishes nothing before that long after
-    /// its start. There must be one Assigner at a time. Default: none (`available`). The nodes' is the same.
+    /// Leased ownership: every answer to a heartbeat lets its node serve for this long from the heartbeat's sending, in
+    /// milliseconds; nothing of a life is given to another before this long after the last answer, and a drift allowance;
+    /// and a new Assigner publishes nothing before that long after its start. There must be one Assigner at a time.
+    /// [`LEASE_MS_MIN`] to [`LEASE_MS_MAX`]; default: none (`available`).
     pub lease_ms: Option<u64>,
 }
+
+/// Shortest lease, in milliseconds. Its node sends four heartbeats in that time.
+pub const LEASE_MS_MIN: u64 = 500;
 
 /// By how much more than a lease the Assigner waits, in per cent: two clocks' rates may differ by as much.
 pub const LEASE_DRIFT_PERCENT: u64 = 10;
@@ -60,6 +66,9 @@ pub enum AssignerConfigError {
     /// Waiting for no node makes no sense.
     #[error("expect_nodes is 0; leave it out to wait for settle_ms")]
     ExpectNodes,
+    /// Too short to outlive a late heartbeat, or longer than nodes believe.
+    #[error("lease_ms is {0}, it must be {LEASE_MS_MIN} to {LEASE_MS_MAX}")]
+    Lease(u64),
     /// Joins and completed hand-offs would wait too long.
     #[error("publish_interval_ms is {0}, it must be at most 1000")]
     PublishInterval(u64),
@@ -67,11 +76,15 @@ pub enum AssignerConfigError {
 
 impl AssignerConfig {
     /// How long after an answer a life may still serve, by the Assigner's clock, in milliseconds; 0 without leases.
+    /// `said_ms`: the leases under which the life says that it serves. They may be an earlier Assigner's, and longer.
     #[must_use]
-    pub fn lease_wait_ms(&self) -> u64 {
-        let lease_ms = self.lease_ms.unwrap_or(0);
+    pub fn lease_wait_ms(&self, said_ms: Option<u64>) -> u64 {
+        let Some(lease_ms) = self.lease_ms else {
+            return 0;
+        };
+        let lease_ms = lease_ms.max(said_ms.unwrap_or(0));
         // One millisecond for the rounding of either clock.
-        lease_ms + lease_ms * LEASE_DRIFT_PERCENT / 100 + u64::from(lease_ms > 0) * 2
+        lease_ms + lease_ms * LEASE_DRIFT_PERCENT / 100 + 2
     }
 
     /// Checks the settings against each other.
@@ -91,6 +104,11 @@ impl AssignerConfig {
         if self.expect_nodes == Some(0) {
             return Err(AssignerConfigError::ExpectNodes);
         }
+        if let Some(lease_ms) = self.lease_ms
+            && !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&lease_ms)
+        {
+            return Err(AssignerConfigError::Lease(lease_ms));
+        }
         if self.publish_interval_ms > 1_000 {
             return Err(AssignerConfigError::PublishInterval(self.publish_interval_ms));
         }
@@ -101,6 +119,20 @@ impl AssignerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Plan: a lease of 1,000 ms. A life that says nothing of leases is waited for as long as that and a tenth; one that
+    /// serves under a longer lease of an Assigner before this one, for as long as that one; without leases nobody is.
+    #[test]
+    fn h1_the_longer_lease_is_waited_for() {
+        let leased = AssignerConfig {
+            lease_ms: Some(1_000),
+            ..AssignerConfig::default()
+        };
+        assert_eq!(leased.lease_wait_ms(None), 1_102);
+        assert_eq!(leased.lease_wait_ms(Some(500)), 1_102);
+        assert_eq!(leased.lease_wait_ms(Some(3_000)), 3_302);
+        assert_eq!(AssignerConfig::default().lease_wait_ms(Some(3_000)), 0);
+    }
 
     #[test]
     fn settings_are_checked() {
@@ -121,6 +153,14 @@ mod tests {
             },
             AssignerConfig {
                 publish_interval_ms: 1_001,
+                ..good
+            },
+            AssignerConfig {
+                lease_ms: Some(LEASE_MS_MIN - 1),
+                ..good
+            },
+            AssignerConfig {
+                lease_ms: Some(LEASE_MS_MAX + 1),
                 ..good
             },
         ];

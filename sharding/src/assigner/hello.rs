@@ -6,7 +6,7 @@ use thiserror::Error;
 use crate::assignment::PROVIDERS_MAX;
 use crate::generation::{GENERATION_NUMBER_MAX, Generation};
 use crate::range_map::RangeMap;
-use crate::session::{ClaimPhase, Hello, RangeClaim, SESSION_VERSIONS};
+use crate::session::{ClaimPhase, Hello, RangeClaim, SESSION_VERSION_OF_LEASES, SESSION_VERSIONS};
 use crate::slice_map::SLICE_COUNT_MAX;
 
 /// Generation numbers above this are refused: at one for each millisecond the clock reaches it in 2094, and a number
@@ -21,6 +21,12 @@ pub(super) enum HelloError {
         ours_min = SESSION_VERSIONS.min, ours_max = SESSION_VERSIONS.max
     )]
     Version { min: u32, max: u32 },
+    #[error(
+        "ownership is leased here, and the node knows no leases (it speaks session versions up to {max}, leases came with \
+         {SESSION_VERSION_OF_LEASES}): it would go on serving when its lease is over. Upgrade the node, or run the Assigner \
+         with ownership = \"available\""
+    )]
+    NoLeases { max: u32 },
     #[error("generation {0} is too far in the future: the clock of the Assigner that gave it out was wrong")]
     Generation(Generation),
     #[error(
@@ -39,10 +45,16 @@ pub(super) fn is_possible(generation: Generation) -> bool {
     generation.number <= GENERATION_NUMBER_HEARD_MAX
 }
 
-pub(super) fn check(hello: &Hello) -> Result<(), HelloError> {
+/// `is_leased`: nodes serve under leases here.
+pub(super) fn check(hello: &Hello, is_leased: bool) -> Result<(), HelloError> {
     if SESSION_VERSIONS.newest_common(hello.versions).is_none() {
         let (min, max) = (hello.versions.min, hello.versions.max);
         return Err(HelloError::Version { min, max });
+    }
+    if is_leased && hello.versions.max < SESSION_VERSION_OF_LEASES {
+        return Err(HelloError::NoLeases {
+            max: hello.versions.max,
+        });
     }
     if !is_possible(hello.generation) {
         return Err(HelloError::Generation(hello.generation));
@@ -116,7 +128,21 @@ mod tests {
             generation: since(9),
             claims,
             versions: SESSION_VERSIONS,
+            lease_ms: None,
         }
+    }
+
+    /// A node of a build that knows no leases would serve on when it is cut off: it has no place where one owner is promised
+    /// under every partition. Without leases it is welcome.
+    #[test]
+    fn h1_a_node_that_knows_no_leases_is_refused_where_there_are_leases() {
+        let mut old = saying(Vec::new());
+        old.versions.max = SESSION_VERSION_OF_LEASES - 1;
+        assert_eq!(check(&old, false), Ok(()));
+        let refused = check(&old, true);
+        assert_eq!(refused, Err(HelloError::NoLeases { max: 1 }));
+        assert!(refused.unwrap_err().to_string().contains("Upgrade the node"));
+        assert_eq!(check(&saying(Vec::new()), true), Ok(()));
     }
 
     /// A range comes back to the node that still serves it under an older acquisition, and the session breaks before the
@@ -124,10 +150,13 @@ mod tests {
     #[test]
     fn a_range_may_be_served_and_to_be_owned_anew() {
         let both = vec![claim(5, ClaimPhase::Serving), claim(9, ClaimPhase::NotStarted)];
-        assert_eq!(check(&saying(both)), Ok(()));
+        assert_eq!(check(&saying(both), false), Ok(()));
         for phase in [ClaimPhase::Serving, ClaimPhase::NotStarted] {
             let twice = vec![claim(5, phase.clone()), claim(9, phase)];
-            assert_eq!(check(&saying(twice)), Err(HelloError::Overlap(Slice::FULL)));
+            assert_eq!(
+                check(&saying(twice), false),
+                Err(HelloError::Overlap(Slice::FULL))
+            );
         }
     }
 }

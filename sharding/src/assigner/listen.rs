@@ -43,7 +43,7 @@ impl Assigner {
     fn hello(&mut self, session: SessionId, hello: Hello, now: Timestamp, actions: &mut Vec<AssignerAction>) {
         let life = hello.peer.life.clone();
         let is_new_node = !self.members.contains_key(&life.node);
-        let checked = match hello::check(&hello) {
+        let checked = match hello::check(&hello, self.config.lease_ms.is_some()) {
             Ok(()) if is_new_node && self.members.len() >= NODES_MAX => {
                 Err(HelloError::TooManyNodes(NODES_MAX))
             }
@@ -73,7 +73,7 @@ impl Assigner {
         self.bind(session, &hello, now, actions);
         match &mut self.recovery {
             Some(recovery) => {
-                recovery.hello(&life, now, &self.config);
+                recovery.hello(&life, hello.lease_ms, now, &self.config);
                 if let Some(member) = self.members.get_mut(&life.node) {
                     member.claims = hello.claims;
                     member.serving = hello.generation > Generation::NONE;
@@ -173,15 +173,21 @@ impl Assigner {
                 sequence,
                 generation,
                 load,
+                lease_ms,
             } => {
                 member.load = load;
+                member.lease_ms = lease_ms;
                 member.last_answered = now;
                 self.hear_of(generation, actions);
                 self.acknowledged(node, generation);
                 let generation = self
                     .assignment()
                     .map_or(Generation::NONE, |current| current.generation());
-                let message = AssignerMessage::HeartbeatAnswer { sequence, generation };
+                let message = AssignerMessage::HeartbeatAnswer {
+                    sequence,
+                    generation,
+                    lease_ms: self.config.lease_ms,
+                };
                 actions.push(AssignerAction::Send { session, message });
             }
             NodeMessage::NeedFull => {

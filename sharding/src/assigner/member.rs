@@ -36,6 +36,8 @@ pub(super) struct Member {
     pub(super) last_heard: Timestamp,
     /// When the last heartbeat was answered: a lease counts from there.
     pub(super) last_answered: Timestamp,
+    /// The length of the leases under which it says that it serves.
+    pub(super) lease_ms: Option<u64>,
     pub(super) joined_at: Timestamp,
     /// It joined empty and waits until then to take whole what drains or dies.
     pub(super) reserve_until: Option<Timestamp>,
@@ -62,6 +64,7 @@ impl Member {
             told_no_taker: false,
             last_heard: now,
             last_answered: now,
+            lease_ms: None,
             joined_at: now,
             reserve_until: None,
             load: LoadReport::default(),
@@ -83,6 +86,7 @@ impl Member {
             hello.generation
         };
         self.acknowledged = hello.generation;
+        self.lease_ms = hello.lease_ms;
         self.last_heard = now;
     }
 

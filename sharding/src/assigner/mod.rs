@@ -28,7 +28,7 @@ mod publish;
 mod recovery;
 mod status;
 
-pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT};
+pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT, LEASE_MS_MIN};
 pub use event::{AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, Notice, SessionId};
 pub use listen::{NODES_MAX, RELAY_BYTES_MAX};
 pub use status::{ClusterStatus, NodeStatus};
@@ -200,7 +200,7 @@ impl Assigner {
 
     /// Leased ownership: whether a life may serve although nothing is heard of it.
     fn may_serve_still(&self, member: &Member, now: Timestamp) -> bool {
-        let wait_ms = self.config.lease_wait_ms();
+        let wait_ms = self.config.lease_wait_ms(member.lease_ms);
         wait_ms > 0 && now.ms_since(member.last_answered) < wait_ms && !planted::is(Bug::LeaseNotAwaited)
     }
 
@@ -286,7 +286,9 @@ impl Assigner {
     fn next_wake(&self, now: Timestamp) -> Timestamp {
         let regular = now.plus_ms(self.config.failure_timeout_ms / WAKES_PER_FAILURE_TIMEOUT);
         let silence = self.members.values().map(|member| {
-            let lease_over = member.last_answered.plus_ms(self.config.lease_wait_ms());
+            let lease_over = member
+                .last_answered
+                .plus_ms(self.config.lease_wait_ms(member.lease_ms));
             lease_over.max(member.last_heard.plus_ms(self.config.failure_timeout_ms))
         });
         let waits = self.members.values().filter_map(|member| member.reserve_until);

@@ -30,6 +30,8 @@ pub(super) struct Recovery {
     started: Timestamp,
     settle_from: Timestamp,
     heard_any: bool,
+    /// The longest lease under which a node says that it serves, given by an Assigner before this one.
+    lease_ms: Option<u64>,
     best: Option<Arc<Assignment>>,
     fetching: Option<Fetch>,
     /// Sessions that were asked; none is asked twice.
@@ -50,6 +52,7 @@ impl Recovery {
             started: now,
             settle_from: now,
             heard_any: false,
+            lease_ms: None,
             best: None,
             fetching: None,
             asked: BTreeSet::new(),
@@ -62,7 +65,15 @@ impl Recovery {
         self.settle_from = now;
     }
 
-    pub(super) fn hello(&mut self, life: &Life, now: Timestamp, config: &AssignerConfig) {
+    /// A life said hello, and under which leases it serves.
+    pub(super) fn hello(
+        &mut self,
+        life: &Life,
+        lease_ms: Option<u64>,
+        now: Timestamp,
+        config: &AssignerConfig,
+    ) {
+        self.lease_ms = self.lease_ms.max(lease_ms);
         if !self.heard_any && now >= self.settle_from.plus_ms(config.settle_ms) {
             self.settle_from = now;
         }
@@ -168,8 +179,9 @@ impl Recovery {
 
     /// Leased ownership: when every lease is over that an Assigner before this one may have given. Also when every life in
     /// the fetched assignment has said hello, there may be one that holds a newer assignment which nobody else received.
+    /// Their length was that Assigner's: each node that it gave one to tells it.
     pub(super) fn leases_over_at(&self, config: &AssignerConfig) -> Timestamp {
-        self.started.plus_ms(config.lease_wait_ms())
+        self.started.plus_ms(config.lease_wait_ms(self.lease_ms))
     }
 
     /// When the settling time is over.
@@ -300,7 +312,25 @@ mod tests {
             generation: since(1),
             claims: Vec::new(),
             versions: SESSION_VERSIONS,
+            lease_ms: None,
         }
+    }
+
+    /// Plan: an Assigner that gives leases of 1 s, over a node that serves under 3 s of the one before. Whoever is not heard
+    /// of may have such a lease, too: nothing is published before that is over.
+    #[test]
+    fn h1_leases_of_the_assigner_before_are_waited_for() {
+        let config = AssignerConfig {
+            lease_ms: Some(1_000),
+            ..AssignerConfig::default()
+        };
+        let now = Timestamp::from_ms(1_000);
+        let mut recovery = Recovery::new(now);
+        assert_eq!(recovery.leases_over_at(&config), now.plus_ms(1_102));
+        recovery.hello(&life("a"), Some(3_000), now, &config);
+        recovery.hello(&life("b"), None, now, &config);
+        assert_eq!(recovery.leases_over_at(&config), now.plus_ms(3_302));
+        assert_eq!(recovery.leases_over_at(&AssignerConfig::default()), now);
     }
 
     /// Plan: a alone is listed in the assignment that was fetched, and says that it fenced its range for b. b took it by a
@@ -325,7 +355,7 @@ mod tests {
         let best = Assignment::new(since(1), vec![(Slice::FULL, range)], directory).unwrap();
         let mut recovery = Recovery::new(now);
         recovery.best = Some(Arc::new(best));
-        recovery.hello(&life("a"), now, &config);
+        recovery.hello(&life("a"), None, now, &config);
         let mut a = Member::new(&hello("a"), now);
         assert!(recovery.is_ready([&a].into_iter(), now, &config));
         a.claims = vec![RangeClaim {
@@ -336,7 +366,7 @@ mod tests {
         }];
         assert!(!recovery.is_ready([&a].into_iter(), now, &config));
         assert!(recovery.is_ready([&a].into_iter(), now.plus_ms(config.settle_ms), &config));
-        recovery.hello(&life("b"), now, &config);
+        recovery.hello(&life("b"), None, now, &config);
         let b = Member::new(&hello("b"), now);
         assert!(recovery.is_ready([&a, &b].into_iter(), now, &config));
     }

@@ -31,6 +31,8 @@ pub struct ClusterStatus {
     pub ranges_unreachable: u32,
     /// Whether the Assigner still gathers hellos before it publishes.
     pub recovering: bool,
+    /// Leased ownership: the leases' length in milliseconds. None: `available`.
+    pub lease_ms: Option<u64>,
 }
 
 /// What one living node looks like from the Assigner.
@@ -60,6 +62,9 @@ pub struct NodeStatus {
     pub waiting_to_fill: bool,
     /// The assignment that it last said it holds.
     pub generation: Generation,
+    /// The length of the leases under which it said that it serves, in milliseconds. None: it serves without one, or was
+    /// not told yet.
+    pub lease_ms: Option<u64>,
 }
 
 /// What one node owns.
@@ -103,6 +108,7 @@ impl Assigner {
                     silent_ms: now.ms_since(member.last_heard),
                     waiting_to_fill: member.role() == NodeRole::Reserve,
                     generation: member.acknowledged,
+                    lease_ms: member.lease_ms,
                 }
             })
             .collect();
@@ -115,6 +121,7 @@ impl Assigner {
             ranges_moving: counted.moving,
             ranges_unreachable: counted.unreachable,
             recovering: self.recovery.is_some(),
+            lease_ms: self.config.lease_ms,
         }
     }
 
@@ -160,6 +167,20 @@ impl Assigner {
         };
         if let Some(node) = counted.owned.iter().find_map(behind) {
             return Some(format!("{node} has not taken up what it was given"));
+        }
+        // After a change of the mode, or of the length: until then the node keeps to what it was told before.
+        if let Some(member) = self
+            .members
+            .values()
+            .find(|member| member.lease_ms != self.config.lease_ms)
+        {
+            return Some(match self.config.lease_ms {
+                Some(lease_ms) => format!(
+                    "{} does not serve under a lease of {lease_ms} ms yet",
+                    member.life.node
+                ),
+                None => format!("{} still serves under leases", member.life.node),
+            });
         }
         (self.pending != Pending::Nothing).then(|| "an assignment is about to be published".to_owned())
     }

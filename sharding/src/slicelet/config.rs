@@ -5,7 +5,7 @@ use thiserror::Error;
 /// A slicelet's settings. [`SliceletConfig::default`] gives the defaults named here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SliceletConfig {
-    /// Time between heartbeats, in milliseconds. Default 500; at least 10.
+    /// Time between heartbeats, in milliseconds. Default 500; at least 10. Under a lease, a fourth of it if that is less.
     pub heartbeat_interval_ms: u64,
     /// A standstill longer than this suspends serving, in milliseconds. Default 3,000, and never longer than the
     /// Assigner's; at least twice the heartbeat interval.
@@ -18,9 +18,6 @@ pub struct SliceletConfig {
     pub reconnect_min_ms: u64,
     /// Longest such pause, in milliseconds. Default 500; at least the shortest.
     pub reconnect_max_ms: u64,
-    /// Leased ownership: a node serves only for this long after *sending* the last heartbeat that was answered, in
-    /// milliseconds. Default: none, the node serves until it learns better (`available`). The Assigner's is the same.
-    pub lease_ms: Option<u64>,
 }
 
 impl Default for SliceletConfig {
@@ -32,7 +29,6 @@ impl Default for SliceletConfig {
             assigner_wait_ms: 5_000,
             reconnect_min_ms: 50,
             reconnect_max_ms: 500,
-            lease_ms: None,
         }
     }
 }
@@ -40,9 +36,6 @@ impl Default for SliceletConfig {
 /// Why settings are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SliceletConfigError {
-    /// One late heartbeat would end serving.
-    #[error("lease_ms is {0}, it must be at least twice heartbeat_interval_ms")]
-    Lease(u64),
     /// Too frequent.
     #[error("heartbeat_interval_ms is {0}, it must be at least 10")]
     HeartbeatInterval(u64),
@@ -70,12 +63,6 @@ impl SliceletConfig {
         }
         if self.failure_timeout_ms < 2 * self.heartbeat_interval_ms {
             return Err(SliceletConfigError::FailureTimeout(self.failure_timeout_ms));
-        }
-        if let Some(lease_ms) = self
-            .lease_ms
-            .filter(|lease_ms| *lease_ms < 2 * self.heartbeat_interval_ms)
-        {
-            return Err(SliceletConfigError::Lease(lease_ms));
         }
         if self.reconnect_min_ms == 0 || self.reconnect_min_ms > self.reconnect_max_ms {
             return Err(SliceletConfigError::Reconnect {
@@ -110,10 +97,6 @@ mod tests {
             },
             SliceletConfig {
                 reconnect_min_ms: 501,
-                ..good
-            },
-            SliceletConfig {
-                lease_ms: Some(999),
                 ..good
             },
         ];

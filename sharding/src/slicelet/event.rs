@@ -80,6 +80,16 @@ pub enum SliceletAction {
     Suspend,
     /// Serve again.
     Resume,
+    /// The lease is over: [`super::Slicelet::may_serve`] says no until it is renewed. For the log and the metrics.
+    LeaseEnded,
+    /// A lease that was over is renewed. For the log.
+    LeaseRegained,
+    /// The Assigner says for the first time, or otherwise than before, under which leases this node serves. For the log and
+    /// the metrics.
+    ServesUnder {
+        /// The leases' length in milliseconds; none: the node serves until it learns better.
+        lease_ms: Option<u64>,
+    },
     /// This life is dead: drop everything, draw a new incarnation, and call [`super::Slicelet::reborn`].
     Reborn,
     /// The node is on its way out: it is not ready any more, but serves what it owns.

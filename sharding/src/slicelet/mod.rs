@@ -10,17 +10,17 @@
 //! Why it suspends. A node that was stopped for longer than the failure timeout may be dead by the Assigner's word, and
 //! its ranges with others, without having heard of it. So, before it serves again (H1), a heartbeat sent *after* it woke
 //! must have been answered; or, since a cut-off node goes on serving in `available` mode, the Assigner must have stayed
-//! unreachable for a while. A standstill shows as a gap between two steps, which is why the shell must honour `WakeAt`.
+//! unreachable for a while (not under leases: there only the answer counts). A standstill shows as a gap between two steps, which is why the shell must honour `WakeAt`.
 
 mod config;
 mod event;
+mod tenure;
 #[cfg(test)]
 mod tests;
 
 pub use config::{SliceletConfig, SliceletConfigError};
 pub use event::{DrainEnd, Identity, SliceletAction, SliceletEvent};
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::assignment::Assignment;
@@ -31,6 +31,7 @@ use crate::session::{
     AssignerMessage, AssignmentUpdate, Hello, LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS,
 };
 use crate::time::Timestamp;
+use tenure::{Change, Tenure};
 
 /// The state of a node's side of the session with the Assigner.
 #[derive(Debug)]
@@ -53,10 +54,8 @@ pub struct Slicelet {
     without_session_since: Timestamp,
     last_step: Timestamp,
     life: LifeState,
-    /// Leased ownership: until when the node may serve.
-    lease_until: Timestamp,
-    /// Heartbeats that are not answered yet, with the moments of their sending; oldest first.
-    unanswered: VecDeque<(u64, Timestamp)>,
+    /// Until when the node may serve, as the Assigner's answers say.
+    tenure: Tenure,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,9 +99,6 @@ enum LifeState {
 /// Shortest time between a heartbeat that tells of a new assignment and the one before, in milliseconds.
 const HEARTBEAT_SPACING_MS: u64 = 20;
 
-/// Heartbeats remembered until they are answered; of older ones an answer renews no lease.
-const UNANSWERED_MAX: usize = 64;
-
 /// More failures than these lengthen the pause between two attempts no further, whatever the settings.
 const FAILURES_MAX: u32 = 20;
 
@@ -125,8 +121,7 @@ impl Slicelet {
             without_session_since: now,
             last_step: now,
             life: LifeState::Living,
-            lease_until: Timestamp::ZERO,
-            unanswered: VecDeque::new(),
+            tenure: Tenure::untold(),
         }
     }
 
@@ -158,7 +153,21 @@ impl Slicelet {
     /// To be asked with a fresh clock for every operation, under the same lock as its admission.
     #[must_use]
     pub fn may_serve(&self, now: Timestamp) -> bool {
-        self.suspended.is_none() && (self.config.lease_ms.is_none() || now < self.lease_until)
+        self.suspended.is_none() && now < self.serves_until()
+    }
+
+    /// The node may serve before this moment, unless it is suspended: the end of its lease; [`Timestamp::NEVER`] without
+    /// leases, and [`Timestamp::ZERO`] while the Assigner has not said under which it serves. A shell that checks operations
+    /// apart from the slicelet does so against this and the suspension, as they are after each step.
+    #[must_use]
+    pub fn serves_until(&self) -> Timestamp {
+        self.tenure.until()
+    }
+
+    /// The length of the leases under which the node serves, in milliseconds; none if it serves without one.
+    #[must_use]
+    pub fn lease_ms(&self) -> Option<u64> {
+        self.tenure.lease_ms()
     }
 
     /// Whether a session with the Assigner is open.
@@ -198,6 +207,9 @@ impl Slicelet {
         }
         if gap_ms > self.config.failure_timeout_ms && !planted::is(Bug::ZombieServes) {
             self.suspend(now, &mut actions);
+        }
+        if self.tenure.has_just_ended(now) {
+            actions.push(SliceletAction::LeaseEnded);
         }
         self.take(event, now, &mut actions);
         if self.life == LifeState::Living {
@@ -259,6 +271,7 @@ impl Slicelet {
             generation: self.held_generation(),
             claims,
             versions: SESSION_VERSIONS,
+            lease_ms: self.tenure.lease_ms(),
         };
         self.send(NodeMessage::Hello(hello), actions);
     }
@@ -293,8 +306,12 @@ impl Slicelet {
             }
             AssignerMessage::YouAreDead => return self.die(actions),
             AssignerMessage::Update(update) => self.update(&update, now, actions),
-            AssignerMessage::HeartbeatAnswer { sequence, generation } => {
-                self.renew_lease(sequence, generation, now);
+            AssignerMessage::HeartbeatAnswer {
+                sequence,
+                generation,
+                lease_ms,
+            } => {
+                self.hold_tenure(sequence, generation, lease_ms, now, actions);
                 self.heartbeat_answered(sequence, generation, actions);
             }
             AssignerMessage::FetchAssignment => {
@@ -351,30 +368,21 @@ impl Slicelet {
         }
     }
 
-    /// The Assigner counts this life as living for one lease from its answer: from the heartbeat's sending on, that is
-    /// surely true, however long the answer was on its way. What the node holds must be what the Assigner has published: a
-    /// new one that still recovers knows neither whether this life is dead, nor to whom its ranges went.
-    fn renew_lease(&mut self, sequence: u64, generation: Generation, now: Timestamp) {
-        let Some(lease_ms) = self.config.lease_ms else {
-            return;
-        };
-        if generation == Generation::NONE || generation > self.held_generation() {
-            return;
+    /// What the node holds must be what the Assigner has published for its answer to let the node serve.
+    fn hold_tenure(
+        &mut self,
+        sequence: u64,
+        generation: Generation,
+        lease_ms: Option<u64>,
+        now: Timestamp,
+        actions: &mut Vec<SliceletAction>,
+    ) {
+        let confirms = generation > Generation::NONE && generation <= self.held_generation();
+        match self.tenure.answered(sequence, lease_ms, confirms, now) {
+            Some(Change::Mode(lease_ms)) => actions.push(SliceletAction::ServesUnder { lease_ms }),
+            Some(Change::Regained) => actions.push(SliceletAction::LeaseRegained),
+            None => {}
         }
-        let sent = self
-            .unanswered
-            .iter()
-            .find(|(sent, _)| *sent == sequence)
-            .map(|(_, at)| *at);
-        let counted_from = if planted::is(Bug::LeaseFromReply) {
-            Some(now)
-        } else {
-            sent
-        };
-        if let Some(from) = counted_from {
-            self.lease_until = self.lease_until.max(from.plus_ms(lease_ms));
-        }
-        self.unanswered.retain(|(sent, _)| *sent > sequence);
     }
 
     fn heartbeat_answered(
@@ -460,7 +468,7 @@ impl Slicelet {
         if self
             .suspended
             .is_some_and(|suspension| now >= suspension.unreachable_at)
-            && self.config.lease_ms.is_none()
+            && self.tenure.lease_ms().is_none()
         {
             self.resume(actions);
         }
@@ -471,20 +479,21 @@ impl Slicelet {
         if self.link == Link::Open && now >= self.heartbeat_due {
             self.sequence += 1;
             self.heartbeat_sent = now;
-            if self.config.lease_ms.is_some() {
-                self.unanswered.push_back((self.sequence, now));
-                if self.unanswered.len() > UNANSWERED_MAX {
-                    self.unanswered.pop_front();
-                }
-            }
-            self.heartbeat_due = now.plus_ms(self.config.heartbeat_interval_ms);
+            self.tenure.heartbeat_sent(self.sequence, now);
+            self.heartbeat_due = now.plus_ms(self.heartbeat_interval_ms());
             let heartbeat = NodeMessage::Heartbeat {
                 sequence: self.sequence,
                 generation: self.held_generation(),
                 load,
+                lease_ms: self.tenure.lease_ms(),
             };
             self.send(heartbeat, actions);
         }
+    }
+
+    fn heartbeat_interval_ms(&self) -> u64 {
+        self.tenure
+            .heartbeat_interval_ms(self.config.heartbeat_interval_ms)
     }
 
     /// When a drain ends for want of an Assigner, hand-offs permitting.
@@ -500,7 +509,7 @@ impl Slicelet {
 
     /// Never later than a heartbeat interval after the last step, so that a gap between steps is a standstill.
     fn next_wake(&self) -> Timestamp {
-        let regular = self.last_step.plus_ms(self.config.heartbeat_interval_ms);
+        let regular = self.last_step.plus_ms(self.heartbeat_interval_ms());
         let link = match self.link {
             Link::Closed { retry_at } => retry_at,
             Link::Opening => Timestamp::NEVER,
@@ -508,9 +517,9 @@ impl Slicelet {
         };
         let resume = self
             .suspended
-            .filter(|_| self.config.lease_ms.is_none())
+            .filter(|_| self.tenure.lease_ms().is_none())
             .map_or(Timestamp::NEVER, |suspension| suspension.unreachable_at);
-        let lease_end = Some(self.lease_until).filter(|at| *at > self.last_step);
+        let lease_end = Some(self.tenure.until()).filter(|at| *at > self.last_step);
         let drain = self.drain_gives_up_at().filter(|at| *at > self.last_step);
         regular
             .min(link)

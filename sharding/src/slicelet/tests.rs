@@ -52,8 +52,19 @@ fn update(update: AssignmentUpdate) -> SliceletEvent {
 }
 
 fn answer(sequence: u64, number: u64) -> SliceletEvent {
-    let generation = generation(number);
-    SliceletEvent::FromAssigner(AssignerMessage::HeartbeatAnswer { sequence, generation })
+    leased(sequence, number, None)
+}
+
+fn leased(sequence: u64, number: u64, lease_ms: Option<u64>) -> SliceletEvent {
+    SliceletEvent::FromAssigner(AssignerMessage::HeartbeatAnswer {
+        sequence,
+        generation: if number == 0 {
+            Generation::NONE
+        } else {
+            generation(number)
+        },
+        lease_ms,
+    })
 }
 
 struct Bench {
@@ -63,10 +74,6 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::with(SliceletConfig::default())
-    }
-
-    fn with(config: SliceletConfig) -> Self {
         let identity = Identity {
             peer: Peer {
                 life: me(),
@@ -77,7 +84,7 @@ impl Bench {
             capacity_bytes: 1,
         };
         let now = Timestamp::from_ms(1_000);
-        let slicelet = Slicelet::new(config, identity, now);
+        let slicelet = Slicelet::new(SliceletConfig::default(), identity, now);
         Self { slicelet, now }
     }
 
@@ -199,11 +206,7 @@ fn h1_a_recovering_assigner_confirms_nothing() {
     let mut bench = Bench::serving();
     bench.tick_after_ms(3_001);
     let sequence = bench.slicelet.sequence;
-    let message = AssignerMessage::HeartbeatAnswer {
-        sequence,
-        generation: Generation::NONE,
-    };
-    assert_eq!(bench.step(SliceletEvent::FromAssigner(message)), []);
+    assert_eq!(bench.step(answer(sequence, 0)), []);
     assert!(bench.slicelet.is_suspended());
     assert_eq!(bench.step(answer(sequence, 5)), [SliceletAction::Resume]);
 }
@@ -212,10 +215,8 @@ fn h1_a_recovering_assigner_confirms_nothing() {
 /// assignment which is not here, or of none, renews nothing; a standstill is not ended by silence.
 #[test]
 fn h1_a_lease_counts_from_sending_and_needs_the_newest_assignment() {
-    let mut bench = Bench::with(SliceletConfig {
-        lease_ms: Some(2_000),
-        ..SliceletConfig::default()
-    });
+    const LEASE_MS: Option<u64> = Some(2_000);
+    let mut bench = Bench::new();
     bench.tick();
     bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
     bench.step(full(5));
@@ -223,22 +224,22 @@ fn h1_a_lease_counts_from_sending_and_needs_the_newest_assignment() {
     let (sent, sequence) = (bench.now, bench.slicelet.sequence);
     assert!(!bench.slicelet.may_serve(bench.now), "not before an answer");
     bench.now = sent.plus_ms(400);
-    bench.step(answer(sequence, 6));
+    bench.step(leased(sequence, 6, LEASE_MS));
     assert!(!bench.slicelet.may_serve(bench.now), "it holds 5, not 6");
     bench.step(full(6));
     bench.tick_after_ms(500);
     let (sent, sequence) = (bench.now, bench.slicelet.sequence);
     bench.now = sent.plus_ms(400);
-    bench.step(answer(sequence, 6));
+    bench.step(leased(sequence, 6, LEASE_MS));
     assert!(bench.slicelet.may_serve(sent.plus_ms(1_999)));
     assert!(!bench.slicelet.may_serve(sent.plus_ms(2_000)));
-    let none = AssignerMessage::HeartbeatAnswer {
-        sequence: sequence + 1,
-        generation: Generation::NONE,
-    };
     bench.tick_after_ms(500);
-    bench.step(SliceletEvent::FromAssigner(none));
+    bench.step(leased(sequence + 1, 0, LEASE_MS));
     assert!(!bench.slicelet.may_serve(sent.plus_ms(2_000)));
+    bench.now = sent.plus_ms(1_999);
+    assert!(!bench.tick().contains(&SliceletAction::LeaseEnded));
+    assert_eq!(bench.wake(), sent.plus_ms(2_000));
+    assert!(bench.tick_after_ms(1).contains(&SliceletAction::LeaseEnded));
     bench.tick_after_ms(3_001);
     assert!(!bench.tick_after_ms(600).contains(&SliceletAction::Resume));
 }

@@ -403,7 +403,11 @@ impl Fleet {
                 }
                 SliceletAction::Stop => node.stopped = true,
                 SliceletAction::WakeAt(at) => node.wake = at,
-                SliceletAction::Deliver { .. } | SliceletAction::Refused { .. } => {}
+                SliceletAction::Deliver { .. }
+                | SliceletAction::Refused { .. }
+                | SliceletAction::LeaseEnded
+                | SliceletAction::LeaseRegained
+                | SliceletAction::ServesUnder { .. } => {}
             }
         }
     }

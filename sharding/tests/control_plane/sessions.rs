@@ -43,6 +43,7 @@ fn hello(life: &Life) -> Hello {
         generation: Generation::NONE,
         claims: Vec::new(),
         versions: SESSION_VERSIONS,
+        lease_ms: None,
     }
 }
 
@@ -97,6 +98,7 @@ impl Bare {
                 sequence: 1,
                 generation,
                 load,
+                lease_ms: None,
             },
         )
     }
@@ -350,6 +352,7 @@ fn a_second_assigner_is_noticed() {
                 sequence,
                 generation: foreign,
                 load,
+                lease_ms: None,
             },
         )
     };
@@ -507,6 +510,7 @@ fn recovery_weighs_claims() {
                         sequence,
                         generation,
                         load,
+                        lease_ms: None,
                     },
                 );
             }

@@ -90,6 +90,11 @@ impl Node {
             SliceletAction::Resume => {
                 self.woken = true;
             }
+            SliceletAction::LeaseEnded => env.trace(|| format!("n{} has no lease any more", self.slot)),
+            SliceletAction::LeaseRegained => env.trace(|| format!("n{} has a lease again", self.slot)),
+            SliceletAction::ServesUnder { lease_ms } => {
+                env.trace(|| format!("n{} serves under leases of {lease_ms:?} ms", self.slot));
+            }
             SliceletAction::Reborn => self.begin_again(env),
             SliceletAction::BeginDrain => {}
             SliceletAction::Refused { reason } => {
