@@ -77,10 +77,11 @@ pub struct NodeState {
     suspended: AtomicBool,
     /// Serving has ended for good.
     stopped: AtomicBool,
-    /// When the slicelet last looked around, in ms of the clock.
-    slicelet_stepped_ms: AtomicU64,
-    /// Serving is allowed before this moment by the Assigner's word, in ms of the clock: the lease's end.
+    /// Serving is allowed before this moment, in ms of the clock, if the slicelet does not look around before: its lease may
+    /// be over then, or it may have been buried for standing still.
     serves_until_ms: AtomicU64,
+    /// When the lease is over, in ms of the clock.
+    leased_until_ms: AtomicU64,
     /// Length of the leases under which this node serves; 0: without.
     lease_ms: AtomicU64,
     draining: AtomicBool,
@@ -122,8 +123,8 @@ impl NodeState {
             pulls: Mutex::default(),
             suspended: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
-            slicelet_stepped_ms: AtomicU64::new(Clock.now().as_ms()),
             serves_until_ms: AtomicU64::new(Timestamp::ZERO.as_ms()),
+            leased_until_ms: AtomicU64::new(Timestamp::ZERO.as_ms()),
             lease_ms: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             held_requests: AtomicU64::new(0),
@@ -311,23 +312,19 @@ impl NodeState {
 
     /// Whether what this node knows of its ownership can be relied on at `now`, a fresh reading of the clock.
     pub(super) fn is_current(&self, now: Timestamp) -> bool {
-        let stepped = Timestamp::from_ms(self.slicelet_stepped_ms.load(Ordering::Acquire));
-        // The Assigner counts from the last heartbeat, which is up to an interval older than the last step.
-        let standstill_ms_max = self.config.failure_timeout_ms - self.config.heartbeat_ms;
-        let stood_still = now.ms_since(stepped) > standstill_ms_max;
-        !stood_still && !self.is_suspended() && self.is_tenured(now)
+        now.as_ms() < self.serves_until_ms.load(Ordering::Acquire) && !self.is_suspended()
     }
 
     /// Whether the Assigner lets this node serve at `now`: with leases, whether its lease is not over.
     pub(super) fn is_tenured(&self, now: Timestamp) -> bool {
-        now.as_ms() < self.serves_until_ms.load(Ordering::Acquire)
+        now.as_ms() < self.leased_until_ms.load(Ordering::Acquire)
     }
 
     /// Length of the leases under which this node serves, and what is left of the present one, in milliseconds. Both are 0
     /// without leases.
     pub(super) fn lease_ms(&self) -> (u64, u64) {
         let length_ms = self.lease_ms.load(Ordering::Relaxed);
-        let until = Timestamp::from_ms(self.serves_until_ms.load(Ordering::Acquire));
+        let until = Timestamp::from_ms(self.leased_until_ms.load(Ordering::Acquire));
         let left_ms = until.ms_since(self.clock.now());
         (length_ms, if length_ms > 0 { left_ms } else { 0 })
     }
@@ -349,14 +346,15 @@ impl NodeState {
         }
     }
 
-    /// The slicelet has looked around at `now`, and suspended serving if it had to.
-    pub(super) fn slicelet_stepped(&self, now: Timestamp, slicelet: &Slicelet) {
-        self.serves_until_ms
-            .store(slicelet.serves_until().as_ms(), Ordering::Release);
+    /// The slicelet has looked around, and suspended serving if it had to.
+    pub(super) fn slicelet_stepped(&self, slicelet: &Slicelet) {
         self.lease_ms
             .store(slicelet.lease_ms().unwrap_or(0), Ordering::Relaxed);
+        self.leased_until_ms
+            .store(slicelet.leased_until().as_ms(), Ordering::Release);
         // Released after a suspension of the same step: who sees the step sees the suspension.
-        self.slicelet_stepped_ms.store(now.as_ms(), Ordering::Release);
+        self.serves_until_ms
+            .store(slicelet.serves_until().as_ms(), Ordering::Release);
     }
 
     /// Suspends or resumes serving.

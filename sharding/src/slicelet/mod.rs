@@ -7,13 +7,14 @@
 //!      ^---- SessionClosed, backoff ---|
 //! ```
 //!
-//! Why it suspends. A node that was stopped for longer than the failure timeout may be dead by the Assigner's word, and
-//! its ranges with others, without having heard of it. So, before it serves again (H1), a heartbeat sent *after* it woke
+//! Why it suspends. A node that stood still for about the failure timeout may be dead by the Assigner's word, and
+//! its ranges with others, without having heard of it (`standstill` says when exactly). So, before it serves again (H1), a heartbeat sent *after* it woke
 //! must have been answered; or, since a cut-off node goes on serving in `available` mode, the Assigner must have stayed
 //! unreachable for a while (not under leases: there only the answer counts). A standstill shows as a gap between two steps, which is why the shell must honour `WakeAt`.
 
 mod config;
 mod event;
+mod standstill;
 mod tenure;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use crate::session::{
     AssignerMessage, AssignmentUpdate, Hello, LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS,
 };
 use crate::time::Timestamp;
+use standstill::{Signs, relies_until};
 use tenure::{Change, Tenure};
 
 /// The state of a node's side of the session with the Assigner.
@@ -156,12 +158,32 @@ impl Slicelet {
         self.suspended.is_none() && now < self.serves_until()
     }
 
-    /// The node may serve before this moment, unless it is suspended: the end of its lease; [`Timestamp::NEVER`] without
-    /// leases, and [`Timestamp::ZERO`] while the Assigner has not said under which it serves. A shell that checks operations
-    /// apart from the slicelet does so against this and the suspension, as they are after each step.
+    /// The node may serve before this moment, unless it is suspended: until its lease is over, and for as long as it may rely
+    /// on what it knew at its last step. A shell that checks operations apart from the slicelet does so against this and the
+    /// suspension, as they are after each step.
     #[must_use]
     pub fn serves_until(&self) -> Timestamp {
+        self.tenure.until().min(self.relies_until())
+    }
+
+    /// The end of its lease; [`Timestamp::NEVER`] without leases, and [`Timestamp::ZERO`] while the Assigner has not said
+    /// under which it serves.
+    #[must_use]
+    pub fn leased_until(&self) -> Timestamp {
         self.tenure.until()
+    }
+
+    /// From when on it counts as having stood still, if it does not look around before.
+    fn relies_until(&self) -> Timestamp {
+        if planted::is(Bug::ZombieServes) {
+            return Timestamp::NEVER;
+        }
+        relies_until(Signs {
+            last_step: self.last_step,
+            confirmed: self.tenure.confirmed(),
+            heartbeat_interval_ms: self.heartbeat_interval_ms(),
+            failure_timeout_ms: self.config.failure_timeout_ms,
+        })
     }
 
     /// The length of the leases under which the node serves, in milliseconds; none if it serves without one.
@@ -200,12 +222,12 @@ impl Slicelet {
     /// Takes an event at a moment; says what is to be done.
     pub fn step(&mut self, event: SliceletEvent, now: Timestamp) -> Vec<SliceletAction> {
         let mut actions = Vec::new();
-        let gap_ms = now.ms_since(self.last_step);
+        let stood_still = now >= self.relies_until();
         self.last_step = self.last_step.max(now);
         if self.life != LifeState::Living {
             return actions;
         }
-        if gap_ms > self.config.failure_timeout_ms && !planted::is(Bug::ZombieServes) {
+        if stood_still {
             self.suspend(now, &mut actions);
         }
         if self.tenure.has_just_ended(now) {

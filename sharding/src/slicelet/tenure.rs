@@ -26,6 +26,8 @@ pub(super) struct Tenure {
     is_over: bool,
     /// Heartbeats that are not answered yet, with the moments of their sending; oldest first.
     unanswered: VecDeque<(u64, Timestamp)>,
+    /// When the newest heartbeat was sent whose answer confirmed what this life holds; `ZERO`: none was.
+    confirmed: Timestamp,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +55,13 @@ impl Tenure {
             kind: Kind::Untold,
             is_over: false,
             unanswered: VecDeque::new(),
+            confirmed: Timestamp::ZERO,
         }
+    }
+
+    /// At this moment, or a little later, the Assigner held this life for living; `ZERO`: it never said so.
+    pub(super) fn confirmed(&self) -> Timestamp {
+        self.confirmed
     }
 
     /// Serving is allowed before this moment. [`Timestamp::NEVER`] if it has no end.
@@ -107,6 +115,9 @@ impl Tenure {
         let sent = self.unanswered.iter().find(|(sent, _)| *sent == sequence);
         let sent = sent.map(|(_, at)| *at);
         self.unanswered.retain(|(sent, _)| *sent > sequence);
+        if confirms {
+            self.confirmed = self.confirmed.max(sent.unwrap_or(Timestamp::ZERO));
+        }
         let before = self.kind;
         match lease_ms {
             None if confirms || before == Kind::Untold => {

@@ -252,8 +252,35 @@ fn an_unreachable_assigner_ends_the_suspension() {
     assert!(bench.wake() <= bench.now.plus_ms(500));
     assert!(!bench.tick_after_ms(499).contains(&SliceletAction::Resume));
     assert!(bench.tick_after_ms(1).contains(&SliceletAction::Resume));
-    // A gap of the timeout itself is none.
-    assert!(!bench.tick_after_ms(3_000).contains(&SliceletAction::Suspend));
+    // One that is cut off goes on; late timers are no standstill.
+    assert!(!bench.tick_after_ms(1_699).contains(&SliceletAction::Suspend));
+    assert!(!bench.tick_after_ms(1_699).contains(&SliceletAction::Suspend));
+    assert!(bench.tick_after_ms(1_700).contains(&SliceletAction::Suspend));
+}
+
+/// Plan: a heartbeat goes out and is answered, and just before the next is due the node looks around for another reason and
+/// is stopped. Its last heartbeat is then older than its last look: it counts as dead before a failure timeout has passed
+/// since it looked, and must not serve in between. If it wakes while it surely lives, it goes on at once.
+#[test]
+fn h1_a_standstill_counts_from_the_last_heartbeat_that_was_heard() {
+    for (asleep_ms, suspends) in [(2_100, false), (2_900, true)] {
+        let mut bench = Bench::serving();
+        bench.tick_after_ms(500);
+        bench.step(answer(bench.slicelet.sequence, 5));
+        bench.now = bench.now.plus_ms(499);
+        bench.step(SliceletEvent::Handoffs(Vec::new()));
+        let woken = bench.now.plus_ms(asleep_ms);
+        assert_eq!(
+            bench.slicelet.may_serve(woken),
+            !suspends,
+            "before it has looked around"
+        );
+        assert_eq!(
+            bench.tick_after_ms(asleep_ms).contains(&SliceletAction::Suspend),
+            suspends
+        );
+        assert_eq!(bench.slicelet.may_serve(woken), !suspends);
+    }
 }
 
 #[test]
