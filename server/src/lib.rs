@@ -14,6 +14,7 @@
 pub mod assigner;
 pub mod clock;
 pub mod config;
+pub mod events;
 mod grpc;
 pub mod http;
 pub mod listener;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use softstore_proto::v1;
 use softstore_sharding::assigner::{
-    Assigner, AssignerAction, AssignerEvent, ClusterStatus, DeathCause, DrainError, DrainStart, Notice,
+    Assigner, AssignerAction, AssignerEvent, ClusterStatus, DrainError, DrainStart, Notice,
     SessionId,
 };
 use softstore_sharding::session::NodeMessage;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::AssignerMetrics;
 use crate::clock::{Clock, unix_ms};
+use crate::events;
 
 /// Where a session's messages to its node go. Dropping it ends the session.
 pub(super) type ToNode = mpsc::UnboundedSender<Result<v1::AssignerMessage, tonic::Status>>;
@@ -121,8 +122,7 @@ impl Driver {
                     self.sessions.remove(&session);
                 }
                 AssignerAction::Published(assignment) => {
-                    let ranges = assignment.ranges().len();
-                    tracing::info!(generation = %assignment.generation(), ranges, "published an assignment");
+                    events::published(&assignment);
                     self.metrics.published();
                 }
                 AssignerAction::WakeAt(at) => self.wake_at = at,
@@ -140,12 +140,8 @@ impl Driver {
     fn notice(&self, notice: &Notice) {
         self.metrics.notice(notice);
         match notice {
-            Notice::Died {
-                cause: DeathCause::Goodbye,
-                ..
-            } => tracing::info!(?notice),
-            Notice::Died { .. }
-            | Notice::HelloRefused { .. }
+            Notice::Died { .. } => events::died(notice),
+            Notice::HelloRefused { .. }
             | Notice::SecondAssigner { .. }
             | Notice::StoodStill { .. }
             | Notice::PlacementRefused(_)
