@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use softstore_proto::v1;
 use softstore_sharding::assigner::{
-    Assigner, AssignerAction, AssignerEvent, ClusterStatus, DrainError, DrainStart, Notice,
-    SessionId,
+    Assigner, AssignerAction, AssignerEvent, ClusterStatus, DrainError, DrainStart, Notice, SessionId,
 };
 use softstore_sharding::session::NodeMessage;
 use softstore_sharding::{NodeId, Timestamp};
