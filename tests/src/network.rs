@@ -109,6 +109,7 @@ impl Network {
     /// Everything from one host to another is lost.
     pub fn cut(&self, from: &str, to: &str) {
         self.filter(from, to, PRIORITY_LOST, "", "1:2");
+        self.unfilter(from, to, PRIORITY_BARE);
     }
 
     /// Connections stay, but no message gets from one host to another: only what carries none passes.

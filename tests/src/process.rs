@@ -73,7 +73,9 @@ impl Process {
     /// If it prints no line of JSON in time.
     pub async fn start_command(name: &str, logs: &Path, mut command: Command) -> (Self, Value) {
         let log = logs.join(format!("{name}.log"));
-        let stderr = File::create(&log).expect("the directory of logs is writable");
+        // Appended to, as a service manager does it: so others can write to it as well.
+        let stderr = File::options().create(true).append(true).open(&log);
+        let stderr = stderr.expect("the directory of logs is writable");
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

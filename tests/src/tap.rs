@@ -69,7 +69,7 @@ impl Tap {
     /// # Panics
     /// When the tests' patience is over.
     pub async fn more_than(&mut self, seen: usize, text: &str) {
-        self.event(text, |events| events.len() > seen).await;
+        self.wait(&[text], |events| events.len() > seen).await;
     }
 
     /// Waits for an event with this text and, in one of its fields, this name.
@@ -77,22 +77,36 @@ impl Tap {
     /// # Panics
     /// When the tests' patience is over.
     pub async fn about(&mut self, text: &str, name: &str) {
-        self.event(text, |events| {
+        self.wait(&[text], |events| {
             events.iter().any(|event| event.to_string().contains(name))
         })
         .await;
     }
 
-    async fn event(&mut self, text: &str, enough: impl Fn(&[&Event]) -> bool) {
+    /// The same with either of two texts.
+    ///
+    /// # Panics
+    /// When the tests' patience is over.
+    pub async fn either_about(&mut self, texts: [&str; 2], name: &str) {
+        self.wait(&texts, |events| {
+            events.iter().any(|event| event.to_string().contains(name))
+        })
+        .await;
+    }
+
+    async fn wait(&mut self, texts: &[&str], enough: impl Fn(&[&Event]) -> bool) {
         let begun = Instant::now();
         loop {
-            let of_text: Vec<&Event> = self.events().iter().filter(|event| is(event, text)).collect();
-            if enough(&of_text) {
+            let events = self.events().iter();
+            let found: Vec<&Event> = events
+                .filter(|event| texts.iter().any(|text| is(event, text)))
+                .collect();
+            if enough(&found) {
                 return;
             }
             assert!(
                 begun.elapsed() < PATIENCE,
-                "not within {PATIENCE:?} in {}: {text}",
+                "not within {PATIENCE:?} in {}: {texts:?}",
                 self.log.display()
             );
             tokio::time::sleep(LOOK_AGAIN).await;

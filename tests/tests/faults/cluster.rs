@@ -31,7 +31,7 @@ pub(crate) const TAKER: &str = "n2";
 pub(crate) const THIRD: &str = "n3";
 
 /// Nobody is dead before that.
-pub(crate) const FAILURE_TIMEOUT: Duration = Duration::from_millis(1_000);
+pub(crate) const FAILURE_TIMEOUT_MS: u64 = 1_000;
 
 /// What the link from giver to taker carries: the pull takes a second or two.
 pub(crate) const LINK_BYTES_PER_SECOND: u32 = 1_000_000;
@@ -39,8 +39,11 @@ pub(crate) const LINK_BYTES_PER_SECOND: u32 = 1_000_000;
 /// What the Assigner logs when a node is silent.
 pub(crate) const DECLARED_DEAD: &str = "declared a node dead";
 
+/// What it logs when a node has said goodbye.
+pub(crate) const HAS_LEFT: &str = "a node has left";
+
 /// Room on the disk that a process logs to.
-const DISK_BYTES: u32 = 4 << 20;
+const DISK_BYTES: u32 = 1 << 20;
 
 const ASSIGNER_PORT: u16 = 7400;
 const NODE_PORT: u16 = 7401;
@@ -113,7 +116,7 @@ impl Cluster {
             "assigner".to_owned(),
             format!("--listen={}", self.address(ASSIGNER, ASSIGNER_PORT)),
             format!("--http-listen={}", self.address(ASSIGNER, HTTP_PORT)),
-            format!("--settle-ms={}", FAILURE_TIMEOUT.as_millis() + 200),
+            format!("--settle-ms={}", FAILURE_TIMEOUT_MS + 200),
             "--rebalance-delay-ms=600000".to_owned(),
         ];
         flags.extend(expected.map(|nodes| format!("--expect-nodes={nodes}")));
@@ -136,7 +139,7 @@ impl Cluster {
 
     async fn start_process(&mut self, host: &'static str, mut flags: Vec<String>) {
         flags.extend([
-            format!("--failure-timeout-ms={}", FAILURE_TIMEOUT.as_millis()),
+            format!("--failure-timeout-ms={}", FAILURE_TIMEOUT_MS),
             "--insecure".to_owned(),
             "--announce".to_owned(),
             "--exit-with-parent".to_owned(),
@@ -191,18 +194,16 @@ impl Cluster {
         self.members[host].process.log()
     }
 
-    /// Fills the disk that a process logs to.
+    /// Fills the disk that a process logs to, to the end of the page that the log's own end is on.
     pub(crate) fn fill_disk(&self, host: &str) {
-        let dir = self
-            .process(host)
-            .log_file()
-            .parent()
-            .expect("a log is in a folder");
-        let mut filler = File::create(dir.join("filler")).expect("the disk is writable");
-        let block = vec![b'.'; 4_096];
-        // The error is what is waited for: no room is left.
-        while filler.write_all(&block).is_ok() {}
-        while filler.write_all(b".").is_ok() {}
+        let log = self.process(host).log_file();
+        let filler = log.with_file_name("filler");
+        for (file, block) in [(filler.as_path(), &[b'.'; 4_096][..]), (log, b".")] {
+            let opened = File::options().create(true).append(true).open(file);
+            let mut file = opened.expect("there is room for an empty file");
+            // The error is what is waited for: no room is left.
+            while file.write_all(block).is_ok() {}
+        }
     }
 
     /// A client that knows all nodes. What it cannot reach is an error and no miss.

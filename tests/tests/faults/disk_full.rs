@@ -102,7 +102,7 @@ async fn a_report_that_cannot_be_written_is_an_error() {
         "--absent-s=0.1",
         "--lead-in-s=0.2",
         "--rebalance-delay-ms=300",
-        "--arms=transfer",
+        "--arms=control,transfer",
     ];
     for (more, told) in [
         (&["--report=/dev/full"][..], "/dev/full"),

@@ -6,11 +6,16 @@ use std::time::Duration;
 
 use softstore_tests::process::Signal;
 
-use super::cluster::{ASSIGNER, CLIENT, Cluster, DECLARED_DEAD, FAILURE_TIMEOUT, GIVER, TAKER};
+use super::cluster::{ASSIGNER, CLIENT, Cluster, DECLARED_DEAD, FAILURE_TIMEOUT_MS, GIVER, HAS_LEFT, TAKER};
 use super::phase::Phase;
 
-/// How long a cut or an Assigner's standstill lasts where no event says that it was long enough.
-const FOR_LONG: Duration = Duration::from_millis(FAILURE_TIMEOUT.as_millis() as u64 * 3 / 2);
+/// How long a cut or an Assigner's standstill lasts where no event says that it was long enough. The length of the fault
+/// itself, not a wait for anything.
+const FOR_LONG: Duration = Duration::from_millis(FAILURE_TIMEOUT_MS * 3 / 2);
+
+/// How long a node goes on standing still after its death is known: time for others to write what it still holds, and for
+/// questions to gather before it.
+const AFTER_DEATH: Duration = Duration::from_millis(FAILURE_TIMEOUT_MS / 2);
 
 /// A link on which a chunk takes seconds.
 const CRAWL_BYTES_PER_SECOND: u32 = 100_000;
@@ -159,11 +164,15 @@ impl Fault {
             Self::KillAssigner => cluster.start_assigner(None).await,
             Self::PauseGiver | Self::PauseTaker => {
                 let node = if self == Self::PauseGiver { GIVER } else { TAKER };
-                cluster.tap(ASSIGNER).about(DECLARED_DEAD, node).await;
+                // A goodbye that it sent before it stood still arrives all the same.
+                cluster
+                    .tap(ASSIGNER)
+                    .either_about([DECLARED_DEAD, HAS_LEFT], node)
+                    .await;
+                tokio::time::sleep(AFTER_DEATH).await;
                 cluster.process(node).signal(Signal::CONT);
             }
             Self::PauseAssigner => {
-                // The length of the fault itself, not a wait for anything.
                 tokio::time::sleep(FOR_LONG).await;
                 cluster.process(ASSIGNER).signal(Signal::CONT);
             }
