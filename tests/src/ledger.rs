@@ -46,12 +46,12 @@ pub struct Counts {
 }
 
 /// What is there when all is over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Audit {
     /// Keys that have a value.
     pub present: usize,
-    /// Keys that have none although their last write, a set, was acknowledged.
-    pub lost: usize,
+    /// Keys, by their numbers, that have none although their last write, a set, was acknowledged.
+    pub lost: Vec<usize>,
     /// Keys that have none, and may: deleted, or the outcome of a later write is unknown.
     pub absent: usize,
 }
@@ -243,7 +243,7 @@ impl Ledger {
             } else if self.is_set[index].load(Ordering::SeqCst)
                 && self.next[index].load(Ordering::SeqCst) == acknowledged
             {
-                audit.lost += 1;
+                audit.lost.push(index);
             } else {
                 audit.absent += 1;
             }

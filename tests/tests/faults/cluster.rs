@@ -42,6 +42,35 @@ pub(crate) const DECLARED_DEAD: &str = "declared a node dead";
 /// What it logs when a node has said goodbye.
 pub(crate) const HAS_LEFT: &str = "a node has left";
 
+/// The lease of a node, in the leased mode: a little less than the failure timeout.
+const LEASE_MS: u64 = 900;
+
+/// Names the mode to run in, `available` (the default) or `leased`.
+const OWNERSHIP: &str = "SOFTSTORE_FAULT_OWNERSHIP";
+
+/// What becomes of a node that is cut off from the Assigner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ownership {
+    /// It serves on.
+    Available,
+    /// It stops when its lease is over.
+    Leased,
+}
+
+impl Ownership {
+    /// The mode of this run.
+    ///
+    /// # Panics
+    /// If it has another name.
+    pub(crate) fn of_this_run() -> Self {
+        match std::env::var(OWNERSHIP).as_deref() {
+            Err(_) | Ok("available") => Self::Available,
+            Ok("leased") => Self::Leased,
+            Ok(other) => panic!("{OWNERSHIP} is {other:?}, neither available nor leased"),
+        }
+    }
+}
+
 /// Room on the disk that a process logs to.
 const DISK_BYTES: u32 = 1 << 20;
 
@@ -119,6 +148,9 @@ impl Cluster {
             format!("--settle-ms={}", FAILURE_TIMEOUT_MS + 200),
             "--rebalance-delay-ms=600000".to_owned(),
         ];
+        if Ownership::of_this_run() == Ownership::Leased {
+            flags.extend(["--ownership=leased".to_owned(), format!("--lease-ms={LEASE_MS}")]);
+        }
         flags.extend(expected.map(|nodes| format!("--expect-nodes={nodes}")));
         self.start_process(ASSIGNER, flags).await;
     }

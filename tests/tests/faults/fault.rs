@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use softstore_tests::process::Signal;
 
-use super::cluster::{ASSIGNER, CLIENT, Cluster, DECLARED_DEAD, FAILURE_TIMEOUT_MS, GIVER, HAS_LEFT, TAKER};
+use super::cluster::{
+    ASSIGNER, CLIENT, Cluster, DECLARED_DEAD, FAILURE_TIMEOUT_MS, GIVER, HAS_LEFT, Ownership, TAKER,
+};
 use super::phase::Phase;
 
 /// How long a cut or an Assigner's standstill lasts where no event says that it was long enough. The length of the fault
@@ -236,25 +238,26 @@ impl Fault {
         }
     }
 
-    /// Whether operations may fail meanwhile: an owner is dead, or out of reach for the client or for the next owner.
-    pub(crate) fn explains_failures(self) -> bool {
-        !matches!(
-            self,
+    /// Whether operations may fail meanwhile: an owner is dead, or out of reach for the client, for the next owner or, where
+    /// it serves under a lease, for the Assigner.
+    pub(crate) fn explains_failures(self, ownership: Ownership) -> bool {
+        match self {
             Self::Nothing
-                | Self::KillAssigner
-                | Self::PauseAssigner
-                | Self::TermTaker
-                | Self::Slow
-                | Self::GiverLogFull
-                | Self::TakerLogFull
-                | Self::AssignerLogFull
-        )
+            | Self::TermTaker
+            | Self::Slow
+            | Self::GiverLogFull
+            | Self::TakerLogFull
+            | Self::AssignerLogFull => false,
+            Self::KillAssigner | Self::PauseAssigner => ownership == Ownership::Leased,
+            _ => true,
+        }
     }
 
     /// Whether a node that is asked past the client may answer with an old value: in `available` mode, one that is cut off
     /// from the Assigner serves on.
-    pub(crate) fn explains_stale_nodes(self) -> bool {
-        matches!(self, Self::CutGiverAssigner | Self::CutTakerAssigner)
+    pub(crate) fn explains_stale_nodes(self, ownership: Ownership) -> bool {
+        let cuts_off = matches!(self, Self::CutGiverAssigner | Self::CutTakerAssigner);
+        cuts_off && ownership == Ownership::Available
     }
 }
 

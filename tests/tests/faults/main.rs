@@ -6,16 +6,18 @@
 //!   cluster    an Assigner and three nodes, each on a host and with a disk of its own
 //!   cell       one fault in one phase, and what must hold
 //!   matrix     cells as processes in their own namespaces, several at once; the table
+//!   links      that a cut link loses, a held one holds, and a healed one carries
 //!   disk_full  commands whose output, or log, goes nowhere
 //! ```
 //!
 //! All cells, twenty times each: `SOFTSTORE_FAULT_REPEAT=20 cargo test -p softstore-tests --test faults whole_matrix -- --ignored --nocapture`.
-//! One of them: `SOFTSTORE_FAULT_CELL='SIGKILL giver / fenced' cargo test -p softstore-tests --test faults one_cell -- --ignored --nocapture`.
+//! The same with leases: `SOFTSTORE_FAULT_OWNERSHIP=leased`. One cell: `SOFTSTORE_FAULT_CELL='SIGKILL giver / fenced' cargo test -p softstore-tests --test faults one_cell -- --ignored --nocapture`.
 
 mod cell;
 mod cluster;
 mod disk_full;
 mod fault;
+mod links;
 mod matrix;
 mod phase;
 
@@ -74,7 +76,7 @@ fn whole_matrix() {
 #[test]
 #[ignore = "one cell of the matrix, by name"]
 fn one_cell() {
-    if let Ok(name) = std::env::var(matrix::CELL_INSIDE) {
+    if let Ok(name) = std::env::var(matrix::INSIDE) {
         let cell = Cell::named(&name).expect("a cell of this name");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

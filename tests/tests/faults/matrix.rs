@@ -1,7 +1,8 @@
 //! Runs cells, several at once, each as a process in namespaces of its own; and tells how they went as a table.
 
 use std::collections::VecDeque;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,8 @@ use super::cell::{Cell, Seen, Tallies, Tally};
 use super::fault::Fault;
 use super::phase::Phase;
 
-/// Names the cell to run, inside of its namespaces.
-pub(crate) const CELL_INSIDE: &str = "SOFTSTORE_FAULT_CELL_INSIDE";
+/// Is set inside of a test's namespaces, and names what is to be run there.
+pub(crate) const INSIDE: &str = "SOFTSTORE_FAULT_INSIDE";
 
 /// The test that runs one cell.
 pub(crate) const ONE_CELL: &str = "one_cell";
@@ -71,7 +72,7 @@ pub(crate) fn run(cells: &[Cell], repetitions: usize) -> Tallies {
     tallies.into_inner().expect("nobody panics here")
 }
 
-fn run_one(cell: Cell, binary: &std::path::Path, tallies: &Mutex<Tallies>) {
+fn run_one(cell: Cell, binary: &Path, tallies: &Mutex<Tallies>) {
     for _ in 0..TRIES {
         let begun = Instant::now();
         let result = in_namespaces(cell, binary);
@@ -93,23 +94,9 @@ fn run_one(cell: Cell, binary: &std::path::Path, tallies: &Mutex<Tallies>) {
     }
 }
 
-/// Runs this executable again for one cell. The error is what it printed.
-fn in_namespaces(cell: Cell, binary: &std::path::Path) -> Result<Seen, String> {
-    let executable = std::env::current_exe().map_err(|error| error.to_string())?;
-    let patience = CELL_PATIENCE.as_secs().to_string();
-    // `timeout` ends `unshare`, and with it everything inside.
-    let mut command = std::process::Command::new("timeout");
-    let unshare = network::inside();
-    command
-        .args(["--signal=KILL", &patience])
-        .arg(unshare.get_program())
-        .args(unshare.get_args())
-        .arg(executable)
-        .args([ONE_CELL, "--exact", "--ignored", "--nocapture"])
-        .env(CELL_INSIDE, cell.name())
-        .env("SOFTSTORE_BINARY", binary)
-        .stdin(Stdio::null());
-    let output = command.output().map_err(|error| error.to_string())?;
+/// Runs a cell in namespaces of its own. The error is what it printed.
+fn in_namespaces(cell: Cell, binary: &Path) -> Result<Seen, String> {
+    let output = again_inside(ONE_CELL, &cell.name(), binary);
     let said = String::from_utf8_lossy(&output.stdout);
     let seen = said.lines().find_map(|line| line.strip_prefix(SEEN));
     match seen.and_then(|seen| serde_json::from_str(seen).ok()) {
@@ -121,6 +108,23 @@ fn in_namespaces(cell: Cell, binary: &std::path::Path) -> Result<Seen, String> {
             String::from_utf8_lossy(&output.stderr)
         )),
     }
+}
+
+/// Runs this executable again for one of its tests, inside of namespaces of its own, where `INSIDE` says what to do.
+pub(crate) fn again_inside(test: &str, what: &str, binary: &Path) -> Output {
+    // `timeout` ends `unshare`, and with it everything inside.
+    let mut command = Command::new("timeout");
+    let (patience, unshare) = (CELL_PATIENCE.as_secs().to_string(), network::inside());
+    command
+        .args(["--signal=KILL", &patience])
+        .arg(unshare.get_program())
+        .args(unshare.get_args())
+        .arg(std::env::current_exe().expect("a test knows its own executable"))
+        .args([test, "--exact", "--include-ignored", "--nocapture"])
+        .env(INSIDE, what)
+        .env("SOFTSTORE_BINARY", binary)
+        .stdin(Stdio::null());
+    command.output().expect("timeout (coreutils) runs")
 }
 
 /// The table, in Markdown: green runs of all, and in words what was at its worst.
