@@ -141,11 +141,18 @@ impl Cluster {
 
     /// Starts an Assigner in place of what is there. `expected`: the nodes of a new cluster.
     pub(crate) async fn start_assigner(&mut self, expected: Option<u32>) {
+        // A new cluster is there when all have said hello, however long that takes; over living nodes nobody is waited for
+        // longer than a failure takes to be noticed.
+        let settle_ms = if expected.is_some() {
+            60_000
+        } else {
+            FAILURE_TIMEOUT_MS + 200
+        };
         let mut flags = vec![
             "assigner".to_owned(),
             format!("--listen={}", self.address(ASSIGNER, ASSIGNER_PORT)),
             format!("--http-listen={}", self.address(ASSIGNER, HTTP_PORT)),
-            format!("--settle-ms={}", FAILURE_TIMEOUT_MS + 200),
+            format!("--settle-ms={settle_ms}"),
             "--rebalance-delay-ms=600000".to_owned(),
         ];
         if Ownership::of_this_run() == Ownership::Leased {
