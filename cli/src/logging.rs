@@ -37,6 +37,9 @@ pub(crate) fn start(args: &LogArgs) -> Result<()> {
     });
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A line that cannot be written (a full disk) is lost. Told on stderr, its failure would be a panic: stderr is what
+        // cannot be written.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(terminal).init(),

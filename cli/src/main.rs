@@ -6,7 +6,7 @@
 //! commands/      one file per command       child.rs      processes that `dev` starts, announce.rs their first line
 //! logging.rs     logs to stderr             stop.rs       signals, and the end of the parent
 //! control.rs     questions to the Assigner  cache.rs      keys and values
-//! exit.rs        exit codes
+//! exit.rs        exit codes                 say.rs        lines for people
 //! ```
 //!
 //! Exit codes: 0 done, 1 the answer is no (absent key, not settled in time, a drill that failed), 2 an error, which stderr
@@ -20,6 +20,7 @@ mod commands;
 mod control;
 mod exit;
 mod logging;
+mod say;
 mod settings;
 mod stop;
 
@@ -31,8 +32,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     if cfg!(feature = "planted-bugs") {
-        eprintln!(
-            "softstore: this binary was compiled with deliberate bugs (feature planted-bugs) and serves nobody"
+        say::remark(
+            "softstore: this binary was compiled with deliberate bugs (feature planted-bugs) and serves nobody",
         );
         return exit::Exit::Error.into();
     }
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     match commands::run(arguments.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("softstore: {}", exit::in_one_line(&error));
+            say::remark(format_args!("softstore: {}", exit::in_one_line(&error)));
             exit::Exit::Error.into()
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Without a terminal there is no live line; the others are printed plainly. `--quiet` prints nothing.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,8 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.println(format!("{:<9} {text}", self.arm));
         } else if self.plain {
-            eprintln!("{:<9} {text}", self.arm);
+            // Who cannot take it (a full disk) does without.
+            let _ = writeln!(std::io::stderr(), "{:<9} {text}", self.arm);
         }
     }
 

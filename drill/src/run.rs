@@ -3,6 +3,7 @@
 //! The arms that restart run first: how long the controls must replay is known only then.
 
 use std::fs;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,27 +58,6 @@ pub async fn run(options: DrillOptions) -> Result<Report, DrillError> {
     progress.end();
     let runs = result?;
     let (report, references) = judge_all(&options, &load, &runs);
-    if !options.quiet {
-        println!("{}", table::render(&report));
-        for run in &runs {
-            for message in &run.messages {
-                println!("{}: {message}", run.name.as_str());
-            }
-            let resurrected = run.resurrected;
-            if resurrected > 0 {
-                println!(
-                    "{}: {resurrected} of the stale reads were of deleted keys",
-                    run.name.as_str()
-                );
-            }
-            if run.held_up > 0 {
-                let (arm, held_up) = (run.name.as_str(), run.held_up);
-                println!(
-                    "{arm}: {held_up} requests went out late, because --in-flight others were under way"
-                );
-            }
-        }
-    }
     write_reports(
         &options,
         &Judged {
@@ -87,7 +67,39 @@ pub async fn run(options: DrillOptions) -> Result<Report, DrillError> {
             rate: load.rate,
         },
     )?;
+    if !options.quiet {
+        print(&report, &runs).map_err(|source| DrillError::System {
+            what: "cannot write to stdout",
+            source,
+        })?;
+    }
     Ok(report)
+}
+
+/// The table, and what happened in the arms.
+fn print(report: &Report, runs: &[ArmRun]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", table::render(report))?;
+    for run in runs {
+        let arm = run.name.as_str();
+        for message in &run.messages {
+            writeln!(out, "{arm}: {message}")?;
+        }
+        let (resurrected, held_up) = (run.resurrected, run.held_up);
+        if resurrected > 0 {
+            writeln!(
+                out,
+                "{arm}: {resurrected} of the stale reads were of deleted keys"
+            )?;
+        }
+        if held_up > 0 {
+            writeln!(
+                out,
+                "{arm}: {held_up} requests went out late, because --in-flight others were under way"
+            )?;
+        }
+    }
+    out.flush()
 }
 
 fn load(options: &DrillOptions) -> Result<Load, DrillError> {

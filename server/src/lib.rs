@@ -7,6 +7,7 @@
 //!   config    what an operator decides
 //!   http      /metrics, /healthz, /readyz       grpc, listener, opening   ports, their limits, what is counted there
 //!   clock     the clocks that the cores are given
+//!   events    a hand-off's phases in the log
 //! ```
 //!
 //! Both are libraries: an application that is itself sharded embeds a [`node::Node`] in its own process.
@@ -14,6 +15,7 @@
 pub mod assigner;
 pub mod clock;
 pub mod config;
+pub mod events;
 mod grpc;
 pub mod http;
 pub mod listener;

@@ -4,13 +4,19 @@
 //! highest number acknowledged for its key is noted: a value with a lower one is stale, and so is a value older than an
 //! acknowledged delete. A miss is always allowed, and counted. A write whose outcome is unknown may show later; its number
 //! is higher than any acknowledged before, so it is no stale read.
+//!
+//! What is lost is asked for at the end, when nothing runs ([`Ledger::audit`]): a key whose last write was acknowledged, was
+//! a set, and is not there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use softstore_client::{Client, WriteError};
+use softstore_proto::v1;
+use softstore_proto::v1::cache_client::CacheClient;
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 /// One in so many writes is a delete.
 const DELETE_EVERY: u64 = 7;
@@ -35,6 +41,19 @@ pub struct Counts {
     pub unavailable: AtomicU64,
     /// Writes whose outcome is unknown, and that said so.
     pub unknown: AtomicU64,
+    /// Reads of a node itself, past the client, that it answered with an older value than was acknowledged before.
+    pub stale_at_a_node: AtomicU64,
+}
+
+/// What is there when all is over.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Audit {
+    /// Keys that have a value.
+    pub present: usize,
+    /// Keys, by their numbers, that have none although their last write, a set, was acknowledged.
+    pub lost: Vec<usize>,
+    /// Keys that have none, and may: deleted, or the outcome of a later write is unknown.
+    pub absent: usize,
 }
 
 impl Counts {
@@ -54,6 +73,8 @@ fn count(counter: &AtomicU64) {
 pub struct Ledger {
     client: Client,
     acknowledged: Vec<AtomicU64>,
+    /// Whether the last acknowledged write was a set.
+    is_set: Vec<AtomicBool>,
     next: Vec<AtomicU64>,
     value_bytes: usize,
     /// What was seen.
@@ -76,6 +97,7 @@ impl Ledger {
         Arc::new(Self {
             client,
             acknowledged: numbers(),
+            is_set: (0..keys).map(|_| AtomicBool::new(false)).collect(),
             next: numbers(),
             value_bytes,
             counts: Counts::default(),
@@ -147,6 +169,7 @@ impl Ledger {
         self.client
             .set(Self::key(index), self.value(index, number))
             .await?;
+        self.is_set[index].store(true, Ordering::SeqCst);
         self.acknowledged[index].store(number, Ordering::SeqCst);
         Ok(())
     }
@@ -154,6 +177,7 @@ impl Ledger {
     async fn delete(&self, index: usize) -> Result<(), WriteError> {
         let number = self.next[index].fetch_add(1, Ordering::SeqCst) + 1;
         self.client.delete(Self::key(index)).await?;
+        self.is_set[index].store(false, Ordering::SeqCst);
         self.acknowledged[index].store(number, Ordering::SeqCst);
         Ok(())
     }
@@ -176,6 +200,55 @@ impl Ledger {
                 count(&self.counts.errors);
             }
         }
+    }
+
+    /// Asks one node itself for a key, past the client and all that it knows of owners, and judges what comes. A node that
+    /// does not own the key says so; no answer is none.
+    pub async fn read_from(&self, mut node: CacheClient<Channel>, index: usize) {
+        let before = self.acknowledged[index].load(Ordering::SeqCst);
+        let get = v1::Op {
+            key: Self::key(index).into(),
+            ..v1::Op::default()
+        };
+        let Ok(reply) = node.get(get).await else { return };
+        let reply = reply.into_inner();
+        if reply.status() != v1::Status::Ok {
+            return;
+        }
+        match Self::number_in(index, &reply.value) {
+            Some(number) if number >= before => {}
+            Some(number) => {
+                eprintln!("stale at a node: key {index} gave write {number} after {before} was acknowledged");
+                count(&self.counts.stale_at_a_node);
+            }
+            None => count(&self.counts.errors),
+        }
+    }
+
+    /// Reads every key once, when nothing else runs any more, and says what is there and what is lost.
+    ///
+    /// # Panics
+    /// If a key cannot be read; so give it a client for which that is an error and no miss.
+    pub async fn audit(&self, client: &Client) -> Audit {
+        let mut audit = Audit::default();
+        for index in 0..self.acknowledged.len() {
+            let acknowledged = self.acknowledged[index].load(Ordering::SeqCst);
+            let value = client.get(Self::key(index)).await.expect("every key can be read");
+            if let Some(value) = value {
+                audit.present += 1;
+                if Self::number_in(index, &value).is_none_or(|number| number < acknowledged) {
+                    eprintln!("stale: key {index} is still of before write {acknowledged}");
+                    count(&self.counts.stale);
+                }
+            } else if self.is_set[index].load(Ordering::SeqCst)
+                && self.next[index].load(Ordering::SeqCst) == acknowledged
+            {
+                audit.lost.push(index);
+            } else {
+                audit.absent += 1;
+            }
+        }
+        audit
     }
 
     async fn write(&self, index: usize, round: u64) {
@@ -207,13 +280,19 @@ impl Ledger {
     /// pause between operations leaves the machine to the cluster.
     #[must_use]
     pub fn run(self: &Arc<Self>, workers: usize, pause: Duration) -> Running {
+        self.run_writing(workers, pause, self.acknowledged.len())
+    }
+
+    /// The same, but only the first so many keys are written: what is lost of the others stays lost until the audit.
+    #[must_use]
+    pub fn run_writing(self: &Arc<Self>, workers: usize, pause: Duration, written: usize) -> Running {
         let mut tasks = JoinSet::new();
         for worker in 0..workers {
             let ledger = self.clone();
             tasks.spawn(async move {
                 let mut round = worker as u64;
                 while !ledger.stop.load(Ordering::Relaxed) {
-                    for index in (worker..ledger.acknowledged.len()).step_by(workers) {
+                    for index in (worker..written).step_by(workers) {
                         if ledger.stop.load(Ordering::Relaxed) {
                             return;
                         }

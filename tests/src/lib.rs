@@ -5,8 +5,10 @@
 //!   processes   clusters of real processes: signals, exit codes, logs, metrics over HTTP
 //!     binary      where the softstore binary is
 //!     process     one child process
+//!     tap         waits for events in a process' log
 //!     http        the little HTTP that reading /metrics and /readyz takes
 //!   ledger      writes and reads a cluster and knows every stale read
+//!   network     a network of the test's own: machines, and the links between them to cut, slow down and heal
 //!   proxy       stands before a port: damages what passes through it, or holds it back
 //! ```
 
@@ -14,6 +16,8 @@ pub mod binary;
 pub mod embedded;
 pub mod http;
 pub mod ledger;
+pub mod network;
 pub mod process;
 pub mod processes;
 pub mod proxy;
+pub mod tap;

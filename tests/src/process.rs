@@ -64,9 +64,19 @@ impl Process {
     /// # Panics
     /// If it prints no line of JSON in time.
     pub async fn start(name: &str, logs: &Path, arguments: &[String]) -> (Self, Value) {
+        Self::start_command(name, logs, softstore(arguments)).await
+    }
+
+    /// The same with a command that becomes `softstore` in the end, such as `nsenter`.
+    ///
+    /// # Panics
+    /// If it prints no line of JSON in time.
+    pub async fn start_command(name: &str, logs: &Path, mut command: Command) -> (Self, Value) {
         let log = logs.join(format!("{name}.log"));
-        let stderr = File::create(&log).expect("the directory of logs is writable");
-        let mut child = softstore(arguments)
+        // Appended to, as a service manager does it: so others can write to it as well.
+        let stderr = File::options().create(true).append(true).open(&log);
+        let stderr = stderr.expect("the directory of logs is writable");
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)
@@ -98,6 +108,12 @@ impl Process {
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Where its log is.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        &self.log
     }
 
     /// Sends it a signal.

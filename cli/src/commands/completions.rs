@@ -1,6 +1,8 @@
 //! `softstore completions`.
 
-use eyre::Result;
+use std::io::Write;
+
+use eyre::{Result, WrapErr};
 
 use crate::arguments::Arguments;
 use crate::exit::Exit;
@@ -16,13 +18,12 @@ pub(crate) struct CompletionsArgs {
 }
 
 /// Prints the script.
-#[expect(clippy::unnecessary_wraps, reason = "all commands end alike")]
 pub(crate) fn run(args: &CompletionsArgs) -> Result<Exit> {
-    clap_complete::generate(
-        args.shell,
-        &mut Arguments::documented(),
-        "softstore",
-        &mut std::io::stdout(),
-    );
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Arguments::documented(), "softstore", &mut script);
+    let mut out = std::io::stdout().lock();
+    out.write_all(&script)
+        .and_then(|()| out.flush())
+        .wrap_err("cannot write to stdout")?;
     Ok(Exit::Ok)
 }

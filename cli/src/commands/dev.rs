@@ -10,6 +10,7 @@ use crate::announce::{AssignerAnnouncement, ClusterAnnouncement, NodeAnnouncemen
 use crate::child::Child;
 use crate::control::{Control, POLL};
 use crate::exit::Exit;
+use crate::say;
 use crate::settings::written::Size;
 use crate::stop::Stop;
 
@@ -91,13 +92,13 @@ pub(crate) async fn run(args: DevArgs) -> Result<Exit> {
     if args.json {
         print(&cluster.announcement)?
     } else {
-        explain(&cluster.announcement)
+        say::result(explain(&cluster.announcement))?
     }
     loop {
         tokio::select! {
             _ = stop.wanted() => return Ok(cluster.end(&mut stop).await),
             report = next_ended(&mut cluster.children) => {
-                eprintln!("softstore: {report}");
+                say::remark(format_args!("softstore: {report}"));
                 if cluster.children.is_empty() {
                     bail!("no process is left");
                 }
@@ -238,20 +239,26 @@ fn node_flags(args: &DevArgs, index: u16, assigner: &str) -> Vec<String> {
 }
 
 /// What runs where, and what to do next.
-fn explain(cluster: &ClusterAnnouncement) {
+fn explain(cluster: &ClusterAnnouncement) -> String {
     let seed = cluster.nodes.first().map_or("", |node| node.grpc.as_str());
     let assigner = &cluster.assigner;
-    println!("A cluster of {} nodes is ready.\n", cluster.nodes.len());
-    println!("  Assigner  {assigner}  (pid {})", cluster.assigner_pid);
-    for NodeAnnouncement { id, pid, grpc, http } in &cluster.nodes {
-        println!("  {id:8}  {grpc}  (pid {pid})  http://{http}/metrics");
-    }
-    println!("\nTry, in another terminal:");
-    println!("  softstore set greeting hello --seeds {seed}");
-    println!("  softstore get greeting --seeds {seed}");
-    println!("  softstore status --watch --assigner {assigner}");
-    println!("  softstore drain node-1 --assigner {assigner}");
-    println!("\nCtrl-C stops all of it.");
+    let nodes: String = cluster.nodes.iter().map(line_of).collect();
+    format!(
+        "A cluster of {} nodes is ready.\n\n  Assigner  {assigner}  (pid {})\n{nodes}\n\
+         Try, in another terminal:\n\
+         \x20 softstore set greeting hello --seeds {seed}\n\
+         \x20 softstore get greeting --seeds {seed}\n\
+         \x20 softstore status --watch --assigner {assigner}\n\
+         \x20 softstore drain node-1 --assigner {assigner}\n\n\
+         Ctrl-C stops all of it.",
+        cluster.nodes.len(),
+        cluster.assigner_pid
+    )
+}
+
+fn line_of(node: &NodeAnnouncement) -> String {
+    let NodeAnnouncement { id, pid, grpc, http } = node;
+    format!("  {id:8}  {grpc}  (pid {pid})  http://{http}/metrics\n")
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use softstore_proto::v1::{ClusterStatus, DrainReply, NodeStatus};
 
 use crate::control::{ClusterArgs, Control, POLL};
 use crate::exit::Exit;
+use crate::say;
 use crate::settings::written::span;
 
 /// Which node.
@@ -66,7 +67,10 @@ pub(crate) async fn run(args: DrainArgs) -> Result<Exit> {
         imported_before: imported(&before, &args.node),
         incarnation,
     };
-    eprintln!("{} drains; its process exits when it is done", args.node);
+    say::remark(format_args!(
+        "{} drains; its process exits when it is done",
+        args.node
+    ));
     watch(&mut control, &progress, args.timeout).await
 }
 
@@ -82,10 +86,8 @@ async fn watch(control: &mut Control, progress: &Progress<'_>, timeout: Duration
         if let Ok(status) = control.status().await {
             let Some(node) = progress.draining(&status) else {
                 bar.finish_and_clear();
-                println!(
-                    "{}",
-                    progress.farewell(begun.elapsed(), &last_reports(control, status).await)
-                );
+                let reports = last_reports(control, status).await;
+                say::result(progress.farewell(begun.elapsed(), &reports))?;
                 return Ok(Exit::Ok);
             };
             bar.set_position(progress.handed_over(&status));
@@ -94,10 +96,10 @@ async fn watch(control: &mut Control, progress: &Progress<'_>, timeout: Duration
         tokio::time::sleep(POLL).await;
     }
     bar.abandon();
-    eprintln!(
+    say::remark(format_args!(
         "softstore: {} has not left within {timeout:?}; it goes on draining",
         progress.node
-    );
+    ));
     Ok(Exit::No)
 }
 

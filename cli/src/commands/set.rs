@@ -11,6 +11,7 @@ use crate::announce::print;
 use crate::cache::{ValueArgs, connect, key};
 use crate::control::ClusterArgs;
 use crate::exit::Exit;
+use crate::say;
 use crate::settings::written::span;
 
 /// Which key, which value, and when.
@@ -78,7 +79,7 @@ pub(crate) async fn run(args: SetArgs) -> Result<Exit> {
         let present = version.map_or("the key is absent".to_owned(), |version| {
             format!("the key is present, version {}", version.get())
         });
-        eprintln!("softstore: not stored: {present}");
+        say::remark(format_args!("softstore: not stored: {present}"));
     }
     Ok(if outcome.is_stored() { Exit::Ok } else { Exit::No })
 }

@@ -7,6 +7,7 @@ use softstore_proto::v1::ClusterStatus;
 
 use crate::control::{ClusterArgs, Control, POLL};
 use crate::exit::Exit;
+use crate::say;
 use crate::settings::written::span;
 
 /// What to wait for.
@@ -51,15 +52,15 @@ pub(crate) async fn run(args: WaitArgs) -> Result<Exit> {
             return Ok(Exit::Ok);
         };
         if because != told {
-            eprintln!("waiting: {because}");
+            say::remark(format_args!("waiting: {because}"));
             told = because;
         }
         if Instant::now() >= end {
-            eprintln!(
+            say::remark(format_args!(
                 "softstore: not {} within {:?}",
                 if args.filled { "filled" } else { "settled" },
                 args.timeout
-            );
+            ));
             return Ok(Exit::No);
         }
         tokio::time::sleep(POLL).await;

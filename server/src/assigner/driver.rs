@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use softstore_proto::v1;
 use softstore_sharding::assigner::{
-    Assigner, AssignerAction, AssignerEvent, ClusterStatus, DeathCause, DrainError, DrainStart, Notice,
-    SessionId,
+    Assigner, AssignerAction, AssignerEvent, ClusterStatus, DrainError, DrainStart, Notice, SessionId,
 };
 use softstore_sharding::session::{AssignerMessage, NodeMessage};
 use softstore_sharding::{NodeId, Timestamp};
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::AssignerMetrics;
 use crate::clock::{Clock, unix_ms};
+use crate::events;
 
 /// Where a session's messages to its node go. Dropping it ends the session.
 pub(super) type ToNode = mpsc::Sender<Result<v1::AssignerMessage, tonic::Status>>;
@@ -125,8 +125,7 @@ impl Driver {
                     self.sessions.remove(&session);
                 }
                 AssignerAction::Published(assignment) => {
-                    let ranges = assignment.ranges().len();
-                    tracing::info!(generation = %assignment.generation(), ranges, "published an assignment");
+                    events::published(&assignment);
                     self.metrics.published();
                 }
                 AssignerAction::WakeAt(at) => self.wake_at = at,
@@ -164,12 +163,8 @@ impl Driver {
     fn notice(&self, notice: &Notice) {
         self.metrics.notice(notice);
         match notice {
-            Notice::Died {
-                cause: DeathCause::Goodbye,
-                ..
-            } => tracing::info!(?notice),
-            Notice::Died { .. }
-            | Notice::HelloRefused { .. }
+            Notice::Died { .. } => events::died(notice),
+            Notice::HelloRefused { .. }
             | Notice::SecondAssigner { .. }
             | Notice::StoodStill { .. }
             | Notice::PlacementRefused(_)

@@ -31,6 +31,7 @@ use tonic::Status;
 use super::metrics::{add, count};
 use super::state::NodeState;
 use crate::config::PullOrder;
+use crate::events;
 
 /// Chunks that are ready before the taker took the one before: with the transport's window, what a pull holds in memory.
 const CHUNKS_AHEAD: usize = 2;
@@ -123,8 +124,15 @@ impl Giving {
             complete: true,
             ..v1::PullItem::default()
         };
+        events::giving(&self.request.taker, self.grants.len());
         let ended = match self.send_all(from).await {
-            Ok(()) => self.hand_over(complete).await,
+            Ok(()) => {
+                let handed_over = self.hand_over(complete).await;
+                if handed_over.is_ok() {
+                    events::given(&self.request.taker);
+                }
+                handed_over
+            }
             Err(stop) => Err(stop),
         };
         if matches!(ended, Err(Stop::Gone)) {

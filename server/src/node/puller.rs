@@ -15,6 +15,7 @@ use tonic::Code;
 use super::channels::PeerError;
 use super::metrics::count;
 use super::state::NodeState;
+use crate::events;
 
 /// Entries imported before the core's lock is let go, so that a fence does not wait for a whole chunk.
 const IMPORTS_PER_LOCK: usize = 64;
@@ -54,6 +55,8 @@ async fn receive(state: &Arc<NodeState>, pull: PullId, giver: &Peer, request: &P
             return StreamEnd::Broken;
         }
     };
+    events::pull_opened(&giver.life, !request.cursor.is_empty());
+    let mut chunks = 0;
     loop {
         match items.message().await {
             Ok(Some(item)) if item.gone => return StreamEnd::Ended(PullEnd::Gone),
@@ -62,6 +65,8 @@ async fn receive(state: &Arc<NodeState>, pull: PullId, giver: &Peer, request: &P
                 if let Some(end) = take_in(state, pull, giver, &item).await {
                     return end;
                 }
+                chunks += 1;
+                events::chunk_imported(&giver.life, chunks);
             }
             Ok(None) => return StreamEnd::Broken,
             Err(status) => return refused(giver, &status),

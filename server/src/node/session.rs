@@ -20,7 +20,7 @@ use super::metrics::count;
 use super::state::NodeState;
 use super::transfer_service::answer_take;
 use crate::clock::new_incarnation;
-use crate::grpc;
+use crate::{events, grpc};
 
 /// How long connecting to the Assigner may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -200,7 +200,7 @@ impl Session {
                 SliceletAction::ServesUnder { lease_ms: None } => tracing::info!("serving without leases"),
                 SliceletAction::Reborn => self.reborn(),
                 SliceletAction::BeginDrain => {
-                    tracing::info!("draining");
+                    events::draining();
                     self.state.set_draining();
                 }
                 SliceletAction::EndDrain { reason } => self.end_drain(reason),
@@ -230,7 +230,7 @@ impl Session {
             DrainEnd::NoTaker => DrainOutcome::NoTaker,
             DrainEnd::NoAssigner => DrainOutcome::NoAssigner,
         };
-        tracing::info!(?outcome, "the drain has ended");
+        events::drain_ended(outcome);
         if let Some(drained) = self.drained.take() {
             // Whoever embeds this node may not wait for it.
             let _ = drained.send(outcome);

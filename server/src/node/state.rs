@@ -14,7 +14,7 @@ use prometheus_client::registry::Unit;
 use softstore_sharding::slicelet::{Slicelet, SliceletEvent};
 use softstore_sharding::{Assignment, Peer, PullId, Slice, Timestamp};
 use softstore_store::{Part, Store};
-use softstore_transfer::handoff::{Action, HandoffCore, Notice, PullEnd};
+use softstore_transfer::handoff::{Action, HandoffCore, Notice};
 use softstore_transfer::message::{Release, Take};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,7 @@ use super::peeks::Peeks;
 use super::puller;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
+use crate::events;
 use crate::listener::ListenerCounters;
 use crate::readings::Reading;
 
@@ -211,6 +212,7 @@ impl NodeState {
     }
 
     fn send_take(self: &Arc<Self>, take: Take, address: Arc<str>, relay: bool) {
+        events::asked(&take, relay);
         if relay {
             count(&self.metrics.messages_relayed);
             let payload = softstore_proto::transfer::Relayed::Take(take.clone()).encode();
@@ -248,28 +250,7 @@ impl NodeState {
 
     fn notice(&self, notice: &Notice) {
         self.metrics.notice(notice);
-        match notice {
-            Notice::StartedCold { slice, since, reason } => {
-                tracing::info!(%slice, %since, ?reason, "took a range over cold");
-            }
-            Notice::Fenced { slice, taker, since } => {
-                tracing::info!(%slice, %taker, %since, "fenced a range")
-            }
-            Notice::Took { slice, giver, since } => {
-                tracing::info!(%slice, %giver, %since, "took a range over")
-            }
-            Notice::PullEnded { giver, end, .. } if *end == PullEnd::Complete => {
-                tracing::info!(%giver, "a pull is complete");
-            }
-            Notice::PullEnded { giver, end, .. } => tracing::warn!(%giver, ?end, "a pull was given up"),
-            Notice::CopyDropped { slice, reason } => {
-                tracing::debug!(%slice, ?reason, "dropped a frozen copy")
-            }
-            Notice::Renewed { slice, since } => {
-                tracing::debug!(%slice, %since, "kept a range under a new acquisition")
-            }
-            Notice::Dropped { slice } => tracing::info!(%slice, "dropped a range that is assigned elsewhere"),
-        }
+        events::handoff(notice);
     }
 
     /// Hands an event to the session's task.
