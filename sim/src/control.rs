@@ -11,6 +11,8 @@ use softstore_sharding::{Incarnation, Life};
 use crate::clock::Clock;
 use crate::env::{Env, Event};
 use crate::message::Message;
+use crate::node::slot_of_node;
+use crate::trap::Phase;
 
 /// See the head of this file.
 pub(crate) struct Control {
@@ -154,24 +156,34 @@ impl Control {
                     self.sessions.remove(&session.get());
                     env.close_connection(session.get(), false);
                 }
-                AssignerAction::Published(assignment) => env.trace(|| {
-                    let ranges = assignment.ranges().iter().map(|(slice, range)| {
-                        let providers: Vec<String> = range
-                            .providers
-                            .iter()
-                            .map(|provider| format!("{}@{}", provider.life, provider.since.number))
-                            .collect();
+                AssignerAction::Published(assignment) => {
+                    let moved = assignment.ranges().iter().find_map(|(_, range)| {
+                        let giver = range.providers.first()?;
+                        let is_new = range.since == assignment.generation() && giver.life != range.owner;
+                        is_new.then_some((slot_of_node(&giver.life.node)?, slot_of_node(&range.owner.node)?))
+                    });
+                    if let Some((giver, taker)) = moved {
+                        env.reaches(Phase::Assigned, giver, taker);
+                    }
+                    env.trace(|| {
+                        let ranges = assignment.ranges().iter().map(|(slice, range)| {
+                            let providers: Vec<String> = range
+                                .providers
+                                .iter()
+                                .map(|provider| format!("{}@{}", provider.life, provider.since.number))
+                                .collect();
+                            format!(
+                                "\n    {slice} {} since {} from {providers:?}",
+                                range.owner, range.since.number
+                            )
+                        });
                         format!(
-                            "\n    {slice} {} since {} from {providers:?}",
-                            range.owner, range.since.number
+                            "published {}:{}",
+                            assignment.generation(),
+                            ranges.collect::<String>()
                         )
                     });
-                    format!(
-                        "published {}:{}",
-                        assignment.generation(),
-                        ranges.collect::<String>()
-                    )
-                }),
+                }
                 AssignerAction::WakeAt(at) => {
                     let at_us = self.clock.to_us(at).max(env.now_us + 1);
                     if self.wake_us.is_none_or(|due| at_us < due) {

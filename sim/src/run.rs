@@ -82,8 +82,8 @@ pub(crate) struct Simulation {
 pub fn run(seed: u64, config: &SimConfig) -> SimReport {
     let mut random = Random::new(seed);
     let plan = Plan::draw(&mut random, config);
+    let end_us = plan.begin_us() + config.active_ms * 1_000;
     let mut simulation = Simulation::start(Env::new(config.clone(), plan, random));
-    let end_us = config.active_ms * 1_000;
     simulation.run_until(end_us);
     let mut violations = simulation.come_to_rest();
     let Simulation {

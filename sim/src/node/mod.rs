@@ -70,6 +70,11 @@ pub(crate) fn slot_of(address: &str) -> Option<usize> {
     address.strip_prefix('n')?.strip_suffix(":1")?.parse().ok()
 }
 
+/// The slot that a node's name names.
+pub(crate) fn slot_of_node(node: &NodeId) -> Option<usize> {
+    node.as_str().strip_prefix('n')?.parse().ok()
+}
+
 /// Incarnations are drawn: their order says nothing about their age.
 fn new_incarnation(slot: usize, env: &mut Env) -> u64 {
     if planted::is(Bug::IncarnationReused) {
