@@ -13,7 +13,7 @@ mod peeks;
 mod session;
 mod streams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use softstore_sharding::planted::{self, Bug};
@@ -58,6 +58,8 @@ pub(crate) struct Node {
     served_peeks: BTreeMap<u64, ServedPeek>,
     outgoing: BTreeMap<u64, Outgoing>,
     incoming: BTreeMap<PullId, Incoming>,
+    /// All that this process has ever opened.
+    streams_opened: BTreeSet<u64>,
     woken: bool,
     core_changed: bool,
     /// Per key: its place in the history's ownerships while this node serves it.
@@ -138,6 +140,7 @@ impl Node {
             served_peeks: BTreeMap::new(),
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            streams_opened: BTreeSet::new(),
             woken: false,
             core_changed: true,
             served: vec![None; keys.len()],
