@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use softstore_sharding::PullId;
+use std::sync::Arc;
+
+use softstore_sharding::{Assignment, PullId};
 use softstore_transfer::message::Entry;
 
 use crate::config::SimConfig;
@@ -105,6 +107,8 @@ pub(crate) struct Env {
     pub random: Random,
     pub history: History,
     pub counters: Counters,
+    /// What was published last, as the exclusive Assigner of leased ownership stores it before it tells anybody.
+    pub stored: Option<Arc<Assignment>>,
     /// Hand-off messages that travel through the Assigner, by the number that is their payload.
     pub relayed: BTreeMap<u64, Message>,
     queue: BTreeMap<(u64, u64), Event>,
@@ -132,6 +136,7 @@ impl Env {
             random,
             history: History::default(),
             counters: Counters::default(),
+            stored: None,
             relayed: BTreeMap::new(),
             queue: BTreeMap::new(),
             sequence: 0,

@@ -164,6 +164,12 @@ impl Node {
         self.slicelet.is_draining()
     }
 
+    /// Whether it serves, or will, what an assignment gave it.
+    pub(crate) fn holds_ranges(&self) -> bool {
+        let counts = self.core.counts();
+        counts.held + counts.pending > 0
+    }
+
     fn endpoint(&self) -> Endpoint {
         Endpoint::Node(self.slot)
     }
