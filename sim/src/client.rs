@@ -69,7 +69,8 @@ impl Client {
             stopped: false,
         };
         for _ in 0..env.plan.lanes {
-            client.timer(env.random.between(300_000, 900_000), ClientTimer::Next, env);
+            let delay_us = env.plan.begin_us() + env.random.between(300_000, 900_000);
+            client.timer(delay_us, ClientTimer::Next, env);
         }
         client.timer(env.random.below(300_000), ClientTimer::Watch, env);
         client

@@ -1,16 +1,20 @@
 //! [`Control`]: the simulated Assigner process: the real core behind its sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use softstore_sharding::assigner::{Assigner, AssignerAction, AssignerEvent, DeathCause, Notice, SessionId};
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::NodeMessage;
 use softstore_sharding::sharder::EvenRange;
-use softstore_sharding::{Incarnation, Life};
+use softstore_sharding::{Assignment, Incarnation, Life};
 
 use crate::clock::Clock;
+use crate::config::Mode;
 use crate::env::{Env, Event};
 use crate::message::Message;
+use crate::node::slot_of_node;
+use crate::trap::Phase;
 
 /// See the head of this file.
 pub(crate) struct Control {
@@ -28,6 +32,8 @@ pub(crate) struct Control {
     wake_us: Option<u64>,
     /// Lives that were declared dead for their silence.
     buried: Vec<Burial>,
+    /// What was published and not looked at yet.
+    published: Option<Arc<Assignment>>,
 }
 
 /// A life that was declared dead for its silence.
@@ -45,6 +51,10 @@ pub(crate) struct Burial {
 /// Clocks differ: what is judged by the simulation's is judged by this much, in per cent.
 const FULL_TIME_PERCENT: u64 = 90;
 
+fn is_within(from_us: Option<u64>, ms: u64, env: &Env) -> bool {
+    from_us.is_some_and(|from_us| env.now_us < from_us + ms * 10 * FULL_TIME_PERCENT)
+}
+
 impl Control {
     /// The first Assigner knows how many nodes to expect. A later one is not told: it would begin anew as soon as that
     /// many fresh nodes said hello, before those that hold something come back.
@@ -58,9 +68,13 @@ impl Control {
         let now = clock.now(env);
         let incarnation = Incarnation::new(env.random.bits() | 1);
         env.trace(|| format!("an Assigner starts as {incarnation}"));
+        let core = match env.stored.clone().filter(|_| env.config.mode == Mode::Leased) {
+            Some(stored) => Assigner::resuming(config, incarnation, Box::new(EvenRange), stored, now),
+            None => Assigner::new(config, incarnation, Box::new(EvenRange), now),
+        };
         let mut control = Self {
             process,
-            core: Assigner::new(config, incarnation, Box::new(EvenRange), now),
+            core,
             clock,
             started_us: env.now_us,
             still_until_us: 0,
@@ -70,6 +84,7 @@ impl Control {
             sessions: BTreeSet::new(),
             wake_us: None,
             buried: Vec::new(),
+            published: None,
         };
         control.step(AssignerEvent::Tick, env);
         control
@@ -120,16 +135,24 @@ impl Control {
         std::mem::take(&mut self.buried)
     }
 
+    /// The assignment published since this was last asked.
+    pub(crate) fn take_published(&mut self) -> Option<Arc<Assignment>> {
+        self.published.take()
+    }
+
+    /// Whether a life was heard of within the failure timeout.
+    pub(crate) fn heard_lately(&self, life: &Life, env: &Env) -> bool {
+        let heard_us = self.heard_us.get(life).copied();
+        is_within(heard_us, env.plan.assigner.failure_timeout_ms, env)
+    }
+
     fn burial(&self, life: Life, cause: DeathCause, env: &Env) -> Burial {
-        let within = |from_us: Option<u64>, ms: u64| {
-            from_us.is_some_and(|from_us| env.now_us < from_us + ms * 10 * FULL_TIME_PERCENT)
-        };
         let timeout_ms = env.plan.assigner.failure_timeout_ms;
         Burial {
             cause,
-            heard_lately: within(self.heard_us.get(&life).copied(), timeout_ms),
-            woke_lately: within(self.woke_us, timeout_ms),
-            settling: within(Some(self.started_us), env.plan.assigner.settle_ms),
+            heard_lately: self.heard_lately(&life, env),
+            woke_lately: is_within(self.woke_us, timeout_ms, env),
+            settling: is_within(Some(self.started_us), env.plan.assigner.settle_ms, env),
             life,
         }
     }
@@ -144,7 +167,16 @@ impl Control {
         // One wall clock for all: where every node that knew of the highest generation has died together with the Assigner,
         // the clock is what keeps generations growing.
         let unix_ms = GENERATION_EPOCH_UNIX_MS + 60_000_000 + env.now_us / 1_000;
-        for action in self.core.step(event, now, unix_ms) {
+        let actions = self.core.step(event, now, unix_ms);
+        let published = |action: &AssignerAction| match action {
+            AssignerAction::Published(assignment) => Some(assignment.clone()),
+            _ => None,
+        };
+        if let Some(assignment) = actions.iter().find_map(published) {
+            env.stored = Some(assignment.clone());
+            self.published = Some(assignment);
+        }
+        for action in actions {
             match action {
                 AssignerAction::Send { session, message } => {
                     let connection = session.get();
@@ -154,24 +186,34 @@ impl Control {
                     self.sessions.remove(&session.get());
                     env.close_connection(session.get(), false);
                 }
-                AssignerAction::Published(assignment) => env.trace(|| {
-                    let ranges = assignment.ranges().iter().map(|(slice, range)| {
-                        let providers: Vec<String> = range
-                            .providers
-                            .iter()
-                            .map(|provider| format!("{}@{}", provider.life, provider.since.number))
-                            .collect();
+                AssignerAction::Published(assignment) => {
+                    let moved = assignment.ranges().iter().find_map(|(_, range)| {
+                        let giver = range.providers.first()?;
+                        let is_new = range.since == assignment.generation() && giver.life != range.owner;
+                        is_new.then_some((slot_of_node(&giver.life.node)?, slot_of_node(&range.owner.node)?))
+                    });
+                    if let Some((giver, taker)) = moved {
+                        env.reaches(Phase::Assigned, giver, taker);
+                    }
+                    env.trace(|| {
+                        let ranges = assignment.ranges().iter().map(|(slice, range)| {
+                            let providers: Vec<String> = range
+                                .providers
+                                .iter()
+                                .map(|provider| format!("{}@{}", provider.life, provider.since.number))
+                                .collect();
+                            format!(
+                                "\n    {slice} {} since {} from {providers:?}",
+                                range.owner, range.since.number
+                            )
+                        });
                         format!(
-                            "\n    {slice} {} since {} from {providers:?}",
-                            range.owner, range.since.number
+                            "published {}:{}",
+                            assignment.generation(),
+                            ranges.collect::<String>()
                         )
                     });
-                    format!(
-                        "published {}:{}",
-                        assignment.generation(),
-                        ranges.collect::<String>()
-                    )
-                }),
+                }
                 AssignerAction::WakeAt(at) => {
                     let at_us = self.clock.to_us(at).max(env.now_us + 1);
                     if self.wake_us.is_none_or(|due| at_us < due) {

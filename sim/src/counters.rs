@@ -51,6 +51,10 @@ pub struct Counters {
     pub pauses: u64,
     /// Assigners that stood still.
     pub assigner_pauses: u64,
+    /// Things done at a phase of a hand-off.
+    pub traps_sprung: u64,
+    /// Links that stood still.
+    pub stalls: u64,
     /// Operations invoked.
     pub operations: u64,
     /// Reads that found a value.
@@ -93,6 +97,8 @@ impl Counters {
             assigner_restarts,
             pauses,
             assigner_pauses,
+            traps_sprung,
+            stalls,
             operations,
             hits,
             misses,
@@ -124,6 +130,8 @@ impl Counters {
         self.assigner_restarts += assigner_restarts;
         self.pauses += pauses;
         self.assigner_pauses += assigner_pauses;
+        self.traps_sprung += traps_sprung;
+        self.stalls += stalls;
         self.operations += operations;
         self.hits += hits;
         self.misses += misses;

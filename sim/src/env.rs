@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use softstore_sharding::PullId;
+use std::sync::Arc;
+
+use softstore_sharding::{Assignment, PullId};
 use softstore_transfer::message::Entry;
 
 use crate::config::SimConfig;
@@ -15,6 +17,7 @@ use crate::history::History;
 use crate::message::{Endpoint, Message};
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::trap::{Phase, Trap};
 
 /// Something that happens at a moment.
 #[derive(Clone, Debug)]
@@ -104,6 +107,8 @@ pub(crate) struct Env {
     pub random: Random,
     pub history: History,
     pub counters: Counters,
+    /// What was published last, as the exclusive Assigner of leased ownership stores it before it tells anybody.
+    pub stored: Option<Arc<Assignment>>,
     /// Hand-off messages that travel through the Assigner, by the number that is their payload.
     pub relayed: BTreeMap<u64, Message>,
     queue: BTreeMap<(u64, u64), Event>,
@@ -111,6 +116,12 @@ pub(crate) struct Env {
     names_given: u64,
     /// Directed pairs that cannot talk.
     cuts: BTreeSet<(Endpoint, Endpoint)>,
+    /// Directed pairs whose link stands still, and until when: what is sent arrives after that.
+    stalls: BTreeMap<(Endpoint, Endpoint), u64>,
+    /// Pairs of giver and taker whose streams break, and until when.
+    broken_streams: BTreeMap<(Endpoint, Endpoint), u64>,
+    /// What is done at certain phases of hand-offs.
+    traps: Vec<Trap>,
     connections: BTreeMap<u64, Connection>,
     /// When the last message of a stream arrives, so that its messages keep their order.
     stream_tails: BTreeMap<u64, u64>,
@@ -125,11 +136,15 @@ impl Env {
             random,
             history: History::default(),
             counters: Counters::default(),
+            stored: None,
             relayed: BTreeMap::new(),
             queue: BTreeMap::new(),
             sequence: 0,
             names_given: 0,
             cuts: BTreeSet::new(),
+            stalls: BTreeMap::new(),
+            broken_streams: BTreeMap::new(),
+            traps: Vec::new(),
             connections: BTreeMap::new(),
             stream_tails: BTreeMap::new(),
         }
@@ -163,13 +178,48 @@ impl Env {
         }
     }
 
-    fn delay_us(&mut self) -> u64 {
+    fn delay_us(&mut self, from: Endpoint, to: Endpoint) -> u64 {
         let plan = &self.plan;
         let (low, high, slow) = (plan.delay_us_min, plan.delay_us_max, plan.slow_per_mille);
-        if self.random.chance(slow) {
+        let usual_us = if self.random.chance(slow) {
             self.random.between(high, high * 20)
         } else {
             self.random.between(low, high)
+        };
+        let stalled_until_us = self.stalls.get(&(from, to)).copied().unwrap_or(0);
+        usual_us + stalled_until_us.saturating_sub(self.now_us)
+    }
+
+    /// The way from one to the other stands still for a while.
+    pub(crate) fn stall(&mut self, from: Endpoint, to: Endpoint, for_us: u64) {
+        let until_us = self.stalls.entry((from, to)).or_default();
+        *until_us = (*until_us).max(self.now_us + for_us);
+    }
+
+    /// The streams from a giver to a taker break at their next message, for a while.
+    pub(crate) fn break_streams(&mut self, giver: Endpoint, taker: Endpoint, for_us: u64) {
+        self.broken_streams.insert((giver, taker), self.now_us + for_us);
+    }
+
+    pub(crate) fn set_trap(&mut self, trap: Trap) {
+        self.traps.push(trap);
+    }
+
+    /// A hand-off reaches a phase: if a trap waits for that, it springs.
+    pub(crate) fn reaches(&mut self, phase: Phase, giver: usize, taker: usize) {
+        let Some(index) = self.traps.iter().position(|trap| trap.phase == phase) else {
+            return;
+        };
+        let trap = self.traps.remove(index);
+        self.counters.traps_sprung += 1;
+        for (deed, after_us) in trap.deeds() {
+            self.after(after_us, Event::Fault(Fault::Strike { deed, giver, taker }));
+        }
+    }
+
+    fn watch_phases(&mut self, from: Endpoint, to: Endpoint, message: &Message) {
+        if let (false, Some((phase, giver, taker))) = (self.traps.is_empty(), Phase::of(from, to, message)) {
+            self.reaches(phase, giver, taker);
         }
     }
 
@@ -183,11 +233,15 @@ impl Env {
 
     pub(crate) fn heal_all(&mut self) {
         self.cuts.clear();
+        self.stalls.clear();
+        self.broken_streams.clear();
+        self.traps.clear();
         self.plan.end_of_faults();
     }
 
     /// Sends a message that may be lost, delayed, overtaken and, if it bears that, doubled.
     pub(crate) fn send(&mut self, from: Endpoint, to: Endpoint, message: Message) {
+        self.watch_phases(from, to, &message);
         let bears_doubling = matches!(
             message,
             Message::Take(_)
@@ -202,7 +256,7 @@ impl Env {
             1
         };
         for copy in 0..copies {
-            let mut delay_us = self.delay_us();
+            let mut delay_us = self.delay_us(from, to);
             if copy > 0 && self.random.chance(200) {
                 delay_us += self.random.below(STRAGGLER_US_MAX);
             }
@@ -223,12 +277,17 @@ impl Env {
         stream: u64,
         message: Message,
     ) -> bool {
+        self.watch_phases(from, to, &message);
         let loss_per_mille = self.plan.loss_per_mille + self.plan.stream_loss_per_mille;
-        if self.cuts.contains(&(from, to)) || self.random.chance(loss_per_mille) {
+        let is_broken = self
+            .broken_streams
+            .get(&(from, to))
+            .is_some_and(|until_us| self.now_us < *until_us);
+        if is_broken || self.cuts.contains(&(from, to)) || self.random.chance(loss_per_mille) {
             self.counters.messages_lost += 1;
             return false;
         }
-        let arrives_us = self.now_us + self.delay_us();
+        let arrives_us = self.now_us + self.delay_us(from, to);
         let tail = self.stream_tails.entry(stream).or_default();
         *tail = arrives_us.max(*tail + 1);
         let at_us = *tail;
@@ -259,8 +318,7 @@ impl Env {
     }
 
     fn send_on_connection(&mut self, connection: u64, to_assigner: bool, message: Message) {
-        let delay_us = self.delay_us();
-        let Some(state) = self.connections.get_mut(&connection) else {
+        let Some(state) = self.connections.get(&connection) else {
             return;
         };
         let node = Endpoint::Node(state.slot);
@@ -268,6 +326,10 @@ impl Env {
             (node, Endpoint::Assigner)
         } else {
             (Endpoint::Assigner, node)
+        };
+        let delay_us = self.delay_us(from, to);
+        let Some(state) = self.connections.get_mut(&connection) else {
+            return;
         };
         if state.broken {
             return;

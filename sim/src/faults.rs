@@ -10,6 +10,7 @@ use crate::config::SimConfig;
 use crate::message::Endpoint;
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::trap::{self, Deed, Trap};
 
 /// Something done to the cluster.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +68,50 @@ pub(crate) enum Fault {
     BreakSession {
         slot: usize,
     },
+    /// Two nodes leave for good at about the same time.
+    ScaleIn {
+        slots: [usize; 2],
+        apart_us: u64,
+    },
+    /// A link stands still, as when its packets are lost and sent again and again: nothing is lost in the end, and what is
+    /// sent arrives when it is over. Each direction stands still for a time of its own, the way back a while after the way
+    /// there.
+    ///
+    /// On the link from the Assigner to a node it makes the schedule that `lease-from-reply` needs: the Assigner answers
+    /// heartbeats, the answers lie on the way; then it hears no more; then the answers arrive. Who counts a lease from there
+    /// serves longer than the Assigner waits.
+    Waver {
+        from: Endpoint,
+        to: Endpoint,
+        there_us: u64,
+        lag_us: u64,
+        back_us: u64,
+    },
+    /// The way from one to the other stands still.
+    Stall {
+        from: Endpoint,
+        to: Endpoint,
+        for_us: u64,
+    },
+    /// A node is cut off from the control plane, and soon after another Assigner takes over. (A switch fails, with the
+    /// Assigner's machine and a node behind it.)
+    ///
+    /// It makes the schedule that `lease-wait-skipped` needs: the new Assigner hears of all others, waits its settling time,
+    /// and gives the node's ranges away, while that still serves under the lease that the former Assigner gave it.
+    Takeover {
+        slot: usize,
+        silent_us: u64,
+        after_us: u64,
+        down_us: u64,
+    },
+    /// Something is done the next time that a hand-off reaches a certain phase.
+    Set(Trap),
+    /// What a trap does to the two nodes of the hand-off that sprang it.
+    Strike {
+        deed: Deed,
+        giver: usize,
+        taker: usize,
+    },
     RestartAssigner {
         down_us: u64,
     },
@@ -78,6 +123,9 @@ pub(crate) enum Fault {
 
 const MS: u64 = 1_000;
 
+/// When the first fault happens, from the beginning of service on, in microseconds.
+const FIRST_FAULT_US: u64 = 1_200 * MS;
+
 /// Longest time that a node is kept from the Assigner, in microseconds.
 const SILENCE_US_MAX: u64 = 1_300 * MS;
 
@@ -86,10 +134,9 @@ const LONG_US: (u64, u64) = (3_100 * MS, 8_000 * MS);
 
 /// The faults of a run, in no order. Each has a number, by which a run can be told to keep it.
 pub(crate) fn draw(plan: &Plan, config: &SimConfig, random: &mut Random) -> Vec<(u64, Fault)> {
-    let active_us = config.active_ms * MS;
+    let active_us = plan.begin_us() + config.active_ms * MS;
     let mut faults = vec![(active_us, Fault::End)];
-    // With leases, nothing is served before the first Assigner has waited for one.
-    let mut at_us = (1_200 + plan.assigner.lease_wait_ms(None)) * MS;
+    let mut at_us = plan.begin_us() + FIRST_FAULT_US;
     for number in 0.. {
         if at_us >= active_us {
             break;
@@ -107,6 +154,10 @@ pub(crate) fn draw(plan: &Plan, config: &SimConfig, random: &mut Random) -> Vec<
     faults
 }
 
+/// Of the faults of a run that is not gentle, so many in a thousand are of the kinds that strike at a phase of a hand-off, or
+/// slow a link down.
+const TRAPS_AND_LINKS_PER_MILLE: u64 = 250;
+
 fn one(plan: &Plan, random: &mut Random) -> Fault {
     let slot = random.index(plan.slots);
     let back_after_us = random.chance(800).then(|| random.between(20 * MS, 2_500 * MS));
@@ -119,17 +170,27 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
     let leaves_after_us = filled_after_us + random.between(10 * MS, 900 * MS);
     if plan.is_gentle {
         return match kind {
-            0..60 => Fault::Drain { slot, back_after_us },
-            60..80 => Fault::Surge { slot },
-            80..84 => Fault::BreakSession { slot },
-            84..93 => Fault::Bounce {
+            0..46 => Fault::Drain { slot, back_after_us },
+            46..60 => Fault::Surge { slot },
+            60..64 => Fault::BreakSession { slot },
+            64..73 => Fault::Bounce {
                 cut_from: None,
                 is_killed: false,
                 leaves_after_us,
             },
+            73..90 => Fault::Set(trap::draw_gentle(random)),
+            90..94 => Fault::ScaleIn {
+                slots: [slot, random.index(plan.slots)],
+                apart_us: random.below(300 * MS),
+            },
             _ => Fault::ScaleOut,
         };
     }
+    let kind = if random.chance(TRAPS_AND_LINKS_PER_MILLE) {
+        100 + kind
+    } else {
+        kind
+    };
     match kind {
         0..6 => Fault::Bounce {
             cut_from: random.chance(500).then(|| random.index(plan.slots)),
@@ -170,6 +231,45 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
         90..94 => Fault::PauseAssigner {
             for_us: if is_long { long_us } else { silence_us },
         },
-        _ => Fault::ScaleOut,
+        94..97 => Fault::ScaleOut,
+        97..100 => Fault::ScaleIn {
+            slots: [slot, random.index(plan.slots)],
+            apart_us: random.below(300 * MS),
+        },
+        100..160 => Fault::Set(trap::draw(plan, random)),
+        160..186 => waver(plan, slot, random),
+        _ => Fault::Takeover {
+            slot,
+            silent_us: if plan.may_cut_off { long_us } else { silence_us },
+            after_us: random.below(500 * MS),
+            down_us: random.between(MS, 900 * MS),
+        },
+    }
+}
+
+fn waver(plan: &Plan, slot: usize, random: &mut Random) -> Fault {
+    let node = Endpoint::Node(slot);
+    let other = match random.below(10) {
+        0..5 => Endpoint::Assigner,
+        5..8 => Endpoint::Node(random.index(plan.slots)),
+        _ => Endpoint::Client(random.index(plan.clients)),
+    };
+    let (from, to) = if random.chance(650) {
+        (other, node)
+    } else {
+        (node, other)
+    };
+    let is_long = other != Endpoint::Assigner || plan.may_cut_off;
+    let for_us = |random: &mut Random| {
+        let us_max = if is_long { LONG_US.1 } else { SILENCE_US_MAX / 2 };
+        random.between(10 * MS, us_max)
+    };
+    let there_us = for_us(random);
+    Fault::Waver {
+        from,
+        to,
+        there_us,
+        lag_us: random.below(there_us),
+        back_us: for_us(random),
     }
 }

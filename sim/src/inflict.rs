@@ -6,6 +6,7 @@ use crate::faults::Fault;
 use crate::message::Endpoint;
 use crate::node::Node;
 use crate::run::{Simulation, Slot};
+use crate::trap::{Deed, Role};
 
 /// A node kept from the Assigner is left alone for this long after, in microseconds.
 const SILENCE_PAUSE_US: u64 = 2_500_000;
@@ -91,6 +92,41 @@ impl Simulation {
                     }
                 }
             }
+            Fault::ScaleIn { slots, apart_us } => {
+                self.drain(slots[0], None);
+                let slot = slots[1];
+                self.env
+                    .after(apart_us, Event::Fault(Fault::DrainForGood { slot }));
+            }
+            Fault::Waver {
+                from,
+                to,
+                there_us,
+                lag_us,
+                back_us,
+            } => {
+                let for_us = there_us.max(lag_us + back_us);
+                if self.may_cut(from, to, for_us) {
+                    self.env.counters.stalls += 1;
+                    self.env.stall(from, to, there_us);
+                    let (from, to, for_us) = (to, from, back_us);
+                    self.env
+                        .after(lag_us, Event::Fault(Fault::Stall { from, to, for_us }));
+                }
+            }
+            Fault::Stall { from, to, for_us } => self.env.stall(from, to, for_us),
+            Fault::Takeover {
+                slot,
+                silent_us,
+                after_us,
+                down_us,
+            } => {
+                self.cut(Endpoint::Node(slot), Endpoint::Assigner, true, silent_us);
+                self.env
+                    .after(after_us, Event::Fault(Fault::RestartAssigner { down_us }));
+            }
+            Fault::Set(trap) => self.env.set_trap(trap),
+            Fault::Strike { deed, giver, taker } => self.strike(deed, giver, taker),
             Fault::RestartAssigner { down_us } => {
                 let all: Vec<usize> = (0..self.slots.len()).collect();
                 if self.may_silence(&all, down_us + 500_000)
@@ -185,14 +221,72 @@ impl Simulation {
         true
     }
 
-    fn cut(&mut self, from: Endpoint, to: Endpoint, both: bool, for_us: u64) {
+    /// Whether two may be kept from each other that long, in one direction or both.
+    fn may_cut(&mut self, from: Endpoint, to: Endpoint, for_us: u64) -> bool {
         let silenced = match (from, to) {
             (Endpoint::Node(slot), Endpoint::Assigner) | (Endpoint::Assigner, Endpoint::Node(slot)) => {
                 Some(slot)
             }
             _ => None,
         };
-        if from == to || silenced.is_some_and(|slot| !self.may_silence(&[slot], for_us)) {
+        from != to && silenced.is_none_or(|slot| self.may_silence(&[slot], for_us))
+    }
+
+    /// Does what a trap was set for.
+    fn strike(&mut self, deed: Deed, giver: usize, taker: usize) {
+        let slot_of = |role: Role| match role {
+            Role::Giver => giver,
+            Role::Taker => taker,
+        };
+        let way = |role: Role| match role {
+            Role::Giver => (Endpoint::Node(giver), Endpoint::Node(taker)),
+            Role::Taker => (Endpoint::Node(taker), Endpoint::Node(giver)),
+        };
+        let fault = match deed {
+            Deed::Kill(role, back_after_us) => Fault::Kill {
+                slot: slot_of(role),
+                back_after_us,
+            },
+            Deed::Drain(role, back_after_us) => Fault::Drain {
+                slot: slot_of(role),
+                back_after_us,
+            },
+            Deed::Pause(role, for_us) => Fault::Pause {
+                slot: slot_of(role),
+                for_us,
+            },
+            Deed::Sever(role, for_us) => Fault::Cut {
+                from: Endpoint::Node(slot_of(role)),
+                to: Endpoint::Assigner,
+                both: true,
+                for_us,
+            },
+            Deed::Cut { by, both, for_us } => {
+                let (from, to) = way(by);
+                Fault::Cut {
+                    from,
+                    to,
+                    both,
+                    for_us,
+                }
+            }
+            Deed::Stall { by, for_us } => {
+                let (from, to) = way(by);
+                self.env.counters.stalls += 1;
+                Fault::Stall { from, to, for_us }
+            }
+            Deed::BreakStreams { for_us } => {
+                let (from, to) = way(Role::Giver);
+                return self.env.break_streams(from, to, for_us);
+            }
+            Deed::RestartAssigner { down_us } => Fault::RestartAssigner { down_us },
+            Deed::PauseAssigner { for_us } => Fault::PauseAssigner { for_us },
+        };
+        self.fault(fault);
+    }
+
+    fn cut(&mut self, from: Endpoint, to: Endpoint, both: bool, for_us: u64) {
+        if !self.may_cut(from, to, for_us) {
             return;
         }
         self.env.cut(from, to);

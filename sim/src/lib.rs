@@ -7,6 +7,7 @@
 //!   inflict      how a fault is done to the cluster    counters  how often what happened
 //!   control      the Assigner's shell                  message   what travels
 //!   node         a node's shell                        client    an application's shell
+//!   trap         what is done at a phase of a hand-off
 //!   history      what was seen                         check     what must not have been
 //! ```
 //!
@@ -23,6 +24,7 @@ mod inflict;
 mod message;
 mod node;
 mod plan;
+mod trap;
 
 pub mod check;
 pub mod history;

@@ -135,6 +135,8 @@ impl Plan {
         self.budget_bytes = u64::MAX;
         self.written_keys_max = 1_000_000;
         self.hold_ms = 1_000;
+        // A link may stand still for a while; a giver that is slow to answer must not count as one that has nothing.
+        self.peek_timeout_us = 2_000_000;
         self.drain_deadline_us = 60_000_000;
         self.handoff.pull_deadline_ms = 60_000;
         self.handoff.copy_age_ms_max = 600_000;
@@ -151,6 +153,11 @@ impl Plan {
         self.stream_loss_per_mille = 0;
         // A client that only knows addresses where nobody is any more needs a while to find one.
         self.operation_ms = 5_000;
+    }
+
+    /// When clients begin, in microseconds: with leases, nothing is served before the first Assigner has waited for one.
+    pub(crate) fn begin_us(&self) -> u64 {
+        self.assigner.lease_wait_ms(None) * 1_000
     }
 
     pub(crate) fn keys(&self) -> usize {

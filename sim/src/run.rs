@@ -82,8 +82,8 @@ pub(crate) struct Simulation {
 pub fn run(seed: u64, config: &SimConfig) -> SimReport {
     let mut random = Random::new(seed);
     let plan = Plan::draw(&mut random, config);
+    let end_us = plan.begin_us() + config.active_ms * 1_000;
     let mut simulation = Simulation::start(Env::new(config.clone(), plan, random));
-    let end_us = config.active_ms * 1_000;
     simulation.run_until(end_us);
     let mut violations = simulation.come_to_rest();
     let Simulation {
@@ -286,6 +286,20 @@ impl Simulation {
         let Some(control) = &mut self.control else {
             return;
         };
+        if let Some(assignment) = control.take_published()
+            && self.env.config.mode == Mode::Available
+        {
+            // A new Assigner that was cut off from a node, and heard of it by nobody else, knows of no life to bury.
+            let left_out = |node: &Node| node.holds_ranges() && !assignment.is_living(node.life());
+            let awake = |slot: &&Slot| slot.paused_until_us <= self.env.now_us;
+            let mut nodes = self
+                .slots
+                .iter()
+                .filter(awake)
+                .filter_map(|slot| slot.node.as_ref());
+            self.is_excused |=
+                nodes.any(|node| left_out(node) && !control.heard_lately(node.life(), &self.env));
+        }
         for burial in control.take_burials() {
             let life = burial.life;
             let slot = self

@@ -245,18 +245,9 @@ fn request(state: &NodeState, pull: PullId, questions: &[Question]) -> Option<(P
     Some((giver, request))
 }
 
-/// The giver has no copy of a key's range any more: that ends the pull, unless the range has left the pull already (then
-/// it was released, and the others go on).
+/// The giver has no copy of a key's range any more: the range takes no more from the pull.
 fn gone(state: &Arc<NodeState>, pull: PullId, at: SliceKey) {
-    state.with_core(|core, _| {
-        let is_filling = core.import_target(pull, at).is_some();
-        let actions = if is_filling {
-            core.pull_gone(pull)
-        } else {
-            Vec::new()
-        };
-        ((), actions)
-    });
+    state.with_core(|core, _| ((), core.pull_gone(pull, at)));
 }
 
 /// Imports a peeked entry, unless its range has left the pull meanwhile.

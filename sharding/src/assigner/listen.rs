@@ -89,7 +89,8 @@ impl Assigner {
     }
 
     /// Whether a life that says hello is dead. Besides those remembered, every life is that holds something of a cluster
-    /// whose present assignment does not list it: a new one holds nothing.
+    /// whose present assignment (or, to an Assigner that still recovers, the stored one) does not list it: a new one holds
+    /// nothing.
     fn is_dead(&self, hello: &Hello) -> bool {
         let life = &hello.peer.life;
         let known = self
@@ -97,7 +98,11 @@ impl Assigner {
             .get(&life.node)
             .is_some_and(|member| member.life == *life);
         let holds = hello.generation > Generation::NONE || !hello.claims.is_empty();
-        self.graves.holds(life) || (self.recovery.is_none() && !known && holds)
+        let unlisted = self
+            .recovery
+            .as_ref()
+            .is_none_or(|recovery| recovery.is_dead(life));
+        self.graves.holds(life) || (unlisted && !known && holds)
     }
 
     /// Whether a later life of the same node is here already. A hello can be late: it may lie in the sockets of an Assigner

@@ -121,6 +121,26 @@ impl Assigner {
         }
     }
 
+    /// An Assigner that knows what the one before it has published last, since that was stored before anybody was told of
+    /// it. So what is dead stays dead, also if nobody who heard of its death lives to tell: a node that was cut off, and
+    /// whose ranges others took and left again, is not believed when it comes back (H2). Without such a store, leased
+    /// ownership keeps its promises as long as one node that holds the last assignment outlives the Assigner.
+    #[must_use]
+    pub fn resuming(
+        config: AssignerConfig,
+        incarnation: Incarnation,
+        sharder: Box<dyn Sharder>,
+        stored: Arc<Assignment>,
+        now: Timestamp,
+    ) -> Self {
+        let highest = stored.generation();
+        Self {
+            recovery: Some(Recovery::resuming(stored, now)),
+            highest,
+            ..Self::new(config, incarnation, sharder, now)
+        }
+    }
+
     /// Takes an event at a moment (`now` on the monotonic clock, `unix_ms` on the wall clock, for generation numbers);
     /// says what is to be done.
     pub fn step(&mut self, event: AssignerEvent, now: Timestamp, unix_ms: u64) -> Vec<AssignerAction> {

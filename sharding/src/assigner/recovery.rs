@@ -33,6 +33,8 @@ pub(super) struct Recovery {
     /// The longest lease under which a node says that it serves, given by an Assigner before this one.
     lease_ms: Option<u64>,
     best: Option<Arc<Assignment>>,
+    /// `best` is what was published last, and not merely the highest that anybody was heard of to hold.
+    is_last_known: bool,
     fetching: Option<Fetch>,
     /// Sessions that were asked; none is asked twice.
     asked: BTreeSet<SessionId>,
@@ -54,10 +56,26 @@ impl Recovery {
             heard_any: false,
             lease_ms: None,
             best: None,
+            is_last_known: false,
             fetching: None,
             asked: BTreeSet::new(),
             heard: BTreeSet::new(),
         }
+    }
+
+    /// One that knows what was published last.
+    pub(super) fn resuming(stored: Arc<Assignment>, now: Timestamp) -> Self {
+        Self {
+            best: Some(stored),
+            is_last_known: true,
+            ..Self::new(now)
+        }
+    }
+
+    /// Whether a life is dead that holds something: what was published last does not list it.
+    pub(super) fn is_dead(&self, life: &Life) -> bool {
+        let unlisted = |best: &Arc<Assignment>| !best.is_living(life);
+        self.is_last_known && self.best.as_ref().is_some_and(unlisted)
     }
 
     /// Counts the settling time anew, because the Assigner itself stood still.

@@ -102,6 +102,16 @@ impl Fleet {
         self.assigner_wake = self.now;
     }
 
+    /// One that knows what was published last.
+    pub(crate) fn resume_stored_assigner(&mut self) {
+        let stored = self.assignment().clone();
+        let incarnation = self.draw_incarnation();
+        let sharder = Box::new(EvenRange);
+        let assigner = Assigner::resuming(self.config, incarnation, sharder, stored, self.now);
+        self.assigner = Some(assigner);
+        self.assigner_wake = self.now;
+    }
+
     pub(crate) fn start_assigner_if_none(&mut self) {
         if self.assigner.is_none() {
             self.start_assigner();

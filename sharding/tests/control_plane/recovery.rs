@@ -164,3 +164,44 @@ fn a_drain_begun_without_an_assigner_goes_on_with_one() {
     assert_eq!(fleet.share("b"), 1_000);
     assert!(!fleet.assignment().directory().contains_key(&id("a")));
 }
+
+/// Plan: b is cut off for longer than the failure timeout, and a takes what it had. Then a dies, and the Assigner with it.
+/// Only b is left, and an empty node c; nobody knows that b is dead but what was stored: the new Assigner tells it so. One
+/// without that would believe it.
+#[test]
+fn h2_what_is_dead_by_the_stored_assignment_stays_dead() {
+    for is_stored in [true, false] {
+        let mut fleet = Fleet::settled(&["a", "b"]);
+        fleet.cut_off("b");
+        fleet.run_ms(4_000);
+        assert_eq!(fleet.share("a"), 1_000);
+        fleet.kill_assigner();
+        fleet.kill("a");
+        fleet.start("c");
+        fleet.reconnect("b");
+        if is_stored {
+            fleet.resume_stored_assigner();
+        } else {
+            fleet.start_assigner();
+        }
+        fleet.run_ms(6_000);
+        let lives = if is_stored { 2 } else { 1 };
+        assert_eq!(fleet.node("b").lives, lives);
+        fleet.settle();
+    }
+}
+
+/// Plan: all nodes live when an Assigner with the stored assignment takes over: as without it, nothing moves, and nobody
+/// waits for the settling time.
+#[test]
+fn an_assigner_with_the_stored_assignment_keeps_everything_in_place() {
+    let mut fleet = Fleet::settled(&["a", "b", "c"]);
+    let before = fleet.assignment().clone();
+    fleet.kill_assigner();
+    fleet.run_ms(500);
+    fleet.resume_stored_assigner();
+    fleet.run_ms(1_000);
+    assert!(fleet.assignment().generation() > before.generation());
+    assert_eq!(fleet.assignment().ranges(), before.ranges());
+    assert!(fleet.nodes.values().all(|node| node.lives == 1));
+}

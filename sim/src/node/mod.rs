@@ -13,7 +13,7 @@ mod peeks;
 mod session;
 mod streams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use softstore_sharding::planted::{self, Bug};
@@ -58,6 +58,8 @@ pub(crate) struct Node {
     served_peeks: BTreeMap<u64, ServedPeek>,
     outgoing: BTreeMap<u64, Outgoing>,
     incoming: BTreeMap<PullId, Incoming>,
+    /// All that this process has ever opened.
+    streams_opened: BTreeSet<u64>,
     woken: bool,
     core_changed: bool,
     /// Per key: its place in the history's ownerships while this node serves it.
@@ -68,6 +70,11 @@ pub(crate) struct Node {
 /// The slot that an address names.
 pub(crate) fn slot_of(address: &str) -> Option<usize> {
     address.strip_prefix('n')?.strip_suffix(":1")?.parse().ok()
+}
+
+/// The slot that a node's name names.
+pub(crate) fn slot_of_node(node: &NodeId) -> Option<usize> {
+    node.as_str().strip_prefix('n')?.parse().ok()
 }
 
 /// Incarnations are drawn: their order says nothing about their age.
@@ -133,6 +140,7 @@ impl Node {
             served_peeks: BTreeMap::new(),
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            streams_opened: BTreeSet::new(),
             woken: false,
             core_changed: true,
             served: vec![None; keys.len()],
@@ -154,6 +162,12 @@ impl Node {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.slicelet.is_draining()
+    }
+
+    /// Whether it serves, or will, what an assignment gave it.
+    pub(crate) fn holds_ranges(&self) -> bool {
+        let counts = self.core.counts();
+        counts.held + counts.pending > 0
     }
 
     fn endpoint(&self) -> Endpoint {

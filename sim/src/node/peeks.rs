@@ -152,7 +152,6 @@ impl Node {
             return;
         };
         let answers = answers.unwrap_or_default();
-        let mut is_gone = false;
         for (key, answer) in keys.iter().zip(answers) {
             match answer {
                 PeekAnswer::Found(entry) if entry.key == *key => {
@@ -163,12 +162,11 @@ impl Node {
                     }
                 }
                 PeekAnswer::Found(_) | PeekAnswer::Absent => {}
-                PeekAnswer::Gone => is_gone = true,
+                PeekAnswer::Gone => {
+                    let actions = self.core.pull_gone(pull, SliceKey::of_key(key));
+                    self.carry_out(actions, env);
+                }
             }
-        }
-        if is_gone {
-            let actions = self.core.pull_gone(pull);
-            self.carry_out(actions, env);
         }
         for key in keys {
             self.settle_peek(pull, key, env);

@@ -201,6 +201,7 @@ impl Node {
 
     pub(super) fn start_pull(&mut self, pull: PullId, giver: &Peer, request: PullRequest, env: &mut Env) {
         let stream = env.name();
+        self.streams_opened.insert(stream);
         env.counters.resumed += u64::from(!request.cursor.is_empty());
         let slot = slot_of(&giver.address).unwrap_or(usize::MAX);
         self.incoming.insert(
@@ -268,8 +269,12 @@ impl Node {
         }
     }
 
-    /// A piece arrives. One of an earlier stream of the same pull is imported too: that must do no harm.
+    /// A piece arrives. One of an earlier stream of the same pull is imported too: that must do no harm. One for a process
+    /// that was here before is not: a stream ends with its process.
     pub(super) fn chunk_arrived(&mut self, from: Endpoint, chunk: &Chunk, env: &mut Env) {
+        if !self.streams_opened.contains(&chunk.stream) {
+            return env.send(self.endpoint(), from, Message::ClosePull { stream: chunk.stream });
+        }
         let Chunk {
             stream,
             pull,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use softstore_sharding::session::HandoffOutcome;
 use softstore_sharding::{Epoch, Generation, Peer, PullId, Slice, SliceKey, Timestamp};
 
-use super::state::{End, Pull};
+use super::state::{End, Past, Pull};
 use super::{Action, HandoffCore, Notice, PullEnd};
 use crate::message::{PullRequest, Release, TakenRange};
 
@@ -72,9 +72,29 @@ impl HandoffCore {
         actions
     }
 
-    /// A peek found the copy of one key's range gone: that ends the pull.
-    pub fn pull_gone(&mut self, pull: PullId) -> Vec<Action> {
-        self.pull_ended(pull, PullEnd::Gone)
+    /// A peek found the copy of one key's range gone. What this node made of that range takes no more from the pull; the
+    /// rest goes on (H6: the giver may own again one of several ranges that it gave, while another still fills from it),
+    /// and with the last range the pull ends. Nothing happens if the range has left the pull already.
+    pub fn pull_gone(&mut self, pull: PullId, at: SliceKey) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let held = self.held.get(at).filter(|(_, held)| held.pull == Some(pull));
+        let held = held.map(|(part, held)| (part, held.since));
+        if let Some((part, since)) = held {
+            self.held.update(part, |_, held| held.pull = None);
+            self.leave_pull(pull, part, since, PullEnd::Gone, &mut actions);
+            return actions;
+        }
+        let is_filled = |past: &Past| matches!(&past.end, End::Fenced { copy: Some(copy), .. } if copy.upstream == Some(pull));
+        let past = self.past.get(at).filter(|(_, past)| is_filled(past));
+        if let Some((part, since)) = past.map(|(part, past)| (part, past.since)) {
+            self.past.update(part, |_, past| {
+                if let End::Fenced { copy: Some(copy), .. } = &mut past.end {
+                    copy.upstream = None;
+                }
+            });
+            self.leave_pull(pull, part, since, PullEnd::Gone, &mut actions);
+        }
+        actions
     }
 
     /// How many pulls are open.
@@ -118,8 +138,8 @@ impl HandoffCore {
         actions.push(Action::Wake);
     }
 
-    /// A range no longer takes part in a pull (flushed, dropped, or its next owner is done): the giver may let go of it,
-    /// and with its last range the pull ends.
+    /// A range no longer takes part in a pull (flushed, dropped, its copy gone, or its next owner is done): the giver may let
+    /// go of it, and with its last range the pull ends.
     pub(super) fn leave_pull(
         &mut self,
         id: PullId,
@@ -133,7 +153,12 @@ impl HandoffCore {
             .get(slice.low())
             .is_some_and(|(_, held)| held.since == held_since);
         if is_owned {
-            self.report(&[(slice, held_since)], HandoffOutcome::Completed, actions);
+            let outcome = if end == PullEnd::Gone {
+                HandoffOutcome::GaveUp
+            } else {
+                HandoffOutcome::Completed
+            };
+            self.report(&[(slice, held_since)], outcome, actions);
         }
         let Some(pull) = self.pulls.get(&id) else { return };
         let giver = pull.giver.clone();

@@ -331,10 +331,44 @@ fn h3_a_flush_ends_the_pull_of_its_slice_only() {
     );
 }
 
+/// Plan: b pulls two ranges from a in one pull, and peeks a key of one whose copy a no longer has (it owns that range
+/// again). That range takes no more from the pull, and is reported; the other goes on filling, from a copy that a keeps.
+#[test]
+fn h6_a_copy_that_is_gone_ends_the_pull_of_its_range_alone() {
+    let (left, right) = halves();
+    let mut cluster = Cluster::of("a b");
+    cluster.adopt(
+        "a b",
+        &assignment(1, "a b", &[(left, ("a", 1, &[])), (right, ("a", 1, &[]))]),
+    );
+    cluster.settle();
+    let moved = [
+        (left, ("b", 2, &[("a", 1)][..])),
+        (right, ("b", 2, &[("a", 1)][..])),
+    ];
+    cluster.adopt("a b", &assignment(2, "a b", &moved));
+    cluster.settle();
+    let (_, pull, _) = cluster.pulls[0].clone();
+    let actions = cluster.node("b").pull_gone(pull, key(5));
+    cluster.carry_out("b", actions);
+    cluster.settle();
+    assert!(ends(&cluster).is_empty(), "the pull goes on");
+    assert!(cluster.node("b").import_target(pull, key(5)).is_none());
+    assert!(cluster.node("b").import_target(pull, key(500)).is_some());
+    assert!(
+        cluster
+            .node("a")
+            .copy_at(key(500), since(2), &life("b"))
+            .is_some()
+    );
+    assert!(cluster.reported("b", 2).contains(&HandoffOutcome::GaveUp));
+    assert!(cluster.node("b").pull_gone(pull, key(5)).is_empty(), "said twice");
+}
+
 #[test]
 fn h7_a_copy_that_is_gone_ends_the_pull() {
     let (mut cluster, pull) = pulling();
-    let actions = cluster.node("b").pull_gone(pull);
+    let actions = cluster.node("b").pull_gone(pull, key(5));
     cluster.carry_out("b", actions);
     assert_eq!(ends(&cluster), [PullEnd::Gone]);
     assert_eq!(

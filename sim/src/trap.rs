@@ -1,0 +1,224 @@
+//! [`Trap`]: something that is done the next time that a hand-off reaches a certain phase, to one of its two nodes, to the
+//! link between them, or to the Assigner. Faults at drawn moments seldom meet a hand-off, which is over in milliseconds;
+//! these always do. Which phase and which deed are drawn from the seed; no trap knows of a bug.
+//!
+//! Some of the schedules that come of it:
+//! - `Take`, with the answer held up and the taker drained: the range moves on to a third node, which asks the taker while
+//!   that does not know yet whether the giver has fenced the range for it (`not-started-while-searching`).
+//! - `Fenced`, with the taker killed before or just after it has heard: what the giver has frozen is nobody's.
+//! - `Release` or the last chunk, with the giver killed or drained: the end of a hand-off is told to a new Assigner only.
+
+use crate::message::{Endpoint, Message};
+use crate::plan::Plan;
+use crate::random::Random;
+use softstore_transfer::message::Verdict;
+
+/// How far a hand-off is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// An assignment that gives a range with a living provider to another node is published.
+    Assigned,
+    /// The taker asks.
+    Take,
+    /// A provider says that it fenced.
+    Fenced,
+    /// A provider says anything else.
+    NotFenced,
+    /// The taker opens the stream of a pull.
+    Pull,
+    /// A chunk that is not the last one.
+    Chunk,
+    /// The last chunk.
+    LastChunk,
+    /// The taker asks for a key.
+    Peek,
+    /// The giver has answered that.
+    Peeked,
+    /// The taker is done.
+    Release,
+}
+
+const PHASES: [Phase; 10] = [
+    Phase::Assigned,
+    Phase::Take,
+    Phase::Fenced,
+    Phase::NotFenced,
+    Phase::Pull,
+    Phase::Chunk,
+    Phase::LastChunk,
+    Phase::Peek,
+    Phase::Peeked,
+    Phase::Release,
+];
+
+/// Which of the two nodes of a hand-off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    Giver,
+    Taker,
+}
+
+/// What a trap does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Deed {
+    /// SIGKILL, and when another process starts there.
+    Kill(Role, Option<u64>),
+    /// SIGTERM, likewise.
+    Drain(Role, Option<u64>),
+    Pause(Role, u64),
+    /// Cut off from the Assigner, both ways.
+    Sever(Role, u64),
+    /// What one sends to the other, or both, is lost.
+    Cut {
+        by: Role,
+        both: bool,
+        for_us: u64,
+    },
+    /// What one sends to the other is late.
+    Stall {
+        by: Role,
+        for_us: u64,
+    },
+    BreakStreams {
+        for_us: u64,
+    },
+    RestartAssigner {
+        down_us: u64,
+    },
+    PauseAssigner {
+        for_us: u64,
+    },
+}
+
+/// See the head of this file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Trap {
+    pub(crate) phase: Phase,
+    /// What is done, and how long after.
+    first: (Deed, u64),
+    second: Option<(Deed, u64)>,
+}
+
+const MS: u64 = 1_000;
+
+/// Longest time that a link stands still in a gentle run, in microseconds: operations wait for longer than that.
+const GENTLE_STALL_US_MAX: u64 = 700 * MS;
+
+impl Trap {
+    pub(crate) fn deeds(&self) -> impl Iterator<Item = (Deed, u64)> {
+        std::iter::once(self.first).chain(self.second)
+    }
+}
+
+/// Any trap.
+pub(crate) fn draw(plan: &Plan, random: &mut Random) -> Trap {
+    let mut deed = || (any_deed(plan, random), soon_us(random));
+    let (first, second) = (deed(), deed());
+    Trap {
+        phase: PHASES[random.index(PHASES.len())],
+        first,
+        second: random.chance(500).then_some(second),
+    }
+}
+
+/// A trap that costs no entries.
+pub(crate) fn draw_gentle(random: &mut Random) -> Trap {
+    let mut deed = || (gentle_deed(random), soon_us(random));
+    let (first, second) = (deed(), deed());
+    Trap {
+        phase: PHASES[random.index(PHASES.len())],
+        first,
+        second: random.chance(700).then_some(second),
+    }
+}
+
+/// At once, within a round trip, or a while after.
+fn soon_us(random: &mut Random) -> u64 {
+    let us_max = [1, 2 * MS, 200 * MS][random.index(3)];
+    random.below(us_max)
+}
+
+fn role(random: &mut Random) -> Role {
+    if random.chance(500) {
+        Role::Giver
+    } else {
+        Role::Taker
+    }
+}
+
+fn back_after_us(random: &mut Random) -> Option<u64> {
+    let after_us = random.between(20 * MS, 2_500 * MS);
+    random.chance(800).then_some(after_us)
+}
+
+fn gentle_deed(random: &mut Random) -> Deed {
+    match random.below(10) {
+        0..4 => Deed::Drain(role(random), back_after_us(random)),
+        4..8 => Deed::Stall {
+            by: role(random),
+            for_us: random.between(5 * MS, GENTLE_STALL_US_MAX),
+        },
+        _ => Deed::BreakStreams {
+            for_us: random.between(MS, 600 * MS),
+        },
+    }
+}
+
+fn any_deed(plan: &Plan, random: &mut Random) -> Deed {
+    let short_us = random.between(5 * MS, 1_300 * MS);
+    let long_us = random.between(3_100 * MS, 8_000 * MS);
+    let cut_us = if plan.may_cut_off && random.chance(500) {
+        long_us
+    } else {
+        short_us
+    };
+    match random.below(100) {
+        0..16 => Deed::Kill(role(random), back_after_us(random)),
+        16..34 => Deed::Drain(role(random), back_after_us(random)),
+        34..44 => Deed::Pause(role(random), if random.chance(300) { long_us } else { short_us }),
+        44..54 => Deed::Sever(role(random), cut_us),
+        54..66 => Deed::Cut {
+            by: role(random),
+            both: random.chance(500),
+            for_us: if random.chance(200) { long_us } else { short_us },
+        },
+        66..80 => Deed::Stall {
+            by: role(random),
+            for_us: if random.chance(200) { long_us } else { short_us },
+        },
+        80..86 => Deed::BreakStreams { for_us: short_us },
+        86..96 => Deed::RestartAssigner {
+            down_us: random.between(MS, 900 * MS),
+        },
+        _ => Deed::PauseAssigner { for_us: short_us },
+    }
+}
+
+impl Phase {
+    /// The phase that a message shows, with the slots of giver and taker.
+    pub(crate) fn of(from: Endpoint, to: Endpoint, message: &Message) -> Option<(Self, usize, usize)> {
+        let (Endpoint::Node(from), Endpoint::Node(to)) = (from, to) else {
+            return None;
+        };
+        let (phase, by) = match message {
+            Message::Take(_) => (Self::Take, Role::Taker),
+            Message::TakeReply(Ok(reply)) => {
+                let fenced = |verdict: &Verdict| matches!(verdict, Verdict::Fenced { .. });
+                let is_fenced = reply.answers.iter().any(|answer| fenced(&answer.verdict));
+                let phase = if is_fenced { Self::Fenced } else { Self::NotFenced };
+                (phase, Role::Giver)
+            }
+            Message::OpenPull { .. } => (Self::Pull, Role::Taker),
+            Message::Chunk(chunk) if chunk.is_last => (Self::LastChunk, Role::Giver),
+            Message::Chunk(_) => (Self::Chunk, Role::Giver),
+            Message::Peek { .. } => (Self::Peek, Role::Taker),
+            Message::PeekReply { .. } => (Self::Peeked, Role::Giver),
+            Message::Release(_) => (Self::Release, Role::Taker),
+            _ => return None,
+        };
+        Some(match by {
+            Role::Giver => (phase, from, to),
+            Role::Taker => (phase, to, from),
+        })
+    }
+}
