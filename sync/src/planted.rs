@@ -25,6 +25,18 @@ pub enum Race {
     ExpiredNotLookedAtAgain,
     /// How many seats still grow is said after the list of them is open to others again.
     DebtCountedAfterLock,
+    /// The client's task that serves a queue ends, and what waits in the queue is not ended with it.
+    NobodyEndsWhatWaits,
+    /// A node looks whether it stood still only after it let the core's lock go.
+    StandstillLookedForAfterLock,
+    /// Who sees the slicelet's step need not see the suspension before it.
+    StepSeenUnordered,
+    /// A node that stops serving does not wait for those inside the store.
+    StopWaitsForNobody,
+    /// Decisions are queued only after the lock is let go under which they were made.
+    DecidedOutOfOrder,
+    /// The worker that found nothing left gives its place up later.
+    PlaceGivenUpLater,
 }
 
 #[cfg(any(feature = "shuttle", feature = "loom"))]

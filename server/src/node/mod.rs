@@ -15,6 +15,8 @@ mod channels;
 mod data_stream;
 mod giving;
 mod in_order;
+#[cfg(all(test, any(feature = "shuttle", feature = "loom")))]
+mod interleavings;
 mod metrics;
 mod operation;
 mod peeks;
@@ -22,6 +24,7 @@ mod puller;
 mod purges;
 mod replies;
 mod session;
+mod standing;
 mod state;
 mod transfer_service;
 mod waiting;

@@ -5,8 +5,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use softstore_store::Part;
+use softstore_sync::Mutex;
+use softstore_sync::planted::{self, Race};
 
 /// A queue of parts, and whether somebody works on it. A part comes in once, when it was left: by a hand-off, of which there
 /// are no more than ranges, or by a flush, of which there may be any number; 24 bytes each until it was its turn.
@@ -35,6 +36,11 @@ impl Purges {
     fn next(&self) -> Option<Part> {
         let mut queue = self.0.lock();
         let next = queue.parts.pop_front();
+        if planted::is(Race::PlaceGivenUpLater) {
+            drop(queue);
+            self.0.lock().has_worker = next.is_some();
+            return next;
+        }
         queue.has_worker = next.is_some();
         next
     }

@@ -7,13 +7,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Unit;
 use softstore_sharding::slicelet::SliceletEvent;
 use softstore_sharding::{Assignment, Peer, PullId, Slice, Timestamp};
 use softstore_store::{Part, Store};
+use softstore_sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use softstore_sync::planted::{self, Race};
+use softstore_sync::{Mutex, RwLock, RwLockReadGuard};
 use softstore_transfer::handoff::{Action, HandoffCore, Notice, PullEnd};
 use softstore_transfer::message::{Release, Take};
 use tokio::sync::{mpsc, watch};
@@ -26,6 +27,7 @@ use super::metrics::{NodeMetrics, count};
 use super::peeks::Peeks;
 use super::puller;
 use super::purges::Purges;
+use super::standing::Standing;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::listener::ListenerCounters;
@@ -72,12 +74,8 @@ pub struct NodeState {
     purges: Arc<Purges>,
     /// Running pull streams.
     pulls: Mutex<HashMap<PullId, CancellationToken>>,
-    /// Serving is suspended: this node stood still for too long.
-    suspended: AtomicBool,
-    /// Serving has ended for good.
-    stopped: AtomicBool,
-    /// When the slicelet last looked around, in ms of the clock.
-    slicelet_stepped_ms: AtomicU64,
+    /// Whether what it serves can be relied on.
+    standing: Standing,
     draining: AtomicBool,
     /// Requests held back, and their bytes.
     pub(super) held_requests: AtomicU64,
@@ -97,6 +95,8 @@ impl NodeState {
         store: Arc<dyn StoreEngine>,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<SliceletEvent>) {
         let (to_slicelet, from_node) = mpsc::unbounded_channel();
+        // The Assigner counts from the last heartbeat, which is up to an interval older than the last step.
+        let standstill_ms_max = config.failure_timeout_ms - config.heartbeat_ms;
         let state = Self {
             config,
             clock: Clock,
@@ -116,9 +116,7 @@ impl NodeState {
             to_slicelet,
             purges: Arc::default(),
             pulls: Mutex::default(),
-            suspended: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            slicelet_stepped_ms: AtomicU64::new(Clock.now().as_ms()),
+            standing: Standing::new(standstill_ms_max, Clock.now()),
             draining: AtomicBool::new(false),
             held_requests: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
@@ -127,7 +125,7 @@ impl NodeState {
     }
 
     /// The core, shared: for admission and everything that only reads.
-    pub fn core(&self) -> parking_lot::RwLockReadGuard<'_, HandoffCore> {
+    pub fn core(&self) -> RwLockReadGuard<'_, HandoffCore> {
         self.core.read()
     }
 
@@ -136,6 +134,8 @@ impl NodeState {
         self: &Arc<Self>,
         change: impl FnOnce(&mut HandoffCore, Timestamp) -> (R, Vec<Action>),
     ) -> R {
+        let is_late = planted::is(Race::DecidedOutOfOrder);
+        let mut late = Vec::new();
         let result = {
             let mut core = self.core.write();
             let (result, actions) = change(&mut core, self.clock.now());
@@ -146,13 +146,20 @@ impl NodeState {
                     _ => {}
                 }
             }
-            self.actions.add(actions);
+            if is_late {
+                late = actions;
+            } else {
+                self.actions.add(actions);
+            }
             // Under the lock, too: an older moment must not replace a newer one.
             let wake_at = core.wake_at();
             self.tick_at
                 .send_if_modified(|at| std::mem::replace(at, wake_at) != wake_at);
             result
         };
+        if is_late {
+            self.actions.add(late);
+        }
         self.actions.carry_out(|action| self.carry_out(action));
         result
     }
@@ -242,8 +249,13 @@ impl NodeState {
     fn purge(&self, part: Part) {
         if let Some(worker) = self.purges.add(part) {
             let store = self.store.clone();
-            self.tasks
-                .spawn_blocking(move || worker.run(|part| store.purge(part)));
+            let work = move || worker.run(|part| store.purge(part));
+            if softstore_sync::IS_MODELLED {
+                // An explorer knows its own threads only.
+                work();
+            } else {
+                self.tasks.spawn_blocking(work);
+            }
         }
     }
 
@@ -296,30 +308,28 @@ impl NodeState {
 
     /// Whether serving is suspended.
     pub fn is_suspended(&self) -> bool {
-        self.suspended.load(Ordering::Acquire)
+        self.standing.is_suspended()
     }
 
     /// Whether an operation may be served at `now`, a fresh reading of the clock. A node that stood still (a stopped
     /// process, a suspended machine) may have lost what it thinks it owns: the slicelet notices at its first step after
     /// waking, and this notices before that (H1).
     pub fn may_serve(&self, now: Timestamp) -> bool {
-        self.is_current(now) && !self.stopped.load(Ordering::Acquire)
+        self.standing.may_serve(now)
     }
 
     /// Whether what this node knows of its ownership can be relied on at `now`, a fresh reading of the clock.
     pub(super) fn is_current(&self, now: Timestamp) -> bool {
-        let stepped = Timestamp::from_ms(self.slicelet_stepped_ms.load(Ordering::Acquire));
-        // The Assigner counts from the last heartbeat, which is up to an interval older than the last step.
-        let standstill_ms_max = self.config.failure_timeout_ms - self.config.heartbeat_ms;
-        let stood_still = now.ms_since(stepped) > standstill_ms_max;
-        !stood_still && !self.is_suspended()
+        self.standing.is_current(now)
     }
 
     /// Ends serving for good. Where the ranges went is still told.
     pub(super) fn stop_serving(self: &Arc<Self>) {
-        self.stopped.store(true, Ordering::Release);
+        self.standing.stop();
         // Whatever was admitted before has left the store when the exclusive lock is had.
-        self.with_core(|_, _| ((), Vec::new()));
+        if !planted::is(Race::StopWaitsForNobody) {
+            self.with_core(|_, _| ((), Vec::new()));
+        }
         self.wake.send_modify(|count| *count += 1);
     }
 
@@ -334,8 +344,7 @@ impl NodeState {
 
     /// The slicelet has looked around at `now`, and suspended serving if it had to.
     pub(super) fn slicelet_stepped(&self, now: Timestamp) {
-        // Released after a suspension of the same step: who sees the step sees the suspension.
-        self.slicelet_stepped_ms.store(now.as_ms(), Ordering::Release);
+        self.standing.step(now);
     }
 
     /// Suspends or resumes serving.
@@ -343,7 +352,7 @@ impl NodeState {
         if suspended {
             count(&self.metrics.suspensions);
         }
-        self.suspended.store(suspended, Ordering::Release);
+        self.standing.set_suspended(suspended);
         self.wake.send_modify(|count| *count += 1);
     }
 
