@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use softstore_proto::batch::{OpBatch, OpView, STREAM_VERSIONS, Value};
 use softstore_proto::limits::MESSAGE_BYTES_MAX;
 use softstore_proto::v1::cache_client::CacheClient;
 use softstore_sharding::Generation;
+use softstore_sync::Mutex;
+use softstore_sync::planted::{self, Race};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -24,6 +25,9 @@ use crate::config::ClientConfig;
 use crate::metrics::Counters;
 use crate::outbox::BatchLimits;
 use crate::queue::{Attempt, Gate, Limits, NotSent, Queue};
+
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;
 
 /// The least time between two sweeps of deadlines: how late an operation may end.
 const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(2);
@@ -226,6 +230,9 @@ struct Attendance(Arc<Lane>);
 
 impl Drop for Attendance {
     fn drop(&mut self) {
+        if planted::is(Race::NobodyEndsWhatWaits) {
+            return;
+        }
         self.0
             .with_queue(|queue, wake| queue.end_stream(Gate::Down, wake));
     }

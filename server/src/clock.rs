@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+#[cfg(not(feature = "shuttle"))]
 use rustix::time::{ClockId, clock_gettime};
 use softstore_sharding::{Incarnation, Timestamp};
 
@@ -18,11 +19,39 @@ impl Clock {
 
     /// Now, in microseconds of the same clock.
     #[must_use]
+    #[cfg(not(feature = "shuttle"))]
     pub fn now_us(self) -> u64 {
         let time = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
         let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
         seconds * 1_000_000 + nanoseconds / 1_000
+    }
+
+    /// Now, in microseconds of the scenario's clock.
+    #[must_use]
+    #[cfg(feature = "shuttle")]
+    pub fn now_us(self) -> u64 {
+        scenario::now_ms() * 1_000
+    }
+}
+
+/// The clock of an explored scenario: it stands until the scenario moves it.
+#[cfg(feature = "shuttle")]
+pub(crate) mod scenario {
+    use std::cell::Cell;
+
+    // All threads of a scenario run on the thread that explores it.
+    std::thread_local! {
+        static NOW_MS: Cell<u64> = const { Cell::new(1_000_000) };
+    }
+
+    pub(crate) fn now_ms() -> u64 {
+        NOW_MS.get()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn advance_ms(ms: u64) {
+        NOW_MS.set(NOW_MS.get() + ms);
     }
 }
 

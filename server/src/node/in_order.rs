@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::Mutex;
+use softstore_sync::Mutex;
 
 /// A queue of decisions. Bounded by its users: each empties it after it has added to it.
 #[derive(Debug)]

@@ -15,12 +15,15 @@ mod channels;
 mod data_stream;
 mod giving;
 mod in_order;
+#[cfg(all(test, any(feature = "shuttle", feature = "loom")))]
+mod interleavings;
 mod metrics;
 mod operation;
 mod peeks;
 mod puller;
 mod replies;
 mod session;
+mod standing;
 mod state;
 mod transfer_service;
 mod waiting;

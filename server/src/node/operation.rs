@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLockReadGuard;
 use softstore_proto::batch::{OpView, ReplyView, SHARED_BYTES_MIN, Value};
 use softstore_proto::v1;
 use softstore_proto::v1::{OpKind, Status};
 use softstore_sharding::{Generation, PullId, SliceKey, Timestamp, Version};
 use softstore_store::{Absence, KEY_BYTES_MAX, OpContext, Outcome, SetCondition, SetOutcome, StoreError};
+use softstore_sync::RwLockReadGuard;
+use softstore_sync::planted::{self, Race};
 use softstore_transfer::handoff::{Admission, HandoffCore, Serving};
 
 use super::metrics::count;
@@ -111,6 +112,11 @@ impl<'a> Execution<'a> {
         // It may have stood still since its beginning; if it did so after this, the replies were as good as sent. Looked at
         // under the lock still: to go on in another life takes the exclusive lock, so the trace cannot be gone yet. A node
         // that has stopped meanwhile waits for this to end, and what was admitted before is answered.
+        if planted::is(Race::StandstillLookedForAfterLock) {
+            drop(self.core);
+            let stood_still = self.may_serve && !self.state.is_current(self.state.clock.now());
+            return if stood_still { Err(StoodStill) } else { Ok(()) };
+        }
         let stood_still = self.may_serve && !self.state.is_current(self.state.clock.now());
         drop(self.core);
         if stood_still {

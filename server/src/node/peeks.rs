@@ -251,7 +251,7 @@ fn gone(state: &Arc<NodeState>, pull: PullId, at: SliceKey) {
 }
 
 /// Imports a peeked entry, unless its range has left the pull meanwhile.
-fn import(state: &NodeState, pull: PullId, at: SliceKey, entry: &Entry) {
+pub(super) fn import(state: &NodeState, pull: PullId, at: SliceKey, entry: &Entry) {
     let core = state.core();
     let Some(target) = core.import_target(pull, at) else {
         return;

@@ -119,7 +119,7 @@ async fn take_in(
 }
 
 /// Imports some entries under one hold of the core's shared lock. `Some`: the pull is over.
-fn import(state: &NodeState, pull: PullId, entries: &[ChunkEntry<'_>]) -> Option<PullEnd> {
+pub(super) fn import(state: &NodeState, pull: PullId, entries: &[ChunkEntry<'_>]) -> Option<PullEnd> {
     let core = state.core();
     let now = state.clock.now();
     for entry in entries {

@@ -171,7 +171,7 @@ impl Session {
         let actions = self.slicelet.step(event, now);
         self.carry_out(actions);
         // After the actions: a suspension that this step asked for is in force already.
-        self.state.slicelet_stepped(&self.slicelet);
+        self.state.slicelet_stepped((&self.slicelet).into());
     }
 
     fn carry_out(&mut self, actions: Vec<SliceletAction>) {

@@ -7,13 +7,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Unit;
-use softstore_sharding::slicelet::{Slicelet, SliceletEvent};
+use softstore_sharding::slicelet::SliceletEvent;
 use softstore_sharding::{Assignment, Peer, PullId, Slice, Timestamp};
 use softstore_store::{Part, Store};
+use softstore_sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use softstore_sync::planted::{self, Race};
+use softstore_sync::{Mutex, RwLock, RwLockReadGuard};
 use softstore_transfer::handoff::{Action, HandoffCore, Notice};
 use softstore_transfer::message::{Release, Take};
 use tokio::sync::{mpsc, watch};
@@ -25,6 +26,7 @@ use super::in_order::InOrder;
 use super::metrics::{NodeMetrics, count};
 use super::peeks::Peeks;
 use super::puller;
+use super::standing::{Leave, Standing};
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::events;
@@ -74,17 +76,8 @@ pub struct NodeState {
     to_slicelet: mpsc::UnboundedSender<SliceletEvent>,
     /// Running pull streams.
     pulls: Mutex<HashMap<PullId, CancellationToken>>,
-    /// Serving is suspended: this node stood still for too long.
-    suspended: AtomicBool,
-    /// Serving has ended for good.
-    stopped: AtomicBool,
-    /// Serving is allowed before this moment, in ms of the clock, if the slicelet does not look around before: its lease may
-    /// be over then, or it may have been buried for standing still.
-    serves_until_ms: AtomicU64,
-    /// When the lease is over, in ms of the clock.
-    leased_until_ms: AtomicU64,
-    /// Length of the leases under which this node serves; 0: without.
-    lease_ms: AtomicU64,
+    /// Whether what it serves can be relied on.
+    standing: Standing,
     draining: AtomicBool,
     /// Requests held back, and their bytes.
     pub(super) held_requests: AtomicU64,
@@ -104,6 +97,7 @@ impl NodeState {
         store: Arc<dyn StoreEngine>,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<SliceletEvent>) {
         let (to_slicelet, from_node) = mpsc::unbounded_channel();
+        // The Assigner counts from the last heartbeat, which is up to an interval older than the last step.
         let state = Self {
             config,
             clock: Clock,
@@ -122,11 +116,7 @@ impl NodeState {
             tick_at: watch::channel(None).0,
             to_slicelet,
             pulls: Mutex::default(),
-            suspended: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            serves_until_ms: AtomicU64::new(Timestamp::ZERO.as_ms()),
-            leased_until_ms: AtomicU64::new(Timestamp::ZERO.as_ms()),
-            lease_ms: AtomicU64::new(0),
+            standing: Standing::default(),
             draining: AtomicBool::new(false),
             held_requests: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
@@ -135,7 +125,7 @@ impl NodeState {
     }
 
     /// The core, shared: for admission and everything that only reads.
-    pub fn core(&self) -> parking_lot::RwLockReadGuard<'_, HandoffCore> {
+    pub fn core(&self) -> RwLockReadGuard<'_, HandoffCore> {
         self.core.read()
     }
 
@@ -144,6 +134,8 @@ impl NodeState {
         self: &Arc<Self>,
         change: impl FnOnce(&mut HandoffCore, Timestamp) -> (R, Vec<Action>),
     ) -> R {
+        let is_late = planted::is(Race::DecidedOutOfOrder);
+        let mut late = Vec::new();
         let result = {
             let mut core = self.core.write();
             let (result, actions) = change(&mut core, self.clock.now());
@@ -154,13 +146,20 @@ impl NodeState {
                     _ => {}
                 }
             }
-            self.actions.add(actions);
+            if is_late {
+                late = actions;
+            } else {
+                self.actions.add(actions);
+            }
             // Under the lock, too: an older moment must not replace a newer one.
             let wake_at = core.wake_at();
             self.tick_at
                 .send_if_modified(|at| std::mem::replace(at, wake_at) != wake_at);
             result
         };
+        if is_late {
+            self.actions.add(late);
+        }
         self.actions.carry_out(|action| self.carry_out(action));
         result
     }
@@ -276,45 +275,44 @@ impl NodeState {
 
     /// Whether serving is suspended.
     pub fn is_suspended(&self) -> bool {
-        self.suspended.load(Ordering::Acquire)
+        self.standing.is_suspended()
     }
 
     /// Whether an operation may be served at `now`, a fresh reading of the clock. A node that stood still (a stopped
     /// process, a suspended machine) or whose lease is over may have lost what it thinks it owns: the slicelet notices at its
     /// next step, and this notices before that (H1).
     pub fn may_serve(&self, now: Timestamp) -> bool {
-        self.is_current(now) && !self.is_stopped()
+        self.standing.may_serve(now)
     }
 
     /// Whether serving has ended for good.
     pub(super) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
+        self.standing.is_stopped()
     }
 
     /// Whether what this node knows of its ownership can be relied on at `now`, a fresh reading of the clock.
     pub(super) fn is_current(&self, now: Timestamp) -> bool {
-        now.as_ms() < self.serves_until_ms.load(Ordering::Acquire) && !self.is_suspended()
+        self.standing.is_current(now)
     }
 
     /// Whether the Assigner lets this node serve at `now`: with leases, whether its lease is not over.
     pub(super) fn is_tenured(&self, now: Timestamp) -> bool {
-        now.as_ms() < self.leased_until_ms.load(Ordering::Acquire)
+        self.standing.is_tenured(now)
     }
 
     /// Length of the leases under which this node serves, and what is left of the present one, in milliseconds. Both are 0
     /// without leases.
     pub(super) fn lease_ms(&self) -> (u64, u64) {
-        let length_ms = self.lease_ms.load(Ordering::Relaxed);
-        let until = Timestamp::from_ms(self.leased_until_ms.load(Ordering::Acquire));
-        let left_ms = until.ms_since(self.clock.now());
-        (length_ms, if length_ms > 0 { left_ms } else { 0 })
+        self.standing.lease_ms(self.clock.now())
     }
 
     /// Ends serving for good. Where the ranges went is still told.
     pub(super) fn stop_serving(self: &Arc<Self>) {
-        self.stopped.store(true, Ordering::Release);
+        self.standing.stop();
         // Whatever was admitted before has left the store when the exclusive lock is had.
-        self.with_core(|_, _| ((), Vec::new()));
+        if !planted::is(Race::StopWaitsForNobody) {
+            self.with_core(|_, _| ((), Vec::new()));
+        }
         self.wake.send_modify(|count| *count += 1);
     }
 
@@ -328,14 +326,8 @@ impl NodeState {
     }
 
     /// The slicelet has looked around, and suspended serving if it had to.
-    pub(super) fn slicelet_stepped(&self, slicelet: &Slicelet) {
-        self.lease_ms
-            .store(slicelet.lease_ms().unwrap_or(0), Ordering::Relaxed);
-        self.leased_until_ms
-            .store(slicelet.leased_until().as_ms(), Ordering::Release);
-        // Released after a suspension of the same step: who sees the step sees the suspension.
-        self.serves_until_ms
-            .store(slicelet.serves_until().as_ms(), Ordering::Release);
+    pub(super) fn slicelet_stepped(&self, leave: Leave) {
+        self.standing.step(leave);
     }
 
     /// Suspends or resumes serving.
@@ -343,7 +335,7 @@ impl NodeState {
         if suspended {
             count(&self.metrics.suspensions);
         }
-        self.suspended.store(suspended, Ordering::Release);
+        self.standing.set_suspended(suspended);
         self.wake.send_modify(|count| *count += 1);
     }
 

@@ -5,13 +5,13 @@
 //! bounded in count and bytes ([`HeldBack`]).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use softstore_proto::batch::OpView;
 use softstore_proto::v1;
 use softstore_proto::v1::Status;
 use softstore_sharding::{Generation, Slice, SliceKey, Timestamp};
+use softstore_sync::atomic::Ordering;
 use softstore_transfer::handoff::Admission;
 
 use super::metrics::{add, count};
@@ -241,14 +241,14 @@ fn look(
 
 /// A place among the requests held back: bounded in count and bytes.
 #[derive(Debug)]
-struct HeldBack<'a> {
+pub(super) struct HeldBack<'a> {
     state: &'a NodeState,
     bytes: u64,
 }
 
 impl<'a> HeldBack<'a> {
     /// Takes a place, if there is one.
-    fn enter(state: &'a NodeState, bytes: usize) -> Option<Self> {
+    pub(super) fn enter(state: &'a NodeState, bytes: usize) -> Option<Self> {
         let bytes = bytes as u64;
         let requests = state.held_requests.fetch_add(1, Ordering::Relaxed);
         let held = state.held_bytes.fetch_add(bytes, Ordering::Relaxed);

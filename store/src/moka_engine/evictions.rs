@@ -5,10 +5,10 @@
 //! whoever writes to a stripe can first take from it what moka has evicted there; a bit per stripe says whether there
 //! are any.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 use softstore_sharding::{FrequencyClass, SliceKey, Timestamp};
+use softstore_sync::Mutex;
+use softstore_sync::atomic::{AtomicU64, Ordering};
+use softstore_sync::planted::{self, Race};
 
 use super::entry::Entry;
 use super::seat::Ticket;
@@ -36,7 +36,7 @@ pub(super) struct Evictions {
     waiting: Box<[Mutex<Vec<Note>>]>,
     /// Which stripes have notes. A bit is set after a note was put down and cleared before notes are taken, so it is
     /// never clear for long while a note waits.
-    noted: [AtomicU64; STRIPE_COUNT / WORD_BITS],
+    noted: [AtomicU64; STRIPE_COUNT.div_ceil(WORD_BITS)],
     evicted: AtomicU64,
     /// Estimated class above, the tick of the last victim below; or [`NONE`].
     victim_class: AtomicU64,
@@ -57,9 +57,15 @@ impl Evictions {
     /// Notes a seat that was taken. Called by moka, for one at a time.
     pub(super) fn note(&self, at: SliceKey, ticket: Ticket) {
         let stripe = stripe_index(at);
-        self.waiting[stripe].lock().push((at, ticket));
+        let mark = || self.noted[stripe / WORD_BITS].fetch_or(bit_of(stripe), Ordering::Release);
+        if planted::is(Race::MarkSetBeforeNote) {
+            mark();
+            self.waiting[stripe].lock().push((at, ticket));
+        } else {
+            self.waiting[stripe].lock().push((at, ticket));
+            mark();
+        }
         self.evicted.fetch_add(1, Ordering::Relaxed);
-        self.noted[stripe / WORD_BITS].fetch_or(bit_of(stripe), Ordering::Release);
     }
 
     /// Whether a stripe has notes.
@@ -69,7 +75,13 @@ impl Evictions {
 
     /// Takes a stripe's notes. The caller holds the stripe, to carry them out.
     pub(super) fn take(&self, stripe: usize) -> Vec<Note> {
-        self.noted[stripe / WORD_BITS].fetch_and(!bit_of(stripe), Ordering::AcqRel);
+        let wipe = || self.noted[stripe / WORD_BITS].fetch_and(!bit_of(stripe), Ordering::AcqRel);
+        if planted::is(Race::MarkWipedAfterNotes) {
+            let notes = std::mem::take(&mut *self.waiting[stripe].lock());
+            wipe();
+            return notes;
+        }
+        wipe();
         std::mem::take(&mut *self.waiting[stripe].lock())
     }
 

@@ -8,9 +8,10 @@
 //! to give up the rest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use softstore_sharding::{Epoch, FrequencyClass, PullId, SliceKey, Timestamp};
+use softstore_sync::atomic::{AtomicBool, Ordering};
+use softstore_sync::planted::{self, Race};
 
 use super::MokaStore;
 use super::entry::{Stamp, weight_bytes};
@@ -38,6 +39,12 @@ impl MokaStore {
     }
 
     pub(super) fn close_memories(&self, pull: PullId) {
+        #[cfg(any(feature = "shuttle", feature = "loom"))]
+        if planted::is(Race::MemoryFreedBeforeEnd) {
+            for number in 0..STRIPE_COUNT {
+                self.lock_nth(number).written.free(pull);
+            }
+        }
         let mut was_open = false;
         for number in 0..STRIPE_COUNT {
             was_open |= self.lock_nth(number).written.end(pull, &self.written_limit);
@@ -81,6 +88,10 @@ impl MokaStore {
         }
         if room == Room::IfHotter && !self.has_room_for(payload_bytes, import.class, now) {
             return ImportOutcome::TooCold;
+        }
+        if planted::is(Race::ImportCheckBeforeLock) {
+            drop(stripe);
+            stripe = self.lock(import.at);
         }
         self.put(&mut stripe, import.at, draft, &stamp, now);
         self.gauges.imported.fetch_add(1, Ordering::Relaxed);

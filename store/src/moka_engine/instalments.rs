@@ -7,10 +7,11 @@
 //! and a writer that finds the budget exceeded waits while it grows seats itself (`room`).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use softstore_sharding::SliceKey;
+use softstore_sync::Mutex;
+use softstore_sync::atomic::{AtomicUsize, Ordering};
+use softstore_sync::planted::{self, Race};
 
 use super::MokaStore;
 use super::seat::{Seat, Ticket};
@@ -23,7 +24,7 @@ const MAINTAIN_COUNT_MAX: usize = 32;
 
 /// A seat that weighs less than its entry yet.
 #[derive(Debug)]
-struct Owing {
+pub(super) struct Owing {
     at: SliceKey,
     ticket: Ticket,
     paid_bytes: u32,
@@ -56,13 +57,17 @@ impl Instalments {
         }
     }
 
-    fn next(&self) -> Option<Owing> {
+    pub(super) fn next(&self) -> Option<Owing> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
         let mut owing = self.owing.lock();
         let next = owing.pop_front();
-        self.count.store(owing.len(), Ordering::Release);
+        let count = owing.len();
+        if planted::is(Race::DebtCountedAfterLock) {
+            drop(owing);
+        }
+        self.count.store(count, Ordering::Release);
         next
     }
 }
@@ -87,7 +92,7 @@ impl MokaStore {
             // A new ticket, as for any insert: moka may have taken the old seat just now.
             let seat = self.instalments.pay(owing.at, seat, owing.paid_bytes);
             self.give_up_seat(owing.at);
-            self.cache.insert(owing.at, seat);
+            self.seats.give(owing.at, seat);
         }
         drop(stripe);
         self.run_moka_tasks();

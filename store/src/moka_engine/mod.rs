@@ -63,26 +63,25 @@ mod evictions;
 mod import;
 mod index;
 mod instalments;
+#[cfg(all(test, any(feature = "shuttle", feature = "loom")))]
+mod interleavings;
 mod listing;
 mod operations;
 mod recency;
 mod reclaim;
 mod room;
 mod seat;
+mod seats;
 mod stripe;
 mod turns;
 mod written;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use foldhash::fast::RandomState;
-use moka::notification::RemovalCause;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
-use parking_lot::Mutex;
 use softstore_sharding::{Epoch, PullId, SliceKey, Timestamp};
+use softstore_sync::Mutex;
+use softstore_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use config::{MokaStoreConfig, VALUE_BYTES_MAX, WRITTEN_KEYS_MAX};
 pub use entry::ENTRY_OVERHEAD_BYTES;
@@ -97,7 +96,7 @@ use import::Room;
 use instalments::Instalments;
 use recency::Reordering;
 use reclaim::{Purging, SweepCursor};
-use seat::Seat;
+use seats::Seats;
 use stripe::Stripes;
 use turns::Turns;
 use written::WrittenLimit;
@@ -115,7 +114,7 @@ pub struct MokaStore {
     decay: Decay,
     /// moka's capacity.
     room_bytes: u64,
-    cache: Cache<SliceKey, Seat, RandomState>,
+    seats: Seats,
     stripes: Stripes,
     turns: Turns,
     written_limit: WrittenLimit,
@@ -180,7 +179,7 @@ impl MokaStore {
             config,
             decay,
             room_bytes,
-            cache: build_cache(room_bytes, &evictions),
+            seats: Seats::new(room_bytes, &evictions),
             stripes: Stripes::new(),
             turns: Turns::new(room_bytes),
             written_limit: WrittenLimit::new(config.written_keys_max),
@@ -194,21 +193,6 @@ impl MokaStore {
             housekeeping: Mutex::default(),
         }
     }
-}
-
-fn build_cache(room_bytes: u64, evictions: &Arc<Evictions>) -> Cache<SliceKey, Seat, RandomState> {
-    let evictions = Arc::clone(evictions);
-    Cache::builder()
-        .max_capacity(room_bytes)
-        .eviction_policy(EvictionPolicy::lru())
-        .weigher(|_, seat: &Seat| seat.weight_bytes)
-        .eviction_listener(move |at, seat, cause| {
-            // The other causes are our own doing, and the index knows already.
-            if cause == RemovalCause::Size {
-                evictions.note(*at, seat.ticket);
-            }
-        })
-        .build_with_hasher(RandomState::default())
 }
 
 impl Store for MokaStore {

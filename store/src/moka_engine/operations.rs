@@ -1,8 +1,8 @@
 //! What clients ask of a store: get, set, delete, touch and add; and the steps under the key's lock that they share.
 
-use std::sync::atomic::Ordering;
-
 use softstore_sharding::{Epoch, SliceKey, Timestamp, Version};
+use softstore_sync::atomic::Ordering;
+use softstore_sync::planted::{self, Race};
 
 use super::MokaStore;
 use super::entry::{Entry, Stamp, weight_bytes};
@@ -61,7 +61,7 @@ impl MokaStore {
 
     /// Tells moka of a use. Outside of the stripe: moka may keep house meanwhile.
     fn tell_use(&self, at: SliceKey) {
-        let _ = self.cache.get(&at);
+        self.seats.touch(at);
     }
 
     pub(super) fn write(
@@ -75,6 +75,7 @@ impl MokaStore {
     ) -> Result<Outcome<SetOutcome>, StoreError> {
         self.check_fits(key, value.len())?;
         let draft = Draft::of(key, value, context.epoch);
+        let early = planted::is(Race::VersionBeforeLock).then(|| context.versions.take());
         let mut stripe = self.lock(at);
         let present = live(&stripe, key, at, context);
         let version = present.map(Entry::version);
@@ -85,7 +86,7 @@ impl MokaStore {
         }
         let frequency = self.frequency_of_write(present, context.now);
         self.remember(&mut stripe, at, context);
-        let version = context.versions.take();
+        let version = early.unwrap_or_else(|| context.versions.take());
         let stamp = Stamp {
             epoch: context.epoch,
             version,
@@ -111,9 +112,16 @@ impl MokaStore {
         if !is_present && report_existence && must_ask(&stripe, at, context) {
             return Outcome::Unknown;
         }
-        self.remember(&mut stripe, at, context);
+        let is_late = planted::is(Race::RememberedAfterLock);
+        if !is_late {
+            self.remember(&mut stripe, at, context);
+        }
         if is_present {
             self.remove(&mut stripe, at);
+        }
+        if is_late {
+            drop(stripe);
+            self.remember(&mut self.lock(at), at, context);
         }
         Outcome::Done(is_present)
     }

@@ -12,9 +12,8 @@
 //! Runs from `maintain`, in steps. moka drops read records when its buffer is full, so its pending tasks run in
 //! between; a record lost all the same leaves one entry out of order and nothing else.
 
-use std::sync::atomic::Ordering;
-
 use softstore_sharding::{SliceKey, Timestamp};
+use softstore_sync::atomic::Ordering;
 
 use super::MokaStore;
 use super::stripe::STRIPE_COUNT;
@@ -89,9 +88,9 @@ impl MokaStore {
         let kept = hottest_first.len().saturating_sub(USE_ENTRIES_MAX);
         for (used, at) in hottest_first.drain(kept..).rev().enumerate() {
             // An entry that is gone by now is a miss, which moka does not mind.
-            let _ = self.cache.get(&at);
+            self.seats.touch(at);
             if used % READS_PER_RUN == 0 {
-                self.cache.run_pending_tasks();
+                self.seats.apply();
             }
         }
         if hottest_first.is_empty() {

@@ -1,9 +1,10 @@
 //! Housekeeping: gives back the memory of expired entries and of left epochs, in bounded steps and short locks.
 
 use std::ops::Bound;
-use std::sync::atomic::Ordering;
 
 use softstore_sharding::{SliceKey, Timestamp};
+use softstore_sync::atomic::Ordering;
+use softstore_sync::planted::{self, Race};
 
 use super::entry::Entry;
 use super::stripe::{STRIPE_COUNT, Stripe, stripes_of};
@@ -61,7 +62,8 @@ impl MokaStore {
     /// Removes the entry at a position, where an expired one was found, unless it was touched or replaced since.
     pub(super) fn reclaim_expired(&self, at: SliceKey, now: Timestamp) {
         let mut stripe = self.lock(at);
-        if let Some(expired) = stripe.index.remove_if(at, |entry| entry.is_expired(now)) {
+        let is_meant = |entry: &Entry| entry.is_expired(now) || planted::is(Race::ExpiredNotLookedAtAgain);
+        if let Some(expired) = stripe.index.remove_if(at, is_meant) {
             self.forget(at, &expired);
             self.gauges.expired.fetch_add(1, Ordering::Relaxed);
         }

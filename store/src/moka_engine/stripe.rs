@@ -4,15 +4,15 @@
 //! stripes, and one stripe's share of a slice is a fair sample of it. Each stripe owns the part of the index and of the
 //! written-keys memories that belongs to its positions.
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use softstore_sharding::{Slice, SliceKey};
+use softstore_sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::index::Index;
 use super::seat::Ticket;
 use super::written::WrittenKeys;
 
-/// How many stripes there are. A power of two.
-pub(super) const STRIPE_COUNT: usize = 256;
+/// How many stripes there are. A power of two. Few under an explorer: each is a step of whoever visits them all.
+pub(super) const STRIPE_COUNT: usize = if softstore_sync::IS_MODELLED { 2 } else { 256 };
 
 /// What one lock guards.
 #[derive(Debug, Default)]

@@ -6,11 +6,11 @@
 //! import that does not see the flag yet is still refused what was remembered before.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use softstore_sharding::{PullId, SliceKey};
+use softstore_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What all open pulls share.
 #[derive(Debug)]
@@ -76,6 +76,15 @@ impl WrittenKeys {
             .keys
             .fetch_sub(part.positions.len() as u64, Ordering::Relaxed);
         true
+    }
+
+    /// [`Race::MemoryFreedBeforeEnd`](softstore_sync::planted::Race::MemoryFreedBeforeEnd): frees a pull's memory and leaves
+    /// the pull open.
+    #[cfg(any(feature = "shuttle", feature = "loom"))]
+    pub(super) fn free(&mut self, pull: PullId) {
+        for part in self.pulls.iter_mut().filter(|part| part.pull == pull) {
+            part.positions.clear();
+        }
     }
 
     /// Remembers a position in a pull; without a pull, or in one that is not open, there is nothing to remember.
