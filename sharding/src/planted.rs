@@ -78,6 +78,7 @@ bugs! {
     LeavesUnreleased, "leaves-unreleased", 50, "a draining node leaves while takers still pull from it";
     GoodbyeBeforeStop, "goodbye-before-stop", 50, "a node says goodbye before it has stopped serving";
     ZombieServes, "zombie-serves", 50, "a node that stood still for longer than the failure timeout serves at once when it wakes";
+    StandstillFromLastStep, "standstill-from-last-step", 2000, "a node counts its standstill from its last step, as if a heartbeat had gone out with it";
     DiffOnWrongBase, "diff-on-wrong-base", 2000, "a diff is sent for, and applied to, another assignment than its base";
     TimersBeforeInbox, "timers-before-inbox", 50, "an Assigner that stood still buries who is silent before it reads what they sent";
     NoSettleTime, "no-settle-time", 50, "a new Assigner publishes as soon as it has heard of anybody";

@@ -200,9 +200,14 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
         6..28 => Fault::Drain { slot, back_after_us },
         28..40 => Fault::Surge { slot },
         40..50 => Fault::Kill { slot, back_after_us },
+        // Any length: it may wake while it surely lives, surely is dead, or in between.
         50..60 => Fault::Pause {
             slot,
-            for_us: if is_long { long_us } else { silence_us },
+            for_us: if is_long {
+                asleep_us(plan, random)
+            } else {
+                silence_us
+            },
         },
         60..78 => {
             let from = Endpoint::Node(slot);
@@ -244,6 +249,17 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
             after_us: random.below(500 * MS),
             down_us: random.between(MS, 900 * MS),
         },
+    }
+}
+
+/// How long a process stands still that may be taken for dead. Often about a failure timeout: it may wake just before it is
+/// buried, or just after.
+pub(crate) fn asleep_us(plan: &Plan, random: &mut Random) -> u64 {
+    let timeout_us = plan.assigner.failure_timeout_ms * MS;
+    if random.chance(600) {
+        random.between(timeout_us * 8 / 10, timeout_us * 21 / 20)
+    } else {
+        random.between(SILENCE_US_MAX, LONG_US.1)
     }
 }
 

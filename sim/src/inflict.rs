@@ -11,6 +11,10 @@ use crate::trap::{Deed, Role};
 /// A node kept from the Assigner is left alone for this long after, in microseconds.
 const SILENCE_PAUSE_US: u64 = 2_500_000;
 
+/// A process that goes on runs its tasks in any order: the session's may be up to so much later than those that serve, in
+/// microseconds.
+const SESSION_LAG_US_MAX: u64 = 5_000;
+
 impl Simulation {
     /// Does what a fault says, unless the cluster is in no state for it.
     pub(crate) fn fault(&mut self, fault: Fault) {
@@ -58,6 +62,7 @@ impl Simulation {
             Fault::Pause { slot, for_us } => {
                 if self.slots[slot].node.is_some() && self.may_silence(&[slot], for_us) {
                     self.slots[slot].paused_until_us = now_us + for_us;
+                    self.slots[slot].session_sleeps_until_us = now_us + for_us + for_us % SESSION_LAG_US_MAX;
                     self.slots[slot].stood_still = true;
                     self.env.counters.pauses += 1;
                     if let Some(node) = &mut self.slots[slot].node {

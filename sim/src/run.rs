@@ -49,6 +49,8 @@ const LAST_READS_US: u64 = 6_000_000;
 pub(crate) struct Slot {
     pub(crate) node: Option<Node>,
     pub(crate) paused_until_us: u64,
+    /// When it has woken, its tasks go on in any order: it reads nothing of the Assigner's before this.
+    pub(crate) session_sleeps_until_us: u64,
     /// Before this, nothing keeps it from the Assigner.
     pub(crate) silence_free_us: u64,
     /// When its process has left, another one starts after this.
@@ -213,8 +215,12 @@ impl Simulation {
                 let Some(state) = self.slots.get_mut(slot) else {
                     return;
                 };
-                if state.paused_until_us > self.env.now_us {
-                    let until_us = state.paused_until_us;
+                let until_us = if from == Endpoint::Assigner {
+                    state.paused_until_us.max(state.session_sleeps_until_us)
+                } else {
+                    state.paused_until_us
+                };
+                if until_us > self.env.now_us {
                     return self.env.put_off(until_us, Event::Deliver { from, to, message });
                 }
                 self.wake(slot);
@@ -274,6 +280,7 @@ impl Simulation {
         node.end(&mut self.env);
         self.slots[slot].stood_still = false;
         self.slots[slot].paused_until_us = 0;
+        self.slots[slot].session_sleeps_until_us = 0;
         if let Some(after_us) = self.slots[slot].back_after_us.take() {
             self.slots[slot].is_start_planned = true;
             self.env.after(after_us, Event::Fault(Fault::Start { slot }));

@@ -8,6 +8,7 @@
 //! - `Fenced`, with the taker killed before or just after it has heard: what the giver has frozen is nobody's.
 //! - `Release` or the last chunk, with the giver killed or drained: the end of a hand-off is told to a new Assigner only.
 
+use crate::faults;
 use crate::message::{Endpoint, Message};
 use crate::plan::Plan;
 use crate::random::Random;
@@ -167,6 +168,7 @@ fn gentle_deed(random: &mut Random) -> Deed {
 fn any_deed(plan: &Plan, random: &mut Random) -> Deed {
     let short_us = random.between(5 * MS, 1_300 * MS);
     let long_us = random.between(3_100 * MS, 8_000 * MS);
+    let asleep_us = faults::asleep_us(plan, random);
     let cut_us = if plan.may_cut_off && random.chance(500) {
         long_us
     } else {
@@ -175,7 +177,10 @@ fn any_deed(plan: &Plan, random: &mut Random) -> Deed {
     match random.below(100) {
         0..16 => Deed::Kill(role(random), back_after_us(random)),
         16..34 => Deed::Drain(role(random), back_after_us(random)),
-        34..44 => Deed::Pause(role(random), if random.chance(300) { long_us } else { short_us }),
+        34..44 => Deed::Pause(
+            role(random),
+            if random.chance(300) { asleep_us } else { short_us },
+        ),
         44..54 => Deed::Sever(role(random), cut_us),
         54..66 => Deed::Cut {
             by: role(random),

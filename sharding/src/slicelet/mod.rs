@@ -178,6 +178,9 @@ impl Slicelet {
         if planted::is(Bug::ZombieServes) {
             return Timestamp::NEVER;
         }
+        if planted::is(Bug::StandstillFromLastStep) {
+            return self.last_step.plus_ms(self.config.failure_timeout_ms + 1);
+        }
         relies_until(Signs {
             last_step: self.last_step,
             confirmed: self.tenure.confirmed(),
