@@ -493,7 +493,7 @@ impl Slicelet {
         if self
             .suspended
             .is_some_and(|suspension| now >= suspension.unreachable_at)
-            && self.tenure.lease_ms().is_none()
+            && self.tenure.is_unbounded()
         {
             self.resume(actions);
         }
@@ -542,7 +542,7 @@ impl Slicelet {
         };
         let resume = self
             .suspended
-            .filter(|_| self.tenure.lease_ms().is_none())
+            .filter(|_| self.tenure.is_unbounded())
             .map_or(Timestamp::NEVER, |suspension| suspension.unreachable_at);
         let lease_end = Some(self.tenure.until()).filter(|at| *at > self.last_step);
         let drain = self.drain_gives_up_at().filter(|at| *at > self.last_step);

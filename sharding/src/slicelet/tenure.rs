@@ -73,6 +73,11 @@ impl Tenure {
         }
     }
 
+    /// Whether the Assigner said that this life serves until it learns better.
+    pub(super) fn is_unbounded(&self) -> bool {
+        self.kind == Kind::Unbounded
+    }
+
     /// The length of the leases under which this life serves, in milliseconds.
     pub(super) fn lease_ms(&self) -> Option<u64> {
         match self.kind {

@@ -139,6 +139,7 @@ impl HandoffCore {
         }
         self.assignment = Some(assignment.clone());
         let mut actions = Vec::new();
+        self.report_again(assignment, &mut actions);
         for (slice, range) in assignment.ranges().iter() {
             self.reconcile(slice, range, now, &mut actions);
         }

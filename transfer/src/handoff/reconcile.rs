@@ -1,6 +1,7 @@
 //! What an assignment asks of this node, range by range: to claim, to go on serving until fenced, or to drop.
 
-use softstore_sharding::{Generation, RangeAssignment, Slice, SliceKey, Timestamp};
+use softstore_sharding::session::HandoffOutcome;
+use softstore_sharding::{Assignment, Generation, RangeAssignment, Slice, SliceKey, Timestamp};
 
 use super::state::{End, Past, Pending};
 use super::{Action, HandoffCore, Notice, PullEnd};
@@ -45,6 +46,25 @@ impl HandoffCore {
                 },
             );
             self.advance(part, now, actions);
+        }
+    }
+
+    /// Says again which hand-offs have ended that an assignment still shows as open: the Assigner may have been replaced, or
+    /// the session have broken, between the report and the assignment that would have followed from it.
+    pub(super) fn report_again(&self, assignment: &Assignment, actions: &mut Vec<Action>) {
+        let open = assignment
+            .ranges()
+            .iter()
+            .filter(|(_, range)| range.owner == self.me.life && !range.providers.is_empty());
+        let ended: Vec<_> = open
+            .flat_map(|(slice, range)| {
+                let parts = self.held.overlapping(slice);
+                parts.filter(|(_, held)| held.since == range.since && held.pull.is_none())
+            })
+            .map(|(part, held)| (part, held.since))
+            .collect();
+        if !ended.is_empty() {
+            self.report(&ended, HandoffOutcome::Completed, actions);
         }
     }
 

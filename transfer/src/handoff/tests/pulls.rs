@@ -415,3 +415,24 @@ fn flushes_leave_epochs_for_hand_offs() {
     let core = cluster.node("a");
     assert_eq!(core.next_epoch(), Epoch::new(EPOCHS_FLUSHED_MAX + 1));
 }
+
+/// Plan: b's pull ends, and the Assigner, replaced meanwhile, has not heard of it: its assignment still lists the giver. b
+/// says so again, for each such assignment, and only for what has ended.
+#[test]
+fn h7_an_ended_hand_off_is_reported_until_the_assigner_knows() {
+    let (mut cluster, pull) = pulling();
+    let still_open = |generation| whole(generation, "a b c", ("b", 2, &[("a", 1)]));
+    cluster.adopt("b", &still_open(3));
+    assert_eq!(cluster.reported("b", 2), [HandoffOutcome::Started]);
+    let actions = cluster.node("b").pull_ended(pull, PullEnd::Complete);
+    cluster.carry_out("b", actions);
+    cluster.adopt("b", &still_open(4));
+    let again = [
+        HandoffOutcome::Started,
+        HandoffOutcome::Completed,
+        HandoffOutcome::Completed,
+    ];
+    assert_eq!(cluster.reported("b", 2), again);
+    cluster.adopt("b", &whole(5, "a b c", ("b", 2, &[])));
+    assert_eq!(cluster.reported("b", 2), again);
+}
