@@ -8,6 +8,7 @@
 //!
 //!   benches/*.rs          one criterion bench per concern
 //!   bin/against_redis     the native client against redis-rs on a local Redis
+//!   bin/service_gaps      how long a slice is without service when it moves, or its owner is killed
 //! ```
 //!
 //! What they show, and what was measured, stands in `benches/README.md`.

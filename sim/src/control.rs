@@ -57,11 +57,12 @@ fn is_within(from_us: Option<u64>, ms: u64, env: &Env) -> bool {
 
 impl Control {
     /// The first Assigner knows how many nodes to expect. A later one is not told: it would begin anew as soon as that
-    /// many fresh nodes said hello, before those that hold something come back.
+    /// many fresh nodes said hello, before those that hold something come back. Its leases may be of another length.
     pub(crate) fn start(is_first: bool, env: &mut Env) -> Self {
         let mut config = env.plan.assigner;
         if !is_first {
             config.expect_nodes = None;
+            config.lease_ms = env.plan.later_lease_ms;
         }
         let process = env.name();
         let clock = Clock::draw(env);

@@ -236,8 +236,24 @@ impl ProcessCluster {
 
     /// Kills the Assigner and starts another at the same address.
     pub async fn restart_assigner(&mut self) {
+        self.kill_assigner().await;
+        self.start_assigner_again().await;
+    }
+
+    /// The same with other flags than at the start.
+    pub async fn restart_assigner_with(&mut self, flags: &[&str]) {
+        self.assigner_flags = owned(flags);
+        self.restart_assigner().await;
+    }
+
+    /// Kills the Assigner.
+    pub async fn kill_assigner(&mut self) {
         self.assigner.signal(Signal::KILL);
         self.assigner.exit_within(PATIENCE).await;
+    }
+
+    /// Starts an Assigner at the address of the one that was killed.
+    pub async fn start_assigner_again(&mut self) {
         self.starts += 1;
         let (assigner, grpc, http) =
             start_assigner(&self.logs, self.starts, &self.assigner_grpc, &self.assigner_flags).await;

@@ -1,4 +1,5 @@
-//! [`Proxy`]: stands before a gRPC port, and flips a bit in what comes from there or holds it back, when it is told to.
+//! [`Proxy`]: stands before a gRPC port, and when it is told to, flips a bit in what comes from there, holds it back, or
+//! passes nothing either way.
 //!
 //! It follows the frames of HTTP/2 (RFC 9113, section 4.1) just far enough to leave their heads alone: what is damaged is
 //! the middle of a large DATA frame, which during a hand-off is a chunk.
@@ -17,6 +18,9 @@ use tokio::task::JoinHandle;
 /// Frames from this size on are damaged: chunks are far larger, control messages smaller.
 const DAMAGED_FRAME_BYTES_MIN: usize = 8 << 10;
 
+/// What is read at once of what a client says.
+const BUFFER_BYTES: usize = 64 << 10;
+
 const FRAME_HEAD_BYTES: usize = 9;
 const FRAME_IS_DATA: u8 = 0;
 
@@ -27,6 +31,7 @@ pub struct Proxy {
     listener: Option<TcpListener>,
     left: Arc<AtomicU32>,
     held_back: watch::Sender<bool>,
+    cut: watch::Sender<bool>,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -45,6 +50,7 @@ impl Proxy {
             listener: Some(listener),
             left: Arc::default(),
             held_back: watch::Sender::new(false),
+            cut: watch::Sender::new(false),
             accepting: None,
         }
     }
@@ -61,11 +67,16 @@ impl Proxy {
     /// If it did already.
     pub fn forward_to(&mut self, node: String) {
         let listener = self.listener.take().expect("it forwards to one node");
-        let (left, held_back) = (self.left.clone(), self.held_back.clone());
+        let (left, held_back, cut) = (self.left.clone(), self.held_back.clone(), self.cut.clone());
         self.accepting = Some(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 // Either side's end ends the connection; that is all a proxy has to say about it.
-                tokio::spawn(pass(stream, node.clone(), left.clone(), held_back.subscribe()));
+                let gates = Gates {
+                    left: left.clone(),
+                    held_back: held_back.subscribe(),
+                    cut: cut.subscribe(),
+                };
+                tokio::spawn(pass(stream, node.clone(), gates));
             }
         }));
     }
@@ -78,6 +89,11 @@ impl Proxy {
     /// Keeps what comes from the other side until it is told otherwise.
     pub fn hold_back(&self, hold: bool) {
         self.held_back.send_replace(hold);
+    }
+
+    /// Passes nothing either way until it is told otherwise; then what was said meanwhile comes, late.
+    pub fn cut(&self, cut: bool) {
+        self.cut.send_replace(cut);
     }
 
     /// How many of them have not come yet.
@@ -95,29 +111,48 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass(
-    client: TcpStream,
-    node: String,
+/// What a connection has to heed.
+struct Gates {
     left: Arc<AtomicU32>,
     held_back: watch::Receiver<bool>,
-) -> io::Result<()> {
+    cut: watch::Receiver<bool>,
+}
+
+/// Waits until a gate is open. An error means that the proxy is gone.
+async fn open(gate: &mut watch::Receiver<bool>) -> io::Result<()> {
+    gate.wait_for(|shut| !shut).await.map_err(io::Error::other)?;
+    Ok(())
+}
+
+async fn pass(client: TcpStream, node: String, gates: Gates) -> io::Result<()> {
     let node = TcpStream::connect(node).await?;
     node.set_nodelay(true)?;
     client.set_nodelay(true)?;
-    let (mut from_client, to_client) = client.into_split();
-    let (from_node, mut to_node) = node.into_split();
+    let (from_client, to_client) = client.into_split();
+    let (from_node, to_node) = node.into_split();
     tokio::select! {
-        copied = tokio::io::copy(&mut from_client, &mut to_node) => copied.map(|_| ()),
-        copied = copy_frames(from_node, to_client, &left, held_back) => copied,
+        copied = copy_bytes(from_client, to_node, gates.cut.clone()) => copied,
+        copied = copy_frames(from_node, to_client, gates) => copied,
     }
 }
 
-async fn copy_frames(
+async fn copy_bytes(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    left: &AtomicU32,
-    mut held_back: watch::Receiver<bool>,
+    mut cut: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let mut bytes = vec![0; BUFFER_BYTES];
+    loop {
+        let length = from.read(&mut bytes).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        open(&mut cut).await?;
+        to.write_all(&bytes[..length]).await?;
+    }
+}
+
+async fn copy_frames(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gates: Gates) -> io::Result<()> {
     loop {
         let mut frame = vec![0; FRAME_HEAD_BYTES];
         from.read_exact(&mut frame).await?;
@@ -128,14 +163,15 @@ async fn copy_frames(
         let wanted = is_data && length >= DAMAGED_FRAME_BYTES_MIN;
         let take_one = |left: u32| left.checked_sub(1);
         if wanted
-            && left
+            && gates
+                .left
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one)
                 .is_ok()
         {
             frame[FRAME_HEAD_BYTES + length / 2] ^= 1;
         }
-        // An error means that the proxy is gone.
-        held_back.wait_for(|hold| !hold).await.map_err(io::Error::other)?;
+        open(&mut gates.held_back).await?;
+        open(&mut gates.cut).await?;
         to.write_all(&frame).await?;
     }
 }

@@ -307,17 +307,8 @@ impl Assigner {
             }
             self.handoff_ended(life, report.slice, report.since);
             // While the Assigner recovers, what a node claims is all there is to correct.
-            let claims = self
-                .members
-                .get_mut(&life.node)
-                .into_iter()
-                .flat_map(|member| &mut member.claims);
-            for claim in
-                claims.filter(|claim| report.slice.covers(claim.slice) && claim.since == report.since)
-            {
-                if !matches!(claim.phase, ClaimPhase::Fenced(_)) {
-                    claim.phase = ClaimPhase::Serving;
-                }
+            if let Some(member) = self.members.get_mut(&life.node) {
+                member.claim_settled(report.slice, report.since);
             }
         }
     }

@@ -6,8 +6,10 @@ use super::event::SessionId;
 use crate::generation::Generation;
 use crate::node::{Life, NodeEntry, NodeState};
 use crate::planted::{self, Bug};
-use crate::session::{Hello, LoadReport, RangeClaim};
+use crate::session::{ClaimPhase, Hello, LoadReport, RangeClaim};
 use crate::sharder::{NodeRole, NodeView};
+use crate::slice::Slice;
+use crate::slice_map::SLICE_COUNT_MAX;
 use crate::time::Timestamp;
 
 /// What the Assigner knows of one living node.
@@ -90,6 +92,32 @@ impl Member {
         self.last_heard = now;
     }
 
+    /// A hand-off has ended in `slice`. That may be a part of what the hello claimed in one piece: the node has cut it since,
+    /// as by a flush. The rest is claimed as before, and its end is reported by itself.
+    pub(super) fn claim_settled(&mut self, slice: Slice, since: Generation) {
+        let mut rests = Vec::new();
+        for claim in &mut self.claims {
+            let is_owned = claim.since == since && !matches!(claim.phase, ClaimPhase::Fenced(_));
+            let Some(ended) = claim.slice.intersect(slice).filter(|_| is_owned) else {
+                continue;
+            };
+            let below = claim.slice.split_before(ended.low()).map(|(below, _)| below);
+            let above = ended
+                .high_excluded()
+                .and_then(|high| claim.slice.split_before(high))
+                .map(|(_, above)| above);
+            rests.extend(below.into_iter().chain(above).map(|slice| RangeClaim {
+                slice,
+                ..claim.clone()
+            }));
+            claim.slice = ended;
+            claim.phase = ClaimPhase::Serving;
+        }
+        // No node of this build cuts what it holds into more parts.
+        rests.truncate(SLICE_COUNT_MAX.saturating_sub(self.claims.len()));
+        self.claims.append(&mut rests);
+    }
+
     pub(super) fn state(&self) -> NodeState {
         match (self.draining, self.serving) {
             (true, _) => NodeState::Draining,
@@ -125,6 +153,71 @@ impl Member {
             capacity_bytes: self.capacity_bytes,
             zone: self.zone.clone(),
             role: self.role(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::Incarnation;
+    use crate::node::{NodeId, Peer};
+    use crate::session::SESSION_VERSIONS;
+    use crate::slice_key::SliceKey;
+
+    /// Plan: a member claims all positions, which it pulls, in one piece. It reports the hand-off's end in three parts, the
+    /// middle one first, as after a flush that cut it. Each part is settled by its own report, and no other; a report under
+    /// another acquisition changes nothing.
+    #[test]
+    fn h7_a_claim_is_settled_in_parts() {
+        let life = Life {
+            node: NodeId::new("a").unwrap(),
+            incarnation: Incarnation::new(1),
+        };
+        let since = |number| Generation {
+            number,
+            assigner: Incarnation::new(1),
+        };
+        let claim = RangeClaim {
+            slice: Slice::FULL,
+            since: since(5),
+            providers: Vec::new(),
+            phase: ClaimPhase::Pulling(Life::nobody()),
+        };
+        let hello = Hello {
+            peer: Peer {
+                life,
+                address: "a:1".into(),
+            },
+            http_address: "".into(),
+            zone: "".into(),
+            capacity_bytes: 0,
+            draining: false,
+            generation: since(5),
+            claims: Vec::new(),
+            versions: SESSION_VERSIONS,
+            lease_ms: None,
+        };
+        let mut member = Member::new(&hello, Timestamp::ZERO);
+        member.claims = vec![claim];
+        let (low, rest) = Slice::FULL.split_before(SliceKey::new(1 << 60)).unwrap();
+        let (middle, high) = rest.split_before(SliceKey::new(1 << 61)).unwrap();
+        member.claim_settled(middle, since(4));
+        assert_eq!(member.claims.len(), 1);
+        for (index, part) in [middle, low, high].into_iter().enumerate() {
+            member.claim_settled(part, since(5));
+            assert_eq!(member.claims.len(), 3);
+            let settled = member
+                .claims
+                .iter()
+                .filter(|claim| claim.phase == ClaimPhase::Serving);
+            assert_eq!(settled.count(), index + 1);
+            assert!(
+                member
+                    .claims
+                    .iter()
+                    .any(|claim| claim.slice == part && claim.phase == ClaimPhase::Serving)
+            );
         }
     }
 }

@@ -380,9 +380,13 @@ impl Slicelet {
         self.held = Some(next.clone());
         actions.push(SliceletAction::Adopt(next));
         // The Assigner learns soon that this assignment has arrived.
+        self.beat_soon(now);
+        self.resume_if_confirmed(actions);
+    }
+
+    fn beat_soon(&mut self, now: Timestamp) {
         let soon = self.heartbeat_sent.plus_ms(HEARTBEAT_SPACING_MS).max(now);
         self.heartbeat_due = self.heartbeat_due.min(soon);
-        self.resume_if_confirmed(actions);
     }
 
     fn ask_full(&mut self, actions: &mut Vec<SliceletAction>) {
@@ -403,8 +407,15 @@ impl Slicelet {
         actions: &mut Vec<SliceletAction>,
     ) {
         let confirms = generation > Generation::NONE && generation <= self.held_generation();
+        let before = self.tenure.lease_ms();
         match self.tenure.answered(sequence, lease_ms, confirms, now) {
-            Some(Change::Mode(lease_ms)) => actions.push(SliceletAction::ServesUnder { lease_ms }),
+            Some(Change::Mode(lease_ms)) => {
+                actions.push(SliceletAction::ServesUnder { lease_ms });
+                // The Assigner learns soon that its word has arrived. That there are no leases it knows of a new life.
+                if lease_ms != before {
+                    self.beat_soon(now);
+                }
+            }
             Some(Change::Regained) => actions.push(SliceletAction::LeaseRegained),
             None => {}
         }

@@ -9,6 +9,7 @@
 //! * `kill`: SIGKILL. What is lost is said to be lost.
 //! * `assigner`: the Assigner dies and comes back.
 //! * `chunk_version`: a restart into a build that speaks another chunk format.
+//! * `lease`: leased ownership: a node that is cut off, or has no Assigner, serves nothing; and how the mode is changed.
 //! * `zombie`: a node that stood still for longer than the others waited for it.
 //! * `bad_input`: what no honest peer sends.
 //! * `babble`: an Assigner and a giver whose answers cannot be understood.
@@ -24,6 +25,7 @@ mod client_follow;
 mod dev;
 mod embedded;
 mod kill;
+mod lease;
 mod pull_order;
 mod relay;
 mod sigterm;
