@@ -29,6 +29,12 @@ macro_rules! bugs {
                 match self { $(Self::$variant => $seeds,)* }
             }
 
+            /// Whether it is a mistake about leases, which only the leased mode shows.
+            #[must_use]
+            pub const fn is_of_leases(self) -> bool {
+                matches!(self, Self::LeaseFromReply | Self::LeaseNotAwaited | Self::LeaseWaitSkipped)
+            }
+
             /// What it gets wrong, in a line.
             #[must_use]
             pub const fn what(self) -> &'static str {
@@ -84,6 +90,8 @@ bugs! {
     NoSettleTime, "no-settle-time", 50, "a new Assigner publishes as soon as it has heard of anybody";
     EmptyHelloTakesAll, "empty-hello-takes-all", 300, "the first hello that holds nothing makes a new Assigner begin anew";
     ProvidersDropped, "providers-dropped", 50, "a range that moves on in mid-pull keeps its last owner as only provider";
+    OversizeTake, "oversize-take", 300, "all ranges asked of a provider go into one `Take`, whatever a message may hold";
+    OversizePull, "oversize-pull", 300, "all ranges that one answer fenced go into one pull, whatever a message may hold";
     LeaseFromReply, "lease-from-reply", 2000, "a lease counts from the arrival of the heartbeat's answer (leased mode)";
     LeaseNotAwaited, "lease-not-awaited", 2000, "a silent node's ranges are given away before its lease is over (leased mode)";
     LeaseWaitSkipped, "lease-wait-skipped", 2000, "a new Assigner does not wait for the leases of the one before (leased mode)";

@@ -35,6 +35,8 @@ pub struct Counters {
     pub refused: u64,
     /// Messages lost.
     pub messages_lost: u64,
+    /// Messages refused for their size.
+    pub messages_too_large: u64,
     /// Entries evicted.
     pub evicted: u64,
     /// Graceful drains that ended with all handed over.
@@ -89,6 +91,7 @@ impl Counters {
             relayed,
             refused,
             messages_lost,
+            messages_too_large,
             evicted,
             drains,
             kills,
@@ -122,6 +125,7 @@ impl Counters {
         self.relayed += relayed;
         self.refused += refused;
         self.messages_lost += messages_lost;
+        self.messages_too_large += messages_too_large;
         self.evicted += evicted;
         self.drains += drains;
         self.kills += kills;

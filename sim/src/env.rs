@@ -217,6 +217,13 @@ impl Env {
         }
     }
 
+    /// Whether a message is too large for its receiver.
+    pub(crate) fn refuses(&mut self, message: &Message) -> bool {
+        let is_refused = message.is_too_large(&self.plan.handoff);
+        self.counters.messages_too_large += u64::from(is_refused);
+        is_refused
+    }
+
     fn watch_phases(&mut self, from: Endpoint, to: Endpoint, message: &Message) {
         if let (false, Some((phase, giver, taker))) = (self.traps.is_empty(), Phase::of(from, to, message)) {
             self.reaches(phase, giver, taker);
@@ -241,6 +248,9 @@ impl Env {
 
     /// Sends a message that may be lost, delayed, overtaken and, if it bears that, doubled.
     pub(crate) fn send(&mut self, from: Endpoint, to: Endpoint, message: Message) {
+        if self.refuses(&message) {
+            return;
+        }
         self.watch_phases(from, to, &message);
         let bears_doubling = matches!(
             message,
@@ -277,6 +287,9 @@ impl Env {
         stream: u64,
         message: Message,
     ) -> bool {
+        if self.refuses(&message) {
+            return false;
+        }
         self.watch_phases(from, to, &message);
         let loss_per_mille = self.plan.loss_per_mille + self.plan.stream_loss_per_mille;
         let is_broken = self

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, NodeMessage};
 use softstore_sharding::{Generation, Life, PullId, Slice, SliceKey, Version};
+use softstore_transfer::HandoffConfig;
 use softstore_transfer::message::{PeekAnswer, PeekRequest, PullRequest, Refusal, Release, Take, TakeReply};
 use std::sync::Arc;
 
@@ -71,6 +72,20 @@ pub(crate) enum Message {
         connection: u64,
         message: AssignerMessage,
     },
+}
+
+impl Message {
+    /// Whether the receiver refuses it for its size: more ranges than such a message may hold.
+    pub(crate) fn is_too_large(&self, limits: &HandoffConfig) -> bool {
+        let (count, count_max) = match self {
+            Self::Take(take) => (take.ranges.len(), limits.take_ranges_max),
+            Self::TakeReply(Ok(reply)) => (reply.answers.len(), limits.taken_ranges_max),
+            Self::OpenPull { request, .. } => (request.ranges.len(), limits.taken_ranges_max),
+            Self::Release(release) => (release.ranges.len(), limits.taken_ranges_max),
+            _ => (0, 0),
+        };
+        count > count_max
+    }
 }
 
 /// A piece of a pull's stream.

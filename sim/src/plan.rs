@@ -3,6 +3,7 @@
 use softstore_sharding::assigner::AssignerConfig;
 use softstore_sharding::slicelet::SliceletConfig;
 use softstore_transfer::HandoffConfig;
+use softstore_transfer::message::{TAKE_RANGES_MAX, TAKEN_RANGES_MAX};
 
 use crate::config::{Mode, SimConfig};
 use crate::random::Random;
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     pub corrupt_per_mille: u64,
     pub budget_bytes: u64,
     pub written_keys_max: u64,
+    /// Nodes differ in size: one may have half the room of another, or twice.
+    pub is_uneven: bool,
     pub chunk_entries: usize,
     pub stream_step_us: u64,
     pub hold_ms: u64,
@@ -60,6 +63,13 @@ impl Plan {
         let calm = random.chance(200);
         let delay_us_max = [400, 1_500, 6_000, 40_000][random.index(4)];
         let small = random.chance(250);
+        // Real messages hold thousands of ranges; a simulated cluster has a few dozen.
+        let (take_ranges_max, taken_ranges_max) = match random.below(8) {
+            0 => (1, 1),
+            1 => (1, 3),
+            2 => (3, 4),
+            _ => (TAKE_RANGES_MAX, TAKEN_RANGES_MAX),
+        };
         let is_leased = config.mode == Mode::Leased;
         let lease_ms = is_leased.then(|| [1_500, 3_000, 6_000][random.index(3)]);
         let later_lease_ms = if is_leased && random.chance(300) {
@@ -96,6 +106,7 @@ impl Plan {
             } else {
                 u64::MAX
             },
+            is_uneven: random.chance(400),
             written_keys_max: if random.chance(100) {
                 random.between(1, 6)
             } else {
@@ -115,6 +126,8 @@ impl Plan {
             handoff: HandoffConfig {
                 pull_deadline_ms: random.between(300, 5_000),
                 copy_age_ms_max: 20_000,
+                take_ranges_max,
+                taken_ranges_max,
                 ..HandoffConfig::default()
             },
             assigner: AssignerConfig {

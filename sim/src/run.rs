@@ -106,6 +106,16 @@ pub fn run(seed: u64, config: &SimConfig) -> SimReport {
             what,
         });
     }
+    if env.counters.messages_too_large > 0 {
+        let what = format!(
+            "{} messages were larger than their receivers take",
+            env.counters.messages_too_large
+        );
+        violations.push(Violation {
+            invariant: "H8",
+            what,
+        });
+    }
     let mut excused_violations = 0;
     if is_excused {
         excused_violations = violations.len() as u64;

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::message::{TAKE_RANGES_MAX, TAKEN_RANGES_MAX};
+
 /// Limits of the hand-off on one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandoffConfig {
@@ -18,6 +20,12 @@ pub struct HandoffConfig {
     pub take_relay_after_ms: u64,
     /// How long a broken pull waits before it resumes, in ms; 1 to 10,000. Default: 50.
     pub pull_retry_ms: u64,
+    /// Most ranges in a `Take`; more are split over several. 1 to [`TAKE_RANGES_MAX`], which is the default.
+    pub take_ranges_max: usize,
+    /// Most parts in the answer to a `Take`, and most ranges in a pull or in a `Release`. An answer leaves out what does not
+    /// fit, and the repeated `Take` asks for it; pulls and releases are split. 1 to [`TAKEN_RANGES_MAX`], which is the
+    /// default.
+    pub taken_ranges_max: usize,
 }
 
 /// A limit that makes no sense.
@@ -41,6 +49,8 @@ impl Default for HandoffConfig {
             take_retry_ms: 50,
             take_relay_after_ms: 500,
             pull_retry_ms: 50,
+            take_ranges_max: TAKE_RANGES_MAX,
+            taken_ranges_max: TAKEN_RANGES_MAX,
         }
     }
 }
@@ -81,6 +91,18 @@ impl HandoffConfig {
             self.pull_retry_ms,
             (1..=10_000).contains(&self.pull_retry_ms),
             "1 to 10000",
+        )?;
+        check(
+            "take_ranges_max",
+            self.take_ranges_max as u64,
+            (1..=TAKE_RANGES_MAX).contains(&self.take_ranges_max),
+            "1 to 4096",
+        )?;
+        check(
+            "taken_ranges_max",
+            self.taken_ranges_max as u64,
+            (1..=TAKEN_RANGES_MAX).contains(&self.taken_ranges_max),
+            "1 to 65536",
         )
     }
 }

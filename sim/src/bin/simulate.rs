@@ -48,6 +48,13 @@ struct Arguments {
     /// Name the deliberate mistakes, one a line.
     #[arg(long)]
     list_plants: bool,
+    /// Print, as a table in Markdown, which seed is the first to find each deliberate mistake, and what it breaks there.
+    /// Needs the same build; `--seeds`, `--from` and `--mode` are not looked at.
+    #[arg(long)]
+    table_of_plants: bool,
+    /// Begin no seed after this many seconds.
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Write the totals to a file, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -89,6 +96,15 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if arguments.table_of_plants {
+        return match table_of_plants() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("simulate: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
     match simulate(&arguments) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(1),
@@ -109,6 +125,12 @@ fn simulate(arguments: &Arguments) -> Result<u64, String> {
     let mut sum = Sum::default();
     let past_last = arguments.from.checked_add(arguments.seeds);
     for seed in arguments.from..past_last.ok_or("the last seed is above 2^64")? {
+        if arguments
+            .seconds
+            .is_some_and(|seconds| began.elapsed().as_secs() >= seconds)
+        {
+            break;
+        }
         let report = std::panic::catch_unwind(|| run(seed, &config)).map_err(|_| {
             let command = replay(seed, &config, arguments.plant.as_deref());
             format!("seed {seed} panicked\nreplay: {command}")
@@ -175,6 +197,34 @@ fn plant(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The first seed that finds each planted bug, of as many as the bug's bound allows.
+#[cfg(feature = "planted-bugs")]
+fn table_of_plants() -> Result<(), String> {
+    println!("| bug | what it gets wrong | first seed | breaks |\n|---|---|---|---|");
+    for bug in Bug::ALL {
+        let config = SimConfig {
+            mode: if bug.is_of_leases() {
+                Mode::Leased
+            } else {
+                Mode::Available
+            },
+            ..SimConfig::default()
+        };
+        softstore_sharding::planted::plant(Some(*bug));
+        let found = (1..=bug.seeds_max())
+            .find_map(|seed| Some((seed, run(seed, &config).violations.first()?.invariant)));
+        let (seed, invariant) =
+            found.ok_or_else(|| format!("{} is not found in {} seeds", bug.name(), bug.seeds_max()))?;
+        println!("| {} | {} | {seed} | {invariant} |", bug.name(), bug.what());
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn table_of_plants() -> Result<(), String> {
+    Err("--table-of-plants needs a build with `--features planted-bugs`".to_owned())
+}
+
 #[cfg(not(feature = "planted-bugs"))]
 fn plant(_: &str) -> Result<(), String> {
     Err("--plant needs a build with `--features planted-bugs`".to_owned())
@@ -215,13 +265,14 @@ fn tell(sum: &Sum, wall_seconds: f64, arguments: &Arguments) -> Result<(), Strin
         wall_seconds,
     };
     println!(
-        "{} seeds, {} hand-offs, {} operations, {} violations, {:.0} s simulated in {:.1} s",
+        "{} seeds, {} hand-offs, {} operations, {} violations, {:.0} s simulated in {:.1} s ({:.0} a second)",
         totals.seeds,
         totals.handoffs,
         totals.operations,
         totals.violations,
         totals.simulated_seconds,
-        totals.wall_seconds
+        totals.wall_seconds,
+        totals.simulated_seconds / totals.wall_seconds.max(f64::EPSILON)
     );
     println!(
         "not judged: {} seeds in which a node that lived was cut off for longer than the failure timeout; {} anomalies there",

@@ -104,15 +104,20 @@ impl Node {
         let process = env.name();
         let me = peer(slot, new_incarnation(slot, env));
         let clock = Clock::draw(env);
+        let half_sizes = if env.plan.is_uneven {
+            env.random.between(1, 4)
+        } else {
+            2
+        };
         let identity = Identity {
             peer: me.clone(),
             http_address: "".into(),
             zone: "".into(),
-            capacity_bytes: 1 << 20,
+            capacity_bytes: half_sizes << 19,
         };
         let now = clock.now(env);
         let store = ModelStoreConfig {
-            budget_bytes: env.plan.budget_bytes,
+            budget_bytes: (env.plan.budget_bytes / 2).saturating_mul(half_sizes),
             written_keys_max: env.plan.written_keys_max,
             ..ModelStoreConfig::default()
         };

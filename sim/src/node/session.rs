@@ -21,6 +21,9 @@ impl Node {
 
     /// Sends a hand-off message through the Assigner.
     pub(super) fn relay(&mut self, to: Life, message: Message, env: &mut Env) {
+        if env.refuses(&message) {
+            return;
+        }
         let number = env.name();
         env.relayed.insert(number, message);
         env.counters.relayed += 1;

@@ -24,7 +24,7 @@ pub struct CopyGrant {
 }
 
 impl HandoffCore {
-    /// Answers a `Take`. When this returns, what it fenced is fenced: the caller had the core to itself, so no operation
+    /// Answers a `Take`, as far as one answer may go. When this returns, what it fenced is fenced: the caller had the core to itself, so no operation
     /// was inside the store.
     ///
     /// # Errors
@@ -48,8 +48,15 @@ impl HandoffCore {
         )?;
         let mut actions = Vec::new();
         let mut answers: Vec<TakeAnswer> = Vec::new();
-        for range in &take.ranges {
+        'all: for range in &take.ranges {
             for slice in self.parts(range.slice) {
+                if answers.len() >= self.config.taken_ranges_max {
+                    // The repeated `Take` asks for the rest. `Searching` says nothing that silence does not.
+                    answers.retain(|answer| answer.verdict != Verdict::Searching);
+                    if answers.len() >= self.config.taken_ranges_max {
+                        break 'all;
+                    }
+                }
                 let verdict = self.verdict(slice, range, &take.taker, now, &mut actions);
                 let joined = answers.last_mut().filter(|last| {
                     last.slice.touches(slice) && (last.since, last.from) == (range.since, range.from)

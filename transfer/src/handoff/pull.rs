@@ -217,17 +217,16 @@ impl HandoffCore {
         if self.is_dead(&giver.life) || ranges.is_empty() {
             return;
         }
-        let ranges = ranges
-            .iter()
-            .map(|&(slice, since)| TakenRange { slice, since })
-            .collect();
-        let release = Release {
-            to: giver.life.clone(),
-            taker: self.me.life.clone(),
-            ranges,
-        };
-        let address: Arc<str> = giver.address.clone();
-        actions.push(Action::SendRelease { release, address });
+        for ranges in ranges.chunks(self.config.taken_ranges_max) {
+            let ranges = ranges.iter().map(|&(slice, since)| TakenRange { slice, since });
+            let release = Release {
+                to: giver.life.clone(),
+                taker: self.me.life.clone(),
+                ranges: ranges.collect(),
+            };
+            let address: Arc<str> = giver.address.clone();
+            actions.push(Action::SendRelease { release, address });
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use softstore_sharding::{Generation, Life, Slice, Timestamp, Version};
 
 use super::state::{Asking, End, Pending, Pull};
 use super::{Action, ColdReason, HandoffCore, Notice};
-use crate::message::{TAKE_RANGES_MAX, Take, TakeAnswer, TakeRange, TakeReply, Verdict};
+use crate::message::{Take, TakeAnswer, TakeRange, TakeReply, Verdict};
 
 /// How much longer than usual a search waits that was told to wait for its assignment.
 const SUPERSEDED_RETRY_FACTOR: u64 = 10;
@@ -36,8 +36,13 @@ impl HandoffCore {
                 }
             }
         }
-        if !fenced.is_empty() {
-            self.take_over(reply, &fenced, now, &mut actions);
+        let at_once = if planted::is(Bug::OversizePull) {
+            usize::MAX
+        } else {
+            self.config.taken_ranges_max
+        };
+        for fenced in fenced.chunks(at_once) {
+            self.take_over(reply, fenced, now, &mut actions);
         }
         self.search(now, &mut actions);
         actions
@@ -359,7 +364,12 @@ impl HandoffCore {
         }
         for ((life, address, relay), ranges) in due {
             let address = address.unwrap_or_else(|| self.peer_of(&life).address);
-            for ranges in ranges.chunks(TAKE_RANGES_MAX) {
+            let at_once = if planted::is(Bug::OversizeTake) {
+                usize::MAX
+            } else {
+                self.config.take_ranges_max
+            };
+            for ranges in ranges.chunks(at_once) {
                 let take = Take {
                     to: life.clone(),
                     taker: self.me.clone(),

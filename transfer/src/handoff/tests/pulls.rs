@@ -436,3 +436,80 @@ fn h7_an_ended_hand_off_is_reported_until_the_assigner_knows() {
     cluster.adopt("b", &whole(5, "a b c", ("b", 2, &[])));
     assert_eq!(cluster.reported("b", 2), again);
 }
+
+/// Plan: messages hold two ranges of a `Take`, and one of anything else. b takes five ranges from a, which held each under
+/// another acquisition. Every message keeps to its limit; what an answer leaves out, the repeated `Take` asks for; in the end
+/// all is owned by b, and all copies are released.
+#[test]
+fn no_message_of_a_hand_off_is_larger_than_it_may_be() {
+    let config = HandoffConfig {
+        take_ranges_max: 2,
+        taken_ranges_max: 1,
+        ..HandoffConfig::default()
+    };
+    let mut cluster = Cluster::with("a b", config);
+    let part = |index: u64| Slice::new(key(index * 10), (index < 4).then(|| key(index * 10 + 10))).unwrap();
+    let held: Vec<_> = (0..5)
+        .map(|index| (part(index), ("a", 1 + index, &[][..])))
+        .collect();
+    cluster.adopt("a b", &assignment(10, "a b", &held));
+    let providers: Vec<[(&str, u64); 1]> = (0..5).map(|index| [("a", 1 + index)]).collect();
+    let moved: Vec<_> = (0..5u64)
+        .zip(&providers)
+        .map(|(index, providers)| (part(index), ("b", 20, &providers[..])))
+        .collect();
+    cluster.adopt("a b", &assignment(20, "a b", &moved));
+    assert_eq!(cluster.takes.len(), 3);
+    let mut rounds = 0;
+    while cluster.node("b").counts().pending > 0 {
+        assert!(cluster.takes.iter().all(|(take, _)| take.ranges.len() <= 2));
+        while let Some((take, _)) = cluster.takes.pop_front() {
+            cluster.deliver_take(&take).unwrap();
+        }
+        assert!(cluster.replies.iter().all(|(_, reply)| reply.answers.len() == 1));
+        cluster.settle();
+        cluster.later("b", 60);
+        rounds += 1;
+    }
+    assert_eq!(rounds, 2);
+    assert!((0..5).all(|index| cluster.owner_of(index * 10).as_deref() == Some("b")));
+    assert_eq!(cluster.pulls.len(), 5);
+    assert!(
+        cluster
+            .pulls
+            .iter()
+            .all(|(_, _, request)| request.ranges.len() == 1)
+    );
+    for (name, pull, _) in cluster.pulls.clone() {
+        let actions = cluster.node(&name).pull_ended(pull, PullEnd::Complete);
+        cluster.carry_out(&name, actions);
+    }
+    assert!(cluster.releases.iter().all(|release| release.ranges.len() == 1));
+    cluster.settle();
+    assert_eq!(cluster.node("a").counts().giving, 0);
+}
+
+/// Plan: a answers for two ranges at once, since it held them as one. Where a pull holds one range, b opens two.
+#[test]
+fn what_one_answer_fenced_is_pulled_in_as_many_pulls_as_it_takes() {
+    let config = HandoffConfig {
+        taken_ranges_max: 1,
+        ..HandoffConfig::default()
+    };
+    let mut cluster = Cluster::with("a b", config);
+    let (left, right) = halves();
+    cluster.adopt("a b", &whole(1, "a b", ("a", 1, &[])));
+    let moved = [
+        (left, ("b", 2, &[("a", 1)][..])),
+        (right, ("b", 2, &[("a", 1)][..])),
+    ];
+    cluster.adopt("a b", &assignment(2, "a b", &moved));
+    cluster.settle();
+    let ranges: Vec<usize> = cluster
+        .pulls
+        .iter()
+        .map(|(_, _, request)| request.ranges.len())
+        .collect();
+    assert_eq!(ranges, [1, 1]);
+    assert!(cluster.owner_of(5).as_deref() == Some("b") && cluster.owner_of(500).as_deref() == Some("b"));
+}
