@@ -15,12 +15,15 @@ use std::sync::OnceLock;
 
 use tokio::process::Command;
 
-/// Bytes that wait at a slow link; more are lost, as at a router.
-const SLOW_QUEUE_BYTES: u32 = 1 << 20;
+/// Bytes that wait at a slow link, more than senders have under way at once: a slow link delays, and loses nothing.
+const SLOW_QUEUE_BYTES: u32 = 16 << 20;
 
-/// The largest packet that carries no message: an acknowledgement of TCP with its options, a SYN. Below 64 bytes, so that
-/// a mask can tell.
-const BARE_PACKET_MASK: &str = "match u16 0x0000 0xffc0 at 2";
+/// A rate that delays nothing, in bytes a second.
+const FAST_BYTES_PER_SECOND: u32 = 1_000_000_000;
+
+/// Packets below 128 bytes, so that a mask can tell: acknowledgements of TCP with all their options, a SYN, frames of HTTP/2
+/// that keep a connection alive and its windows open. Messages of a hand-off are longer.
+const BARE_PACKET_MASK: &str = "match u16 0x0000 0xff80 at 2";
 
 /// Filters of one link, by the order in which they are asked.
 const PRIORITY_BARE: u32 = 100;
@@ -112,7 +115,7 @@ impl Network {
         self.unfilter(from, to, PRIORITY_BARE);
     }
 
-    /// Connections stay, but no message gets from one host to another: only what carries none passes.
+    /// Connections stay, but no message of a hand-off gets from one host to another: only what is too short for one passes.
     pub fn hold_messages(&self, from: &str, to: &str) {
         self.filter(from, to, PRIORITY_BARE, BARE_PACKET_MASK, "1:1");
         self.filter(from, to, PRIORITY_LOST, "", "1:2");
@@ -128,18 +131,25 @@ impl Network {
 
     /// Bytes from one host to another take their time.
     pub fn slow(&self, from: &str, to: &str, bytes_per_second: u32) {
-        let class = self.number(from) + 0x10;
-        run(&format!(
-            "tc class replace dev p-{to} parent 1: classid 1:{class:x} htb rate {bytes_per_second}bps burst 2k cburst 2k quantum 1514
-             tc qdisc replace dev p-{to} parent 1:{class:x} handle {class:x}: bfifo limit {SLOW_QUEUE_BYTES}"
-        ));
+        let class = self.rate(from, to, bytes_per_second);
         self.unfilter(from, to, PRIORITY_SLOW);
-        self.filter(from, to, PRIORITY_SLOW, "", &format!("1:{class:x}"));
+        self.filter(from, to, PRIORITY_SLOW, "", &class);
     }
 
-    /// Not any more.
+    /// Not any more: what waits goes out at once, and in order.
     pub fn hasten(&self, from: &str, to: &str) {
-        self.unfilter(from, to, PRIORITY_SLOW);
+        self.rate(from, to, FAST_BYTES_PER_SECOND);
+    }
+
+    /// Sets the rate of what is slow on a link. Returns the class of it.
+    fn rate(&self, from: &str, to: &str, bytes_per_second: u32) -> String {
+        let number = self.number(from) + 0x10;
+        let class = format!("1:{number:x}");
+        run(&format!(
+            "tc class replace dev p-{to} parent 1: classid {class} htb rate {bytes_per_second}bps burst 2k cburst 2k quantum 1514
+             tc qdisc replace dev p-{to} parent {class} handle {number:x}: bfifo limit {SLOW_QUEUE_BYTES}"
+        ));
+        class
     }
 
     fn filter(&self, from: &str, to: &str, priority: u32, and: &str, class: &str) {

@@ -59,8 +59,8 @@ impl Cell {
 /// What a cell saw. It is green if it came to this.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Seen {
-    /// The machine was too slow to strike in the phase: nothing is proven.
-    pub(crate) missed_the_phase: bool,
+    /// The machine was too slow to strike in the phase, or stood still: nothing is proven.
+    pub(crate) missed: bool,
     pub(crate) reads: u64,
     pub(crate) writes: u64,
     /// Writes that said that they were not applied, or that their outcome is unknown.
@@ -71,6 +71,16 @@ pub(crate) struct Seen {
     pub(crate) stale_at_nodes: u64,
     /// From the strike until the cluster was at rest.
     pub(crate) rest_ms: u64,
+}
+
+impl Seen {
+    /// Nothing that proves anything.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            missed: true,
+            ..Self::default()
+        }
+    }
 }
 
 /// Runs a cell.
@@ -87,7 +97,7 @@ pub(crate) async fn run(cell: Cell) -> Seen {
     let probes = probe(&cluster, &ledger);
 
     let held = phase.reach(&mut cluster).await;
-    let missed_the_phase = phase.is_over(&mut cluster);
+    let missed = phase.is_over(&mut cluster);
     fault.strike(&mut cluster).await;
     let struck = Instant::now();
     held.let_go(&cluster, fault);
@@ -99,11 +109,8 @@ pub(crate) async fn run(cell: Cell) -> Seen {
     let rest_ms = u64::try_from(struck.elapsed().as_millis()).unwrap_or(u64::MAX);
     load.stop().await;
     drop(probes);
-    if missed_the_phase {
-        return Seen {
-            missed_the_phase,
-            ..Seen::default()
-        };
+    if missed {
+        return Seen::nothing();
     }
 
     let expected = match fault.giver_ends() {
@@ -263,7 +270,7 @@ fn judged(cell: Cell, ledger: &Ledger, audit: &Audit, rest_ms: u64) -> Seen {
     let writes = Counts::of(&counts.writes);
     assert!(reads > 0 && writes > 0, "the load ran: {counts:?}");
     Seen {
-        missed_the_phase: false,
+        missed: false,
         reads,
         writes,
         failed_writes,
@@ -291,7 +298,7 @@ impl Tally {
     pub(crate) fn add(&mut self, seen: Option<&Seen>) {
         match seen {
             None => self.red += 1,
-            Some(seen) if seen.missed_the_phase => self.missed += 1,
+            Some(seen) if seen.missed => self.missed += 1,
             Some(seen) => {
                 self.green += 1;
                 self.lost_max = self.lost_max.max(seen.lost);

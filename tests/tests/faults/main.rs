@@ -7,6 +7,7 @@
 //!   cell       one fault in one phase, and what must hold
 //!   matrix     cells as processes in their own namespaces, several at once; the table
 //!   links      that a cut link loses, a held one holds, and a healed one carries
+//!   watch      whether the machine stood still
 //!   disk_full  commands whose output, or log, goes nowhere
 //! ```
 //!
@@ -20,10 +21,14 @@ mod fault;
 mod links;
 mod matrix;
 mod phase;
+mod watch;
 
-use cell::{Cell, Tallies};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use cell::{Cell, Seen, Tallies};
 use fault::Fault;
 use phase::Phase;
+use watch::Watch;
 
 /// Plan: every fault in one or two phases, those in which it has most to break; each cell as [`cell::run`] says.
 #[test]
@@ -82,7 +87,15 @@ fn one_cell() {
             .worker_threads(2)
             .enable_all()
             .build();
-        let seen = runtime.expect("a runtime").block_on(cell::run(cell));
+        let runtime = runtime.expect("a runtime");
+        let watch = Watch::begin();
+        let ran = catch_unwind(AssertUnwindSafe(|| runtime.block_on(cell::run(cell))));
+        let seen = if watch.longest_ms() > cluster::FAILURE_TIMEOUT_MS / 2 {
+            eprintln!("the machine stood still for {} ms", watch.longest_ms());
+            Seen::nothing()
+        } else {
+            ran.unwrap_or_else(|panic| resume_unwind(panic))
+        };
         matrix::tell(&seen);
         return;
     }

@@ -85,7 +85,7 @@ fn run_one(cell: Cell, binary: &Path, tallies: &Mutex<Tallies>) {
             }
         };
         println!("{:<48} {:>6} ms  {seen:?}", cell.name(), took.as_millis());
-        let missed = seen.is_some_and(|seen| seen.missed_the_phase);
+        let missed = seen.is_some_and(|seen| seen.missed);
         let mut tallies = tallies.lock().expect("nobody panics here");
         tallies.entry(cell.name()).or_default().add(seen);
         if !missed {

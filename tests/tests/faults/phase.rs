@@ -70,7 +70,7 @@ impl Phase {
             Self::Exiting => {
                 held.pulled(cluster).await;
                 let now = std::mem::take(&mut held);
-                held.hold(cluster, GIVER, ASSIGNER);
+                held.lose(cluster, GIVER, ASSIGNER);
                 now.let_go(cluster, Fault::Nothing);
                 cluster.tap(GIVER).more_than(0, "the drain has ended").await;
             }
@@ -100,6 +100,12 @@ pub(crate) struct Held(Vec<(&'static str, &'static str)>);
 impl Held {
     fn hold(&mut self, cluster: &Cluster, from: &'static str, to: &'static str) {
         cluster.network.hold_messages(from, to);
+        self.0.push((from, to));
+    }
+
+    /// The same for everything: a goodbye is as short as what a held link lets through.
+    fn lose(&mut self, cluster: &Cluster, from: &'static str, to: &'static str) {
+        cluster.network.cut(from, to);
         self.0.push((from, to));
     }
 

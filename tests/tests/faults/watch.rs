@@ -1,0 +1,37 @@
+//! [`Watch`]: notices that the machine stood still. Who counts as dead after a second of silence counts as dead, too, if it
+//! was the machine that was silent: such a cell proves nothing, and is tried again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between two looks at the clock.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Looks at the clock again and again in a thread of its own, as long as the test runs.
+#[derive(Debug)]
+pub(crate) struct Watch(Arc<AtomicU64>);
+
+impl Watch {
+    /// Begins.
+    pub(crate) fn begin() -> Self {
+        let longest_ms = Arc::new(AtomicU64::new(0));
+        let told = longest_ms.clone();
+        std::thread::spawn(move || {
+            let mut before = Instant::now();
+            loop {
+                std::thread::sleep(LOOK);
+                let now = Instant::now();
+                let gap_ms = u64::try_from((now - before).as_millis()).unwrap_or(u64::MAX);
+                told.fetch_max(gap_ms, Ordering::Relaxed);
+                before = now;
+            }
+        });
+        Self(longest_ms)
+    }
+
+    /// The longest time between two looks, in milliseconds.
+    pub(crate) fn longest_ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
