@@ -14,6 +14,7 @@ use softstore_transfer::handoff::Action;
 
 use super::rig::{Rig, SCHEDULES, SCHEDULES_MAX, side_by_side, since};
 use crate::config::NodeConfig;
+use crate::node::in_order::InOrder;
 use crate::node::purges::Purges;
 use crate::node::waiting::HeldBack;
 
@@ -58,6 +59,31 @@ fn decisions_queued_after_the_lock_are_found() {
         SCHEDULES_MAX,
         steps_and_what_they_decided,
     );
+}
+
+/// Plan: three threads decide on a number each, under a lock, and have what was decided carried out, which takes its time.
+/// It is done one at a time and in the order of the decisions, and each thread finds its own done when it goes on.
+#[test]
+fn one_at_a_time_carries_out() {
+    explore(SCHEDULES, || {
+        let order = InOrder::default();
+        let (decided, done) = (Mutex::new(0), Mutex::new(Vec::new()));
+        let decide = || {
+            let own = {
+                let mut decided = decided.lock();
+                *decided += 1;
+                order.add([*decided]);
+                *decided
+            };
+            order.carry_out(|number| {
+                thread::yield_now();
+                done.lock().push(number);
+            });
+            assert!(done.lock().contains(&own), "{own} is not done");
+        };
+        side_by_side(&[&decide, &decide, &decide]);
+        assert_eq!(*done.lock(), [1, 2, 3]);
+    });
 }
 
 /// Plan: three threads add a part each; whoever is told to brings the worker. Each part is reclaimed once, by one worker at a
