@@ -71,18 +71,22 @@ impl Seen {
     }
 }
 
-/// One caller's operation: submitted with its task's waker or without, waited for, or given up after a look. `None`: given
-/// up.
+/// One caller's operation: submitted without a waker, with its task's, or with one of another task that will not poll it;
+/// then waited for, or given up after a look.
 fn call(lane: &Arc<Lane>, seen: &Mutex<Seen>) {
     let op = OpView {
         key: b"k",
         ..OpView::default()
     };
     let later = Instant::now() + Duration::from_secs(3_600);
-    let (knows_waker, gives_up) = (roll(2) == 0, roll(4) == 0);
+    let (known, gives_up) = (roll(3), roll(4) == 0);
     let submit = |waker| lane.submit(&op, Value::Copied(b"v"), SINCE, later, waker);
     let ticket = future::block_on(poll_fn(|context| {
-        Poll::Ready(submit(knows_waker.then(|| context.waker().clone())))
+        Poll::Ready(submit(match known {
+            0 => None,
+            1 => Some(context.waker().clone()),
+            _ => Some(Waker::noop().clone()),
+        }))
     }));
     let Ok(mut ticket) = ticket else { return };
     let id = ticket.id;

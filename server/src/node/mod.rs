@@ -15,7 +15,7 @@ mod channels;
 mod data_stream;
 mod giving;
 mod in_order;
-#[cfg(all(test, any(feature = "shuttle", feature = "loom")))]
+#[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
 mod metrics;
 mod operation;

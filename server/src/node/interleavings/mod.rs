@@ -1,4 +1,4 @@
-//! A node's threads under an explorer's schedules (features `shuttle` and `loom`; see `softstore-sync`): the real core
+//! A node's threads under an explorer's schedules (feature `shuttle`; see `softstore-sync`): the real core
 //! behind its lock, the real store, and operations as the data stream runs them. Nothing of tokio's runs: what the core
 //! asks to have sent is queued and never sent.
 //!
@@ -7,18 +7,12 @@
 //!   standstill H1: an operation under way while the process stands still
 //!   pull       H3: operations of a taker against chunks, peeks and the end of the pull
 //!   order      decisions, and places among the held back
-//!   orderings  (loom) the slicelet's step and its suspension
 //! ```
+//!
+//! The orderings of `standing` are judged by loom, in `sync/tests/standing.rs`.
 
-#[cfg(feature = "shuttle")]
 mod fence;
-#[cfg(feature = "shuttle")]
 mod order;
-#[cfg(feature = "loom")]
-mod orderings;
-#[cfg(feature = "shuttle")]
 mod pull;
-#[cfg(feature = "shuttle")]
 mod rig;
-#[cfg(feature = "shuttle")]
 mod standstill;

@@ -5,12 +5,13 @@ use softstore_sharding::session::{HandoffOutcome, HandoffReport};
 use softstore_sharding::slicelet::SliceletEvent;
 use softstore_sync::Mutex;
 use softstore_sync::atomic::{AtomicUsize, Ordering};
-use softstore_sync::explore::{explore, find};
+use softstore_sync::explore::{explore, find, thread};
 use softstore_sync::planted::Race;
 use softstore_transfer::handoff::Action;
 
 use super::rig::{Rig, SCHEDULES, SCHEDULES_MAX, side_by_side, since};
 use crate::config::NodeConfig;
+use crate::node::in_order::InOrder;
 use crate::node::waiting::HeldBack;
 
 fn report(number: u64) -> Vec<HandoffReport> {
@@ -54,6 +55,31 @@ fn decisions_queued_after_the_lock_are_found() {
         SCHEDULES_MAX,
         steps_and_what_they_decided,
     );
+}
+
+/// Plan: three threads decide on a number each, under a lock, and have what was decided carried out, which takes its time.
+/// It is done one at a time and in the order of the decisions, and each thread finds its own done when it goes on.
+#[test]
+fn one_at_a_time_carries_out() {
+    explore(SCHEDULES, || {
+        let order = InOrder::default();
+        let (decided, done) = (Mutex::new(0), Mutex::new(Vec::new()));
+        let decide = || {
+            let own = {
+                let mut decided = decided.lock();
+                *decided += 1;
+                order.add([*decided]);
+                *decided
+            };
+            order.carry_out(|number| {
+                thread::yield_now();
+                done.lock().push(number);
+            });
+            assert!(done.lock().contains(&own), "{own} is not done");
+        };
+        side_by_side(&[&decide, &decide, &decide]);
+        assert_eq!(*done.lock(), [1, 2, 3]);
+    });
 }
 
 /// Plan: four threads want one of two places, or more bytes than there are. No more than two are in at once, and when all

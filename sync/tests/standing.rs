@@ -1,4 +1,11 @@
-//! The slicelet's step and its suspension, under every schedule and with what their orderings allow (loom).
+//! A node's standing, under every schedule and with what its orderings allow (loom): the slicelet's step, the suspension,
+//! the end of serving.
+//!
+//! The file is the server's own, compiled here: a build of the whole server for this alone would take minutes.
+#![cfg(feature = "loom")]
+
+#[path = "../../server/src/node/standing.rs"]
+mod standing;
 
 use std::sync::Arc;
 
@@ -6,7 +13,7 @@ use softstore_sharding::Timestamp;
 use softstore_sync::exhaust::{exhaust, find, thread};
 use softstore_sync::planted::Race;
 
-use crate::node::standing::{Leave, Standing};
+use standing::{Leave, Standing};
 
 const PREEMPTIONS: usize = 3;
 
