@@ -174,6 +174,30 @@ async fn an_unreachable_owner_is_a_miss_for_reads() {
     assert!(client.get(&healthy).await.unwrap().is_some());
 }
 
+/// Plan: the only node is killed, and with it the watch: a read of its keys may wait 10 s for news. One with a deadline
+/// of 30 ms ends at its deadline all the same.
+#[tokio::test]
+async fn waiting_for_news_of_the_owner_ends_at_the_deadline() {
+    const NEWS: Duration = Duration::from_secs(10);
+    let mut nodes = cluster(1);
+    let builder = Client::builder().seeds([nodes[0].address.clone()]);
+    let client = builder
+        .configure(|config| config.unreachable_wait_ms = 10_000)
+        .connect()
+        .await
+        .unwrap();
+    client.set("k", "v").await.unwrap();
+    drop(nodes.remove(0));
+    let hasty = client.with_timeout(Duration::from_millis(30));
+    let begun = Instant::now();
+    // Until the loss is noticed, a read ends otherwise.
+    for _ in 0..20 {
+        assert_eq!(hasty.get("k").await, Ok(None));
+        assert!(begun.elapsed() < NEWS / 2, "{:?}", begun.elapsed());
+    }
+    assert!(client.metrics().retries_unreachable > 0, "{:?}", client.metrics());
+}
+
 /// Plan: a node announces the end of its streams while sets are running, answers what still comes, and ends them when
 /// the client closes its halves. Every set is applied, on the old stream or a new one, and no outcome is unknown.
 #[tokio::test]
