@@ -112,6 +112,13 @@ impl Default for Course {
     }
 }
 
+impl Course {
+    /// Why the newest attempt is to be repeated, if one is.
+    pub(crate) fn last(&self) -> Option<Cause> {
+        self.last
+    }
+}
+
 /// What operations need of a client.
 #[derive(Debug)]
 pub(crate) struct Operator {

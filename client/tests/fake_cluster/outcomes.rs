@@ -117,6 +117,35 @@ async fn a_lost_answer_is_not_forgotten_by_later_attempts() {
     assert!(client.delete("k").await.unwrap_err().is_outcome_unknown());
 }
 
+/// Plan: a flush that a node answers with `NOT_READY` until the deadline: it may have dropped what it held before. Then one
+/// of which one owner does its part and the other is gone. Neither may claim that it had no effect. One that reaches nobody
+/// may.
+#[tokio::test]
+async fn a_flush_that_may_have_been_done_in_part_is_not_called_unapplied() {
+    let mut nodes = cluster(2);
+    let client = client_of(&nodes).await.with_timeout(Duration::from_millis(100));
+    for node in &nodes {
+        node.script(|_| Act::Answer(Status::NotReady));
+    }
+    let flushed = client.flush_all().await;
+    assert_eq!(flushed, Err(WriteError::OutcomeUnknown(Cause::NotReady)));
+
+    nodes[1].script(|_| Act::Serve);
+    drop(nodes.remove(0));
+    eventually("the loss is noticed", async || {
+        let flushed = client.flush_all().await;
+        flushed == Err(WriteError::OutcomeUnknown(Cause::Unreachable))
+    })
+    .await;
+    assert_eq!(client.metrics().writes_unavailable, 0);
+
+    drop(nodes);
+    eventually("both losses are noticed", async || {
+        client.flush_all().await == Err(WriteError::Unavailable(Cause::Unreachable))
+    })
+    .await;
+}
+
 /// Plan: a node takes operations and never answers. Each ends at its deadline, soon after it: a read as a miss, a write
 /// as unknown, neither sent twice. Another node's operations take no notice.
 #[tokio::test]
