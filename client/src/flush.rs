@@ -15,6 +15,7 @@ use softstore_sharding::Slice;
 use crate::answer::Answer;
 use crate::client::{Client, op};
 use crate::error::{Cause, WriteError};
+use crate::load::Keys;
 use crate::operation::{Course, Failure, Operation, Repeat};
 
 /// How far a flush has come.
@@ -76,10 +77,9 @@ impl Client {
     pub async fn flush_slices(&self, slices: impl IntoIterator<Item = Slice>) -> Result<(), WriteError> {
         let deadline = self.deadline();
         let operator = &self.shared.operator;
-        let mut left: Vec<(Slice, Course)> = slices
-            .into_iter()
-            .map(|slice| (slice, Course::default()))
-            .collect();
+        let slices: Vec<Slice> = slices.into_iter().collect();
+        let _own = self.shared.flights.own_write(Keys::In(&slices));
+        let mut left: Vec<(Slice, Course)> = slices.iter().map(|slice| (*slice, Course::default())).collect();
         let mut progress = Progress::default();
         while !left.is_empty() {
             let attempts: Vec<_> = left
