@@ -283,6 +283,7 @@ impl Operator {
                 cause
             }
             Next::Unreachable(epoch) => {
+                self.routing.set_out_of_reach();
                 self.pause_unreachable(epoch, operation, course).await?;
                 Cause::Unreachable
             }
