@@ -16,6 +16,8 @@ mod data_stream;
 mod giving;
 mod in_order;
 mod metrics;
+#[cfg(test)]
+mod mid_pull;
 mod operation;
 mod peeks;
 mod puller;
