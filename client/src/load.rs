@@ -21,7 +21,7 @@ use softstore_sharding::{Slice, SliceKey};
 use tokio::sync::watch;
 
 use crate::client::Client;
-use crate::error::{LoadError, ReadError, WriteError};
+use crate::error::{Cause, LoadError, ReadError, WriteError};
 use crate::operation::{Course, Operation};
 use crate::options::SetOptions;
 use crate::payload::IntoBytes;
@@ -278,7 +278,10 @@ async fn fill(client: Client, leader: Leader, value: Bytes, ttl: Option<Duration
     let mut options = SetOptions::new().if_absent();
     options.ttl = ttl;
     let filled = match client.set_operation(leader.key.clone(), value, options) {
-        Ok(operation) => try_fill(&client, &leader, &operation).await,
+        Ok(mut operation) => {
+            operation.op.fill = true;
+            try_fill(&client, &leader, &operation).await
+        }
         Err(error) => Err(error),
     };
     match filled {
@@ -301,6 +304,8 @@ async fn try_fill(client: &Client, leader: &Leader, operation: &Operation) -> Re
             return Ok(false);
         };
         match operator.once(operation, started, &mut course).await {
+            // The former owner may have something newer and cannot be asked now: whoever misses next, loads again.
+            Ok(None) if course.last() == Some(Cause::NotReady) => return Ok(false),
             Ok(None) => {}
             ended => return client.wrote(ended.map(Option::unwrap_or_default)).map(|_| true),
         }

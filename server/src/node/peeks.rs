@@ -269,6 +269,7 @@ async fn ask_some(state: &Arc<NodeState>, pull: PullId, questions: &[Question]) 
             }
             PeekAnswer::Found(_) => count(&state.metrics.peer_messages_refused),
             PeekAnswer::Absent => drop(question.settled.send_replace(true)),
+            PeekAnswer::Unknown => {}
             PeekAnswer::Gone => gone(state, pull, question.at),
         }
     }

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::giving;
 use super::metrics::{add, count};
-use super::peeks::Peeks;
+use super::peeks::{Asked, Peeks};
 use super::state::NodeState;
 
 /// Bytes of entries in the answer to one peek. One larger entry is answered alone.
@@ -59,21 +59,22 @@ impl TransferService {
         };
         // Looked at before the copy: what is imported in between is then found there, and no absence is called final that
         // an import is just about to end.
-        let is_final = match grant.upstream {
+        let mut is_final = match grant.upstream {
             Some(upstream) => self.0.store.is_written(upstream, at),
             None => true,
         };
         let mut found = self.frozen(&grant, at, asked);
         if let Some(upstream) = grant.upstream.filter(|_| found.is_none() && !is_final) {
             // This node is itself in mid-pull: its own giver may have the key. What comes is imported into the frozen copy.
-            Peeks::ask(&self.0, upstream, at, &asked.key).await;
+            is_final = Peeks::ask(&self.0, upstream, at, &asked.key).await == Asked::Known;
             found = self.frozen(&grant, at, asked);
         }
         match found {
             Some(entry) => PeekAnswer::Found(entry),
             // A copy that was dropped meanwhile has nothing to say.
             None if copy().is_none() => PeekAnswer::Gone,
-            None => PeekAnswer::Absent,
+            None if is_final => PeekAnswer::Absent,
+            None => PeekAnswer::Unknown,
         }
     }
 
@@ -229,6 +230,18 @@ mod tests {
             assert_eq!(released, Ok(()));
         });
         assert_eq!(peeked(&mid_pull).await, PeekAnswer::Gone);
+    }
+
+    /// Plan: a node in mid-pull, whose own giver cannot be reached, is peeked at for a key that it has not got. It does not call
+    /// it absent; once the pull is over, it does.
+    #[tokio::test]
+    async fn a_chain_whose_first_giver_does_not_answer_does_not_know() {
+        let mid_pull = MidPull::start();
+        mid_pull.fenced_for(&peer("next", 3));
+        assert_eq!(peeked(&mid_pull).await, PeekAnswer::Unknown);
+        let (state, pull) = (&mid_pull.state, mid_pull.pull);
+        state.with_core(|core, _| ((), core.pull_ended(pull, PullEnd::Complete)));
+        assert_eq!(peeked(&mid_pull).await, PeekAnswer::Absent);
     }
 
     fn found(value_bytes: usize) -> PeekAnswer {

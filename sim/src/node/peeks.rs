@@ -162,7 +162,7 @@ impl Node {
                         self.answer_with_peeked(pull, &entry, env);
                     }
                 }
-                PeekAnswer::Found(_) | PeekAnswer::Absent => {}
+                PeekAnswer::Found(_) | PeekAnswer::Absent | PeekAnswer::Unknown => {}
                 PeekAnswer::Gone => is_gone = true,
             }
         }
