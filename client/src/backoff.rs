@@ -23,6 +23,12 @@ impl Backoff {
         most: Duration::from_millis(1_000),
     };
 
+    /// Before asking other nodes than the one that is followed, while an owner is out of reach.
+    pub(crate) const DOUBT: Self = Self {
+        next: Duration::from_millis(1_000),
+        most: Duration::from_millis(8_000),
+    };
+
     /// The next wait.
     pub(crate) fn pause(&mut self) -> Duration {
         let ceiling = self.next;

@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Client;
 use crate::config::{ClientConfig, ReadPolicy};
 use crate::error::{ConnectError, SeedFailure};
-use crate::follow::{Attempts, follow};
+use crate::follow::follow;
 use crate::metrics::Counters;
 use crate::routing::Routing;
+use crate::source::Attempts;
 
 /// Collects a client's settings. Each has a default but the seeds.
 #[derive(Clone, Debug, Default)]

@@ -14,7 +14,7 @@ use crate::answer::Answer;
 use crate::builder::Builder;
 use crate::config::{ClientConfig, ReadPolicy};
 use crate::error::{ReadError, WriteError};
-use crate::load::Flights;
+use crate::load::{Flights, Keys};
 use crate::metrics::{ClientMetrics, Counters};
 use crate::operation::{Failure, Operation, Operator, Repeat};
 use crate::options::{Condition, Found, SetOptions, SetOutcome, ttl_ms};
@@ -176,7 +176,7 @@ impl Client {
         options: SetOptions,
     ) -> Result<SetOutcome, WriteError> {
         let operation = self.set_operation(key.into_bytes(), value.into_bytes(), options)?;
-        self.set_outcome(self.shared.operator.run(&operation).await)
+        self.set_outcome(self.write(&operation).await)
     }
 
     /// Removes what is under `key`, if anything is. Sent again if its answer is lost: it is the delete to use, unless
@@ -186,7 +186,7 @@ impl Client {
     /// See [`WriteError`].
     pub async fn delete(&self, key: impl IntoBytes) -> Result<(), WriteError> {
         let operation = self.delete_operation(key.into_bytes(), false)?;
-        self.wrote(self.shared.operator.run(&operation).await).map(drop)
+        self.wrote(self.write(&operation).await).map(drop)
     }
 
     /// Removes what is under `key`; whether anything was. Never sent twice.
@@ -195,7 +195,7 @@ impl Client {
     /// See [`WriteError`].
     pub async fn delete_reporting(&self, key: impl IntoBytes) -> Result<bool, WriteError> {
         let operation = self.delete_operation(key.into_bytes(), true)?;
-        let reply = self.wrote(self.shared.operator.run(&operation).await)?;
+        let reply = self.wrote(self.write(&operation).await)?;
         Ok(reply.status() == Status::Ok)
     }
 
@@ -210,7 +210,7 @@ impl Client {
             ..op(OpKind::Touch, key.into_bytes())
         };
         let operation = self.operation(op, Repeat::Never)?;
-        let reply = self.wrote(self.shared.operator.run(&operation).await)?;
+        let reply = self.wrote(self.write(&operation).await)?;
         Ok(reply.status() == Status::Ok)
     }
 
@@ -240,8 +240,14 @@ impl Client {
             ..op(OpKind::Add, key.into_bytes())
         };
         let operation = self.operation(op, Repeat::Never)?;
-        let reply = self.wrote(self.shared.operator.run(&operation).await)?;
+        let reply = self.wrote(self.write(&operation).await)?;
         Ok(reply.number)
+    }
+
+    /// Carries a write out; loads that began before its end are not shared by who comes after it.
+    async fn write(&self, operation: &Operation) -> Result<Answer, Failure> {
+        let _own = self.shared.flights.own_write(Keys::One(&operation.op.key));
+        self.shared.operator.run(operation).await
     }
 
     pub(crate) fn deadline(&self) -> Instant {

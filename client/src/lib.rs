@@ -24,7 +24,7 @@
 //!        |
 //!   operation      one operation to its end: what is tried again, what its outcome is
 //!        |
-//!   routing        the clerk's shell: key -> connection and since     <---  follow: watches assignments
+//!   routing        the clerk's shell: key -> connection and since     <---  follow, source: watch assignments
 //!        |
 //!   lane           one connection: opened, read, broken, opened again
 //!        |
@@ -49,6 +49,7 @@ mod outbox;
 mod payload;
 mod queue;
 mod routing;
+mod source;
 mod typed;
 
 pub use builder::Builder;

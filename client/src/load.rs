@@ -4,18 +4,25 @@
 //! cancelled leaves the flight to one of them. The loaded value is put into the cache only if nothing is there by then,
 //! so a load never covers a newer write; while that is under way, latecomers wait and then read anew. A caller whose read
 //! began before a flight ended, and who finds no flight any more, reads once more instead of loading a second time.
+//!
+//! A load that began before a write of this client ended may have read what the write replaced. So an [`OwnWrite`]
+//! *detaches* the flights of its keys, when it begins and when it ends: who joined before gets what they bring, who comes
+//! after starts anew, and what a detached flight brings is not put into the cache. (Other clients' writes are not seen here;
+//! against them stands only that a fill needs the key to be absent.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use softstore_sharding::{Slice, SliceKey};
 use tokio::sync::watch;
 
 use crate::client::Client;
-use crate::error::{LoadError, ReadError};
+use crate::error::{Cause, LoadError, ReadError, WriteError};
+use crate::operation::{Course, Operation};
 use crate::options::SetOptions;
 use crate::payload::IntoBytes;
 
@@ -32,11 +39,38 @@ enum Stage {
     Failed(LoaderError),
 }
 
+type FlightsByKey = HashMap<Bytes, watch::Receiver<Stage>, foldhash::fast::RandomState>;
+
 /// The loads under way in this process.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Flights {
-    by_key: Arc<Mutex<HashMap<Bytes, watch::Receiver<Stage>, foldhash::fast::RandomState>>>,
-    ended: Arc<AtomicU64>,
+pub(crate) struct Flights(Arc<FlightsState>);
+
+#[derive(Debug, Default)]
+struct FlightsState {
+    /// Those that may be joined.
+    by_key: Mutex<FlightsByKey>,
+    /// How many these are: so writes need no lock while nothing is loaded, which is nearly always.
+    joinable: AtomicUsize,
+    ended: AtomicU64,
+}
+
+/// A write of this client, from before its first attempt until its end.
+pub(crate) struct OwnWrite<'a> {
+    flights: &'a Flights,
+    keys: Keys<'a>,
+}
+
+/// What a write is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Keys<'a> {
+    One(&'a [u8]),
+    In(&'a [Slice]),
+}
+
+impl Drop for OwnWrite<'_> {
+    fn drop(&mut self) {
+        self.flights.detach(self.keys);
+    }
 }
 
 /// A place in a flight.
@@ -57,18 +91,38 @@ struct Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        self.flights.ended.fetch_add(1, Ordering::AcqRel);
-        self.flights.by_key.lock().remove(&self.key);
+        let state = &self.flights.0;
+        let mut by_key = state.by_key.lock();
+        state.ended.fetch_add(1, Ordering::AcqRel);
+        if self.is_joinable(&by_key) {
+            by_key.remove(&self.key);
+            state.joinable.store(by_key.len(), Ordering::Release);
+        }
+    }
+}
+
+impl Leader {
+    /// Whether it was not detached: under its key there may be another flight by now.
+    fn is_joinable(&self, by_key: &FlightsByKey) -> bool {
+        by_key
+            .get(&self.key)
+            .is_some_and(|stage| stage.same_channel(&self.stage.subscribe()))
+    }
+
+    /// Begins something, unless the flight is detached; and no own write begins meanwhile.
+    fn unless_detached<T>(&self, begin: impl FnOnce() -> T) -> Option<T> {
+        let by_key = self.flights.0.by_key.lock();
+        self.is_joinable(&by_key).then(begin)
     }
 }
 
 impl Flights {
     fn ended(&self) -> u64 {
-        self.ended.load(Ordering::Acquire)
+        self.0.ended.load(Ordering::Acquire)
     }
 
     fn join(&self, key: &Bytes) -> Place {
-        let mut by_key = self.by_key.lock();
+        let mut by_key = self.0.by_key.lock();
         if let Some(stage) = by_key.get(key) {
             let is_loading = matches!(*stage.borrow(), Stage::Loading);
             let stage = stage.clone();
@@ -82,11 +136,33 @@ impl Flights {
         let key = Bytes::copy_from_slice(key);
         let (stage, waiting) = watch::channel(Stage::Loading);
         by_key.insert(key.clone(), waiting);
+        self.0.joinable.store(by_key.len(), Ordering::Release);
         Place::Leader(Leader {
             flights: self.clone(),
             key,
             stage,
         })
+    }
+
+    /// To be kept while this client writes these keys.
+    pub(crate) fn own_write<'a>(&'a self, keys: Keys<'a>) -> OwnWrite<'a> {
+        self.detach(keys);
+        OwnWrite { flights: self, keys }
+    }
+
+    fn detach(&self, keys: Keys<'_>) {
+        if self.0.joinable.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut by_key = self.0.by_key.lock();
+        match keys {
+            Keys::One(key) => drop(by_key.remove(key)),
+            Keys::In(slices) => by_key.retain(|key, _| {
+                let at = SliceKey::of_key(key);
+                !slices.iter().any(|slice| slice.contains(at))
+            }),
+        }
+        self.0.joinable.store(by_key.len(), Ordering::Release);
     }
 }
 
@@ -198,10 +274,40 @@ impl Client {
 
 /// Puts a loaded value into the cache; the flight ends with it.
 async fn fill(client: Client, leader: Leader, value: Bytes, ttl: Option<Duration>) {
+    let counters = &client.shared.counters;
     let mut options = SetOptions::new().if_absent();
     options.ttl = ttl;
-    if let Err(error) = client.set_with(&leader.key, value, options).await {
-        client.shared.counters.fills_failed.one();
-        tracing::debug!(%error, "a loaded value was not put into the cache");
+    let filled = match client.set_operation(leader.key.clone(), value, options) {
+        Ok(mut operation) => {
+            operation.op.fill = true;
+            try_fill(&client, &leader, &operation).await
+        }
+        Err(error) => Err(error),
+    };
+    match filled {
+        Ok(true) => {}
+        Ok(false) => counters.fills_skipped.one(),
+        Err(error) => {
+            counters.fills_failed.one();
+            tracing::debug!(%error, "a loaded value was not put into the cache");
+        }
+    }
+}
+
+/// Whether it was tried to the end: not if there may be something newer.
+async fn try_fill(client: &Client, leader: &Leader, operation: &Operation) -> Result<bool, WriteError> {
+    let operator = &client.shared.operator;
+    let mut course = Course::default();
+    loop {
+        // An own write that begins after this goes the same way, and so comes after it.
+        let Some(started) = leader.unless_detached(|| operator.start(operation)) else {
+            return Ok(false);
+        };
+        match operator.once(operation, started, &mut course).await {
+            // The former owner may have something newer and cannot be asked now: whoever misses next, loads again.
+            Ok(None) if course.last() == Some(Cause::NotReady) => return Ok(false),
+            Ok(None) => {}
+            ended => return client.wrote(ended.map(Option::unwrap_or_default)).map(|_| true),
+        }
     }
 }

@@ -9,7 +9,8 @@ use futures::future::join_all;
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::error::{ReadError, WriteError};
-use crate::operation::{Failure, Operation};
+use crate::load::Keys;
+use crate::operation::{Failure, Operation, Repeat};
 use crate::options::{SetOptions, SetOutcome};
 use crate::payload::IntoBytes;
 
@@ -68,13 +69,16 @@ impl Client {
             let started: Vec<_> = window
                 .iter()
                 .map(|operation| {
-                    operation
-                        .as_ref()
-                        .map(|operation| (operation, operator.start(operation)))
+                    operation.as_ref().map(|operation| {
+                        let is_write = operation.repeat != Repeat::Read;
+                        let flights = &self.shared.flights;
+                        let own = is_write.then(|| flights.own_write(Keys::One(&operation.op.key)));
+                        (operation, own, operator.start(operation))
+                    })
                 })
                 .collect();
             let finishing = started.into_iter().map(async |started| match started {
-                Ok((operation, started)) => interpret(self, operator.finish(operation, started).await),
+                Ok((operation, _own, started)) => interpret(self, operator.finish(operation, started).await),
                 Err(error) => Err(error.clone()),
             });
             results.extend(join_all(finishing).await);

@@ -79,6 +79,8 @@ counters! {
     load_errors,
     /// Loaded values that could not be put into the cache.
     fills_failed,
+    /// Loaded values that were not put into the cache because something newer may be there, or have been there.
+    fills_skipped,
 }
 
 impl ClientMetrics {

@@ -112,6 +112,13 @@ impl Default for Course {
     }
 }
 
+impl Course {
+    /// Why the newest attempt is to be repeated, if one is.
+    pub(crate) fn last(&self) -> Option<Cause> {
+        self.last
+    }
+}
+
 /// What operations need of a client.
 #[derive(Debug)]
 pub(crate) struct Operator {
@@ -276,6 +283,7 @@ impl Operator {
                 cause
             }
             Next::Unreachable(epoch) => {
+                self.routing.set_out_of_reach();
                 self.pause_unreachable(epoch, operation, course).await?;
                 Cause::Unreachable
             }
@@ -299,7 +307,7 @@ impl Operator {
             return self.pause(UNREACHABLE_GRACE, operation, Cause::Unreachable).await;
         }
         if operation.repeat == Repeat::Read {
-            self.wait_for_news(epoch).await?;
+            self.wait_for_news(epoch, operation.deadline).await?;
         }
         let pause = course.backoff.pause();
         self.pause(pause, operation, Cause::Unreachable).await
@@ -363,8 +371,9 @@ impl Operator {
     }
 
     /// For a read whose owner cannot be reached by the snapshot of `epoch`: returns once there is a newer snapshot. If
-    /// assignments are coming in, they would have said so: the read ends. If they are not, it waits for them a little.
-    async fn wait_for_news(&self, epoch: u64) -> Result<(), Failure> {
+    /// assignments are coming in, they would have said so: the read ends. If they are not, it waits for them a little, and
+    /// no longer than until its deadline.
+    async fn wait_for_news(&self, epoch: u64, deadline: Instant) -> Result<(), Failure> {
         let unreachable = Err(Failure::NotApplied(Cause::Unreachable));
         let mut changes = self.routing.changes();
         let news = async {
@@ -377,7 +386,8 @@ impl Operator {
                 }
             }
         };
-        tokio::time::timeout(self.unreachable_wait, news)
+        let until = deadline.min(Instant::now() + self.unreachable_wait);
+        tokio::time::timeout_at(until.into(), news)
             .await
             .unwrap_or(unreachable)
     }

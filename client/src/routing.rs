@@ -14,7 +14,7 @@ use softstore_proto::cache::Moved;
 use softstore_sharding::clerk::{Clerk, Route, UpdateError};
 use softstore_sharding::session::AssignmentUpdate;
 use softstore_sharding::{Generation, Incarnation, Life, Peer, Slice, SliceKey};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::ClientConfig;
@@ -160,6 +160,8 @@ pub(crate) struct Routing {
     /// The epoch of the newest snapshot; also told when the source of assignments comes or goes.
     changes: watch::Sender<u64>,
     is_followed: AtomicBool,
+    /// Told when an operation found no way to its key's owner.
+    out_of_reach: Notify,
     config: Arc<ClientConfig>,
     counters: Arc<Counters>,
 }
@@ -171,6 +173,7 @@ impl Routing {
             changing: Mutex::new(()),
             changes: watch::Sender::new(0),
             is_followed: AtomicBool::new(false),
+            out_of_reach: Notify::new(),
             config,
             counters,
         }
@@ -184,6 +187,16 @@ impl Routing {
     /// Told at each new snapshot, and when the source of assignments comes or goes.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Says that an operation found no way to its key's owner.
+    pub(crate) fn set_out_of_reach(&self) {
+        self.out_of_reach.notify_one();
+    }
+
+    /// Waits until an operation found no way to its key's owner: since the last such wait, or from now on.
+    pub(crate) async fn owner_out_of_reach(&self) {
+        self.out_of_reach.notified().await;
     }
 
     /// Whether assignments are coming in.

@@ -224,6 +224,7 @@ impl From<&PeekAnswer> for v1::PeekAnswer {
             PeekAnswer::Found(entry) => (Kind::Found, Some(entry.into())),
             PeekAnswer::Absent => (Kind::Absent, None),
             PeekAnswer::Gone => (Kind::Gone, None),
+            PeekAnswer::Unknown => (Kind::Unknown, None),
         };
         Self {
             kind: kind.into(),
@@ -245,6 +246,7 @@ impl TryFrom<v1::PeekAnswer> for PeekAnswer {
             )),
             Kind::Absent => Ok(Self::Absent),
             Kind::Gone => Ok(Self::Gone),
+            Kind::Unknown => Ok(Self::Unknown),
         }
     }
 }

@@ -160,6 +160,8 @@ pub enum PeekAnswer {
     Found(Entry),
     /// The giver does not have it, nor does anyone before it.
     Absent,
+    /// The giver does not have it, but somebody before it may, and did not answer it in time.
+    Unknown,
     /// The frozen copy is gone: this ends the taker's pull of the range.
     Gone,
 }

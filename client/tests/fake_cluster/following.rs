@@ -1,6 +1,6 @@
 //! Following the cluster: assignments, `Moved`, lost seeds, restarts at new addresses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use softstore_client::{Cause, Client, ConnectError, Slice, WriteError};
 use softstore_proto::v1::OpKind;
@@ -89,6 +89,97 @@ async fn any_living_node_is_followed() {
             .await;
         }
     }
+}
+
+/// Plan: a client follows the one of its seeds that has an assignment; the others answer, and know nothing. That one dies, and
+/// its successor, which only the assignment names, tells what became of its range. Among the many that have nothing to say
+/// the client finds the one that has.
+#[tokio::test]
+async fn a_node_that_knows_less_is_no_source() {
+    let mut nodes = cluster(2);
+    let ignorant: Vec<Node> = (0..8)
+        .map(|index| Node::start(&format!("i{index}"), 50 + index))
+        .collect();
+    let seeds: Vec<&Node> = ignorant.iter().chain(&nodes[..1]).collect();
+    let clients = (0..3).map(|_| {
+        let seeds = seeds.iter().map(|node| node.address.clone());
+        Client::builder().seeds(seeds).connect()
+    });
+    let clients: Vec<Client> = futures::future::try_join_all(clients).await.unwrap();
+    let key = key_of(0, 2);
+    for client in &clients {
+        client.set(&key, "v").await.unwrap();
+    }
+    drop(nodes.remove(0));
+    nodes[0].publish(&even(20, 20, &[&nodes[0]]));
+    for client in &clients {
+        eventually("the successor is asked", async || {
+            client.set(&key, "w").await.is_ok()
+        })
+        .await;
+    }
+    eventually("the ignorant are left alone", async || {
+        ignorant.iter().all(|node| node.watchers() == 0)
+    })
+    .await;
+}
+
+/// Plan: the only node left to a client knows nothing. The client watches it, but does not take its silence for "nothing has
+/// changed": a read whose owner is out of reach waits for news until its deadline.
+#[tokio::test]
+async fn silence_does_not_count_as_following() {
+    let mut nodes = cluster(1);
+    let ignorant = Node::start("i", 50);
+    let client = Client::builder()
+        .seeds([nodes[0].address.clone(), ignorant.address.clone()])
+        .configure(|config| config.unreachable_wait_ms = 10_000)
+        .connect()
+        .await
+        .unwrap();
+    client.set("k", "v").await.unwrap();
+    drop(nodes.remove(0));
+    eventually("the ignorant one is watched", async || ignorant.watchers() > 0).await;
+    let patience = Duration::from_millis(400);
+    let hasty = client.with_timeout(patience);
+    eventually("the loss is noticed", async || {
+        hasty.get("k").await.is_ok() && client.metrics().retries_unreachable > 0
+    })
+    .await;
+    // For longer than the client gives a node to say something.
+    for _ in 0..6 {
+        let begun = Instant::now();
+        assert_eq!(hasty.get("k").await, Ok(None));
+        assert!(begun.elapsed() >= patience * 9 / 10, "{:?}", begun.elapsed());
+    }
+}
+
+/// Plan: a client follows a node that knows what it knows. Then that node is cut off from the news: another node dies, and
+/// only a third hears who follows it. The client, which meets an owner that is out of reach, finds the one that knows more and
+/// follows it from then on; one that knows less is not taken.
+#[tokio::test]
+async fn a_source_that_has_fallen_behind_is_left() {
+    let mut nodes = cluster(3);
+    let stale = Node::start("stale", 50);
+    let listed: Vec<&Node> = nodes.iter().collect();
+    let held = even(10, 10, &listed);
+    stale.publish(&held);
+    nodes[2].publish(&even(5, 5, &listed));
+    let client = client_of(std::slice::from_ref(&stale)).await;
+    assert_eq!(stale.watchers(), 1);
+    let key = key_of(0, 3);
+    client.set(&key, "v").await.unwrap();
+    drop(nodes.remove(0));
+    let next = even(20, 20, &[&nodes[0], &nodes[1]]);
+    nodes[0].publish(&next);
+    eventually("the successor is asked", async || {
+        client.set(&key, "w").await.is_ok()
+    })
+    .await;
+    let watchers = || [stale.watchers(), nodes[0].watchers(), nodes[1].watchers()];
+    eventually("the one that knows more is watched", async || {
+        watchers() == [0, 1, 0]
+    })
+    .await;
 }
 
 /// Plan: of four seeds only one lives: one port is closed, one accepts and never answers, one talks no gRPC. The client

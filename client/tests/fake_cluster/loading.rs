@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use softstore_client::{Client, LoadError};
-use softstore_proto::v1::OpKind;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use softstore_client::{Client, LoadError, SetOptions, WriteError};
+use softstore_proto::v1::{OpKind, Status};
 use tokio::sync::Semaphore;
 
 use crate::fake::{Act, client_of, cluster, eventually};
@@ -128,16 +130,16 @@ async fn a_cancelled_leader_leaves_the_flight_to_another() {
     assert_eq!(database.loads(), 2);
 }
 
-/// Plan: someone writes the key while it is being loaded. The load gives its caller what it found and leaves the newer
-/// value in the cache.
+/// Plan: another client writes the key while it is being loaded. The load gives its caller what it found and leaves the
+/// newer value in the cache.
 #[tokio::test]
 async fn a_fill_never_covers_a_newer_write() {
     let nodes = cluster(1);
-    let client = client_of(&nodes).await;
+    let (client, other) = (client_of(&nodes).await, client_of(&nodes).await);
     let database = Database::new(0);
     let caller = database.ask(&client);
     eventually("the load is on", async || database.loads() == 1).await;
-    client.set("k", "newer").await.unwrap();
+    other.set("k", "newer").await.unwrap();
     database.permits.add_permits(1);
     assert_eq!(caller.await.unwrap().unwrap(), "loaded");
     eventually("the fill was tried", async || {
@@ -145,6 +147,107 @@ async fn a_fill_never_covers_a_newer_write() {
     })
     .await;
     assert_eq!(client.get("k").await.unwrap().unwrap(), "newer");
+}
+
+/// One way to change what is under "k".
+type Write = fn(Client) -> BoxFuture<'static, Result<(), WriteError>>;
+
+const WRITES: [(&str, Write); 8] = [
+    ("set", |client| {
+        async move { client.set("k", "v").await.map(|_| ()) }.boxed()
+    }),
+    ("delete", |client| async move { client.delete("k").await }.boxed()),
+    ("delete_reporting", |client| {
+        async move { client.delete_reporting("k").await.map(|_| ()) }.boxed()
+    }),
+    ("touch", |client| {
+        async move { client.touch("k", None).await.map(|_| ()) }.boxed()
+    }),
+    ("add", |client| {
+        async move { client.add("k", 1).await.map(|_| ()) }.boxed()
+    }),
+    ("set_many", |client| {
+        async move {
+            client
+                .set_many([("k", "v")], SetOptions::new())
+                .await
+                .remove(0)
+                .map(|_| ())
+        }
+        .boxed()
+    }),
+    ("delete_many", |client| {
+        async move { client.delete_many(["k"]).await.remove(0) }.boxed()
+    }),
+    ("flush", |client| async move { client.flush_all().await }.boxed()),
+];
+
+/// Plan: a load is under way, and then this client writes the key, in each way there is, and removes it. A later call does
+/// not join that load, whose row may be older than the write: it loads anew. The first load still serves its own caller, and
+/// what it brought does not get into the cache; what the second brings does. A read or a write of another key leaves a
+/// flight as it is.
+#[tokio::test]
+async fn a_load_is_not_shared_with_who_comes_after_an_own_write() {
+    for (name, write) in WRITES {
+        let nodes = cluster(1);
+        let client = client_of(&nodes).await;
+        let database = Database::new(0);
+        let before = database.ask(&client);
+        eventually("the first load is on", async || database.loads() == 1).await;
+        client.set("other", "v").await.unwrap();
+        assert_eq!(client.get("k").await, Ok(None));
+        let joined = database.ask(&client);
+        eventually("it is joined", async || client.metrics().misses == 3).await;
+
+        assert_eq!(write(client.clone()).await, Ok(()), "{name}");
+        nodes[0].state.lock().entries.clear();
+        let after = database.ask(&client);
+        eventually("it loads anew", async || database.loads() == 2).await;
+        // In the order in which they asked.
+        database.permits.add_permits(1);
+        assert_eq!(before.await.unwrap().unwrap(), "loaded", "{name}");
+        assert_eq!(joined.await.unwrap().unwrap(), "loaded", "{name}");
+        eventually("the fill is skipped", async || {
+            client.metrics().fills_skipped == 1
+        })
+        .await;
+        assert_eq!(client.get("k").await, Ok(None), "{name}");
+        database.permits.add_permits(1);
+        assert_eq!(after.await.unwrap().unwrap(), "loaded", "{name}");
+        eventually("it is cached", async || client.get("k").await.unwrap().is_some()).await;
+        assert_eq!(database.loads(), 2, "{name}");
+        assert_eq!(client.metrics().fills_failed, 0, "{name}");
+    }
+}
+
+/// Plan: a load began while a delete was under way, which is answered only then. Who comes after the delete's end does not
+/// share it.
+#[tokio::test]
+async fn a_load_that_began_during_an_own_write_is_not_shared_after_it() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await;
+    let gate = Arc::new(AtomicUsize::new(0));
+    let passed = gate.clone();
+    nodes[0].script(move |op| match op.kind() {
+        OpKind::Delete if passed.load(Ordering::SeqCst) == 0 => Act::Answer(Status::NotReady),
+        _ => Act::Serve,
+    });
+    let deleting = client.clone();
+    let deleting = tokio::spawn(async move { deleting.delete("k").await });
+    eventually("the delete is on", async || {
+        client.metrics().retries_not_ready > 0
+    })
+    .await;
+    let database = Database::new(0);
+    let during = database.ask(&client);
+    eventually("the load is on", async || database.loads() == 1).await;
+    gate.store(1, Ordering::SeqCst);
+    deleting.await.unwrap().unwrap();
+    let after = database.ask(&client);
+    eventually("it loads anew", async || database.loads() == 2).await;
+    database.permits.add_permits(2);
+    assert_eq!(during.await.unwrap().unwrap(), "loaded");
+    assert_eq!(after.await.unwrap().unwrap(), "loaded");
 }
 
 /// Plan: the cache answers nothing at all. The value is loaded all the same, and given before the fill has failed.

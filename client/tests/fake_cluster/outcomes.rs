@@ -117,6 +117,35 @@ async fn a_lost_answer_is_not_forgotten_by_later_attempts() {
     assert!(client.delete("k").await.unwrap_err().is_outcome_unknown());
 }
 
+/// Plan: a flush that a node answers with `NOT_READY` until the deadline: it may have dropped what it held before. Then one
+/// of which one owner does its part and the other is gone. Neither may claim that it had no effect. One that reaches nobody
+/// may.
+#[tokio::test]
+async fn a_flush_that_may_have_been_done_in_part_is_not_called_unapplied() {
+    let mut nodes = cluster(2);
+    let client = client_of(&nodes).await.with_timeout(Duration::from_millis(100));
+    for node in &nodes {
+        node.script(|_| Act::Answer(Status::NotReady));
+    }
+    let error = client.flush_all().await.unwrap_err();
+    assert!(error.is_outcome_unknown() && !error.has_no_side_effects(), "{error}");
+
+    nodes[1].script(|_| Act::Serve);
+    drop(nodes.remove(0));
+    eventually("the loss is noticed", async || {
+        let flushed = client.flush_all().await;
+        flushed == Err(WriteError::OutcomeUnknown(Cause::Unreachable))
+    })
+    .await;
+    assert_eq!(client.metrics().writes_unavailable, 0);
+
+    drop(nodes);
+    eventually("both losses are noticed", async || {
+        client.flush_all().await == Err(WriteError::Unavailable(Cause::Unreachable))
+    })
+    .await;
+}
+
 /// Plan: a node takes operations and never answers. Each ends at its deadline, soon after it: a read as a miss, a write
 /// as unknown, neither sent twice. Another node's operations take no notice.
 #[tokio::test]
@@ -172,6 +201,30 @@ async fn an_unreachable_owner_is_a_miss_for_reads() {
         .await;
     assert_eq!(write, Err(WriteError::Unavailable(Cause::Unreachable)));
     assert!(client.get(&healthy).await.unwrap().is_some());
+}
+
+/// Plan: the only node is killed, and with it the watch: a read of its keys may wait 10 s for news. One with a deadline
+/// of 30 ms ends at its deadline all the same.
+#[tokio::test]
+async fn waiting_for_news_of_the_owner_ends_at_the_deadline() {
+    const NEWS: Duration = Duration::from_secs(10);
+    let mut nodes = cluster(1);
+    let builder = Client::builder().seeds([nodes[0].address.clone()]);
+    let client = builder
+        .configure(|config| config.unreachable_wait_ms = 10_000)
+        .connect()
+        .await
+        .unwrap();
+    client.set("k", "v").await.unwrap();
+    drop(nodes.remove(0));
+    let hasty = client.with_timeout(Duration::from_millis(30));
+    let begun = Instant::now();
+    // Until the loss is noticed, a read ends otherwise.
+    for _ in 0..20 {
+        assert_eq!(hasty.get("k").await, Ok(None));
+        assert!(begun.elapsed() < NEWS / 2, "{:?}", begun.elapsed());
+    }
+    assert!(client.metrics().retries_unreachable > 0, "{:?}", client.metrics());
 }
 
 /// Plan: a node announces the end of its streams while sets are running, answers what still comes, and ends them when

@@ -72,6 +72,11 @@ struct ReplyBatchRest {
     value_bytes_max: u64,
 }
 
+/// A byte string that is left out if it is empty, its default.
+fn unless_empty(bytes: &[u8]) -> Option<&[u8]> {
+    (!bytes.is_empty()).then_some(bytes)
+}
+
 /// Operations, or replies, encoded as they come.
 #[derive(Debug, Default)]
 pub struct Assembly {
@@ -122,10 +127,14 @@ impl Assembly {
     pub fn push_op(&mut self, op: &OpView<'_>, value: Value<'_>) -> Range<usize> {
         let mut head = Head::new();
         op.write_scalars(&mut head);
-        let slice = op.slice.map_or_else(Vec::new, |slice| slice.encode_to_vec());
+        // The whole key space is a message without a field set: it is there all the same.
+        let slice = op.slice.map(|slice| slice.encode_to_vec());
         self.push(
             head,
-            [(Tag::bytes(3), op.key), (Tag::bytes(12), &slice)],
+            [
+                (Tag::bytes(3), unless_empty(op.key)),
+                (Tag::bytes(12), slice.as_deref()),
+            ],
             value,
             Tag::bytes(4),
         )
@@ -136,26 +145,33 @@ impl Assembly {
     pub fn push_reply(&mut self, reply: &ReplyView<'_>, value: Value<'_>) {
         let mut head = Head::new();
         reply.write_scalars(&mut head);
-        let fields = [(Tag::bytes(7), reply.moved), (Tag::bytes(8), reply.message)];
+        let fields = [
+            (Tag::bytes(7), unless_empty(reply.moved)),
+            (Tag::bytes(8), unless_empty(reply.message)),
+        ];
         self.push(head, fields, value, Tag::bytes(3));
     }
 
-    /// Appends an element of field 1: scalars, byte strings, and the value at the end.
+    /// Appends an element of field 1: scalars, byte strings as far as they are there, and the value at the end.
     #[inline]
     fn push(
         &mut self,
         scalars: Head,
-        fields: [(Tag, &[u8]); 2],
+        fields: [(Tag, Option<&[u8]>); 2],
         value: Value<'_>,
         value_tag: Tag,
     ) -> Range<usize> {
         let start = self.bytes.len();
+        let value_bytes = match value.len() {
+            0 => 0,
+            length => bytes_field_bytes(length),
+        };
         let length = scalars.as_slice().len()
             + fields
                 .iter()
-                .map(|(_, bytes)| bytes_field_bytes(bytes.len()))
+                .map(|(_, bytes)| bytes.map_or(0, |bytes| bytes_field_bytes(bytes.len())))
                 .sum::<usize>()
-            + bytes_field_bytes(value.len());
+            + value_bytes;
         self.bytes
             .reserve(1 + varint_bytes(length as u64) + length.min(SHARED_BYTES_MIN));
         let mut outer = Head::new();
@@ -163,16 +179,17 @@ impl Assembly {
         self.bytes.extend_from_slice(outer.as_slice());
         self.bytes.extend_from_slice(scalars.as_slice());
         for (tag, bytes) in fields {
-            self.put_bytes_field(tag, bytes);
+            if let Some(bytes) = bytes {
+                self.put_bytes_field(tag, bytes);
+            }
         }
         match value {
+            value if value.is_empty() => {}
             Value::Copied(bytes) => self.put_bytes_field(value_tag, bytes),
             Value::Shared(bytes) => {
-                if !bytes.is_empty() {
-                    self.put_bytes_head(value_tag, bytes.len());
-                    self.shared_bytes += bytes.len();
-                    self.shared.push((self.bytes.len(), bytes));
-                }
+                self.put_bytes_head(value_tag, bytes.len());
+                self.shared_bytes += bytes.len();
+                self.shared.push((self.bytes.len(), bytes));
             }
         }
         start..self.bytes.len()
@@ -187,10 +204,8 @@ impl Assembly {
 
     #[inline]
     fn put_bytes_field(&mut self, tag: Tag, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.put_bytes_head(tag, bytes.len());
-            self.bytes.extend_from_slice(bytes);
-        }
+        self.put_bytes_head(tag, bytes.len());
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// Appends all of another batch's operations, or replies.

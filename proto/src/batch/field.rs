@@ -226,11 +226,8 @@ impl Head {
     }
 }
 
-/// Bytes that a byte string takes with its tag (of one byte) and length; none if it is empty, and left out.
+/// Bytes that a byte string takes with its tag (of one byte) and length.
 pub(super) fn bytes_field_bytes(length: usize) -> usize {
-    if length == 0 {
-        return 0;
-    }
     1 + varint_bytes(length as u64) + length
 }
 

@@ -42,6 +42,8 @@ pub struct OpView<'a> {
     pub since_index: u32,
     /// What a flush is about.
     pub slice: Option<v1::Slice>,
+    /// Whether a set needs to know that the key is absent.
+    pub fill: bool,
 }
 
 impl<'a> OpView<'a> {
@@ -61,6 +63,7 @@ impl<'a> OpView<'a> {
             deadline_ms: self.deadline_ms,
             since_index: self.since_index,
             slice: self.slice,
+            fill: self.fill,
         }
     }
 
@@ -80,6 +83,7 @@ impl<'a> OpView<'a> {
             deadline_ms: op.deadline_ms,
             since_index: op.since_index,
             slice: op.slice,
+            fill: op.fill,
         }
     }
 
@@ -95,6 +99,7 @@ impl<'a> OpView<'a> {
         head.varint(Tag::varint(9), self.report_existence.into());
         head.varint(Tag::varint(10), self.deadline_ms);
         head.varint(Tag::varint(11), self.since_index.into());
+        head.varint(Tag::varint(13), self.fill.into());
     }
 
     #[inline]
@@ -111,6 +116,7 @@ impl<'a> OpView<'a> {
         const DEADLINE: Tag = Tag::varint(10);
         const SINCE_INDEX: Tag = Tag::varint(11);
         const SLICE: Tag = Tag::bytes(12);
+        const FILL: Tag = Tag::varint(13);
         let mut reader = Reader::new(message);
         let mut op = Self::default();
         while let Some(tag) = reader.tag()? {
@@ -130,7 +136,8 @@ impl<'a> OpView<'a> {
                     let merged = op.slice.get_or_insert_default().merge(reader.bytes()?);
                     merged.map_err(|_| Malformed::WRONG_TYPE)?;
                 }
-                _ => reader.skip(tag, 1..=12)?,
+                FILL => op.fill = reader.varint()? != 0,
+                _ => reader.skip(tag, 1..=13)?,
             }
         }
         Ok(op)

@@ -43,11 +43,14 @@ fn any_bytes() -> impl Strategy<Value = Bytes> {
 prop_compose! {
     fn any_op()(
         id: u64, kind in -1..9, key in any_bytes(), value in any_bytes(), ttl_ms: u64, condition in -1..5, version: u64,
-        delta: i64, flags: (bool, bool), deadline_ms: u64, since_index: u32, bounds: (u64, u64),
+        delta: i64, flags: (bool, bool, bool), deadline_ms: u64, since_index: u32,
+        bounds in prop_oneof![1 => Just((0, 0)), 3 => any::<(u64, u64)>()],
     ) -> v1::Op {
         let slice = flags.0.then_some(v1::Slice { low: bounds.0, high: bounds.1 });
-        let report_existence = flags.1;
-        v1::Op { id, kind, key, value, ttl_ms, condition, version, delta, report_existence, deadline_ms, since_index, slice }
+        let (report_existence, fill) = (flags.1, flags.2);
+        v1::Op {
+            id, kind, key, value, ttl_ms, condition, version, delta, report_existence, deadline_ms, since_index, slice, fill,
+        }
     }
 }
 

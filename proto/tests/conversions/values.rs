@@ -357,6 +357,7 @@ pub(crate) fn peek_answer() -> impl Strategy<Value = PeekAnswer> {
     prop_oneof![
         entry.prop_map(PeekAnswer::Found),
         Just(PeekAnswer::Absent),
+        Just(PeekAnswer::Unknown),
         Just(PeekAnswer::Gone)
     ]
 }

@@ -115,7 +115,9 @@ impl v1::cache_server::Cache for CacheService {
     }
 }
 
-/// What a watcher gets for the next assignment, given the last one that it was sent and the one that it came with.
+/// What a watcher gets for the next assignment, given the last one that it was sent and the one that it came with. One that
+/// is as new as what it came with is confirmed by a diff that changes nothing, so that the watcher knows that this node
+/// knows as much.
 fn update(
     sent: &mut Option<Arc<Assignment>>,
     next: Arc<Assignment>,
@@ -126,13 +128,75 @@ fn update(
         Some(before) => Some(AssignmentUpdate::Diff(Arc::new(AssignmentDiff::between(
             &before, &next,
         )))),
-        None if next.generation() <= held => {
-            // The watcher holds it already; but a diff needs to know that it does.
-            if next.generation() < held {
-                *sent = None;
-            }
+        None if next.generation() == held => Some(AssignmentUpdate::Diff(Arc::new(AssignmentDiff::between(
+            &next, &next,
+        )))),
+        None if next.generation() < held => {
+            // A diff would need it to know this one.
+            *sent = None;
             None
         }
         None => Some(AssignmentUpdate::Full(next)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use softstore_sharding::{
+        Incarnation, Life, NodeEntry, NodeId, NodeState as DirectoryState, RangeAssignment, Slice,
+    };
+
+    use super::*;
+
+    fn assignment(number: u64) -> Arc<Assignment> {
+        let owner = Life {
+            node: NodeId::new("n").unwrap(),
+            incarnation: Incarnation::new(1),
+        };
+        let entry = NodeEntry {
+            incarnation: owner.incarnation,
+            address: "host:1".into(),
+            http_address: "".into(),
+            zone: "".into(),
+            state: DirectoryState::Serving,
+        };
+        let directory = BTreeMap::from([(owner.node.clone(), entry)]);
+        let range = RangeAssignment {
+            owner,
+            since: generation(number),
+            providers: vec![],
+        };
+        Arc::new(Assignment::new(generation(number), vec![(Slice::FULL, range)], directory).unwrap())
+    }
+
+    fn generation(number: u64) -> Generation {
+        Generation {
+            number,
+            assigner: Incarnation::new(1),
+        }
+    }
+
+    /// Plan: a node at generation 2, then 3, and watchers that come with 1, 2, 3 and 4. Who is behind gets all of it; who is as
+    /// new is told so, by a diff that changes nothing; who is ahead hears nothing until the node has more.
+    #[test]
+    fn a_watcher_learns_whether_the_node_knows_as_much() {
+        let updates = |held: u64, numbers: &[u64]| {
+            let mut sent = None;
+            let said = numbers
+                .iter()
+                .map(|number| update(&mut sent, assignment(*number), generation(held)));
+            said.collect::<Vec<_>>()
+        };
+        let full = |number| Some(AssignmentUpdate::Full(assignment(number)));
+        let diff = |base, next| {
+            let diff = AssignmentDiff::between(&assignment(base), &assignment(next));
+            Some(AssignmentUpdate::Diff(Arc::new(diff)))
+        };
+        assert_eq!(updates(1, &[2, 3]), [full(2), diff(2, 3)]);
+        assert_eq!(updates(2, &[2, 3]), [diff(2, 2), diff(2, 3)]);
+        assert_eq!(updates(3, &[2, 3, 4]), [None, diff(3, 3), diff(3, 4)]);
+        assert_eq!(updates(4, &[2, 3, 5]), [None, None, full(5)]);
     }
 }

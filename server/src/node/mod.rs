@@ -18,6 +18,8 @@ mod in_order;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
 mod metrics;
+#[cfg(test)]
+mod mid_pull;
 mod operation;
 mod peeks;
 mod puller;

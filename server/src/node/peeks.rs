@@ -4,6 +4,9 @@
 //! one question. A found entry is imported like any other, so an operation that was written to meanwhile keeps its own
 //! state (H3); afterwards the waiters run again with absence final.
 //!
+//! Questions are asked only for a pull that is open, of a node that runs: their task ends with either, and is not begun
+//! after it, since it keeps the node's state alive (H7).
+//!
 //! An operation gives up after `peek_timeout_ms`. The call itself goes on for [`PEEK_CALL_TIMEOUT_MS`], and what it brings
 //! is still imported: dropping calls so soon would reset their streams, and a giver whose connection sees many resets
 //! closes it, with the pull on it. What bounds the rest when a giver is slow: calls per pull, questions per pull, and
@@ -39,6 +42,16 @@ const PEEK_QUESTIONS_MAX: usize = 4_096;
 /// How long a call may take, however soon those give up who wait for it, in milliseconds.
 const PEEK_CALL_TIMEOUT_MS: u64 = 1_000;
 
+/// What a question led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// The giver gave its word, and what it had was imported; or the pull is not open any more, so that nobody is to be
+    /// asked. What is absent now is absent.
+    Known,
+    /// There was no answer, or it did not come in time: the giver may have the key.
+    Unknown,
+}
+
 /// The open questions of all pulls.
 #[derive(Debug, Default)]
 pub struct Peeks(Mutex<HashMap<PullId, PullPeeks>>);
@@ -46,8 +59,8 @@ pub struct Peeks(Mutex<HashMap<PullId, PullPeeks>>);
 /// The open questions of one pull.
 #[derive(Debug)]
 struct PullPeeks {
-    /// Closed (its sender dropped) when the question is settled.
-    open: HashMap<SliceKey, watch::Receiver<()>>,
+    /// Whether the giver gave its word. Closed (its sender dropped) when the question is settled.
+    open: HashMap<SliceKey, watch::Receiver<bool>>,
     queue: mpsc::Sender<Question>,
 }
 
@@ -56,7 +69,16 @@ struct Question {
     key: Bytes,
     at: SliceKey,
     /// Dropping it lets the waiters go on.
-    settled: watch::Sender<()>,
+    settled: watch::Sender<bool>,
+}
+
+/// Why a question is not asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Refused {
+    /// Too many wait to be sent already.
+    Full,
+    /// The pull is not open, or the node has ended.
+    NotOpen,
 }
 
 impl Question {
@@ -69,29 +91,40 @@ impl Question {
 impl Peeks {
     /// Asks the giver of a pull for a key; returns when the answer was imported, could not be had, or took longer than
     /// the configured timeout. Bounded by what is held back: each asker is an operation that waits.
-    pub async fn ask(state: &Arc<NodeState>, pull: PullId, at: SliceKey, key: &[u8]) {
+    pub async fn ask(state: &Arc<NodeState>, pull: PullId, at: SliceKey, key: &[u8]) -> Asked {
         count(&state.metrics.peeks_asked);
-        let Some(mut settled) = state.peeks.enqueue(state, pull, at, key) else {
-            count(&state.metrics.peeks_shed);
-            return;
-        };
-        let timeout = Duration::from_millis(state.config.peek_timeout_ms);
-        // An error is the sender's drop: settled.
-        if tokio::time::timeout(timeout, settled.changed()).await.is_err() {
-            count(&state.metrics.peeks_unanswered);
+        match state.peeks.enqueue(state, pull, at, key) {
+            Ok(mut settled) => {
+                let timeout = Duration::from_millis(state.config.peek_timeout_ms);
+                // An error is the sender's drop: settled, without the giver's word.
+                match tokio::time::timeout(timeout, settled.wait_for(|is_known| *is_known)).await {
+                    Ok(Ok(_)) => return Asked::Known,
+                    Ok(Err(_)) => {}
+                    Err(_) => count(&state.metrics.peeks_unanswered),
+                }
+            }
+            Err(Refused::Full) => count(&state.metrics.peeks_shed),
+            Err(Refused::NotOpen) => {}
+        }
+        if state.core().peek_target(pull, at).is_some() {
+            Asked::Unknown
+        } else {
+            Asked::Known
         }
     }
 
-    /// `None`: too many questions wait already.
     fn enqueue(
         &self,
         state: &Arc<NodeState>,
         pull: PullId,
         at: SliceKey,
         key: &[u8],
-    ) -> Option<watch::Receiver<()>> {
+    ) -> Result<watch::Receiver<bool>, Refused> {
         let mut pulls = self.0.lock();
-        // For a pull that has ended meanwhile this starts a task again: it sees that at its first question, and ends.
+        // Under the lock: whoever ends the pull, or the node, removes its questions after that, and so these too.
+        if state.stop.is_cancelled() || state.core().peek_target(pull, at).is_none() {
+            return Err(Refused::NotOpen);
+        }
         let peeks = pulls.entry(pull).or_insert_with(|| {
             let (queue, questions) = mpsc::channel(PEEK_QUESTIONS_MAX);
             state.tasks.spawn(run(state.clone(), pull, questions));
@@ -101,10 +134,10 @@ impl Peeks {
             }
         });
         if let Some(open) = peeks.open.get(&at).filter(|open| open.has_changed().is_ok()) {
-            return Some(open.clone());
+            return Ok(open.clone());
         }
-        let place = peeks.queue.try_reserve().ok()?;
-        let (settled, waiting) = watch::channel(());
+        let place = peeks.queue.try_reserve().map_err(|_| Refused::Full)?;
+        let (settled, waiting) = watch::channel(false);
         peeks.open.insert(at, waiting.clone());
         place.send(Question {
             // The question must not pin the batch that the key came in.
@@ -112,12 +145,17 @@ impl Peeks {
             at,
             settled,
         });
-        Some(waiting)
+        Ok(waiting)
     }
 
     /// Ends the questions of a pull; whoever waits goes on.
     pub fn end(&self, pull: PullId) {
         self.0.lock().remove(&pull);
+    }
+
+    /// Ends the questions of all pulls. None are asked after that, if the node's `stop` was cancelled before.
+    pub fn end_all(&self) {
+        self.0.lock().clear();
     }
 
     /// The questions that somebody waits for; the others are dropped. Nobody joins one meanwhile.
@@ -144,8 +182,16 @@ impl Peeks {
     }
 }
 
-/// Sends the questions of one pull until the pull ends.
-async fn run(state: Arc<NodeState>, pull: PullId, mut questions: mpsc::Receiver<Question>) {
+/// Sends the questions of one pull until the pull or the node ends.
+async fn run(state: Arc<NodeState>, pull: PullId, questions: mpsc::Receiver<Question>) {
+    let stop = state.stop.clone();
+    tokio::select! {
+        () = send(state, pull, questions) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn send(state: Arc<NodeState>, pull: PullId, mut questions: mpsc::Receiver<Question>) {
     let batches = Arc::new(Semaphore::new(PEEK_BATCHES_MAX));
     loop {
         let Ok(permit) = batches.clone().acquire_owned().await else {
@@ -159,7 +205,10 @@ async fn run(state: Arc<NodeState>, pull: PullId, mut questions: mpsc::Receiver<
         let batch = state.peeks.still_awaited(pull, batch);
         let state = state.clone();
         state.clone().tasks.spawn(async move {
-            ask_batch(&state, pull, batch).await;
+            tokio::select! {
+                () = ask_batch(&state, pull, batch) => {}
+                () = state.stop.cancelled() => {}
+            }
             drop(permit);
         });
     }
@@ -193,8 +242,7 @@ fn fitting(questions: &[Question]) -> usize {
 /// answer is to be had.
 async fn ask_some(state: &Arc<NodeState>, pull: PullId, questions: &[Question]) -> Option<usize> {
     let Some((giver, request)) = request(state, pull, questions) else {
-        // The pull has ended. If this task was started after that, nobody else ends it.
-        state.peeks.end(pull);
+        // The pull has ended.
         return None;
     };
     let answers = match state
@@ -217,9 +265,11 @@ async fn ask_some(state: &Arc<NodeState>, pull: PullId, questions: &[Question]) 
             PeekAnswer::Found(entry) if entry.key == question.key => {
                 count(&state.metrics.peeks_found);
                 import(state, pull, question.at, &entry);
+                question.settled.send_replace(true);
             }
             PeekAnswer::Found(_) => count(&state.metrics.peer_messages_refused),
-            PeekAnswer::Absent => {}
+            PeekAnswer::Absent => drop(question.settled.send_replace(true)),
+            PeekAnswer::Unknown => {}
             PeekAnswer::Gone => gone(state, pull, question.at),
         }
     }
@@ -274,10 +324,69 @@ pub(super) fn import(state: &NodeState, pull: PullId, at: SliceKey, entry: &Entr
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::task::{Context, Waker};
 
-    fn question(key_bytes: usize) -> (Question, watch::Receiver<()>) {
-        let (settled, waiting) = watch::channel(());
+    use softstore_transfer::handoff::PullEnd;
+
+    use super::*;
+    use crate::node::mid_pull::MidPull;
+
+    /// Polls an asker once, as the task of an operation does, and cancels it.
+    fn ask_and_leave(state: &Arc<NodeState>, pull: PullId) {
+        let asking = Peeks::ask(state, pull, SliceKey::of_key(b"k"), b"k");
+        let _ = std::pin::pin!(asking).poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    fn open_pulls(state: &NodeState) -> usize {
+        state.peeks.0.lock().len()
+    }
+
+    /// Plan: a node in mid-pull, of which operations have asked its giver, ends; others that were queued ask only then. When
+    /// everybody has let go of its state, that is freed, though the runtime lives on: no task keeps it.
+    #[tokio::test]
+    async fn h7_a_node_that_ends_in_mid_pull_is_freed() {
+        let mid_pull = MidPull::start();
+        let (state, pull) = (mid_pull.state.clone(), mid_pull.pull);
+        let asked = tokio::spawn({
+            let state = state.clone();
+            async move { Peeks::ask(&state, pull, SliceKey::of_key(b"k"), b"k").await }
+        });
+        ask_and_leave(&state, pull);
+        assert_eq!(open_pulls(&state), 1);
+        state.stop_serving();
+        state.end();
+        ask_and_leave(&state, pull);
+        assert_eq!(open_pulls(&state), 0);
+        asked.await.unwrap();
+        let left = Arc::downgrade(&state);
+        drop((mid_pull, state));
+        let freed = async {
+            while left.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let freed = tokio::time::timeout(Duration::from_secs(5), freed).await;
+        assert!(freed.is_ok(), "{} hold the node's state", left.strong_count());
+    }
+
+    /// Plan: a pull ends, and an operation that saw it open asks its giver only then, and goes. Nothing is left of that, and one
+    /// that stays is told at once that nobody is to be asked.
+    #[tokio::test]
+    async fn h7_nothing_is_asked_for_a_pull_that_has_ended() {
+        let mid_pull = MidPull::start();
+        let (state, pull) = (&mid_pull.state, mid_pull.pull);
+        ask_and_leave(state, pull);
+        assert_eq!(open_pulls(state), 1);
+        state.with_core(|core, _| ((), core.pull_ended(pull, PullEnd::Complete)));
+        assert_eq!(open_pulls(state), 0);
+        ask_and_leave(state, pull);
+        assert_eq!(open_pulls(state), 0);
+        let asked = Peeks::ask(state, pull, SliceKey::of_key(b"k"), b"k").await;
+        assert_eq!(asked, Asked::Known);
+    }
+
+    fn question(key_bytes: usize) -> (Question, watch::Receiver<bool>) {
+        let (settled, waiting) = watch::channel(false);
         let key = Bytes::from(vec![b'k'; key_bytes]);
         let at = SliceKey::of_key(&key);
         (Question { key, at, settled }, waiting)

@@ -320,9 +320,8 @@ impl NodeState {
     pub(super) fn end(&self) {
         self.stop.cancel();
         self.closing.cancel();
-        for (pull, _) in self.pulls.lock().drain() {
-            self.peeks.end(pull);
-        }
+        self.pulls.lock().clear();
+        self.peeks.end_all();
     }
 
     /// The slicelet has looked around, and suspended serving if it had to.

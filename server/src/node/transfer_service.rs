@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::giving;
 use super::metrics::{add, count};
-use super::peeks::Peeks;
+use super::peeks::{Asked, Peeks};
 use super::state::NodeState;
 
 /// Bytes of entries in the answer to one peek. One larger entry is answered alone.
@@ -53,22 +53,29 @@ impl TransferService {
     /// What this node has of one key that it froze for a taker.
     async fn peek_one(&self, asked: &PeekKey, request: &PeekRequest) -> PeekAnswer {
         let at = SliceKey::of_key(&asked.key);
-        let Some(grant) = self.0.core().copy_at(at, asked.since, &request.taker) else {
+        let copy = || self.0.core().copy_at(at, asked.since, &request.taker);
+        let Some(grant) = copy() else {
             return PeekAnswer::Gone;
         };
-        if let Some(entry) = self.frozen(&grant, at, asked) {
-            return PeekAnswer::Found(entry);
-        }
-        let Some(upstream) = grant.upstream else {
-            return PeekAnswer::Absent;
+        // Looked at before the copy: what is imported in between is then found there, and no absence is called final that
+        // an import is just about to end.
+        let mut is_final = match grant.upstream {
+            Some(upstream) => self.0.store.is_written(upstream, at),
+            None => true,
         };
-        if self.0.store.is_written(upstream, at) {
-            return PeekAnswer::Absent;
+        let mut found = self.frozen(&grant, at, asked);
+        if let Some(upstream) = grant.upstream.filter(|_| found.is_none() && !is_final) {
+            // This node is itself in mid-pull: its own giver may have the key. What comes is imported into the frozen copy.
+            is_final = Peeks::ask(&self.0, upstream, at, &asked.key).await == Asked::Known;
+            found = self.frozen(&grant, at, asked);
         }
-        // This node is itself in mid-pull: its own giver may have the key. What comes is imported into the frozen copy.
-        Peeks::ask(&self.0, upstream, at, &asked.key).await;
-        self.frozen(&grant, at, asked)
-            .map_or(PeekAnswer::Absent, PeekAnswer::Found)
+        match found {
+            Some(entry) => PeekAnswer::Found(entry),
+            // A copy that was dropped meanwhile has nothing to say.
+            None if copy().is_none() => PeekAnswer::Gone,
+            None if is_final => PeekAnswer::Absent,
+            None => PeekAnswer::Unknown,
+        }
     }
 
     fn frozen(&self, grant: &CopyGrant, at: SliceKey, asked: &PeekKey) -> Option<Entry> {
@@ -163,9 +170,79 @@ pub(super) fn answer_take(
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use softstore_sharding::{FrequencyClass, Version};
+    use softstore_sharding::{FrequencyClass, Slice, Version};
+    use softstore_transfer::handoff::PullEnd;
+    use softstore_transfer::message::TakenRange;
 
     use super::*;
+    use crate::node::mid_pull::{MidPull, generation, peer};
+
+    async fn peeked(mid_pull: &MidPull) -> PeekAnswer {
+        let asked = PeekKey {
+            key: Bytes::from_static(b"k"),
+            since: generation(3),
+        };
+        let request = PeekRequest {
+            to: mid_pull.state.core().me().life.clone(),
+            taker: peer("next", 3).life,
+            keys: vec![asked.clone()],
+        };
+        let service = TransferService(mid_pull.state.clone());
+        service.peek_one(&asked, &request).await
+    }
+
+    /// Plan: a node in mid-pull has given its range on, and the next taker peeks at a key. Just after the node has looked for it
+    /// in vain, its own pull brings the key and is complete. The answer must be the key: an absence would be final.
+    #[tokio::test]
+    async fn h6_what_arrives_as_a_chain_is_peeked_is_found() {
+        let mid_pull = MidPull::start();
+        mid_pull.fenced_for(&peer("next", 3));
+        let (state, pull) = (mid_pull.state.clone(), mid_pull.pull);
+        mid_pull.store.after_frozen(move || {
+            MidPull::import(&state, pull, b"k", b"v");
+            state.with_core(|core, _| ((), core.pull_ended(pull, PullEnd::Complete)));
+        });
+        match peeked(&mid_pull).await {
+            PeekAnswer::Found(entry) => assert_eq!(entry.value, "v"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Plan: the same, but after the look the copy is released. That says nothing of the key.
+    #[tokio::test]
+    async fn a_copy_that_goes_as_it_is_peeked_is_gone() {
+        let mid_pull = MidPull::start();
+        mid_pull.fenced_for(&peer("next", 3));
+        let state = mid_pull.state.clone();
+        let release = Release {
+            to: state.core().me().life.clone(),
+            taker: peer("next", 3).life,
+            ranges: vec![TakenRange {
+                slice: Slice::FULL,
+                since: generation(3),
+            }],
+        };
+        mid_pull.store.after_frozen(move || {
+            let released = state.with_core(|core, _| match core.release(&release) {
+                Ok(actions) => (Ok(()), actions),
+                Err(refusal) => (Err(refusal), Vec::new()),
+            });
+            assert_eq!(released, Ok(()));
+        });
+        assert_eq!(peeked(&mid_pull).await, PeekAnswer::Gone);
+    }
+
+    /// Plan: a node in mid-pull, whose own giver cannot be reached, is peeked at for a key that it has not got. It does not call
+    /// it absent; once the pull is over, it does.
+    #[tokio::test]
+    async fn a_chain_whose_first_giver_does_not_answer_does_not_know() {
+        let mid_pull = MidPull::start();
+        mid_pull.fenced_for(&peer("next", 3));
+        assert_eq!(peeked(&mid_pull).await, PeekAnswer::Unknown);
+        let (state, pull) = (&mid_pull.state, mid_pull.pull);
+        state.with_core(|core, _| ((), core.pull_ended(pull, PullEnd::Complete)));
+        assert_eq!(peeked(&mid_pull).await, PeekAnswer::Absent);
+    }
 
     fn found(value_bytes: usize) -> PeekAnswer {
         PeekAnswer::Found(Entry {

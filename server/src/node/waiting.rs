@@ -16,7 +16,7 @@ use softstore_transfer::handoff::Admission;
 
 use super::metrics::{add, count};
 use super::operation::{Asked, Execution, Step, StoodStill, Wait, invalid};
-use super::peeks::Peeks;
+use super::peeks::{self, Peeks};
 use super::replies::Replies;
 use super::state::NodeState;
 
@@ -118,10 +118,16 @@ async fn wait_and_run(
         let mut wakes = state.wakes();
         let (until, status) = match wait {
             Wait::Peek(pull) => {
-                Peeks::ask(state, pull, asked.at, asked.op.key).await;
-                asked.peeked = Some(pull);
+                let known = Peeks::ask(state, pull, asked.at, asked.op.key).await;
+                // A fill needs the giver's word: what it holds back would be refused for ever where the fill stands.
+                let is_unfounded = known == peeks::Asked::Unknown && op.fill;
+                asked.peeked = (!is_unfounded).then_some(pull);
                 match try_once(state, &asked, patience.expires, replies)? {
                     Step::Answered(status) => return Ok(status),
+                    Step::Wait(Wait::Peek(again)) if is_unfounded && again == pull => {
+                        replies.push_status(op.id, Status::NotReady);
+                        return Ok(Status::NotReady);
+                    }
                     Step::Wait(next) => wait = next,
                 }
                 continue;
@@ -273,12 +279,15 @@ impl Drop for HeldBack<'_> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use softstore_proto::v1::{OpKind, SetCondition};
     use softstore_sharding::{
         Assignment, Incarnation, Life, NodeEntry, NodeId, NodeState as Standing, Provider, RangeAssignment,
     };
 
     use super::super::state::tests::any_node;
     use super::*;
+    use crate::node::mid_pull::MidPull;
 
     fn generation(number: u64) -> Generation {
         Generation {
@@ -377,5 +386,31 @@ mod tests {
         let asked = Asked::first(&view, generation(2));
         let step = try_once(&state, &asked, state.clock.now(), &mut replies);
         assert_eq!(step, Ok(Step::Answered(Status::Expired)));
+    }
+
+    /// Plan: a node in mid-pull whose giver cannot be reached. A set for an absent key takes the giver's silence for absence, as
+    /// operations do; a fill does not, and changes nothing: what the pull brings then still gets in. A fill for a key that was
+    /// written here, or that the pull brought, is answered.
+    #[tokio::test]
+    async fn h_a_fill_needs_the_givers_word() {
+        let mid_pull = MidPull::start();
+        let state = &mid_pull.state;
+        let run_set = async |key: &'static [u8], fill| {
+            let op = v1::Op {
+                kind: OpKind::Set.into(),
+                key: Bytes::from_static(key),
+                value: Bytes::from_static(b"loaded"),
+                condition: SetCondition::IfAbsent.into(),
+                fill,
+                ..Default::default()
+            };
+            let replies = run(state, &op, Generation::NONE, Some(5_000)).await;
+            replies.unwrap().into_single().unwrap().status()
+        };
+        assert_eq!(run_set(b"filled", true).await, Status::NotReady);
+        assert_eq!(run_set(b"plain", false).await, Status::Ok);
+        MidPull::import(state, mid_pull.pull, b"filled", b"newer");
+        assert_eq!(run_set(b"filled", true).await, Status::ConditionFailed);
+        assert_eq!(run_set(b"plain", true).await, Status::ConditionFailed);
     }
 }

@@ -161,7 +161,7 @@ impl Node {
                         self.answer_with_peeked(pull, &entry, env);
                     }
                 }
-                PeekAnswer::Found(_) | PeekAnswer::Absent => {}
+                PeekAnswer::Found(_) | PeekAnswer::Absent | PeekAnswer::Unknown => {}
                 PeekAnswer::Gone => {
                     let actions = self.core.pull_gone(pull, SliceKey::of_key(key));
                     self.carry_out(actions, env);

@@ -1,6 +1,6 @@
 //! Cluster tests.
 //!
-//! `embedded`, `pull_order`, `relay`, `babble`: whole clusters in this process, over real sockets. All others: real
+//! `embedded`, `pull_order`, `relay`, `babble`, `fill`: whole clusters in this process, over real sockets. All others: real
 //! processes, real signals.
 //!
 //! * `sigterm`: planned ends. What a drain keeps, when it gives up, what a second signal does.
@@ -15,6 +15,7 @@
 //! * `babble`: an Assigner and a giver whose answers cannot be understood.
 //! * `relay`: a giver that can be reached through the Assigner only.
 //! * `pull_order`: what a giver sends first, and where a broken stream goes on.
+//! * `fill`: what `get_or_load` puts into the cache while a range is being taken over.
 //! * `client_follow`: one client through all of a rolling restart: reads, counters, CAS.
 
 mod assigner;
@@ -24,6 +25,7 @@ mod chunk_version;
 mod client_follow;
 mod dev;
 mod embedded;
+mod fill;
 mod kill;
 mod lease;
 mod pull_order;
