@@ -143,6 +143,8 @@ impl Load {
             let mut owed = 0.0;
             while at < end {
                 tokio::time::sleep_until((start + at).into()).await;
+                // When it is late already, the sleep does not give way to what was started.
+                tokio::task::yield_now().await;
                 owed += per_tick;
                 while owed >= 1.0 {
                     owed -= 1.0;

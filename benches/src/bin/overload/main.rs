@@ -61,17 +61,21 @@ pub(crate) struct Arguments {
     /// What the node sustains, in operations per second. Found out in a closed loop if it is not given.
     #[arg(long)]
     sustainable: Option<f64>,
-    /// Number of keys, of 24 bytes each. All are present at first.
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    /// Operations in flight in that closed loop, in all.
+    #[arg(long, default_value_t = 2_048, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    in_flight: u32,
+    /// Number of keys, of 24 bytes each. By default there are more than fit: inserts that evict are dear for the node and
+    /// cheap for the generators, which must be able to offer more than the node sustains.
+    #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     keys: u64,
     /// Length of the values, in bytes.
-    #[arg(long, default_value_t = 1_024)]
+    #[arg(long, default_value_t = 512)]
     value_bytes: usize,
     /// Percentage of operations that are gets; the others are sets.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=100))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=100))]
     get_percent: u64,
     /// A node's memory budget, in MiB.
-    #[arg(long, default_value_t = 1_024)]
+    #[arg(long, default_value_t = 256)]
     memory_mib: u64,
     /// Deadline of an operation, in milliseconds.
     #[arg(long, default_value_t = 1_000)]
@@ -264,13 +268,13 @@ impl Bench {
         Ok((generators.collect::<Result<_>>()?, start))
     }
 
-    /// What the node does in a closed loop of 512 in all, and how much of their cores node and generators use at that.
+    /// What the node does in a closed loop, and how much of their cores node and generators use at that.
     async fn find_sustainable(&mut self) -> Result<(f64, f64, f64)> {
         let stretch = Stretch {
             per_second: 0.0,
             millis: 4_000,
         };
-        let in_flight = 512 / self.arguments.generators;
+        let in_flight = self.arguments.in_flight / self.arguments.generators;
         let (generators, start) = self.generators(&[stretch], Some(in_flight))?;
         let pids: Vec<u32> = generators.iter().map(Generator::pid).collect();
         let used = |pids: &[u32]| pids.iter().map(|pid| children::cpu_seconds(*pid)).sum::<f64>();
