@@ -57,6 +57,11 @@ impl Answer {
         v1::Status::try_from(self.status).unwrap_or_default()
     }
 
+    /// Whether the node refused the operation for want of time or room.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.status == i32::from(v1::Status::Busy)
+    }
+
     /// Whether it ends its operation well: done, not found, or a condition that did not hold.
     pub(crate) fn is_final(&self) -> bool {
         self.status().class() == StatusClass::Answer

@@ -50,6 +50,7 @@ mod payload;
 mod queue;
 mod routing;
 mod typed;
+mod window;
 
 pub use builder::Builder;
 pub use client::Client;

@@ -73,6 +73,8 @@ counters! {
     operations_held_back,
     /// Operations refused because too many were held back already
     hold_overflows,
+    /// Operations refused, before they were run, because they had waited too long in an overloaded node
+    operations_shed,
     /// Keys that were asked of an old owner before they were called absent
     peeks_asked,
     /// Peeked keys that the old owner had

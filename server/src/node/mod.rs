@@ -21,7 +21,9 @@ mod peeks;
 mod puller;
 mod purges;
 mod replies;
+mod saturation;
 mod session;
+mod standing_queue;
 mod state;
 mod transfer_service;
 mod waiting;
@@ -146,6 +148,7 @@ impl Node {
         let last_words = TaskTracker::new();
         last_words.spawn(session.run(stop.clone()));
         state.tasks.spawn(keep_time(state.clone(), stop.clone()));
+        state.tasks.spawn(saturation::watch(state.clone(), stop.clone()));
         state.tasks.spawn(keep_house(state.clone(), stop.clone()));
         serve_grpc(&state, grpc, &stop, &last_words)?;
         if let Some(http) = http {

@@ -26,6 +26,7 @@ use super::metrics::{NodeMetrics, count};
 use super::peeks::Peeks;
 use super::puller;
 use super::purges::Purges;
+use super::saturation::Saturation;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::listener::ListenerCounters;
@@ -79,6 +80,8 @@ pub struct NodeState {
     /// When the slicelet last looked around, in ms of the clock.
     slicelet_stepped_ms: AtomicU64,
     draining: AtomicBool,
+    /// Whether this node has time left.
+    pub(super) saturation: Saturation,
     /// Requests held back, and their bytes.
     pub(super) held_requests: AtomicU64,
     pub(super) held_bytes: AtomicU64,
@@ -120,6 +123,7 @@ impl NodeState {
             stopped: AtomicBool::new(false),
             slicelet_stepped_ms: AtomicU64::new(Clock.now().as_ms()),
             draining: AtomicBool::new(false),
+            saturation: Saturation::default(),
             held_requests: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
         };
@@ -413,6 +417,16 @@ impl NodeState {
         };
         vec![
             gauge("entries", "Entries in the store", stats.entries),
+            gauge(
+                "workers_busy_percent",
+                "How much of their time the threads of the node's runtime were busy lately",
+                self.saturation.busy_percent(),
+            ),
+            gauge(
+                "queue_delay_us",
+                "The longest time that a batch of operations waited to be read lately, in microseconds",
+                self.saturation.delay_us(),
+            ),
             bytes("memory_used", "Memory counted against the budget", stats.bytes),
             bytes("memory_budget", "The store's budget", stats.budget_bytes),
             counter(

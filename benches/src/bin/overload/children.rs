@@ -23,7 +23,7 @@ pub(crate) struct NodeOrders {
     pub(crate) id: String,
     pub(crate) assigner: String,
     pub(crate) memory_bytes: u64,
-    pub(crate) shed: bool,
+    pub(crate) queue_target_ms: u64,
 }
 
 /// A child that is ended when it is dropped. `taskset` replaces itself by the program, so the id is the program's.
@@ -123,6 +123,7 @@ pub(crate) fn be_node() -> Result<()> {
         assigner: orders.assigner,
         memory_bytes: orders.memory_bytes,
         drain_deadline_ms: 120_000,
+        queue_target_ms: orders.queue_target_ms,
         ..NodeConfig::default()
     };
     let node = runtime.block_on(Node::start(config)).wrap_err("cannot start the node")?;

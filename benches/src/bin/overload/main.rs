@@ -29,7 +29,7 @@ use softstore_client::Client;
 use softstore_proto::v1;
 use softstore_proto::v1::assigner_client::AssignerClient;
 use softstore_server::assigner::AssignerServer;
-use softstore_server::config::AssignerConfig;
+use softstore_server::config::{AssignerConfig, NodeConfig};
 use tonic::transport::Endpoint;
 
 use crate::children::{Generator, NodeOrders, NodeProcess};
@@ -216,7 +216,11 @@ impl Bench {
             id: format!("n{}", self.nodes.len() + 1),
             assigner: self.assigner.grpc_addr().to_string(),
             memory_bytes: self.arguments.memory_mib << 20,
-            shed: !self.arguments.without_shedding,
+            queue_target_ms: if self.arguments.without_shedding {
+                0
+            } else {
+                NodeConfig::default().queue_target_ms
+            },
         };
         let core = self.core(self.arguments.node_core);
         let node = tokio::task::spawn_blocking(move || NodeProcess::start(core, &orders)).await??;
