@@ -271,6 +271,8 @@ impl DataStream {
                 }
             }
             Poll::Ready(None) => self.inbound_ended = true,
+            // While the node has no time left, more may well lie in the socket: the runtime looks there now and then only.
+            Poll::Pending if self.state.saturation.is_saturated() => {}
             Poll::Pending => self.queue.drained(),
         }
         Ok(())

@@ -9,7 +9,7 @@
 //! The delay is measured from end to end, though the clocks differ: a batch says when its client sent it, on the client's
 //! clock. The least difference to this node's clock that was ever seen is what the clocks differ by, and a way without a
 //! queue; what a batch has beyond it, it has waited: in this process, in the kernel, on the wire. Of that, only what
-//! waited *here* is to be judged. So a batch that was read when there was nothing else to read has not waited, whatever
+//! waited *here* is to be judged. So a batch that was read by a node that had nothing else to do has not waited, whatever
 //! the clocks say. Such batches also let the difference follow clocks that drift.
 //!
 //! Each stream has its own, and the runtime gives all streams their turns: a client that sends little finds its own
@@ -65,7 +65,7 @@ impl StandingQueue {
         }
     }
 
-    /// There is nothing to read.
+    /// There is nothing to read, nor would there be if the node had looked harder.
     pub(super) fn drained(&mut self) {
         self.was_drained = true;
     }

@@ -10,6 +10,7 @@
 //! * `assigner`: the Assigner dies and comes back.
 //! * `chunk_version`: a restart into a build that speaks another chunk format.
 //! * `zombie`: a node that stood still for longer than the others waited for it.
+//! * `overload`: more load than a node can do, and a hand-off in the middle of it.
 //! * `bad_input`: what no honest peer sends.
 //! * `babble`: an Assigner and a giver whose answers cannot be understood.
 //! * `relay`: a giver that can be reached through the Assigner only.
@@ -24,6 +25,7 @@ mod client_follow;
 mod dev;
 mod embedded;
 mod kill;
+mod overload;
 mod pull_order;
 mod relay;
 mod sigterm;
