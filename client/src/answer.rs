@@ -52,6 +52,15 @@ impl Answer {
         }
     }
 
+    /// An answer that says no more than a status.
+    #[cfg(test)]
+    pub(crate) fn with_status(status: v1::Status) -> Self {
+        Self {
+            status: status.into(),
+            ..Self::default()
+        }
+    }
+
     /// What it says; `Unspecified` if this build does not know it.
     pub(crate) fn status(&self) -> v1::Status {
         v1::Status::try_from(self.status).unwrap_or_default()

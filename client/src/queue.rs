@@ -669,6 +669,66 @@ mod tests {
         assert!(matches!(collect(&mut queue, sent), Some(Attempt::Answer(_))));
     }
 
+    fn refuse(queue: &mut Queue, ids: &[u64]) {
+        let answers = ids.iter().map(|id| (*id, Answer::with_status(softstore_proto::v1::Status::Busy)));
+        queue.dispatch(answers, &mut vec![]);
+    }
+
+    /// Plan: a node refuses more than the budget allows to send again. The first are given back to be tried again, then
+    /// callers are told that they were shed.
+    #[test]
+    fn what_is_refused_beyond_the_budget_is_shed() {
+        let now = Instant::now();
+        let mut queue = Queue::new(LIMITS);
+        let (mut again, mut shed) = (0, 0);
+        for _ in 0..1_200 {
+            let id = submit(&mut queue, 1, 1, now + Duration::from_secs(1)).expect("room");
+            take_ids(&mut queue, now);
+            refuse(&mut queue, &[id]);
+            match collect(&mut queue, id) {
+                Some(Attempt::Answer(answer)) if answer.is_busy() => again += 1,
+                Some(Attempt::Shed) => shed += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((again, shed), (1_000, 200));
+    }
+
+    /// Plan: a node refuses, so the window is narrow, and full. What comes is held back and the outgoing half gets
+    /// nothing; an operation with little time is refused at once when others wait already, one with much time is not. As
+    /// soon as the node has answered, the outgoing half is woken.
+    #[test]
+    fn a_full_window_holds_back_and_refuses_who_has_no_time() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(3_600);
+        let mut queue = Queue::new(Limits {
+            pending_ops_max: 1_000,
+            pending_bytes_max: 1_000_000,
+            ..LIMITS
+        });
+        let context = Context::from_waker(Waker::noop());
+        let stream = queue.begin_stream(&mut vec![]);
+        let mut sent = Vec::new();
+        for _ in 0..20 {
+            sent.push(submit(&mut queue, 1, 1, later).expect("room"));
+        }
+        while !take_ids(&mut queue, now).is_empty() {}
+        refuse(&mut queue, &sent[..1]);
+        assert!(!queue.window.is_open(), "19 are unanswered, and the window is 16 wide");
+
+        submit(&mut queue, 1, 1, now + Duration::from_secs(3_600)).expect("nobody waits yet");
+        assert_eq!(queue.poll_unsent(stream, &context), Poll::Pending);
+        let hurried = Instant::now();
+        assert_eq!(submit(&mut queue, 1, 1, hurried), Err(NotSent::Overloaded));
+        submit(&mut queue, 1, 1, later).expect("it has time");
+
+        let mut wake = vec![];
+        let answers = sent[1..8].iter().map(|id| (*id, Answer::default()));
+        queue.dispatch(answers, &mut wake);
+        assert_eq!(wake.len(), 1, "the outgoing half");
+        assert_eq!(queue.poll_unsent(stream, &context), Poll::Ready(true));
+    }
+
     proptest! {
         /// Any order of submitting, sending, answering, sweeping and abandoning: the counts agree with a model, what is
         /// sent is what was submitted and not abandoned, and an answer reaches the caller whose id it names and no other.
