@@ -201,7 +201,11 @@ impl Queue {
         self.open_bytes += bytes;
         Ok(Submitted {
             id,
-            wake: if self.window.is_open() { self.writer.take() } else { None },
+            wake: if self.window.is_open() {
+                self.writer.take()
+            } else {
+                None
+            },
             new_earliest,
         })
     }
@@ -670,7 +674,9 @@ mod tests {
     }
 
     fn refuse(queue: &mut Queue, ids: &[u64]) {
-        let answers = ids.iter().map(|id| (*id, Answer::with_status(softstore_proto::v1::Status::Busy)));
+        let answers = ids
+            .iter()
+            .map(|id| (*id, Answer::with_status(softstore_proto::v1::Status::Busy)));
         queue.dispatch(answers, &mut vec![]);
     }
 
@@ -714,7 +720,10 @@ mod tests {
         }
         while !take_ids(&mut queue, now).is_empty() {}
         refuse(&mut queue, &sent[..1]);
-        assert!(!queue.window.is_open(), "19 are unanswered, and the window is 16 wide");
+        assert!(
+            !queue.window.is_open(),
+            "19 are unanswered, and the window is 16 wide"
+        );
 
         submit(&mut queue, 1, 1, now + Duration::from_secs(3_600)).expect("nobody waits yet");
         assert_eq!(queue.poll_unsent(stream, &context), Poll::Pending);

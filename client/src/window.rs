@@ -24,6 +24,10 @@ const WIDEN_EVERY: u64 = 16;
 /// A window holds so many messages at least, so that the node works on one while others are on their way.
 const MESSAGES_MIN: u64 = 4;
 
+/// A window through which so many times its width went without a refusal is done away with: a hand-off, in which operations
+/// wait at the node, is not to be held up by an overload that is over.
+const FORGET_WIDTHS: u64 = 32;
+
 /// So many operations answered allow for one to be sent again.
 const ANSWERS_PER_RETRY: u32 = 10;
 
@@ -39,6 +43,8 @@ pub(crate) struct SendWindow {
     answered: u64,
     /// How many had been sent when it was last made narrower. A refusal of one of those says nothing new.
     narrowed_at: u64,
+    /// How many were answered since the last refusal.
+    answered_in_calm: u64,
     /// It has held something back since it was last widened.
     holds_back: bool,
     /// What may be sent again, times [`ANSWERS_PER_RETRY`].
@@ -52,6 +58,7 @@ impl Default for SendWindow {
             sent: 0,
             answered: 0,
             narrowed_at: 0,
+            answered_in_calm: 0,
             holds_back: false,
             earned: RETRIES_MAX * ANSWERS_PER_RETRY,
         }
@@ -93,12 +100,22 @@ impl SendWindow {
         let unanswered_before = self.unanswered();
         // No node answers more than it was asked; if one does, that must not stop everything.
         self.answered = (self.answered + ops).min(self.sent);
+        if refused > 0 {
+            self.answered_in_calm = 0;
+        }
         if refused == 0 {
+            self.answered_in_calm += ops;
+            if self.answered_in_calm > self.limit().saturating_mul(FORGET_WIDTHS) {
+                self.limit = LIMIT_MAX * WIDEN_EVERY;
+            }
             if std::mem::take(&mut self.holds_back) || !self.is_open() {
                 self.limit = (self.limit + ops).min(LIMIT_MAX * WIDEN_EVERY);
             }
             let earned = u32::try_from(ops).unwrap_or(u32::MAX);
-            self.earned = self.earned.saturating_add(earned).min(RETRIES_MAX * ANSWERS_PER_RETRY);
+            self.earned = self
+                .earned
+                .saturating_add(earned)
+                .min(RETRIES_MAX * ANSWERS_PER_RETRY);
         } else if self.answered > self.narrowed_at {
             let used = unanswered_before.min(self.limit());
             let narrower = if refused * 2 > ops { used / 2 } else { used * 3 / 4 };
@@ -157,7 +174,10 @@ mod tests {
             rounds.push(sent);
         }
         let settled = &rounds[30..];
-        assert!(settled.iter().all(|sent| (600..=1_200).contains(sent)), "{settled:?}");
+        assert!(
+            settled.iter().all(|sent| (600..=1_200).contains(sent)),
+            "{settled:?}"
+        );
         let refused: usize = settled.iter().map(|sent| sent.saturating_sub(1_000)).sum();
         let all: usize = settled.iter().sum();
         assert!(refused * 20 < all, "{refused} of {all} refused");
@@ -176,6 +196,24 @@ mod tests {
             window.answered(sent, 0);
         }
         assert!(fill(&mut window, 100) > 1_000);
+    }
+
+    /// Plan: a narrow window, then a calm time with a light load that it does not hold back. It is gone after a while.
+    #[test]
+    fn it_is_forgotten_in_a_calm_time() {
+        let mut window = SendWindow::default();
+        window.sent(100);
+        window.answered(100, 100);
+        assert_eq!(window.limit(), 50);
+        for _ in 0..800 {
+            assert!(window.limit() < 200);
+            window.sent(2);
+            window.answered(2, 0);
+        }
+        window.sent(2);
+        window.answered(2, 0);
+        window.sent(100_000);
+        assert!(window.is_open());
     }
 
     /// Plan: one message after the other is refused, all of which were on their way already when the first refusal came.
@@ -221,11 +259,15 @@ mod tests {
     #[test]
     fn retries_are_a_tenth_of_what_was_answered() {
         let mut window = SendWindow::default();
-        let stock = std::iter::repeat_with(|| window.may_retry()).take_while(|may| *may).count();
+        let stock = std::iter::repeat_with(|| window.may_retry())
+            .take_while(|may| *may)
+            .count();
         assert_eq!(stock, 1_000);
         window.sent(500);
         window.answered(499, 0);
-        let earned = std::iter::repeat_with(|| window.may_retry()).take_while(|may| *may).count();
+        let earned = std::iter::repeat_with(|| window.may_retry())
+            .take_while(|may| *may)
+            .count();
         assert_eq!(earned, 49);
     }
 }

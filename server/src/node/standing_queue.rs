@@ -97,7 +97,11 @@ impl StandingQueue {
         if was_drained {
             let elapsed_us = now_us.saturating_sub(self.raised_us);
             let may_drift = i64::try_from(elapsed_us / DRIFT_DIVISOR).unwrap_or(i64::MAX);
-            let rise = if beyond > JUMP_US { beyond } else { beyond.min(may_drift) };
+            let rise = if beyond > JUMP_US {
+                beyond
+            } else {
+                beyond.min(may_drift)
+            };
             self.offset_us = Some(offset.saturating_add(rise));
             self.raised_us = now_us;
             return 0;
@@ -106,7 +110,10 @@ impl StandingQueue {
     }
 
     fn judge(&mut self, now_us: u64, waited_us: u64) {
-        let Limits { target_us, interval_us } = self.limits;
+        let Limits {
+            target_us,
+            interval_us,
+        } = self.limits;
         if now_us >= self.interval_ends_us {
             // After a pause of an interval nothing is known.
             let is_fresh = now_us < self.interval_ends_us.saturating_add(interval_us);
@@ -249,7 +256,10 @@ mod tests {
 
     #[test]
     fn a_target_of_zero_switches_it_off() {
-        let mut queue = StandingQueue::new(Limits { target_us: 0, ..LIMITS });
+        let mut queue = StandingQueue::new(Limits {
+            target_us: 0,
+            ..LIMITS
+        });
         for step in 0..1_000 {
             read(&mut queue, 10_000_000 + step * 1_000, step * 900);
         }

@@ -223,7 +223,10 @@ async fn too_much_load_is_refused_early_and_the_rest_is_done_in_time() {
         if calm.shed_us.is_empty() && calm.lost == 0 && Seen::percentile_ms(&mut calm.accepted_us, 90) < 50 {
             break;
         }
-        assert!(dropped.elapsed() < Duration::from_secs(6), "it is not back to normal");
+        assert!(
+            dropped.elapsed() < Duration::from_secs(6),
+            "it is not back to normal"
+        );
     }
     running.stop().await;
     ledger.read_all().await;

@@ -126,7 +126,9 @@ pub(crate) fn be_node() -> Result<()> {
         queue_target_ms: orders.queue_target_ms,
         ..NodeConfig::default()
     };
-    let node = runtime.block_on(Node::start(config)).wrap_err("cannot start the node")?;
+    let node = runtime
+        .block_on(Node::start(config))
+        .wrap_err("cannot start the node")?;
     println!("{}", node.grpc_addr());
     while let Some(Ok(line)) = lines.next() {
         if line == "drain" {

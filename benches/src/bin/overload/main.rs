@@ -236,11 +236,18 @@ impl Bench {
         let until = Instant::now() + PATIENCE;
         loop {
             let now = status.status(v1::StatusRequest {}).await?.into_inner();
-            let serving = now.nodes.iter().filter(|node| node.state() == v1::NodeState::Serving);
+            let serving = now
+                .nodes
+                .iter()
+                .filter(|node| node.state() == v1::NodeState::Serving);
             if now.settled && serving.count() == self.nodes.len() {
                 return Ok(());
             }
-            ensure!(Instant::now() < until, "the cluster does not settle: {}", now.unsettled_because);
+            ensure!(
+                Instant::now() < until,
+                "the cluster does not settle: {}",
+                now.unsettled_because
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -290,15 +297,16 @@ impl Bench {
         let after = (used(&node), used(&pids));
         let records = finished(generators).await?;
         let rate = records.iter().map(|record| record.closed_loop_per_second).sum();
-        Ok((rate, (after.0 - before.0) / seconds, (after.1 - before.1) / seconds))
+        Ok((
+            rate,
+            (after.0 - before.0) / seconds,
+            (after.1 - before.1) / seconds,
+        ))
     }
 
     async fn three_phases(&mut self, sustainable: f64) -> Result<(Watched, Vec<GeneratorRecord>)> {
         let millis = |seconds: f64| Duration::from_secs_f64(seconds).as_millis() as u64;
-        let (calm_ms, overload_ms) = (
-            millis(self.arguments.calm_s),
-            millis(self.arguments.overload_s),
-        );
+        let (calm_ms, overload_ms) = (millis(self.arguments.calm_s), millis(self.arguments.overload_s));
         let stretch = |times: f64, millis| Stretch {
             per_second: sustainable * times,
             millis,
@@ -309,7 +317,10 @@ impl Bench {
             stretch(0.5, calm_ms),
         ];
         let (generators, start) = self.generators(&stretches, None)?;
-        let mut watched = Watched::new(self.nodes.iter().map(NodeProcess::pid).collect(), generators.iter().map(Generator::pid).collect());
+        let mut watched = Watched::new(
+            self.nodes.iter().map(NodeProcess::pid).collect(),
+            generators.iter().map(Generator::pid).collect(),
+        );
         let bounds = [
             WARM_MS,
             WARM_MS + calm_ms,
@@ -319,9 +330,14 @@ impl Bench {
         let drain_at = WARM_MS + calm_ms + overload_ms / 3;
         let mut draining = None;
         let mut at = 0;
-        for (phase, bound) in [None, Some(Phase::Before), Some(Phase::Overload), Some(Phase::After)]
-            .into_iter()
-            .zip(bounds)
+        for (phase, bound) in [
+            None,
+            Some(Phase::Before),
+            Some(Phase::Overload),
+            Some(Phase::After),
+        ]
+        .into_iter()
+        .zip(bounds)
         {
             while at < bound {
                 tokio::time::sleep_until((start + Duration::from_millis(at)).into()).await;

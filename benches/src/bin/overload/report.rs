@@ -137,7 +137,12 @@ pub(crate) fn judge(
     let slots_of = |seconds: f64| (seconds * 1e3 / SLOT_MS as f64) as usize;
     let (calm, overload) = (slots_of(arguments.calm_s), slots_of(arguments.overload_s));
     let warm = (WARM_MS / SLOT_MS) as usize;
-    let bounds = [warm, warm + calm, warm + calm + overload, warm + 2 * calm + overload];
+    let bounds = [
+        warm,
+        warm + calm,
+        warm + calm + overload,
+        warm + 2 * calm + overload,
+    ];
     let phase = |phase: Phase| {
         let index = phase as usize;
         let of = &slots[bounds[index].min(slots.len())..bounds[index + 1].min(slots.len())];
@@ -215,10 +220,18 @@ impl Report {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "{}; shedding {}", self.pinning, if self.shedding { "on" } else { "off" })?;
+        writeln!(
+            out,
+            "{}; shedding {}",
+            self.pinning,
+            if self.shedding { "on" } else { "off" }
+        )?;
         write!(out, "sustainable: {:.0}/s", self.sustainable_per_second)?;
         if let Some((node, generators)) = self.closed_loop_cores {
-            write!(out, " (closed loop; cores used: node {node:.2}, generators {generators:.2})")?;
+            write!(
+                out,
+                " (closed loop; cores used: node {node:.2}, generators {generators:.2})"
+            )?;
         }
         writeln!(out)?;
         writeln!(out, "{:<28}{:>12}{:>12}{:>12}", "", "before", "overload", "after")?;
