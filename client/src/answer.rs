@@ -52,9 +52,23 @@ impl Answer {
         }
     }
 
+    /// An answer that says no more than a status.
+    #[cfg(test)]
+    pub(crate) fn with_status(status: v1::Status) -> Self {
+        Self {
+            status: status.into(),
+            ..Self::default()
+        }
+    }
+
     /// What it says; `Unspecified` if this build does not know it.
     pub(crate) fn status(&self) -> v1::Status {
         v1::Status::try_from(self.status).unwrap_or_default()
+    }
+
+    /// Whether the node refused the operation for want of time or room.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.status == i32::from(v1::Status::Busy)
     }
 
     /// Whether it ends its operation well: done, not found, or a condition that did not hold.

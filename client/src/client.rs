@@ -331,6 +331,17 @@ impl Client {
                 counters.busy.one();
                 Err(ReadError::Busy)
             }
+            Err(Failure::Shed) => {
+                counters.shed.one();
+                match self.read_policy {
+                    ReadPolicy::MissOnUnreachable => {
+                        counters.shed_misses.one();
+                        counters.misses.one();
+                        Ok(None)
+                    }
+                    ReadPolicy::Error => Err(ReadError::Busy),
+                }
+            }
             Err(Failure::Refused { status, message }) => Err(ReadError::Refused { status, message }),
             Err(Failure::NotApplied(cause) | Failure::Unknown(cause)) => match self.read_policy {
                 ReadPolicy::MissOnUnreachable => {
@@ -349,6 +360,10 @@ impl Client {
         result.map_err(|failure| match failure {
             Failure::Busy => {
                 counters.busy.one();
+                WriteError::Busy
+            }
+            Failure::Shed => {
+                counters.shed.one();
                 WriteError::Busy
             }
             Failure::NotApplied(cause) => {

@@ -8,11 +8,12 @@ use thiserror::Error;
 /// What a read becomes when no owner of the key answers within the deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ReadPolicy {
-    /// It is a miss, and counted in [`ClientMetrics::unreachable_misses`](crate::ClientMetrics). A cache must never be
-    /// why its user is down.
+    /// It is a miss, and counted in [`ClientMetrics::unreachable_misses`](crate::ClientMetrics), or in `shed_misses` if
+    /// the owner is overloaded. A cache must never be why its user is down.
     #[default]
     MissOnUnreachable,
-    /// It is [`ReadError::Unreachable`](crate::ReadError).
+    /// It is [`ReadError::Unreachable`](crate::ReadError), or [`ReadError::Busy`](crate::ReadError) if the owner is
+    /// overloaded.
     Error,
 }
 

@@ -51,8 +51,9 @@ pub enum ReadError {
     /// The key is none.
     #[error(transparent)]
     InvalidKey(#[from] KeyError),
-    /// Too much is pending in this client; nothing was sent.
-    #[error("too many operations are pending on the connection")]
+    /// Too much is pending in this client; or the key's owner is overloaded and refused it, or refuses so much that it was
+    /// not sent, with [`ReadPolicy::Error`](crate::ReadPolicy::Error).
+    #[error("too many operations are pending on the connection, or the key's owner is overloaded")]
     Busy,
     /// No owner of the key answered within the deadline. Only with [`ReadPolicy::Error`](crate::ReadPolicy::Error).
     #[error("no owner of the key answered within the deadline: {0}")]
@@ -90,8 +91,9 @@ pub enum WriteError {
     /// An add would leave the range of a 64-bit number. Not applied.
     #[error("the sum is out of range")]
     Overflow,
-    /// Too much is pending in this client. Not applied.
-    #[error("too many operations are pending on the connection")]
+    /// Too much is pending in this client, or the key's owner is overloaded: it refused the operation, or refuses so much
+    /// that it was not even sent. Not applied.
+    #[error("too many operations are pending on the connection, or the key's owner is overloaded")]
     Busy,
     /// It could not be applied within the deadline, and was not.
     #[error("not applied within the deadline: {0}")]

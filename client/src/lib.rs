@@ -51,6 +51,7 @@ mod queue;
 mod routing;
 mod source;
 mod typed;
+mod window;
 
 pub use builder::Builder;
 pub use client::Client;

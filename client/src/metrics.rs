@@ -49,6 +49,10 @@ counters! {
     writes_unavailable,
     /// Operations refused because too much was pending here.
     busy,
+    /// Operations refused because their owner is overloaded: by it, or here already.
+    shed,
+    /// Of those, reads that are misses therefore.
+    shed_misses,
     /// Attempts repeated because the key had moved.
     retries_moved,
     /// Attempts repeated because the node was not ready.

@@ -28,6 +28,12 @@ use crate::routing::{Routing, Target};
 /// How soon a read whose owner cannot be reached is tried once more, in case the assignment is about to say why.
 const UNREACHABLE_GRACE: Duration = Duration::from_millis(5);
 
+/// An operation with so much time left is tried again although it was shed ...
+const PATIENT: Duration = Duration::from_secs(2);
+
+/// ... about so often, in the time that is left.
+const PATIENT_TRIES: u32 = 20;
+
 /// What an operation may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Repeat {
@@ -53,6 +59,8 @@ pub(crate) struct Operation {
 pub(crate) enum Failure {
     /// Too much is pending here. Not applied.
     Busy,
+    /// Its owner is overloaded: it refused the operation, or refuses so much that it was not even sent. Not applied.
+    Shed,
     /// Not applied within its deadline.
     NotApplied(Cause),
     /// Perhaps applied.
@@ -89,6 +97,8 @@ enum Next {
     AfterPause(Cause),
     /// The owner cannot be reached, by the snapshot of this epoch.
     Unreachable(u64),
+    /// The owner is overloaded: to be tried again only by those who have much time.
+    Shed,
 }
 
 /// What the attempts at an operation leave behind for the next.
@@ -218,7 +228,7 @@ impl Operator {
         match result {
             // An earlier attempt may have been applied, whatever became of the later ones.
             Err(Failure::NotApplied(cause)) if course.was_lost => Err(Failure::Unknown(cause)),
-            Err(Failure::Busy | Failure::Refused { .. }) if course.was_lost => {
+            Err(Failure::Busy | Failure::Shed | Failure::Refused { .. }) if course.was_lost => {
                 Err(Failure::Unknown(Cause::Broken))
             }
             other => other,
@@ -282,6 +292,10 @@ impl Operator {
                 self.pause(course.backoff.pause(), operation, cause).await?;
                 cause
             }
+            Next::Shed => {
+                self.pause_shed(operation).await?;
+                Cause::NodeBusy
+            }
             Next::Unreachable(epoch) => {
                 self.routing.set_out_of_reach();
                 self.pause_unreachable(epoch, operation, course).await?;
@@ -294,6 +308,17 @@ impl Operator {
         self.count_retry(cause);
         course.last = Some(cause);
         Ok(None)
+    }
+
+    /// Who has little time hears at once that it was shed. Who has much tries again now and then, which at these
+    /// intervals is no load.
+    async fn pause_shed(&self, operation: &Operation) -> Result<(), Failure> {
+        let left = operation.deadline.saturating_duration_since(Instant::now());
+        if left < PATIENT {
+            return Err(Failure::Shed);
+        }
+        let pause = (left / PATIENT_TRIES).mul_f64(rand::random_range(0.5..=1.0));
+        self.pause(pause, operation, Cause::NodeBusy).await
     }
 
     async fn pause_unreachable(
@@ -325,6 +350,7 @@ impl Operator {
         let lost = match attempt {
             Attempt::Answer(answer) => return self.judge_answer(operation, answer, since),
             Attempt::NotSent(reason) => return not_sent(reason, epoch, last),
+            Attempt::Shed => return Next::Shed,
             Attempt::Lost(lost) => lost,
         };
         let may_repeat = operation.repeat != Repeat::Never;
@@ -363,6 +389,10 @@ impl Operator {
     async fn pause(&self, pause: Duration, operation: &Operation, cause: Cause) -> Result<(), Failure> {
         let left = operation.deadline.saturating_duration_since(Instant::now());
         if left <= pause {
+            if cause == Cause::NodeBusy {
+                // To wait for the deadline would only make it late.
+                return Err(Failure::Shed);
+            }
             tokio::time::sleep(left).await;
             return Err(Failure::NotApplied(cause));
         }
@@ -408,6 +438,7 @@ impl Operator {
 fn not_sent(reason: NotSent, epoch: u64, last: Option<Cause>) -> Next {
     match reason {
         NotSent::Full => Next::Fail(Failure::Busy),
+        NotSent::Overloaded => Next::Shed,
         NotSent::TooLarge(bytes_max) => Next::Fail(Failure::Refused {
             status: Status::ValueTooLarge,
             message: format!("the value is longer than the {bytes_max} bytes that the node takes"),

@@ -40,11 +40,14 @@ pub(crate) struct Outbox {
     last_bytes: usize,
     /// Bytes of withdrawn operations in batches that hold others, too.
     withdrawn_bytes: usize,
+    /// Most operations of a batch just now: the limit, or fewer.
+    ops_max: usize,
     clock: Clock,
 }
 
 #[derive(Debug)]
 struct Batch {
+    begun: Instant,
     assembly: Assembly,
     /// Operations in it that were not withdrawn.
     ops: usize,
@@ -67,6 +70,7 @@ impl Outbox {
     pub(crate) fn new(limits: BatchLimits) -> Self {
         Self {
             limits,
+            ops_max: limits.ops_max,
             batches: VecDeque::new(),
             first: 0,
             last_bytes: 0,
@@ -85,8 +89,9 @@ impl Outbox {
         deadline: Instant,
     ) -> Place {
         let limits = self.limits;
+        let ops_max = self.ops_max;
         let fits = |batch: &Batch| {
-            batch.ops < limits.ops_max
+            batch.ops < ops_max
                 && batch.sinces.len() < BATCH_SINCES_MAX
                 && batch.assembly.len_bytes() + bytes <= limits.bytes_max
         };
@@ -96,6 +101,7 @@ impl Outbox {
             .is_some_and(|batch| batch.ops == 0 || fits(batch))
         {
             self.batches.push_back(Batch {
+                begun: Instant::now(),
                 assembly: Assembly::with_capacity(self.last_bytes),
                 ops: 0,
                 withdrawn_bytes: 0,
@@ -158,13 +164,25 @@ impl Outbox {
             || self
                 .batches
                 .front()
-                .is_some_and(|batch| batch.ops >= self.limits.ops_max)
+                .is_some_and(|batch| batch.ops >= self.ops_max)
+    }
+
+    /// Batches that are begun from now on hold no more operations than this, if that is less than the limit.
+    pub(crate) fn limit_batches(&mut self, ops_max: usize) {
+        self.ops_max = ops_max.clamp(1, self.limits.ops_max);
+    }
+
+    /// When the first operation that waits came, or a little earlier.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        let mut waiting = self.batches.iter().filter(|batch| batch.ops > 0);
+        waiting.next().map(|batch| batch.begun)
     }
 
     /// The next batch, and how many operations it holds.
     pub(crate) fn take(&mut self, now: Instant, versions: Option<VersionRange>) -> Option<(OpBatch, usize)> {
         loop {
             let Batch {
+                begun: _,
                 assembly,
                 ops,
                 withdrawn_bytes,

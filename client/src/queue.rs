@@ -17,6 +17,7 @@ use softstore_sharding::session::VersionRange;
 
 use crate::answer::Answer;
 use crate::outbox::{BatchLimits, Outbox, Place};
+use crate::window::SendWindow;
 
 /// What became of one attempt at an operation.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) enum Attempt {
     Answer(Answer),
     /// It never left this process: certainly not applied.
     NotSent(NotSent),
+    /// The node refused it, and the budget for sending again is used up. Not applied.
+    Shed,
     /// It was sent, and its answer will not come.
     Lost(Lost),
 }
@@ -34,6 +37,8 @@ pub(crate) enum Attempt {
 pub(crate) enum NotSent {
     /// Too much is pending.
     Full,
+    /// The node refuses work, and what is held back here waits too long already.
+    Overloaded,
     /// There is no connection, or it is being closed.
     NoConnection,
     /// Its deadline passed first.
@@ -59,6 +64,9 @@ pub(crate) struct Limits {
     pub(crate) batch: BatchLimits,
 }
 
+/// An operation is not taken in if what came before it waits for more than this part of the time that it has itself.
+const WAIT_DIVISOR: u32 = 50;
+
 /// Bytes that an operation occupies in a message beside its key and value, about.
 const OP_OVERHEAD_BYTES: usize = 48;
 
@@ -69,6 +77,7 @@ pub(crate) struct Queue {
     slots: Vec<Slot>,
     free: Vec<u32>,
     outbox: Outbox,
+    window: SendWindow,
     /// Operations whose outcome is open: unsent or in flight.
     open: usize,
     /// Bytes of keys and values of those.
@@ -130,6 +139,7 @@ impl Queue {
             slots: Vec::new(),
             free: Vec::new(),
             outbox: Outbox::new(limits.batch),
+            window: SendWindow::default(),
             open: 0,
             open_bytes: 0,
             earliest: None,
@@ -165,6 +175,9 @@ impl Queue {
         if too_many || too_large || no_slot {
             return Err(NotSent::Full);
         }
+        if !self.window.is_open() && self.waits_too_long(deadline) {
+            return Err(NotSent::Overloaded);
+        }
         let new_earliest = self.earliest.is_none_or(|earliest| deadline < earliest);
         if new_earliest {
             self.earliest = Some(deadline);
@@ -188,8 +201,20 @@ impl Queue {
         self.open_bytes += bytes;
         Ok(Submitted {
             id,
-            wake: self.writer.take(),
+            wake: if self.window.is_open() {
+                self.writer.take()
+            } else {
+                None
+            },
             new_earliest,
+        })
+    }
+
+    /// Whether what the window holds back waits too long for an operation with this deadline to wait behind it.
+    fn waits_too_long(&self, deadline: Instant) -> bool {
+        self.outbox.waits_since().is_some_and(|since| {
+            let now = Instant::now();
+            now - since > deadline.saturating_duration_since(now) / WAIT_DIVISOR
         })
     }
 
@@ -272,8 +297,27 @@ impl Queue {
 
     /// Hands answers to their callers, whose wakers are added to `wake`. Answers that nobody waits for are dropped.
     pub(crate) fn dispatch(&mut self, answers: impl Iterator<Item = (u64, Answer)>, wake: &mut Vec<Waker>) {
+        let (mut ops, mut refused) = (0, 0);
         for (id, answer) in answers {
-            wake.extend(self.finish(id, Attempt::Answer(answer)).flatten());
+            ops += 1;
+            let attempt = if answer.is_busy() {
+                refused += 1;
+                if self.window.may_retry() {
+                    Attempt::Answer(answer)
+                } else {
+                    Attempt::Shed
+                }
+            } else {
+                Attempt::Answer(answer)
+            };
+            wake.extend(self.finish(id, attempt).flatten());
+        }
+        self.window.answered(ops, refused);
+        if refused > 0 {
+            self.outbox.limit_batches(self.window.message_ops_max());
+        }
+        if self.window.is_open() && !self.outbox.is_empty() {
+            wake.extend(self.writer.take());
         }
     }
 
@@ -282,7 +326,10 @@ impl Queue {
         if stream != self.stream || self.gate == Gate::Closing {
             return Poll::Ready(false);
         }
-        if self.outbox.is_empty() {
+        if self.outbox.is_empty() || !self.window.is_open() {
+            if !self.outbox.is_empty() {
+                self.window.hold_back();
+            }
             self.writer = Some(context.waker().clone());
             return Poll::Pending;
         }
@@ -301,7 +348,12 @@ impl Queue {
         now: Instant,
         versions: Option<VersionRange>,
     ) -> Option<(OpBatch, usize)> {
-        self.outbox.take(now, versions)
+        let taken = self.outbox.take(now, versions);
+        if let Some((_, ops)) = &taken {
+            self.window.sent(*ops);
+            self.outbox.limit_batches(self.window.message_ops_max());
+        }
+        taken
     }
 
     /// Ends what is past its deadline; gives the earliest deadline left.
@@ -350,6 +402,7 @@ impl Queue {
     /// Begins a new stream: operations go there from now on. Gives its number.
     pub(crate) fn begin_stream(&mut self, wake: &mut Vec<Waker>) -> u64 {
         self.stream += 1;
+        self.window.end_stream();
         wake.extend(self.writer.take());
         self.stream
     }
@@ -358,6 +411,7 @@ impl Queue {
     /// that stream's outgoing half.
     pub(crate) fn end_stream(&mut self, gate: Gate, wake: &mut Vec<Waker>) {
         self.stream += 1;
+        self.window.end_stream();
         self.gate = gate;
         wake.extend(self.writer.take());
         self.end_where(wake, |_, sent| {
@@ -617,6 +671,71 @@ mod tests {
         assert!(matches!(collect(&mut queue, unsent), Some(Attempt::NotSent(_))));
         answer(&mut queue, &[sent]);
         assert!(matches!(collect(&mut queue, sent), Some(Attempt::Answer(_))));
+    }
+
+    fn refuse(queue: &mut Queue, ids: &[u64]) {
+        let answers = ids
+            .iter()
+            .map(|id| (*id, Answer::with_status(softstore_proto::v1::Status::Busy)));
+        queue.dispatch(answers, &mut vec![]);
+    }
+
+    /// Plan: a node refuses more than the budget allows to send again. The first are given back to be tried again, then
+    /// callers are told that they were shed.
+    #[test]
+    fn what_is_refused_beyond_the_budget_is_shed() {
+        let now = Instant::now();
+        let mut queue = Queue::new(LIMITS);
+        let (mut again, mut shed) = (0, 0);
+        for _ in 0..1_200 {
+            let id = submit(&mut queue, 1, 1, now + Duration::from_secs(1)).expect("room");
+            take_ids(&mut queue, now);
+            refuse(&mut queue, &[id]);
+            match collect(&mut queue, id) {
+                Some(Attempt::Answer(answer)) if answer.is_busy() => again += 1,
+                Some(Attempt::Shed) => shed += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((again, shed), (1_000, 200));
+    }
+
+    /// Plan: a node refuses, so the window is narrow, and full. What comes is held back and the outgoing half gets
+    /// nothing; an operation with little time is refused at once when others wait already, one with much time is not. As
+    /// soon as the node has answered, the outgoing half is woken.
+    #[test]
+    fn a_full_window_holds_back_and_refuses_who_has_no_time() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(3_600);
+        let mut queue = Queue::new(Limits {
+            pending_ops_max: 1_000,
+            pending_bytes_max: 1_000_000,
+            ..LIMITS
+        });
+        let context = Context::from_waker(Waker::noop());
+        let stream = queue.begin_stream(&mut vec![]);
+        let mut sent = Vec::new();
+        for _ in 0..20 {
+            sent.push(submit(&mut queue, 1, 1, later).expect("room"));
+        }
+        while !take_ids(&mut queue, now).is_empty() {}
+        refuse(&mut queue, &sent[..1]);
+        assert!(
+            !queue.window.is_open(),
+            "19 are unanswered, and the window is 16 wide"
+        );
+
+        submit(&mut queue, 1, 1, now + Duration::from_secs(3_600)).expect("nobody waits yet");
+        assert_eq!(queue.poll_unsent(stream, &context), Poll::Pending);
+        let hurried = Instant::now();
+        assert_eq!(submit(&mut queue, 1, 1, hurried), Err(NotSent::Overloaded));
+        submit(&mut queue, 1, 1, later).expect("it has time");
+
+        let mut wake = vec![];
+        let answers = sent[1..8].iter().map(|id| (*id, Answer::default()));
+        queue.dispatch(answers, &mut wake);
+        assert_eq!(wake.len(), 1, "the outgoing half");
+        assert_eq!(queue.poll_unsent(stream, &context), Poll::Ready(true));
     }
 
     proptest! {

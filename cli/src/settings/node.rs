@@ -88,6 +88,12 @@ settings! {
     /// How many operations one client stream may have unanswered.
     #[arg(long, env = "SOFTSTORE_IN_FLIGHT_OPS_MAX", help_heading = "Limits", value_name = "N")]
     in_flight_ops_max: usize,
+    /// In an overloaded node, operations that have waited for more than twice so many milliseconds are refused; 0: none.
+    #[arg(long, env = "SOFTSTORE_QUEUE_TARGET_MS", help_heading = "Limits", value_name = "MS")]
+    queue_target_ms: u64,
+    /// A client's queue must have been longer than that for so many milliseconds.
+    #[arg(long, env = "SOFTSTORE_QUEUE_INTERVAL_MS", help_heading = "Limits", value_name = "MS")]
+    queue_interval_ms: u64,
     /// How many connections are accepted at once.
     #[arg(long, env = "SOFTSTORE_CONNECTIONS_MAX", help_heading = "Limits", value_name = "N")]
     connections_max: usize,

@@ -301,6 +301,12 @@ impl Ops {
         (op.deadline_ms > 0).then(|| op.deadline_ms.saturating_sub(self.sent_ms))
     }
 
+    /// What the client's clock said when it sent the batch, in milliseconds; 0: it did not say.
+    #[must_use]
+    pub fn sent_ms(&self) -> u64 {
+        self.sent_ms
+    }
+
     /// Which versions of the data stream the client speaks, if it says so.
     #[must_use]
     pub fn versions(&self) -> Option<VersionRange> {

@@ -79,6 +79,12 @@ pub struct NodeConfig {
     /// How many operations one client stream may have unanswered before no more are read from it. 1 to 1,048,576,
     /// default 16,384.
     pub in_flight_ops_max: usize,
+    /// Operations that have waited for more than twice so long to be read are refused (`BUSY`), while the node is overloaded:
+    /// it has no time left, and its queue was longer than this for `queue_interval_ms`. Milliseconds, 0 to 10,000, default
+    /// 5; 0: nothing is refused for that.
+    pub queue_target_ms: u64,
+    /// For how long a client's queue must have been longer than `queue_target_ms`. Milliseconds, 10 to 60,000, default 100.
+    pub queue_interval_ms: u64,
     /// How many connections are accepted at once. 1 to 1,000,000, default 4,096.
     pub connections_max: usize,
     /// After so long without access an entry's counted frequency has halved. Milliseconds, 1,000 to 604,800,000 (a
@@ -115,6 +121,8 @@ impl Default for NodeConfig {
             hold_bytes_max: 64 << 20,
             behind_wait_ms: 50,
             in_flight_ops_max: 16_384,
+            queue_target_ms: 5,
+            queue_interval_ms: 100,
             connections_max: 4_096,
             frequency_half_life_ms: softstore_store::FREQUENCY_HALF_LIFE_MS,
             insecure: false,
@@ -191,6 +199,8 @@ impl NodeConfig {
         in_range("pull_deadline_ms", self.pull_deadline_ms, 100..=3_600_000)?;
         in_range("hold_ms_max", self.hold_ms_max, 0..=60_000)?;
         in_range("behind_wait_ms", self.behind_wait_ms, 0..=10_000)?;
+        in_range("queue_target_ms", self.queue_target_ms, 0..=10_000)?;
+        in_range("queue_interval_ms", self.queue_interval_ms, 10..=60_000)?;
         in_range(
             "frequency_half_life_ms",
             self.frequency_half_life_ms,
@@ -248,6 +258,8 @@ mod tests {
         assert!(refused(|c| c.value_bytes_max = VALUE_BYTES_LIMIT + 1).starts_with("value_bytes_max"));
         assert!(refused(|c| c.memory_bytes = 4).starts_with("memory_bytes"));
         assert!(refused(|c| c.heartbeat_ms = 2_000).starts_with("heartbeat_ms"));
+        assert!(refused(|c| c.queue_target_ms = 10_001).starts_with("queue_target_ms"));
+        assert!(refused(|c| c.queue_interval_ms = 9).starts_with("queue_interval_ms"));
         assert!(refused(|c| c.zone = "z".repeat(129)).starts_with("zone"));
         assert!(
             refused(|c| c.chunk_versions = Some(VersionRange { min: 3, max: 2 }))

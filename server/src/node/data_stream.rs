@@ -9,6 +9,9 @@
 //! A large batch is answered in parts, and the connection may send each before the next is run. The client works on one
 //! part while the node runs the next; answered as a whole, they would take turns, and each core would idle half the time.
 //!
+//! What has waited too long to be read, in a node that has no time left, is refused instead of run ([`StandingQueue`],
+//! [`Saturation`](super::saturation::Saturation)), at the price of reading its id.
+//!
 //! A planned end loses no reply: the node says `closing`, the client sends nothing more and closes its half, and what
 //! was on its way until then is still answered. A client that does not close its half is given [`LINGER`].
 
@@ -28,9 +31,10 @@ use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Streaming;
 
-use super::metrics::count;
+use super::metrics::{add, count};
 use super::operation::{Asked, Execution, Step, StoodStill, Wait};
 use super::replies::Replies;
+use super::standing_queue::{Limits, StandingQueue};
 use super::state::NodeState;
 use super::waiting::{self, patience_ms};
 use crate::grpc;
@@ -62,6 +66,8 @@ pub(super) struct DataStream {
     is_yielding: bool,
     /// How many bytes the last part's replies took: the next may take as many.
     part_bytes: usize,
+    /// What waits to be read.
+    queue: StandingQueue,
     late: mpsc::UnboundedReceiver<Late>,
     late_sender: mpsc::UnboundedSender<Late>,
     waiting: usize,
@@ -79,12 +85,25 @@ struct Batch {
     /// The first operation that was not run.
     next: usize,
     arrived: Timestamp,
+    /// How long it had waited then, to be read.
+    waited_us: u64,
+}
+
+impl Batch {
+    /// How long it has waited at `now` since its client sent it, the way included only as far as it is known to be slow.
+    fn waited_ms(&self, now: Timestamp) -> u64 {
+        now.ms_since(self.arrived) + self.waited_us / 1_000
+    }
 }
 
 impl DataStream {
     pub(super) fn new(state: Arc<NodeState>, inbound: Streaming<OpBatch>) -> Self {
         let (late_sender, late) = mpsc::unbounded_channel();
         let closing = Box::pin(state.closing.clone().cancelled_owned());
+        let queue = StandingQueue::new(Limits {
+            target_us: state.config.queue_target_ms * 1_000,
+            interval_us: state.config.queue_interval_ms * 1_000,
+        });
         Self {
             state,
             inbound,
@@ -95,6 +114,7 @@ impl DataStream {
             refusal: None,
             is_yielding: false,
             part_bytes: 0,
+            queue,
             late,
             late_sender,
             waiting: 0,
@@ -120,13 +140,17 @@ impl DataStream {
         let Some(mut batch) = self.batch.take() else {
             return Ok(());
         };
+        if self.is_to_be_shed(&batch) {
+            self.shed(batch, replies);
+            return Ok(());
+        }
         replies.reserve(self.part_bytes);
         let state = &self.state;
         let bytes_max = replies.len_bytes() + PART_BYTES;
         let mut request_bytes = 0;
         let mut waits = Vec::new();
         let execution = Execution::begin(state);
-        let waited_ms = execution.now().ms_since(batch.arrived);
+        let waited_ms = batch.waited_ms(execution.now());
         let end = batch.ops.len().min(batch.next + PART_OPS);
         while batch.next < end && !replies.is_full() && replies.len_bytes() + request_bytes < bytes_max {
             let index = batch.next;
@@ -162,6 +186,38 @@ impl DataStream {
             self.batch = Some(batch);
         }
         Ok(())
+    }
+
+    /// Whether the node has no time left, and what is left of this batch has waited too long.
+    fn is_to_be_shed(&self, batch: &Batch) -> bool {
+        self.queue.stands()
+            && self.state.saturation.is_saturated()
+            && self
+                .queue
+                .is_too_old(batch.waited_ms(self.state.clock.now()) * 1_000)
+    }
+
+    /// Refuses what is left of a batch: all of it has waited at least as long. Nothing is looked at but ids.
+    fn shed(&mut self, mut batch: Batch, replies: &mut Replies) {
+        let before = batch.next;
+        while batch.next < batch.ops.len() && !replies.is_full() {
+            match batch.ops.get(batch.next) {
+                Ok(op) => {
+                    replies.push_status(op.id, Status::Busy);
+                    self.state.metrics.operation(op.kind, Status::Busy.into());
+                }
+                Err(error) => {
+                    count(&self.state.metrics.bad_requests);
+                    self.refusal = Some(error.into());
+                    return;
+                }
+            }
+            batch.next += 1;
+        }
+        add(&self.state.metrics.operations_shed, (batch.next - before) as u64);
+        if batch.next < batch.ops.len() {
+            self.batch = Some(batch);
+        }
     }
 
     /// Goes on with an operation in a task of its own, whose replies come late.
@@ -215,7 +271,9 @@ impl DataStream {
                 }
             }
             Poll::Ready(None) => self.inbound_ended = true,
-            Poll::Pending => {}
+            // While the node has no time left, more may well lie in the socket: the runtime looks there now and then only.
+            Poll::Pending if self.state.saturation.is_saturated() => {}
+            Poll::Pending => self.queue.drained(),
         }
         Ok(())
     }
@@ -231,10 +289,14 @@ impl DataStream {
                 closing: false,
             };
         }
+        let now_us = self.state.clock.now_us();
+        let waited_us = self.queue.arrived(now_us, ops.sent_ms());
+        self.state.saturation.waited(waited_us);
         self.batch = Some(Batch {
             ops,
             next: 0,
-            arrived: self.state.clock.now(),
+            arrived: Timestamp::from_ms(now_us / 1_000),
+            waited_us,
         });
         Ok(())
     }

@@ -78,6 +78,8 @@ counters! {
     hold_overflows,
     /// Flushes answered busy because earlier ones left more than is reclaimed by now
     flushes_refused,
+    /// Operations refused, before they were run, because they had waited too long in an overloaded node
+    operations_shed,
     /// Keys that were asked of an old owner before they were called absent
     peeks_asked,
     /// Peeked keys that the old owner had

@@ -24,8 +24,10 @@ mod operation;
 mod peeks;
 mod puller;
 mod replies;
+mod saturation;
 mod session;
 mod standing;
+mod standing_queue;
 mod state;
 mod transfer_service;
 mod waiting;
@@ -150,6 +152,7 @@ impl Node {
         let last_words = TaskTracker::new();
         last_words.spawn(session.run(stop.clone()));
         state.tasks.spawn(keep_time(state.clone(), stop.clone()));
+        state.tasks.spawn(saturation::watch(state.clone(), stop.clone()));
         state.tasks.spawn(keep_house(state.clone(), stop.clone()));
         serve_grpc(&state, grpc, &stop, &last_words)?;
         if let Some(http) = http {

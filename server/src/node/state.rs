@@ -26,6 +26,7 @@ use super::in_order::InOrder;
 use super::metrics::{NodeMetrics, count};
 use super::peeks::Peeks;
 use super::puller;
+use super::saturation::Saturation;
 use super::standing::{Leave, Standing};
 use crate::clock::Clock;
 use crate::config::NodeConfig;
@@ -79,6 +80,8 @@ pub struct NodeState {
     /// Whether what it serves can be relied on.
     standing: Standing,
     draining: AtomicBool,
+    /// Whether this node has time left.
+    pub(super) saturation: Saturation,
     /// Requests held back, and their bytes.
     pub(super) held_requests: AtomicU64,
     pub(super) held_bytes: AtomicU64,
@@ -118,6 +121,7 @@ impl NodeState {
             pulls: Mutex::default(),
             standing: Standing::default(),
             draining: AtomicBool::new(false),
+            saturation: Saturation::default(),
             held_requests: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
         };
@@ -406,6 +410,16 @@ impl NodeState {
         };
         vec![
             gauge("entries", "Entries in the store", stats.entries),
+            gauge(
+                "workers_busy_percent",
+                "How much of their time the threads of the node's runtime were busy lately",
+                self.saturation.busy_percent(),
+            ),
+            gauge(
+                "queue_delay_us",
+                "The longest time that a batch of operations waited to be read lately, in microseconds",
+                self.saturation.delay_us(),
+            ),
             bytes("memory_used", "Memory counted against the budget", stats.bytes),
             bytes("memory_budget", "The store's budget", stats.budget_bytes),
             counter(

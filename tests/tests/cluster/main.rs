@@ -11,6 +11,7 @@
 //! * `chunk_version`: a restart into a build that speaks another chunk format.
 //! * `lease`: leased ownership: a node that is cut off, or has no Assigner, serves nothing; and how the mode is changed.
 //! * `zombie`: a node that stood still for longer than the others waited for it.
+//! * `overload`: more load than a node can do, and a hand-off in the middle of it.
 //! * `bad_input`: what no honest peer sends.
 //! * `babble`: an Assigner and a giver whose answers cannot be understood.
 //! * `relay`: a giver that can be reached through the Assigner only.
@@ -28,6 +29,7 @@ mod embedded;
 mod fill;
 mod kill;
 mod lease;
+mod overload;
 mod pull_order;
 mod relay;
 mod sigterm;

@@ -1,0 +1,280 @@
+//! What a run came to: figures per phase, and how soon all was as before.
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use eyre::Result;
+use serde::Serialize;
+
+use crate::Arguments;
+use crate::WARM_MS;
+use crate::children::{cpu_seconds, rss_mib};
+use crate::tally::{SLOT_MS, Slot};
+
+/// Slots that must be normal in a row before the node counts as back to normal: a second.
+const CALM_SLOTS: usize = 10;
+
+/// A p99 is normal up to this multiple of that before the overload ...
+const NORMAL_TIMES: f64 = 2.0;
+
+/// ... or up to so many milliseconds: what the generators' timers and a busy machine do to a p99 of single slots.
+const NORMAL_MS: f64 = 5.0;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    Before,
+    Overload,
+    After,
+}
+
+/// What was seen of the processes while they ran.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    nodes: Vec<u32>,
+    generators: Vec<u32>,
+    phase: Option<Phase>,
+    since: (Instant, f64, f64),
+    /// Cores used by nodes and generators.
+    cores: [(f64, f64); 3],
+    rss_mib_max: [f64; 3],
+    pub(crate) hand_off: Option<HandOff>,
+}
+
+/// A drain in the middle of the overload.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct HandOff {
+    pub(crate) outcome: String,
+    pub(crate) took_ms: f64,
+    /// Since the generators' start.
+    pub(crate) began_ms: u64,
+}
+
+impl Watched {
+    pub(crate) fn new(nodes: Vec<u32>, generators: Vec<u32>) -> Self {
+        Self {
+            nodes,
+            generators,
+            phase: None,
+            since: (Instant::now(), 0.0, 0.0),
+            cores: [(0.0, 0.0); 3],
+            rss_mib_max: [0.0; 3],
+            hand_off: None,
+        }
+    }
+
+    /// Looks at the processes; `phase`: the one that is on.
+    pub(crate) fn look(&mut self, phase: Option<Phase>) {
+        let sum = |pids: &[u32]| pids.iter().map(|pid| cpu_seconds(*pid)).sum::<f64>();
+        if phase != self.phase {
+            let now = (Instant::now(), sum(&self.nodes), sum(&self.generators));
+            if let Some(ended) = self.phase {
+                let seconds = (now.0 - self.since.0).as_secs_f64();
+                // A node that has exited takes its times along.
+                let used = |now: f64, before: f64| (now - before).max(0.0) / seconds;
+                self.cores[ended as usize] = (used(now.1, self.since.1), used(now.2, self.since.2));
+            }
+            self.phase = phase;
+            self.since = now;
+        }
+        if let Some(phase) = phase {
+            let rss: f64 = self.nodes.iter().map(|pid| rss_mib(*pid)).sum();
+            let most = &mut self.rss_mib_max[phase as usize];
+            *most = most.max(rss);
+        }
+    }
+}
+
+/// One phase.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PhaseReport {
+    offered_per_second: f64,
+    accepted_per_second: f64,
+    shed_per_second: f64,
+    late_per_second: f64,
+    unknown_per_second: f64,
+    failed_per_second: f64,
+    accepted_p50_ms: f64,
+    accepted_p99_ms: f64,
+    accepted_p999_ms: f64,
+    accepted_max_ms: f64,
+    shed_p50_ms: f64,
+    shed_p99_ms: f64,
+    hit_rate: f64,
+    node_cores: f64,
+    generator_cores: f64,
+    node_rss_mib_max: f64,
+}
+
+/// The whole run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pinning: String,
+    shedding: bool,
+    sustainable_per_second: f64,
+    /// Cores used in the closed loop.
+    closed_loop_cores: Option<(f64, f64)>,
+    before: PhaseReport,
+    overload: PhaseReport,
+    after: PhaseReport,
+    /// After the load dropped; none: not within the phase.
+    back_to_normal_ms: Option<u64>,
+    generators_late_p99_ms: f64,
+    retries_busy: u64,
+    hand_off: Option<HandOff>,
+}
+
+#[expect(clippy::too_many_arguments, reason = "all that a run has to say, said once")]
+pub(crate) fn judge(
+    arguments: &Arguments,
+    pinned: bool,
+    sustainable: f64,
+    closed_loop: Option<(f64, f64)>,
+    slots: &[Slot],
+    watched: Watched,
+    generators_late_us_p99: u64,
+    retries_busy: u64,
+) -> Result<Report> {
+    let slots_of = |seconds: f64| (seconds * 1e3 / SLOT_MS as f64) as usize;
+    let (calm, overload) = (slots_of(arguments.calm_s), slots_of(arguments.overload_s));
+    let warm = (WARM_MS / SLOT_MS) as usize;
+    let bounds = [
+        warm,
+        warm + calm,
+        warm + calm + overload,
+        warm + 2 * calm + overload,
+    ];
+    let phase = |phase: Phase| {
+        let index = phase as usize;
+        let of = &slots[bounds[index].min(slots.len())..bounds[index + 1].min(slots.len())];
+        phase_report(of, watched.cores[index], watched.rss_mib_max[index])
+    };
+    let (before, after) = (phase(Phase::Before)?, phase(Phase::After)?);
+    let normal_ms = (before.accepted_p99_ms * NORMAL_TIMES).max(NORMAL_MS);
+    let back = back_to_normal(&slots[bounds[2].min(slots.len())..], normal_ms);
+    Ok(Report {
+        pinning: if pinned {
+            format!(
+                "nodes on core {}, generators on core {}",
+                arguments.node_core, arguments.generator_core
+            )
+        } else {
+            "not pinned: no such cores, or no taskset".to_owned()
+        },
+        shedding: !arguments.without_shedding,
+        sustainable_per_second: sustainable,
+        closed_loop_cores: closed_loop,
+        overload: phase(Phase::Overload)?,
+        before,
+        after,
+        back_to_normal_ms: back.map(|slots| slots as u64 * SLOT_MS),
+        generators_late_p99_ms: generators_late_us_p99 as f64 / 1e3,
+        retries_busy,
+        hand_off: watched.hand_off,
+    })
+}
+
+fn phase_report(slots: &[Slot], cores: (f64, f64), rss_mib_max: f64) -> Result<PhaseReport> {
+    let mut all = Slot::default();
+    for slot in slots {
+        all.add(slot)?;
+    }
+    let seconds = (slots.len().max(1) as u64 * SLOT_MS) as f64 / 1e3;
+    let per_second = |count: u64| count as f64 / seconds;
+    let counts = all.counts;
+    Ok(PhaseReport {
+        offered_per_second: per_second(counts.offered),
+        accepted_per_second: per_second(counts.accepted),
+        shed_per_second: per_second(counts.shed),
+        late_per_second: per_second(counts.late),
+        unknown_per_second: per_second(counts.unknown),
+        failed_per_second: per_second(counts.failed),
+        accepted_p50_ms: all.accepted.percentile_ms(50.0),
+        accepted_p99_ms: all.accepted.percentile_ms(99.0),
+        accepted_p999_ms: all.accepted.percentile_ms(99.9),
+        accepted_max_ms: all.accepted.max_ms(),
+        shed_p50_ms: all.shed.percentile_ms(50.0),
+        shed_p99_ms: all.shed.percentile_ms(99.0),
+        hit_rate: counts.hits as f64 / counts.reads.max(1) as f64,
+        node_cores: cores.0,
+        generator_cores: cores.1,
+        node_rss_mib_max: rss_mib_max,
+    })
+}
+
+/// After how many slots a second began in which every slot was normal: nothing refused or lost, and its p99 as before.
+fn back_to_normal(slots: &[Slot], normal_ms: f64) -> Option<usize> {
+    let is_normal = |slot: &Slot| {
+        slot.counts.accepted == slot.counts.offered && slot.accepted.percentile_ms(99.0) <= normal_ms
+    };
+    let calm = slots.windows(CALM_SLOTS.min(slots.len().max(1)));
+    calm.into_iter().position(|some| some.iter().all(is_normal))
+}
+
+impl Report {
+    /// For people.
+    pub(crate) fn table(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "{}; shedding {}",
+            self.pinning,
+            if self.shedding { "on" } else { "off" }
+        )?;
+        write!(out, "sustainable: {:.0}/s", self.sustainable_per_second)?;
+        if let Some((node, generators)) = self.closed_loop_cores {
+            write!(
+                out,
+                " (closed loop; cores used: node {node:.2}, generators {generators:.2})"
+            )?;
+        }
+        writeln!(out)?;
+        writeln!(out, "{:<28}{:>12}{:>12}{:>12}", "", "before", "overload", "after")?;
+        let phases = [&self.before, &self.overload, &self.after];
+        let mut row = |name: &str, digits: usize, of: fn(&PhaseReport) -> f64| {
+            write!(out, "{name:<28}")?;
+            for phase in phases {
+                write!(out, "{:>12.digits$}", of(phase))?;
+            }
+            writeln!(out)
+        };
+        row("offered/s", 0, |phase| phase.offered_per_second)?;
+        row("accepted/s", 0, |phase| phase.accepted_per_second)?;
+        row("shed/s", 0, |phase| phase.shed_per_second)?;
+        row("not in time/s", 0, |phase| phase.late_per_second)?;
+        row("outcome unknown/s", 0, |phase| phase.unknown_per_second)?;
+        row("failed/s", 0, |phase| phase.failed_per_second)?;
+        row("accepted p50, ms", 2, |phase| phase.accepted_p50_ms)?;
+        row("accepted p99, ms", 2, |phase| phase.accepted_p99_ms)?;
+        row("accepted p99.9, ms", 2, |phase| phase.accepted_p999_ms)?;
+        row("accepted max, ms", 2, |phase| phase.accepted_max_ms)?;
+        row("shed p50, ms", 2, |phase| phase.shed_p50_ms)?;
+        row("shed p99, ms", 2, |phase| phase.shed_p99_ms)?;
+        row("hit rate", 4, |phase| phase.hit_rate)?;
+        row("cores used by nodes", 2, |phase| phase.node_cores)?;
+        row("cores used by generators", 2, |phase| phase.generator_cores)?;
+        row("nodes' memory at most, MiB", 0, |phase| phase.node_rss_mib_max)?;
+        match self.back_to_normal_ms {
+            Some(ms) => writeln!(out, "back to normal {ms} ms after the load dropped")?,
+            None => writeln!(out, "not back to normal within the phase")?,
+        }
+        writeln!(
+            out,
+            "operations started late by the generators: p99 {:.1} ms; retries after BUSY: {}",
+            self.generators_late_p99_ms, self.retries_busy
+        )?;
+        if let Some(hand_off) = &self.hand_off {
+            writeln!(
+                out,
+                "hand-off in the overload: {} in {:.0} ms",
+                hand_off.outcome, hand_off.took_ms
+            )?;
+        }
+        Ok(())
+    }
+}
