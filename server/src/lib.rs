@@ -15,10 +15,14 @@
 pub mod assigner;
 pub mod clock;
 pub mod config;
+mod connection;
 pub mod events;
 mod grpc;
+mod guard;
 pub mod http;
 pub mod listener;
 pub mod node;
 pub mod opening;
+mod places;
 mod readings;
+mod sent_frames;

@@ -45,6 +45,9 @@ settings! {
     /// little less than failure_timeout_ms, so that a node that is killed is missed no longer than without leases.
     #[arg(long, env = "SOFTSTORE_LEASE_MS", value_name = "MS")]
     lease_ms: u64,
+    /// How many connections are accepted at once, beside the nodes' sessions.
+    #[arg(long, env = "SOFTSTORE_CONNECTIONS_MAX", value_name = "N")]
+    connections_max: usize,
     /// The policy that cuts the key space: even (equal shares, moving the least), or ring (a consistent-hash ring, the
     /// static baseline).
     #[arg(long, env = "SOFTSTORE_SHARDER", value_name = "even|ring")]

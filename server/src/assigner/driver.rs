@@ -18,11 +18,9 @@ use super::metrics::AssignerMetrics;
 use crate::clock::{Clock, unix_ms};
 use crate::events;
 
-/// Where a session's messages to its node go. Dropping it ends the session.
+/// Where a session's messages to its node go. Dropping it ends the session. A node that does not read them, until it is
+/// full, is not there: its session ends.
 pub(super) type ToNode = mpsc::Sender<Result<v1::AssignerMessage, tonic::Status>>;
-
-/// Messages that wait for one node. One that reads so much too slowly loses its session, and comes back for what it missed.
-pub(super) const TO_NODE_MESSAGES_MAX: usize = 1_024;
 
 /// What sessions and operators want of the driver.
 pub(super) enum Call {
@@ -49,6 +47,8 @@ pub(super) struct Driver {
     core: Assigner,
     calls: mpsc::Receiver<Call>,
     sessions: BTreeMap<SessionId, ToNode>,
+    /// Sessions that were ended here, which the core is yet to be told.
+    overflowed: Vec<SessionId>,
     drains: Vec<(NodeId, oneshot::Sender<Result<DrainStart, DrainError>>)>,
     metrics: Arc<AssignerMetrics>,
     wake_at: Timestamp,
@@ -60,6 +60,7 @@ impl Driver {
             core,
             calls,
             sessions: BTreeMap::new(),
+            overflowed: Vec::new(),
             drains: Vec::new(),
             metrics,
             wake_at: Clock.now(),
@@ -113,13 +114,10 @@ impl Driver {
     }
 
     fn step(&mut self, event: AssignerEvent) {
-        let mut unread = Vec::new();
         for action in self.core.step(event, Clock.now(), unix_ms()) {
             match action {
                 AssignerAction::Send { session, message } => {
-                    if !self.tell(session, &message) {
-                        unread.push(session);
-                    }
+                    self.send(session, &message);
                 }
                 AssignerAction::CloseSession { session } => {
                     self.sessions.remove(&session);
@@ -138,26 +136,25 @@ impl Driver {
                 AssignerAction::Notice(notice) => self.notice(&notice),
             }
         }
-        for session in unread {
+        while let Some(session) = self.overflowed.pop() {
             self.step(AssignerEvent::SessionClosed { session });
         }
     }
 
-    /// Puts a message on its way to a node. False: the node left so much unread that its session is closed.
-    fn tell(&mut self, session: SessionId, message: &AssignerMessage) -> bool {
-        // A session that just ended says so itself.
-        let is_read = self.sessions.get(&session).is_none_or(|to_node| {
-            !matches!(to_node.try_send(Ok(message.into())), Err(TrySendError::Full(_)))
-        });
-        if !is_read {
+    fn send(&mut self, session: SessionId, message: &AssignerMessage) {
+        let Some(to_node) = self.sessions.get(&session) else {
+            return;
+        };
+        // One that just ended says so itself; and so will one that is ended here.
+        if let Err(TrySendError::Full(_)) = to_node.try_send(Ok(message.into())) {
             tracing::warn!(
                 ?session,
-                "a node does not read what it is told: its session is closed"
+                "a node does not read what it is sent; its session is closed"
             );
-            self.metrics.session_unread();
+            self.metrics.session_overflowed();
             self.sessions.remove(&session);
+            self.overflowed.push(session);
         }
-        is_read
     }
 
     fn notice(&self, notice: &Notice) {
@@ -183,6 +180,8 @@ mod tests {
 
     use super::*;
 
+    const UNREAD_MAX: usize = 1_024;
+
     /// Plan: a node does not read what it is told. So many messages wait for it and no more; then its session is closed, and
     /// the others go on.
     #[test]
@@ -197,8 +196,8 @@ mod tests {
         let (_, calls) = mpsc::channel(1);
         let mut driver = Driver::new(core, calls, Arc::default());
         let (deaf, other) = (SessionId::new(1), SessionId::new(2));
-        let (to_deaf, _unread) = mpsc::channel(TO_NODE_MESSAGES_MAX);
-        let (to_other, mut read) = mpsc::channel(TO_NODE_MESSAGES_MAX);
+        let (to_deaf, _unread) = mpsc::channel(UNREAD_MAX);
+        let (to_other, mut read) = mpsc::channel(UNREAD_MAX);
         driver.take(Call::Opened {
             session: deaf,
             to_node: to_deaf,
@@ -207,17 +206,17 @@ mod tests {
             session: other,
             to_node: to_other,
         });
-        for _ in 0..TO_NODE_MESSAGES_MAX {
-            assert!(driver.tell(deaf, &AssignerMessage::YouAreDead));
-            assert!(driver.tell(other, &AssignerMessage::YouAreDead));
+        for _ in 0..UNREAD_MAX {
+            driver.send(deaf, &AssignerMessage::YouAreDead);
+            driver.send(other, &AssignerMessage::YouAreDead);
             assert!(read.try_recv().is_ok());
         }
-        assert!(!driver.tell(deaf, &AssignerMessage::YouAreDead));
-        assert!(
-            driver.tell(deaf, &AssignerMessage::YouAreDead),
-            "nobody is there to be told"
-        );
-        assert!(driver.tell(other, &AssignerMessage::YouAreDead));
-        assert_eq!(driver.sessions.len(), 1);
+        assert_eq!((driver.sessions.len(), driver.overflowed.len()), (2, 0));
+        driver.send(deaf, &AssignerMessage::YouAreDead);
+        assert_eq!(driver.overflowed, [deaf]);
+        // Nobody is there to be told.
+        driver.send(deaf, &AssignerMessage::YouAreDead);
+        driver.step(AssignerEvent::Tick);
+        assert_eq!((driver.sessions.len(), driver.overflowed.len()), (1, 0));
     }
 }

@@ -17,10 +17,10 @@ pub(super) struct AssignerMetrics {
     joined: AtomicU64,
     died: AtomicU64,
     protocol_errors: AtomicU64,
-    sessions_unread: AtomicU64,
     second_assigners: AtomicU64,
     stood_still: AtomicU64,
     relays_dropped: AtomicU64,
+    sessions_overflowed: AtomicU64,
     sessions: AtomicU64,
     generation: AtomicU64,
     has_assignment: AtomicBool,
@@ -39,8 +39,8 @@ impl AssignerMetrics {
     }
 
     /// Counts a session that was closed because its node did not read.
-    pub(super) fn session_unread(&self) {
-        self.sessions_unread.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn session_overflowed(&self) {
+        self.sessions_overflowed.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn notice(&self, notice: &Notice) {
@@ -99,12 +99,6 @@ impl AssignerMetrics {
                 &self.protocol_errors,
             ),
             reading(
-                "sessions_unread",
-                "Sessions closed because the node did not read what it was told",
-                true,
-                &self.sessions_unread,
-            ),
-            reading(
                 "second_assigners_seen",
                 "Signs that a second Assigner is running",
                 true,
@@ -121,6 +115,12 @@ impl AssignerMetrics {
                 "Relayed hand-off messages that found no session",
                 true,
                 &self.relays_dropped,
+            ),
+            reading(
+                "sessions_overflowed",
+                "Sessions closed because their node did not read what it was sent",
+                true,
+                &self.sessions_overflowed,
             ),
             reading(
                 "sessions",

@@ -14,12 +14,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::driver::{Call, TO_NODE_MESSAGES_MAX};
+use super::driver::Call;
 use super::metrics::AssignerMetrics;
 use crate::grpc;
 
 /// Largest message of a node: an assignment that a new Assigner fetches from it.
 pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Messages that wait for a node to read them. It gets one for each of its heartbeats, and one for each assignment.
+const SESSION_MESSAGES_MAX: usize = 1_024;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -91,7 +94,7 @@ impl v1::assigner_server::Assigner for AssignerService {
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let session = SessionId::new(self.sessions_opened.fetch_add(1, Ordering::Relaxed) + 1);
-        let (to_node, messages) = mpsc::channel(TO_NODE_MESSAGES_MAX);
+        let (to_node, messages) = mpsc::channel(SESSION_MESSAGES_MAX);
         // Weak: dropping the driver's end ends the session.
         let refusals = to_node.downgrade();
         self.call(Call::Opened { session, to_node }).await?;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use softstore_sharding::assigner::{AssignerConfig as CoreConfig, LEASE_MS_MIN};
 use softstore_sharding::session::LEASE_MS_MAX;
 
-use super::check::{ConfigError, in_range, loopback_unless};
+use super::check::{ConfigError, count_in_range, in_range, loopback_unless};
 use super::choice::{Ownership, SharderKind};
 
 /// How an Assigner is set up.
@@ -37,6 +37,9 @@ pub struct AssignerConfig {
     /// is cut off or killed is given to others after this and a tenth of it, and not before `failure_timeout_ms`.
     /// Milliseconds, 500 to 60,000, default 2,500: so a node that is killed is missed no longer than without leases.
     pub lease_ms: u64,
+    /// How many connections are accepted at once, beside the sessions of up to 4,096 nodes; also bounded by the process'
+    /// limit of open files. 1 to 1,000,000, default 4,096.
+    pub connections_max: usize,
     /// The policy that cuts the key space. Default even.
     pub sharder: SharderKind,
 }
@@ -53,6 +56,7 @@ impl Default for AssignerConfig {
             rebalance_delay_ms: 30_000,
             ownership: Ownership::Available,
             lease_ms: 2_500,
+            connections_max: 4_096,
             sharder: SharderKind::Even,
         }
     }
@@ -73,6 +77,7 @@ impl AssignerConfig {
         in_range("failure_timeout_ms", self.failure_timeout_ms, 100..=600_000)?;
         in_range("rebalance_delay_ms", self.rebalance_delay_ms, 0..=3_600_000)?;
         in_range("lease_ms", self.lease_ms, LEASE_MS_MIN..=LEASE_MS_MAX)?;
+        count_in_range("connections_max", self.connections_max, 1..=1_000_000)?;
         // How they fit together is the core's to say.
         Ok(self.core().validate()?)
     }
