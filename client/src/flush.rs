@@ -34,7 +34,7 @@ impl Progress {
             // What kept it from being sent had no effect; what a node answered may follow on one.
             Ok(None) => course.last().is_some_and(|cause| cause != Cause::Unreachable),
             Err(Failure::NotApplied(cause) | Failure::Unknown(cause)) => *cause != Cause::Unreachable,
-            Err(Failure::Busy | Failure::Refused { .. }) => false,
+            Err(Failure::Busy | Failure::Shed | Failure::Refused { .. }) => false,
         };
         match result {
             Ok(done) => done.is_none(),
@@ -52,7 +52,7 @@ impl Progress {
         };
         Err(match failure {
             Failure::NotApplied(cause) if self.may_have_dropped => Failure::Unknown(cause),
-            Failure::Busy | Failure::Refused { .. } if self.may_have_dropped => {
+            Failure::Busy | Failure::Shed | Failure::Refused { .. } if self.may_have_dropped => {
                 Failure::Unknown(Cause::NodeBusy)
             }
             failure => failure,

@@ -271,6 +271,10 @@ impl Store for SteppedStore {
         self.inner.purge(part);
     }
 
+    fn purges_waiting(&self) -> usize {
+        self.inner.purges_waiting()
+    }
+
     fn part_stats(&self, part: Part) -> PartStats {
         self.inner.part_stats(part)
     }
