@@ -45,15 +45,18 @@ pub fn explore(schedules: usize, scenario: impl Fn() + Send + Sync + 'static) {
     let seed = number("SOFTSTORE_THREADS_SEED").unwrap_or(1);
     let run = || run_all(seed, schedules, scenario);
     if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-        let test = std::thread::current().name().unwrap_or("TEST").to_owned();
+        let current = std::thread::current();
+        let test = current.name().unwrap_or("TEST");
+        let package = env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "PACKAGE".to_owned());
         eprintln!(
-            "of seed {seed}. Replay: SOFTSTORE_SCHEDULE='(the string above)' cargo test -p (this package) --features shuttle --lib {test}"
+            "of SOFTSTORE_THREADS_SEED={seed}. To replay: SOFTSTORE_SCHEDULE='the first failing schedule above' \
+             cargo test -p {package} --features shuttle --lib {test}"
         );
         resume_unwind(panic);
     }
 }
 
-/// Runs `scenario` with a race planted, until it is found. Gives the schedules that it took, about.
+/// Runs `scenario` with a race planted, until it is found. Prints within how many schedules that was.
 ///
 /// # Panics
 /// If it is not found within `schedules_max`: then the scenario says little about the code without it.

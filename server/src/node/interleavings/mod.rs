@@ -5,6 +5,7 @@
 //! ```text
 //!   fence      H1, H2, H4: operations against `Take`, and against the end of serving
 //!   standstill H1: an operation under way while the process stands still
+//!   held       operations held back, and what wakes them
 //!   pull       H3: operations of a taker against chunks, peeks and the end of the pull
 //!   order      decisions, and places among the held back
 //! ```
@@ -12,6 +13,7 @@
 //! The orderings of `standing` are judged by loom, in `sync/tests/standing.rs`.
 
 mod fence;
+mod held;
 mod order;
 mod pull;
 mod rig;
