@@ -129,7 +129,9 @@ const FIRST_FAULT_US: u64 = 1_200 * MS;
 /// Longest time that a node is kept from the Assigner, in microseconds.
 const SILENCE_US_MAX: u64 = 1_300 * MS;
 
-/// The shortest and longest times of those that outlast a failure timeout, in microseconds.
+/// The shortest and longest times of those that outlast a failure timeout, in microseconds. Cut off from the Assigner for so
+/// long, a node with a lease of 6 s still serves when its failure timeout is over: the schedule that `lease-not-awaited`
+/// needs. (Faults begin only when the first lease is waited for, or most of a run would be over by then.)
 const LONG_US: (u64, u64) = (3_100 * MS, 8_000 * MS);
 
 /// The faults of a run, in no order. Each has a number, by which a run can be told to keep it.
