@@ -22,6 +22,9 @@ use crate::script::{Argument, Script, Step, later, peer};
 /// State, assignments and messages of one input together.
 const HEAP_FACTOR: usize = 16_384;
 
+/// Of the wall clock since its epoch: 34 years.
+const WALL_MS_MAX: u64 = 1 << 40;
+
 /// How many sessions a script can speak on.
 const SESSIONS: u8 = 8;
 
@@ -154,7 +157,8 @@ impl Cluster {
     }
 
     fn happens(&mut self, event: AssignerEvent) {
-        let unix_ms = GENERATION_EPOCH_UNIX_MS.saturating_add(self.now.as_ms());
+        // The wall clock stays within what generation numbers have room for: it is no input from outside.
+        let unix_ms = GENERATION_EPOCH_UNIX_MS + self.now.as_ms() % WALL_MS_MAX;
         let actions = self.assigner.step(event, self.now, unix_ms);
         let members = self.assigner.status(self.now).nodes.len();
         assert!(

@@ -101,7 +101,7 @@ pub fn run_replies(input: &[u8]) {
                 same_replies(&replies, read, &plain);
             }
             (Ok(_), Ok(_), Err(error)) => {
-                assert!(is_text(&error), "read here, and refused by prost: {error}")
+                assert!(is_unread_here(&error), "read here, and refused by prost: {error}")
             }
             (Err(error), _, Ok(_)) | (_, Err(error), Ok(_)) => {
                 assert!(
@@ -115,20 +115,34 @@ pub fn run_replies(input: &[u8]) {
 }
 
 fn same_replies(replies: &[v1::Reply], notes: ReplyBatchNotes, plain: &PlainReplyBatch) {
-    assert_eq!(replies, plain.replies);
+    // A `Moved` is read where it lies: one that says nothing is none, and of two the last counts, where prost merges them.
+    let rest = |reply: &v1::Reply| v1::Reply {
+        moved: None,
+        ..reply.clone()
+    };
+    assert!(replies.iter().map(rest).eq(plain.replies.iter().map(rest)));
+    let mut both = replies.iter().zip(&plain.replies);
+    assert!(both.all(|(ours, theirs)| ours.moved.is_none() || theirs.moved.is_some()));
     let said = ReplyBatchNotes {
         closing: plain.closing,
         version: plain.version,
         value_bytes_max: plain.value_bytes_max,
     };
     assert_eq!(notes, said);
-    let again = ReplyBatch::of(replies, notes).encode_to_vec();
-    assert_eq!(PlainReplyBatch::decode(&*again).as_ref(), Ok(plain));
+    let again = ReplyBatch::of(replies, notes).into_replies();
+    assert_eq!(
+        again
+            .as_deref()
+            .map(|again| again.iter().map(rest).eq(replies.iter().map(rest))),
+        Ok(true)
+    );
 }
 
-/// A text that is no UTF-8: here it is repaired when it is shown, since it only says why something was refused.
-fn is_text(error: &prost::DecodeError) -> bool {
-    error.to_string().contains("UTF-8")
+/// A text that is no UTF-8: here it is repaired when it is shown, since it only says why something was refused. And a
+/// `Moved` before the last one, which is not looked at.
+fn is_unread_here(error: &prost::DecodeError) -> bool {
+    let why = error.to_string();
+    why.contains("UTF-8") || why.contains("Reply.moved")
 }
 
 fn is_ours_to_refuse(error: &WireError) -> bool {

@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use softstore_proto::limits::VALUE_BYTES_CEILING;
 use softstore_sharding::{NodeId, SliceKey};
 
 use crate::cli::announce::ClusterAnnouncement;
@@ -19,6 +20,10 @@ use crate::workload::Mix;
 
 const HEAP_FACTOR: usize = 64;
 
+/// What a typed value may take: bincode makes room for as many elements as a length says before it reads them, up to the
+/// size of the largest value.
+const TYPED_BYTES_MAX: usize = VALUE_BYTES_CEILING + heap::BYTES_FREE;
+
 /// How many parsers there are: the first byte of an input counts modulo this.
 pub const PARSERS: u8 = 12;
 
@@ -27,10 +32,12 @@ pub fn run(input: &[u8]) {
     let Some((&parser, bytes)) = input.split_first() else {
         return;
     };
+    if parser % PARSERS == 1 {
+        return heap::within(TYPED_BYTES_MAX, || typed(bytes));
+    }
     heap::in_proportion(input, HEAP_FACTOR, || {
         match (parser % PARSERS, std::str::from_utf8(bytes)) {
             (0, _) => opening(bytes),
-            (1, _) => typed(bytes),
             (2, _) => key(bytes),
             (3, Ok(text)) => node_id(text),
             (4, Ok(text)) => written::<Size>(text),

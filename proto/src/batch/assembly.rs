@@ -7,7 +7,7 @@ use prost::Message;
 use softstore_sharding::Generation;
 use softstore_sharding::session::VersionRange;
 
-use super::field::{Head, Tag, bytes_field_bytes, varint_bytes};
+use super::field::{Head, Tag, bytes_field_bytes, present_field_bytes, varint_bytes};
 use super::{Encoded, OpBatch, OpView, ReplyBatch, ReplyBatchNotes, ReplyView};
 use crate::v1;
 
@@ -122,10 +122,14 @@ impl Assembly {
     pub fn push_op(&mut self, op: &OpView<'_>, value: Value<'_>) -> Range<usize> {
         let mut head = Head::new();
         op.write_scalars(&mut head);
-        let slice = op.slice.map_or_else(Vec::new, |slice| slice.encode_to_vec());
+        let slice = op.slice.map(|slice| slice.encode_to_vec());
         self.push(
             head,
-            [(Tag::bytes(3), op.key), (Tag::bytes(12), &slice)],
+            [
+                (Tag::bytes(3), said(op.key)),
+                // A message that is there says so even if it has no bytes: the slice of the whole key space has none.
+                (Tag::bytes(12), slice.as_deref()),
+            ],
             value,
             Tag::bytes(4),
         )
@@ -136,7 +140,10 @@ impl Assembly {
     pub fn push_reply(&mut self, reply: &ReplyView<'_>, value: Value<'_>) {
         let mut head = Head::new();
         reply.write_scalars(&mut head);
-        let fields = [(Tag::bytes(7), reply.moved), (Tag::bytes(8), reply.message)];
+        let fields = [
+            (Tag::bytes(7), said(reply.moved)),
+            (Tag::bytes(8), said(reply.message)),
+        ];
         self.push(head, fields, value, Tag::bytes(3));
     }
 
@@ -145,7 +152,7 @@ impl Assembly {
     fn push(
         &mut self,
         scalars: Head,
-        fields: [(Tag, &[u8]); 2],
+        fields: [(Tag, Option<&[u8]>); 2],
         value: Value<'_>,
         value_tag: Tag,
     ) -> Range<usize> {
@@ -153,7 +160,7 @@ impl Assembly {
         let length = scalars.as_slice().len()
             + fields
                 .iter()
-                .map(|(_, bytes)| bytes_field_bytes(bytes.len()))
+                .filter_map(|(_, bytes)| Some(present_field_bytes((*bytes)?.len())))
                 .sum::<usize>()
             + bytes_field_bytes(value.len());
         self.bytes
@@ -162,11 +169,18 @@ impl Assembly {
         outer.begin_bytes(Tag::bytes(1), length);
         self.bytes.extend_from_slice(outer.as_slice());
         self.bytes.extend_from_slice(scalars.as_slice());
-        for (tag, bytes) in fields {
-            self.put_bytes_field(tag, bytes);
+        let copied = match &value {
+            Value::Copied(bytes) => said(bytes),
+            Value::Shared(_) => None,
+        };
+        for (tag, bytes) in fields.into_iter().chain([(value_tag, copied)]) {
+            if let Some(bytes) = bytes {
+                self.put_bytes_head(tag, bytes.len());
+                self.bytes.extend_from_slice(bytes);
+            }
         }
         match value {
-            Value::Copied(bytes) => self.put_bytes_field(value_tag, bytes),
+            Value::Copied(_) => {}
             Value::Shared(bytes) => {
                 if !bytes.is_empty() {
                     self.put_bytes_head(value_tag, bytes.len());
@@ -183,14 +197,6 @@ impl Assembly {
         let mut head = Head::new();
         head.begin_bytes(tag, length);
         self.bytes.extend_from_slice(head.as_slice());
-    }
-
-    #[inline]
-    fn put_bytes_field(&mut self, tag: Tag, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.put_bytes_head(tag, bytes.len());
-            self.bytes.extend_from_slice(bytes);
-        }
     }
 
     /// Appends all of another batch's operations, or replies.
@@ -277,4 +283,9 @@ impl Assembly {
         }
         encoded
     }
+}
+
+/// A byte string that is left out if it is empty.
+fn said(bytes: &[u8]) -> Option<&[u8]> {
+    (!bytes.is_empty()).then_some(bytes)
 }
