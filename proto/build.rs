@@ -12,7 +12,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         out.join("softstore.v1.bin"),
         prost::Message::encode_to_vec(&descriptors),
     )?;
+    let services = std::env::var_os("CARGO_FEATURE_SERVICES").is_some();
     tonic_prost_build::configure()
+        .build_client(services)
+        .build_server(services)
         .bytes(".")
         // Rare, and large beside the rest of a reply, of which a batch holds hundreds.
         .boxed(".softstore.v1.Reply.moved")

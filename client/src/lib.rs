@@ -35,6 +35,7 @@ mod answer;
 mod backoff;
 mod builder;
 mod client;
+mod codec;
 mod config;
 mod error;
 mod flush;

@@ -16,8 +16,9 @@ use crate::error::TraceError;
 use crate::id_trace;
 use crate::request::{KeyIndex, RequestKind};
 
-/// The most requests of one trace that are held: with CSV about 2 GiB of memory.
-pub(crate) const REQUESTS_MAX: usize = 100_000_000;
+/// The most requests of one trace that are held: with CSV about 2 GiB of memory. The fuzz targets reach a lower limit more
+/// often.
+pub(crate) const REQUESTS_MAX: usize = if cfg!(fuzzing) { 1 << 14 } else { 100_000_000 };
 /// The most memory that an xz file may ask for to be decompressed (its own presets need up to 65 MiB).
 const XZ_MEMORY_BYTES_MAX: u64 = 256 << 20;
 const XZ_MAGIC: [u8; 6] = [0xfd, b'7', b'z', b'X', b'Z', 0];
@@ -104,7 +105,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Trace, TraceError> {
     read(file, csv)
 }
 
-fn read(mut file: impl BufRead, csv: bool) -> Result<Trace, TraceError> {
+pub(crate) fn read(mut file: impl BufRead, csv: bool) -> Result<Trace, TraceError> {
     let packed = file.fill_buf().map_err(TraceError::Read)?.starts_with(&XZ_MAGIC);
     let trace = if packed {
         let stream = Stream::new_stream_decoder(XZ_MEMORY_BYTES_MAX, CONCATENATED)

@@ -50,6 +50,7 @@ impl WireError {
     }
 }
 
+#[cfg(feature = "services")]
 impl From<WireError> for tonic::Status {
     fn from(error: WireError) -> Self {
         Self::invalid_argument(error.to_string())

@@ -36,7 +36,7 @@ pub use error::WireError;
     reason = "generated code"
 )]
 pub mod v1 {
-    tonic::include_proto!("softstore.v1");
+    include!(concat!(env!("OUT_DIR"), "/softstore.v1.rs"));
 }
 
 /// The services' descriptors, for gRPC reflection.

@@ -7,7 +7,7 @@ use prost::Message;
 use softstore_sharding::Generation;
 use softstore_sharding::session::VersionRange;
 
-use super::field::{Head, Tag, bytes_field_bytes, varint_bytes};
+use super::field::{Head, Tag, bytes_field_bytes, present_field_bytes, varint_bytes};
 use super::{Encoded, OpBatch, OpView, ReplyBatch, ReplyBatchNotes, ReplyView};
 use crate::v1;
 
@@ -72,11 +72,6 @@ struct ReplyBatchRest {
     value_bytes_max: u64,
 }
 
-/// A byte string that is left out if it is empty, its default.
-fn unless_empty(bytes: &[u8]) -> Option<&[u8]> {
-    (!bytes.is_empty()).then_some(bytes)
-}
-
 /// Operations, or replies, encoded as they come.
 #[derive(Debug, Default)]
 pub struct Assembly {
@@ -127,12 +122,12 @@ impl Assembly {
     pub fn push_op(&mut self, op: &OpView<'_>, value: Value<'_>) -> Range<usize> {
         let mut head = Head::new();
         op.write_scalars(&mut head);
-        // The whole key space is a message without a field set: it is there all the same.
         let slice = op.slice.map(|slice| slice.encode_to_vec());
         self.push(
             head,
             [
-                (Tag::bytes(3), unless_empty(op.key)),
+                (Tag::bytes(3), said(op.key)),
+                // A message that is there says so even if it has no bytes: the slice of the whole key space has none.
                 (Tag::bytes(12), slice.as_deref()),
             ],
             value,
@@ -146,8 +141,8 @@ impl Assembly {
         let mut head = Head::new();
         reply.write_scalars(&mut head);
         let fields = [
-            (Tag::bytes(7), unless_empty(reply.moved)),
-            (Tag::bytes(8), unless_empty(reply.message)),
+            (Tag::bytes(7), said(reply.moved)),
+            (Tag::bytes(8), said(reply.message)),
         ];
         self.push(head, fields, value, Tag::bytes(3));
     }
@@ -169,7 +164,7 @@ impl Assembly {
         let length = scalars.as_slice().len()
             + fields
                 .iter()
-                .map(|(_, bytes)| bytes.map_or(0, |bytes| bytes_field_bytes(bytes.len())))
+                .filter_map(|(_, bytes)| Some(present_field_bytes((*bytes)?.len())))
                 .sum::<usize>()
             + value_bytes;
         self.bytes
@@ -178,14 +173,18 @@ impl Assembly {
         outer.begin_bytes(Tag::bytes(1), length);
         self.bytes.extend_from_slice(outer.as_slice());
         self.bytes.extend_from_slice(scalars.as_slice());
-        for (tag, bytes) in fields {
+        let copied = match &value {
+            Value::Copied(bytes) => said(bytes),
+            Value::Shared(_) => None,
+        };
+        for (tag, bytes) in fields.into_iter().chain([(value_tag, copied)]) {
             if let Some(bytes) = bytes {
-                self.put_bytes_field(tag, bytes);
+                self.put_bytes_head(tag, bytes.len());
+                self.bytes.extend_from_slice(bytes);
             }
         }
         match value {
-            value if value.is_empty() => {}
-            Value::Copied(bytes) => self.put_bytes_field(value_tag, bytes),
+            Value::Copied(_) => {}
             Value::Shared(bytes) => {
                 self.put_bytes_head(value_tag, bytes.len());
                 self.shared_bytes += bytes.len();
@@ -200,12 +199,6 @@ impl Assembly {
         let mut head = Head::new();
         head.begin_bytes(tag, length);
         self.bytes.extend_from_slice(head.as_slice());
-    }
-
-    #[inline]
-    fn put_bytes_field(&mut self, tag: Tag, bytes: &[u8]) {
-        self.put_bytes_head(tag, bytes.len());
-        self.bytes.extend_from_slice(bytes);
     }
 
     /// Appends all of another batch's operations, or replies.
@@ -292,4 +285,9 @@ impl Assembly {
         }
         encoded
     }
+}
+
+/// A byte string that is left out if it is empty.
+fn said(bytes: &[u8]) -> Option<&[u8]> {
+    (!bytes.is_empty()).then_some(bytes)
 }

@@ -226,8 +226,16 @@ impl Head {
     }
 }
 
-/// Bytes that a byte string takes with its tag (of one byte) and length.
+/// Bytes that a byte string takes with its tag (of one byte) and length; none if it is empty, and left out.
 pub(super) fn bytes_field_bytes(length: usize) -> usize {
+    if length == 0 {
+        return 0;
+    }
+    present_field_bytes(length)
+}
+
+/// The same for one that is there even if it has no bytes.
+pub(super) fn present_field_bytes(length: usize) -> usize {
     1 + varint_bytes(length as u64) + length
 }
 

@@ -239,6 +239,7 @@ impl Ops {
         const SENT: Tag = Tag::varint(3);
         const VERSIONS: Tag = Tag::bytes(4);
         let mut reader = Reader::new(frame);
+        let mut versions: Option<v1::VersionRange> = None;
         while let Some(tag) = reader.tag()? {
             match tag {
                 OPS => {
@@ -256,10 +257,15 @@ impl Ops {
                     }
                 }
                 SENT => self.sent_ms = reader.varint()?,
-                VERSIONS => self.versions = Some(decoded::<v1::VersionRange>(reader.bytes()?)?.try_into()?),
+                VERSIONS => {
+                    // A message field that comes twice is one, merged.
+                    let merged = versions.get_or_insert_default().merge(reader.bytes()?);
+                    merged.map_err(|_| Malformed::WRONG_TYPE)?;
+                }
                 _ => reader.skip(tag, 1..=4)?,
             }
         }
+        self.versions = versions.map(TryInto::try_into).transpose()?;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Batches as this crate writes and reads them, against what prost makes of the same messages.
 
 use proptest::prelude::*;
-use softstore_sharding::Generation;
+use softstore_sharding::{Generation, Slice};
 
 use super::*;
 use crate::v1;
@@ -222,6 +222,36 @@ fn unknown_fields_are_skipped_and_known_ones_of_another_type_refused() {
     bytes.extend([0x08, 0x01]);
     let refused = open(&bytes).expect_err("of another type").to_string();
     assert!(refused.contains("another type"), "{refused}");
+}
+
+/// The whole key space has no bytes of its own as a slice; a flush of it must not come out as a flush of nothing.
+#[test]
+fn the_slice_of_everything_is_said() {
+    let flush = v1::Op {
+        kind: v1::OpKind::Flush.into(),
+        slice: Some(Slice::FULL.into()),
+        ..Default::default()
+    };
+    let batch = OpBatch::of(std::slice::from_ref(&flush), &[], 0, None);
+    let plain: PlainOpBatch = received(&batch);
+    assert_eq!(plain.ops, std::slice::from_ref(&flush));
+    let ops = batch.open().expect("well formed");
+    assert_eq!(ops.get(0).expect("well formed").slice, flush.slice);
+}
+
+/// As prost reads it: half of the range in one field, the other half in a second one.
+#[test]
+fn versions_that_come_in_two_fields_are_merged() {
+    let half = |min, max| PlainOpBatch {
+        versions: Some(v1::VersionRange { min, max }),
+        ..Default::default()
+    };
+    let bytes = [half(1, 0).encode_to_vec(), half(0, 3).encode_to_vec()].concat();
+    let plain = PlainOpBatch::decode(&*bytes).expect("decodable").versions;
+    assert_eq!(plain, Some(v1::VersionRange { min: 1, max: 3 }));
+    let ops = OpBatch::decode(&*bytes).expect("taken in as it comes").open();
+    let read = ops.expect("well formed").versions().map(v1::VersionRange::from);
+    assert_eq!(read, plain);
 }
 
 #[test]

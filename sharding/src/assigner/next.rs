@@ -176,7 +176,9 @@ pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn
     for (index, (_, range)) in ranges.iter_mut().enumerate() {
         let after = same_as_next.get(index).copied().unwrap_or(false);
         let before = index > 0 && same_as_next[index - 1];
-        if (before || after) && counts.contains_key(&range.owner) {
+        // What was acquired just now, cold, has no former acquisition; the others get the same `since` as it.
+        let is_older = range.since < generation;
+        if (before || after) && is_older && counts.contains_key(&range.owner) {
             let former = Provider {
                 life: range.owner.clone(),
                 since: range.since,
@@ -322,6 +324,14 @@ mod tests {
         let mut moving = ranges(count);
         moving[3].1.providers = range("a", 4, &[("b", 1)]).providers;
         assert_eq!(renewed(moving.clone(), generation(900), stays), moving);
+
+        // One of them was taken over from a dead owner in this very assignment: it stands, and the result is valid.
+        let mut taken_cold = ranges(count);
+        taken_cold[3].1.since = generation(900);
+        let next = renewed(taken_cold, generation(900), stays);
+        assert_eq!(next[3].1, range("a", 900, &[]));
+        assert_eq!(next[4].1, range("a", 900, &[("a", 5)]));
+        assert!(Assignment::new(generation(900), next, BTreeMap::new()).is_ok());
 
         let next = renewed(ranges(count), generation(900), stays);
         for (index, (_, renewed)) in (1..).zip(&next) {

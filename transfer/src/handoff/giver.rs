@@ -42,6 +42,7 @@ impl HandoffCore {
         if take.taker.life == self.me.life {
             return Err(Refusal::Malformed("a node cannot take from itself"));
         }
+        check_disjoint(take.ranges.iter().map(|range| range.slice))?;
         self.check_living(
             &take.taker.life,
             take.ranges.iter().map(|range| range.since).max(),
@@ -249,11 +250,12 @@ impl HandoffCore {
     /// What a taker may pull: the parts of the ranges asked for that are still kept for it.
     ///
     /// # Errors
-    /// If the request is for another life, in no format that both sides know, or nothing of what it asks for is kept for that
-    /// taker.
+    /// If the request is for another life, in no format that both sides know, asks for something twice, or nothing of what it
+    /// asks for is kept for that taker.
     pub fn grant_pull(&self, request: &PullRequest) -> Result<Vec<CopyGrant>, Refusal> {
         self.check_addressee(&request.to)?;
         self.chunk_format(request)?;
+        check_disjoint(request.ranges.iter().map(|range| range.slice))?;
         let grants: Vec<CopyGrant> = request
             .ranges
             .iter()
@@ -303,9 +305,10 @@ impl HandoffCore {
     /// Drops what a taker is done with. Releasing twice, or what was never kept, changes nothing.
     ///
     /// # Errors
-    /// If the message is for another life.
+    /// If the message is for another life, or names something twice.
     pub fn release(&mut self, release: &Release) -> Result<Vec<Action>, Refusal> {
         self.check_addressee(&release.to)?;
+        check_disjoint(release.ranges.iter().map(|range| range.slice))?;
         let mut actions = Vec::new();
         for range in &release.ranges {
             self.drop_copies(range.slice, CopyEnd::Released, &mut actions, |taker, since, _| {
@@ -444,6 +447,17 @@ impl HandoffCore {
             Ok(())
         }
     }
+}
+
+/// Refuses ranges that share a position. No node asks for one twice; answered, what such a message costs would grow with
+/// the product of what it names and what is kept here, under the exclusive lock (H8).
+fn check_disjoint(slices: impl Iterator<Item = Slice>) -> Result<(), Refusal> {
+    let mut slices: Vec<Slice> = slices.collect();
+    slices.sort_unstable();
+    if slices.windows(2).any(|pair| pair[0].last() >= pair[1].low()) {
+        return Err(Refusal::Malformed("two of its ranges overlap"));
+    }
+    Ok(())
 }
 
 /// One answer for two parts that touch, if there is one. Parts fenced together answer together, however much they were

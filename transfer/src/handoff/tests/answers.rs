@@ -4,7 +4,7 @@ use softstore_sharding::{Slice, Version};
 
 use super::cluster::{Cluster, halves, key, life, peer, since, take, whole};
 use crate::handoff::Admission;
-use crate::message::{Refusal, Verdict};
+use crate::message::{Refusal, Release, TakenRange, Verdict};
 
 /// Node a holds all since 1, cold.
 fn holder() -> Cluster {
@@ -188,6 +188,8 @@ fn h8_refusals_change_nothing() {
     cluster.adopt("a", &whole(5, "a b", ("a", 1, &[])));
     let mut swollen = take("a", "b", Slice::FULL, 6, 1);
     swollen.ranges = vec![swollen.ranges[0]; crate::message::TAKE_RANGES_MAX + 1];
+    let mut doubled = take("a", "b", Slice::FULL, 6, 1);
+    doubled.ranges.push(doubled.ranges[0]);
     let cases = [
         (take("a2", "b", Slice::FULL, 6, 1), Refusal::WrongIncarnation),
         (take("b", "a", Slice::FULL, 6, 1), Refusal::WrongIncarnation),
@@ -202,6 +204,7 @@ fn h8_refusals_change_nothing() {
             Refusal::Malformed("a node cannot take from itself"),
         ),
         (swollen, Refusal::Malformed("too many ranges in one Take")),
+        (doubled, Refusal::Malformed("two of its ranges overlap")),
     ];
     for (message, refusal) in cases {
         let now = cluster.now;
@@ -212,6 +215,17 @@ fn h8_refusals_change_nothing() {
         );
         assert_eq!(cluster.says("a", 5), "serve 1");
     }
+    let range = TakenRange {
+        slice: Slice::FULL,
+        since: since(6),
+    };
+    let doubled = Release {
+        to: life("a"),
+        taker: life("b"),
+        ranges: vec![range; 2],
+    };
+    let refused = Refusal::Malformed("two of its ranges overlap");
+    assert_eq!(cluster.node("a").release(&doubled), Err(refused));
     // A sender from the assignment's future may well live.
     let now = cluster.now;
     assert!(

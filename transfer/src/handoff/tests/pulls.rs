@@ -172,6 +172,10 @@ fn h8_pulls_are_granted_to_their_taker_in_a_common_format() {
     wrong.taker = life("c");
     assert_eq!(refused(&mut cluster, &wrong), Refusal::Gone);
     let mut wrong = request.clone();
+    wrong.ranges.push(wrong.ranges[0]);
+    let overlap = Refusal::Malformed("two of its ranges overlap");
+    assert_eq!(refused(&mut cluster, &wrong), overlap);
+    let mut wrong = request.clone();
     wrong.chunk_versions = VersionRange { min: 2, max: 9 };
     assert_eq!(refused(&mut cluster, &wrong), Refusal::NoCommonVersion);
     // Agreed on by both, and yet nothing that this build could write.
