@@ -19,6 +19,10 @@ const FOR_LONG: Duration = Duration::from_millis(FAILURE_TIMEOUT_MS * 3 / 2);
 /// questions to gather before it.
 const AFTER_DEATH: Duration = Duration::from_millis(FAILURE_TIMEOUT_MS / 2);
 
+/// How long a node that wakes up does not hear that it is dead. Less than the 500 ms after which a node in `available` mode
+/// takes the Assigner for unreachable, and serves on.
+const OLD_BELIEFS: Duration = Duration::from_millis(300);
+
 /// A link on which a chunk takes seconds.
 const CRAWL_BYTES_PER_SECOND: u32 = 100_000;
 
@@ -125,8 +129,12 @@ impl Fault {
             Self::KillGiver => cluster.kill(GIVER).await,
             Self::KillTaker => cluster.kill(TAKER).await,
             Self::KillAssigner => cluster.kill(ASSIGNER).await,
-            Self::PauseGiver => cluster.process(GIVER).stand_still().await,
-            Self::PauseTaker => cluster.process(TAKER).stand_still().await,
+            Self::PauseGiver | Self::PauseTaker => {
+                let node = if self == Self::PauseGiver { GIVER } else { TAKER };
+                cluster.process(node).stand_still().await;
+                // It wakes up with its old beliefs.
+                cluster.network.cut(ASSIGNER, node);
+            }
             Self::PauseAssigner => cluster.process(ASSIGNER).stand_still().await,
             Self::TermGiver => cluster.process(GIVER).signal(Signal::TERM),
             Self::TermTaker => cluster.process(TAKER).signal(Signal::TERM),
@@ -147,6 +155,16 @@ impl Fault {
         }
     }
 
+    /// Whom it stops for a while, and so has reason to say that it stood still.
+    pub(crate) fn pauses(self) -> Option<&'static str> {
+        match self {
+            Self::PauseGiver => Some(GIVER),
+            Self::PauseTaker => Some(TAKER),
+            Self::PauseAssigner => Some(ASSIGNER),
+            _ => None,
+        }
+    }
+
     /// Whether the fault itself keeps these two from talking: then the hold that kept the phase open is not undone.
     pub(crate) fn cuts(self, from: &str, to: &str) -> bool {
         let both = |one, other| (from, to) == (one, other) || (from, to) == (other, one);
@@ -156,6 +174,8 @@ impl Fault {
             Self::CutTakerToGiver => (from, to) == (TAKER, GIVER),
             Self::CutGiverAssigner => both(GIVER, ASSIGNER),
             Self::CutTakerAssigner => both(TAKER, ASSIGNER),
+            Self::PauseGiver => (from, to) == (ASSIGNER, GIVER),
+            Self::PauseTaker => (from, to) == (ASSIGNER, TAKER),
             _ => false,
         }
     }
@@ -173,6 +193,8 @@ impl Fault {
                     .await;
                 tokio::time::sleep(AFTER_DEATH).await;
                 cluster.process(node).signal(Signal::CONT);
+                tokio::time::sleep(OLD_BELIEFS).await;
+                cluster.network.heal(ASSIGNER, node);
             }
             Self::PauseAssigner => {
                 tokio::time::sleep(FOR_LONG).await;
