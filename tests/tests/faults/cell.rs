@@ -17,11 +17,11 @@ use super::fault::{Fault, GiverEnd};
 use super::phase::Phase;
 
 /// Keys, of which the giver owns half. Its share fits the window of a pull's stream (2 MiB), and is several chunks.
-const KEYS: usize = 560;
+pub(crate) const KEYS: usize = 560;
 const VALUE_BYTES: usize = 6 << 10;
 
 /// Only these are written again; of the others every loss is found at the end.
-const WRITTEN_KEYS: usize = 280;
+pub(crate) const WRITTEN_KEYS: usize = 280;
 
 const WORKERS: usize = 2;
 const PAUSE: Duration = Duration::from_millis(4);
@@ -103,7 +103,7 @@ pub(crate) async fn run(cell: Cell) -> Seen {
     fault.strike(&mut cluster).await;
     let struck = Instant::now();
     held.let_go(&cluster, fault);
-    fault.end(&mut cluster).await;
+    fault.end(&mut cluster, &ledger).await;
 
     let ended = cluster.exit_code(GIVER).await;
     cluster.settled_with(fault.survivors()).await;
@@ -148,7 +148,7 @@ fn probe(cluster: &Cluster, ledger: &Arc<Ledger>) -> JoinSet<()> {
             let mut asked = JoinSet::new();
             let mut index = 0;
             loop {
-                index = (index + 101) % WRITTEN_KEYS;
+                index = (index + 101) % KEYS;
                 while asked.try_join_next().is_some() {}
                 if asked.len() < PROBES_MAX {
                     let (direct, ledger) = (direct.clone(), ledger.clone());

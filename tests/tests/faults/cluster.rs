@@ -246,10 +246,15 @@ impl Cluster {
         }
     }
 
-    /// A client that knows all nodes. What it cannot reach is an error and no miss.
+    /// A client that knows all nodes.
     pub(crate) async fn client(&self) -> Client {
+        self.client_of(&[GIVER, TAKER, THIRD]).await
+    }
+
+    /// A client that knows these nodes.
+    pub(crate) async fn client_of(&self, nodes: &[&str]) -> Client {
         Client::builder()
-            .seeds([GIVER, TAKER, THIRD].map(|node| self.address(node, NODE_PORT)))
+            .seeds(nodes.iter().map(|node| self.address(node, NODE_PORT)))
             .operation_timeout(Duration::from_secs(3))
             .connect()
             .await
