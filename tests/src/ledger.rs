@@ -8,6 +8,7 @@
 //! What is lost is asked for at the end, when nothing runs ([`Ledger::audit`]): a key whose last write was acknowledged, was
 //! a set, and is not there.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -172,6 +173,28 @@ impl Ledger {
         self.is_set[index].store(true, Ordering::SeqCst);
         self.acknowledged[index].store(number, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Writes some keys anew through another client than the ledger's own, which may still wait for an owner that is gone. No
+    /// other task may write them.
+    ///
+    /// # Panics
+    /// If a key cannot be written in ten tries.
+    pub async fn write_anew(&self, client: &Client, keys: Range<usize>) {
+        for index in keys {
+            let mut written = false;
+            for _ in 0..10 {
+                let number = self.next[index].fetch_add(1, Ordering::SeqCst) + 1;
+                let set = client.set(Self::key(index), self.value(index, number)).await;
+                if set.is_ok() {
+                    self.is_set[index].store(true, Ordering::SeqCst);
+                    self.acknowledged[index].store(number, Ordering::SeqCst);
+                    written = true;
+                    break;
+                }
+            }
+            assert!(written, "key {index} can be written");
+        }
     }
 
     async fn delete(&self, index: usize) -> Result<(), WriteError> {

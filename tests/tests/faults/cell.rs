@@ -6,20 +6,22 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use softstore_proto::v1;
+use softstore_proto::v1::cache_client::CacheClient;
 use softstore_tests::ledger::{Audit, Counts, Ledger};
 use softstore_tests::processes::until;
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 use super::cluster::{ASSIGNER, Cluster, GIVER, Ownership, TAKER, THIRD};
 use super::fault::{Fault, GiverEnd};
 use super::phase::Phase;
 
 /// Keys, of which the giver owns half. Its share fits the window of a pull's stream (2 MiB), and is several chunks.
-const KEYS: usize = 560;
+pub(crate) const KEYS: usize = 560;
 const VALUE_BYTES: usize = 6 << 10;
 
 /// Only these are written again; of the others every loss is found at the end.
-const WRITTEN_KEYS: usize = 280;
+pub(crate) const WRITTEN_KEYS: usize = 280;
 
 const WORKERS: usize = 2;
 const PAUSE: Duration = Duration::from_millis(4);
@@ -101,7 +103,7 @@ pub(crate) async fn run(cell: Cell) -> Seen {
     fault.strike(&mut cluster).await;
     let struck = Instant::now();
     held.let_go(&cluster, fault);
-    fault.end(&mut cluster).await;
+    fault.end(&mut cluster, &ledger).await;
 
     let ended = cluster.exit_code(GIVER).await;
     cluster.settled_with(fault.survivors()).await;
@@ -146,7 +148,7 @@ fn probe(cluster: &Cluster, ledger: &Arc<Ledger>) -> JoinSet<()> {
             let mut asked = JoinSet::new();
             let mut index = 0;
             loop {
-                index = (index + 101) % WRITTEN_KEYS;
+                index = (index + 101) % KEYS;
                 while asked.try_join_next().is_some() {}
                 if asked.len() < PROBES_MAX {
                     let (direct, ledger) = (direct.clone(), ledger.clone());
@@ -161,9 +163,9 @@ fn probe(cluster: &Cluster, ledger: &Arc<Ledger>) -> JoinSet<()> {
 
 /// The keys that a node serves.
 async fn keys_of(cluster: &Cluster, node: &str) -> Vec<usize> {
-    let mut served = Vec::new();
+    let (direct, mut served) = (cluster.direct(node), Vec::new());
     for index in 0..KEYS {
-        if serves(cluster, node, index).await {
+        if serves(&direct, index).await {
             served.push(index);
         }
     }
@@ -175,13 +177,12 @@ async fn keys_of(cluster: &Cluster, node: &str) -> Vec<usize> {
 }
 
 /// Whether a node itself, past the client, answers for a key.
-async fn serves(cluster: &Cluster, node: &str, index: usize) -> bool {
+async fn serves(node: &CacheClient<Channel>, index: usize) -> bool {
     let get = v1::Op {
         key: Ledger::key(index).into(),
         ..v1::Op::default()
     };
-    let mut node = cluster.direct(node);
-    let reply = node.get(get).await.expect("a node answers");
+    let reply = node.clone().get(get).await.expect("a node answers");
     matches!(reply.into_inner().status(), v1::Status::Ok | v1::Status::NotFound)
 }
 
@@ -214,10 +215,11 @@ async fn at_rest(cluster: &Cluster, nodes: &[&str]) {
 
 /// Each key is served by exactly one of the nodes.
 async fn one_owner_each(cluster: &Cluster, nodes: &[&str]) {
+    let direct: Vec<_> = nodes.iter().map(|node| (node, cluster.direct(node))).collect();
     for index in (0..KEYS).step_by(KEYS / SAMPLED_KEYS) {
         let mut owners = Vec::new();
-        for node in nodes {
-            if serves(cluster, node, index).await {
+        for (node, direct) in &direct {
+            if serves(direct, index).await {
                 owners.push(*node);
             }
         }

@@ -171,7 +171,8 @@ impl Cluster {
             format!("--assigner={}", self.address(ASSIGNER, ASSIGNER_PORT)),
             "--memory=64MiB".to_owned(),
             "--heartbeat-ms=100".to_owned(),
-            "--drain-deadline-ms=20000".to_owned(),
+            // A drain that hangs is to be seen hanging.
+            "--drain-deadline-ms=600000".to_owned(),
         ];
         self.start_process(id, flags).await;
     }
@@ -245,10 +246,15 @@ impl Cluster {
         }
     }
 
-    /// A client that knows all nodes. What it cannot reach is an error and no miss.
+    /// A client that knows all nodes.
     pub(crate) async fn client(&self) -> Client {
+        self.client_of(&[GIVER, TAKER, THIRD]).await
+    }
+
+    /// A client that knows these nodes.
+    pub(crate) async fn client_of(&self, nodes: &[&str]) -> Client {
         Client::builder()
-            .seeds([GIVER, TAKER, THIRD].map(|node| self.address(node, NODE_PORT)))
+            .seeds(nodes.iter().map(|node| self.address(node, NODE_PORT)))
             .operation_timeout(Duration::from_secs(3))
             .connect()
             .await
@@ -312,4 +318,24 @@ fn disk(host: &str, number: u32) -> PathBuf {
         "a small disk can be mounted"
     );
     dir
+}
+
+/// What all processes that ever ran here have logged, but for those of one host.
+pub(crate) fn logs_but_of(host: Option<&str>) -> Vec<String> {
+    let disks = std::fs::read_dir("/run").into_iter().flatten().flatten();
+    let others = disks.filter(|disk| {
+        let name = disk.file_name().to_string_lossy().into_owned();
+        name.starts_with("log-") && host.is_none_or(|host| !name.starts_with(&format!("log-{host}-")))
+    });
+    let files = others.filter_map(|disk| std::fs::read_dir(disk.path()).ok());
+    files
+        .flatten()
+        .flatten()
+        .filter(|file| {
+            file.path()
+                .extension()
+                .is_some_and(|extension| extension == "log")
+        })
+        .filter_map(|file| std::fs::read_to_string(file.path()).ok())
+        .collect()
 }

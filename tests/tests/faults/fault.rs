@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
+use softstore_tests::ledger::Ledger;
 use softstore_tests::process::Signal;
 
+use super::cell::{KEYS, WRITTEN_KEYS};
 use super::cluster::{
-    ASSIGNER, CLIENT, Cluster, DECLARED_DEAD, FAILURE_TIMEOUT_MS, GIVER, HAS_LEFT, Ownership, TAKER,
+    ASSIGNER, CLIENT, Cluster, DECLARED_DEAD, FAILURE_TIMEOUT_MS, GIVER, HAS_LEFT, Ownership, TAKER, THIRD,
 };
 use super::phase::Phase;
 
@@ -15,8 +17,7 @@ use super::phase::Phase;
 /// itself, not a wait for anything.
 const FOR_LONG: Duration = Duration::from_millis(FAILURE_TIMEOUT_MS * 3 / 2);
 
-/// How long a node goes on standing still after its death is known: time for others to write what it still holds, and for
-/// questions to gather before it.
+/// How long a node goes on standing still after others have written what it holds: time for questions to gather before it.
 const AFTER_DEATH: Duration = Duration::from_millis(FAILURE_TIMEOUT_MS / 2);
 
 /// A link on which a chunk takes seconds.
@@ -147,6 +148,16 @@ impl Fault {
         }
     }
 
+    /// Whom it stops for a while, and so has reason to say that it stood still.
+    pub(crate) fn pauses(self) -> Option<&'static str> {
+        match self {
+            Self::PauseGiver => Some(GIVER),
+            Self::PauseTaker => Some(TAKER),
+            Self::PauseAssigner => Some(ASSIGNER),
+            _ => None,
+        }
+    }
+
     /// Whether the fault itself keeps these two from talking: then the hold that kept the phase open is not undone.
     pub(crate) fn cuts(self, from: &str, to: &str) -> bool {
         let both = |one, other| (from, to) == (one, other) || (from, to) == (other, one);
@@ -161,7 +172,7 @@ impl Fault {
     }
 
     /// Waits until it has lasted long enough, and undoes it.
-    pub(crate) async fn end(self, cluster: &mut Cluster) {
+    pub(crate) async fn end(self, cluster: &mut Cluster, ledger: &Ledger) {
         match self {
             Self::KillAssigner => cluster.start_assigner(None).await,
             Self::PauseGiver | Self::PauseTaker => {
@@ -171,6 +182,9 @@ impl Fault {
                     .tap(ASSIGNER)
                     .either_about([DECLARED_DEAD, HAS_LEFT], node)
                     .await;
+                // What it still holds is out of date before it wakes.
+                let others = cluster.client_of(&[THIRD]).await;
+                ledger.write_anew(&others, WRITTEN_KEYS..KEYS).await;
                 tokio::time::sleep(AFTER_DEATH).await;
                 cluster.process(node).signal(Signal::CONT);
             }
@@ -221,8 +235,8 @@ impl Fault {
     /// The nodes that are there at the end.
     pub(crate) fn survivors(self) -> &'static [&'static str] {
         match self {
-            Self::KillTaker | Self::TermTaker => &[super::cluster::THIRD],
-            _ => &[TAKER, super::cluster::THIRD],
+            Self::KillTaker | Self::TermTaker => &[THIRD],
+            _ => &[TAKER, THIRD],
         }
     }
 

@@ -90,11 +90,12 @@ fn one_cell() {
         let runtime = runtime.expect("a runtime");
         let watch = Watch::begin();
         let ran = catch_unwind(AssertUnwindSafe(|| runtime.block_on(cell::run(cell))));
-        let seen = if watch.longest_ms() > cluster::FAILURE_TIMEOUT_MS / 2 {
-            eprintln!("the machine stood still for {} ms", watch.longest_ms());
-            Seen::nothing()
-        } else {
-            ran.unwrap_or_else(|panic| resume_unwind(panic))
+        let seen = match watch.standstill(cell.fault.pauses()) {
+            Some(standstill) => {
+                eprintln!("the machine stood still: {standstill}");
+                Seen::nothing()
+            }
+            None => ran.unwrap_or_else(|panic| resume_unwind(panic)),
         };
         matrix::tell(&seen);
         return;

@@ -5,6 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::cluster::{FAILURE_TIMEOUT_MS, logs_but_of};
+
+/// What a node and an Assigner say of themselves.
+const SAID: [&str; 2] = ["stood still for too long", "StoodStill"];
+
 /// Between two looks at the clock.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -30,8 +35,17 @@ impl Watch {
         Self(longest_ms)
     }
 
-    /// The longest time between two looks, in milliseconds.
-    pub(crate) fn longest_ms(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// How the machine stood still, if it did: this process noticed it, or one of the cluster says so of itself, other than
+    /// the one that the fault stops.
+    pub(crate) fn standstill(&self, paused: Option<&str>) -> Option<String> {
+        let longest_ms = self.0.load(Ordering::Relaxed);
+        if longest_ms > FAILURE_TIMEOUT_MS / 4 {
+            return Some(format!("the test for {longest_ms} ms"));
+        }
+        logs_but_of(paused)
+            .iter()
+            .flat_map(|log| log.lines())
+            .find(|line| SAID.iter().any(|said| line.contains(said)))
+            .map(str::to_owned)
     }
 }
