@@ -128,7 +128,10 @@ async fn a_flush_that_may_have_been_done_in_part_is_not_called_unapplied() {
         node.script(|_| Act::Answer(Status::NotReady));
     }
     let error = client.flush_all().await.unwrap_err();
-    assert!(error.is_outcome_unknown() && !error.has_no_side_effects(), "{error}");
+    assert!(
+        error.is_outcome_unknown() && !error.has_no_side_effects(),
+        "{error}"
+    );
 
     nodes[1].script(|_| Act::Serve);
     drop(nodes.remove(0));
