@@ -19,6 +19,7 @@ use softstore_transfer::message::{Take, TakeAnswer, TakeRange, TakeReply, Verdic
 use softstore_transfer::{HandoffConfig, chunk};
 use tokio::sync::mpsc;
 
+use super::standing::Leave;
 use super::state::NodeState;
 use crate::config::NodeConfig;
 
@@ -95,8 +96,6 @@ impl MidPull {
     pub(super) fn start() -> Self {
         let config = NodeConfig {
             memory_bytes: 1 << 20,
-            // No test here is about standing still, however slow its machine.
-            failure_timeout_ms: 3_600_000,
             ..NodeConfig::default()
         };
         let (me, giver) = (peer("taker", 2), peer("giver", 1));
@@ -109,6 +108,7 @@ impl MidPull {
             after_frozen: Mutex::default(),
         });
         let (state, to_slicelet) = NodeState::new(config, core, store.clone());
+        state.slicelet_stepped(Leave::without_end());
         state.adopt(&assignment(2, &me, &[(&giver, 1)], &[&me, &giver]));
         let fenced = TakeReply {
             from: giver.life,

@@ -33,6 +33,18 @@ impl From<&Slicelet> for Leave {
     }
 }
 
+#[cfg(test)]
+impl Leave {
+    /// Without an end: for tests that are not about standing still.
+    pub(super) fn without_end() -> Self {
+        Self {
+            serves_until: Timestamp::NEVER,
+            leased_until: Timestamp::NEVER,
+            lease_ms: None,
+        }
+    }
+}
+
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
