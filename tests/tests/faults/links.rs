@@ -46,7 +46,9 @@ async fn inside() {
     let logs = tempfile::tempdir().expect("the temporary directory is writable");
     let command = network.on(THERE, &softstore(&flags));
     let (_process, _) = Process::start_command("there", logs.path(), command).await;
-    let answers = async || timeout(A_WHILE, http::get(&address, "/metrics")).await.is_ok();
+    // A question that is longer than what a held link lets through.
+    let question = format!("/metrics?{}", "long".repeat(64));
+    let answers = async || timeout(A_WHILE, http::get(&address, &question)).await.is_ok();
     let connects = async || timeout(A_WHILE, TcpStream::connect(&address)).await.is_ok();
     let answers_at_last = async || {
         let got = timeout(PATIENCE, http::get(&address, "/metrics")).await;
