@@ -82,6 +82,8 @@ pub struct NodeState {
     serves_until_ms: AtomicU64,
     /// Length of the leases under which this node serves; 0: without.
     lease_ms: AtomicU64,
+    /// Grows with each end of a lease.
+    lease_ends: watch::Sender<u64>,
     draining: AtomicBool,
     /// Requests held back, and their bytes.
     pub(super) held_requests: AtomicU64,
@@ -125,6 +127,7 @@ impl NodeState {
             slicelet_stepped_ms: AtomicU64::new(Clock.now().as_ms()),
             serves_until_ms: AtomicU64::new(Timestamp::ZERO.as_ms()),
             lease_ms: AtomicU64::new(0),
+            lease_ends: watch::channel(0).0,
             draining: AtomicBool::new(false),
             held_requests: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
@@ -324,6 +327,22 @@ impl NodeState {
     /// Whether the Assigner lets this node serve at `now`: with leases, whether its lease is not over.
     pub(super) fn is_tenured(&self, now: Timestamp) -> bool {
         now.as_ms() < self.serves_until_ms.load(Ordering::Acquire)
+    }
+
+    /// Whether this node serves under leases, and the present one is over: it may be cut off from the Assigner.
+    pub(super) fn is_lease_over(&self) -> bool {
+        self.lease_ms.load(Ordering::Relaxed) > 0 && !self.is_tenured(self.clock.now())
+    }
+
+    /// Changes with each end of a lease from now on.
+    pub(super) fn lease_ends(&self) -> watch::Receiver<u64> {
+        self.lease_ends.subscribe()
+    }
+
+    /// The lease is over.
+    pub(super) fn lease_ended(&self) {
+        count(&self.metrics.leases_ended);
+        self.lease_ends.send_modify(|ends| *ends += 1);
     }
 
     /// Length of the leases under which this node serves, and what is left of the present one, in milliseconds. Both are 0
