@@ -103,6 +103,18 @@ impl v1::cache_server::Cache for CacheService {
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let held = softstore_proto::assignment::generation_or_none(request.into_inner().held)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        // A node that is cut off hears of no new assignment, so its watchers go to another one. Subscribed before the look,
+        // so that no end is missed in between.
+        let mut lease_ends = self.0.lease_ends();
+        if self.0.is_lease_over() {
+            return Err(Status::unavailable(
+                "this node's lease is over: watch another node",
+            ));
+        }
+        let lease_ended = async move {
+            // The sender lives as long as the node.
+            let _ = lease_ends.changed().await;
+        };
         let updates = WatchStream::new(self.0.assignments())
             .filter_map(std::future::ready)
             .scan(None, move |sent, next| {
@@ -110,7 +122,8 @@ impl v1::cache_server::Cache for CacheService {
             })
             .filter_map(std::future::ready)
             .map(|update| Ok(v1::AssignmentUpdate::from(&update)))
-            .take_until(self.0.closing.clone().cancelled_owned());
+            .take_until(self.0.closing.clone().cancelled_owned())
+            .take_until(lease_ended);
         Ok(Response::new(Box::pin(updates)))
     }
 }

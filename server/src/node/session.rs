@@ -188,7 +188,7 @@ impl Session {
                 }
                 SliceletAction::Resume => self.state.set_suspended(false),
                 SliceletAction::LeaseEnded => {
-                    count(&self.state.metrics.leases_ended);
+                    self.state.lease_ended();
                     tracing::warn!("the lease is over: serving nothing until the Assigner renews it");
                 }
                 SliceletAction::LeaseRegained => tracing::info!("the lease is renewed: serving again"),

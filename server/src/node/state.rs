@@ -79,6 +79,8 @@ pub struct NodeState {
     pulls: Mutex<HashMap<PullId, CancellationToken>>,
     /// Whether what it serves can be relied on.
     standing: Standing,
+    /// Grows with each end of a lease.
+    lease_ends: watch::Sender<u64>,
     draining: AtomicBool,
     /// Whether this node has time left.
     pub(super) saturation: Saturation,
@@ -120,6 +122,7 @@ impl NodeState {
             to_slicelet,
             pulls: Mutex::default(),
             standing: Standing::default(),
+            lease_ends: watch::channel(0).0,
             draining: AtomicBool::new(false),
             saturation: Saturation::default(),
             held_requests: AtomicU64::new(0),
@@ -302,6 +305,22 @@ impl NodeState {
     /// Whether the Assigner lets this node serve at `now`: with leases, whether its lease is not over.
     pub(super) fn is_tenured(&self, now: Timestamp) -> bool {
         self.standing.is_tenured(now)
+    }
+
+    /// Whether this node serves under leases, and the present one is over: it may be cut off from the Assigner.
+    pub(super) fn is_lease_over(&self) -> bool {
+        self.lease_ms.load(Ordering::Relaxed) > 0 && !self.is_tenured(self.clock.now())
+    }
+
+    /// Changes with each end of a lease from now on.
+    pub(super) fn lease_ends(&self) -> watch::Receiver<u64> {
+        self.lease_ends.subscribe()
+    }
+
+    /// The lease is over.
+    pub(super) fn lease_ended(&self) {
+        count(&self.metrics.leases_ended);
+        self.lease_ends.send_modify(|ends| *ends += 1);
     }
 
     /// Length of the leases under which this node serves, and what is left of the present one, in milliseconds. Both are 0

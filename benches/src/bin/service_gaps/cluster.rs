@@ -238,5 +238,6 @@ pub(crate) fn be_node(id: &str, assigner: &str) -> Result<()> {
 
 /// The next line of stdin; none at its end.
 async fn next_order() -> Result<Option<String>> {
-    Ok(BufReader::new(tokio::io::stdin()).lines().next_line().await?)
+    let line = tokio::task::spawn_blocking(|| std::io::stdin().lines().next().transpose()).await?;
+    Ok(line?)
 }
