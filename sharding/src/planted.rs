@@ -91,7 +91,6 @@ bugs! {
     EmptyHelloTakesAll, "empty-hello-takes-all", 2000, "the first hello that holds nothing makes a new Assigner begin anew";
     ProvidersDropped, "providers-dropped", 50, "a range that moves on in mid-pull keeps its last owner as only provider";
     OversizeTake, "oversize-take", 2000, "all ranges asked of a provider go into one `Take`, whatever a message may hold";
-    OversizePull, "oversize-pull", 2000, "all ranges that one answer fenced go into one pull, whatever a message may hold";
     LeaseFromReply, "lease-from-reply", 2000, "a lease counts from the arrival of the heartbeat's answer (leased mode)";
     LeaseNotAwaited, "lease-not-awaited", 2000, "a silent node's ranges are given away before its lease is over (leased mode)";
     LeaseWaitSkipped, "lease-wait-skipped", 2000, "a new Assigner does not wait for the leases of the one before (leased mode)";

@@ -36,12 +36,7 @@ impl HandoffCore {
                 }
             }
         }
-        let at_once = if planted::is(Bug::OversizePull) {
-            usize::MAX
-        } else {
-            self.config.taken_ranges_max
-        };
-        for fenced in fenced.chunks(at_once) {
+        for fenced in fenced.chunks(self.config.taken_ranges_max) {
             self.take_over(reply, fenced, now, &mut actions);
         }
         self.search(now, &mut actions);
