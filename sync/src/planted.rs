@@ -37,8 +37,6 @@ pub enum Race {
     DecidedOutOfOrder,
     /// The worker that found nothing left gives its place up later.
     PlaceGivenUpLater,
-    /// An operation that is held back subscribes to wakes only after its last try.
-    SubscribedAfterTry,
 }
 
 #[cfg(any(feature = "shuttle", feature = "loom"))]

@@ -12,7 +12,6 @@ use softstore_proto::v1;
 use softstore_proto::v1::Status;
 use softstore_sharding::{Generation, Slice, SliceKey};
 use softstore_sync::atomic::Ordering;
-use softstore_sync::planted::{self, Race};
 use softstore_transfer::handoff::Admission;
 use tokio::time::Instant;
 
@@ -145,9 +144,6 @@ async fn wait_and_run(
                 }
             }
         };
-        if planted::is(Race::SubscribedAfterTry) {
-            wakes = state.wakes();
-        }
         let woken = tokio::time::timeout_at(until.min(patience.expires), wakes.changed()).await;
         if woken.is_err() && Instant::now() < patience.expires {
             replies.push_status(op.id, status);
