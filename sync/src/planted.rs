@@ -35,8 +35,6 @@ pub enum Race {
     StopWaitsForNobody,
     /// Decisions are queued only after the lock is let go under which they were made.
     DecidedOutOfOrder,
-    /// An operation that is held back subscribes to wakes only after its last try.
-    SubscribedAfterTry,
 }
 
 #[cfg(any(feature = "shuttle", feature = "loom"))]

@@ -12,7 +12,6 @@ use softstore_proto::v1;
 use softstore_proto::v1::Status;
 use softstore_sharding::{Generation, Slice, SliceKey, Timestamp};
 use softstore_sync::atomic::Ordering;
-use softstore_sync::planted::{self, Race};
 use softstore_transfer::handoff::Admission;
 
 use super::metrics::{add, count};
@@ -151,9 +150,6 @@ async fn wait_and_run(
                 }
             }
         };
-        if planted::is(Race::SubscribedAfterTry) {
-            wakes = state.wakes();
-        }
         let left_ms = until.min(patience.expires).ms_since(state.clock.now());
         let woken = tokio::time::timeout(Duration::from_millis(left_ms), wakes.changed()).await;
         if woken.is_err() && state.clock.now() < patience.expires {

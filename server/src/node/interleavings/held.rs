@@ -4,12 +4,11 @@
 use softstore_proto::batch::OpView;
 use softstore_proto::v1::{OpKind, Status};
 use softstore_sharding::{Generation, Slice};
-use softstore_sync::explore::{explore, find, future};
-use softstore_sync::planted::Race;
+use softstore_sync::explore::{explore, future};
 use softstore_transfer::chunk;
 use softstore_transfer::message::{TakeAnswer, TakeReply, Verdict};
 
-use super::rig::{KEY, ME, OTHER, Rig, SCHEDULES, SCHEDULES_MAX, life, side_by_side, since, whole};
+use super::rig::{KEY, ME, OTHER, Rig, SCHEDULES, life, side_by_side, since, whole};
 use crate::config::NodeConfig;
 use crate::node::waiting;
 
@@ -71,13 +70,4 @@ fn clients_against_what_they_wait_for() {
 #[test]
 fn no_wake_is_missed() {
     explore(SCHEDULES, clients_against_what_they_wait_for);
-}
-
-#[test]
-fn a_subscription_after_the_try_is_found() {
-    find(
-        Race::SubscribedAfterTry,
-        SCHEDULES_MAX,
-        clients_against_what_they_wait_for,
-    );
 }
