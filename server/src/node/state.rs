@@ -309,7 +309,7 @@ impl NodeState {
 
     /// Whether this node serves under leases, and the present one is over: it may be cut off from the Assigner.
     pub(super) fn is_lease_over(&self) -> bool {
-        self.lease_ms.load(Ordering::Relaxed) > 0 && !self.is_tenured(self.clock.now())
+        self.lease_ms().0 > 0 && !self.is_tenured(self.clock.now())
     }
 
     /// Changes with each end of a lease from now on.

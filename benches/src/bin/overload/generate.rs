@@ -131,7 +131,7 @@ impl Load {
     }
 
     fn with_slot(&self, due_after: Duration, change: impl FnOnce(&mut Slot)) {
-        let index = usize::try_from(due_after.as_millis() as u64 / SLOT_MS).expect("a run is short");
+        let index = usize::try_from(due_after.as_millis() / u128::from(SLOT_MS)).expect("a run is short");
         let mut slots = self.slots.borrow_mut();
         if slots.len() <= index {
             slots.resize_with(index + 1, Slot::default);
@@ -215,7 +215,7 @@ impl Load {
     fn record(&self, closed_loop_per_second: f64) -> GeneratorRecord {
         GeneratorRecord {
             slots: self.slots.borrow().iter().map(Into::into).collect(),
-            started_late_us_p99: (self.started_late.borrow().percentile_ms(99.0) * 1e3) as u64,
+            started_late_us_p99: self.started_late.borrow().percentile_us(99.0),
             retries_busy: self.client.metrics().retries_busy,
             closed_loop_per_second,
         }

@@ -305,7 +305,9 @@ impl Bench {
     }
 
     async fn three_phases(&mut self, sustainable: f64) -> Result<(Watched, Vec<GeneratorRecord>)> {
-        let millis = |seconds: f64| Duration::from_secs_f64(seconds).as_millis() as u64;
+        let millis = |seconds: f64| {
+            u64::try_from(Duration::from_secs_f64(seconds).as_millis()).expect("a run is short")
+        };
         let (calm_ms, overload_ms) = (millis(self.arguments.calm_s), millis(self.arguments.overload_s));
         let stretch = |times: f64, millis| Stretch {
             per_second: sustainable * times,

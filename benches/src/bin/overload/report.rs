@@ -1,7 +1,7 @@
 //! What a run came to: figures per phase, and how soon all was as before.
 
 use std::fmt::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use eyre::Result;
 use serde::Serialize;
@@ -134,7 +134,10 @@ pub(crate) fn judge(
     generators_late_us_p99: u64,
     retries_busy: u64,
 ) -> Result<Report> {
-    let slots_of = |seconds: f64| (seconds * 1e3 / SLOT_MS as f64) as usize;
+    let slots_of = |seconds: f64| {
+        let slots = Duration::from_secs_f64(seconds).as_millis() / u128::from(SLOT_MS);
+        usize::try_from(slots).expect("a run is short")
+    };
     let (calm, overload) = (slots_of(arguments.calm_s), slots_of(arguments.overload_s));
     let warm = (WARM_MS / SLOT_MS) as usize;
     let bounds = [

@@ -78,10 +78,15 @@ impl Latencies {
 
     /// A percentile in milliseconds; 0 if nothing was recorded.
     pub(crate) fn percentile_ms(&self, percentile: f64) -> f64 {
+        self.percentile_us(percentile) as f64 / 1e3
+    }
+
+    /// 0 if nothing was recorded.
+    pub(crate) fn percentile_us(&self, percentile: f64) -> u64 {
         if self.0.is_empty() {
-            return 0.0;
+            return 0;
         }
-        self.0.value_at_percentile(percentile) as f64 / 1e3
+        self.0.value_at_percentile(percentile)
     }
 
     pub(crate) fn max_ms(&self) -> f64 {
