@@ -1,0 +1,203 @@
+//! Raw HTTP/2 from the wrong side: frames put together by hand (RFC 9113), headers without compression (RFC 7541), gRPC
+//! messages whose heads say what the attacker likes.
+
+use std::time::Duration;
+
+use prost::Message;
+use softstore_proto::v1;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
+
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const ACK: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+
+pub(crate) const CACHE_STREAM: &str = "/softstore.v1.Cache/Stream";
+pub(crate) const CACHE_EXECUTE: &str = "/softstore.v1.Cache/Execute";
+pub(crate) const CACHE_WATCH: &str = "/softstore.v1.Cache/Watch";
+pub(crate) const TRANSFER_TAKE: &str = "/softstore.v1.Transfer/Take";
+pub(crate) const TRANSFER_PEEK: &str = "/softstore.v1.Transfer/Peek";
+pub(crate) const SESSION: &str = "/softstore.v1.Assigner/Session";
+
+/// Initial window of streams (RFC 9113, section 6.5.2).
+const SETTING_INITIAL_WINDOW: u16 = 4;
+
+/// How long the other side may take to close a connection that it refuses.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(40);
+
+/// A frame.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a frame of a test is short").to_be_bytes();
+    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    [head.as_slice(), payload].concat()
+}
+
+/// A head that announces more payload than comes.
+pub(crate) fn frame_head(kind: u8, flags: u8, stream: u32, length: u32) -> Vec<u8> {
+    [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes()].concat()
+}
+
+/// An integer with a prefix of so many bits (RFC 7541, section 5.1).
+fn integer(first: u8, prefix_bits: u32, value: usize) -> Vec<u8> {
+    let full = (1_usize << prefix_bits) - 1;
+    if value < full {
+        return vec![first | u8::try_from(value).expect("below the prefix")];
+    }
+    let mut bytes = vec![first | u8::try_from(full).expect("a prefix is a byte at most")];
+    let mut rest = value - full;
+    while rest >= 128 {
+        bytes.push(u8::try_from(rest % 128 + 128).expect("below 256"));
+        rest /= 128;
+    }
+    bytes.push(u8::try_from(rest).expect("below 128"));
+    bytes
+}
+
+/// A header field, not indexed, with a name of its own.
+pub(crate) fn header(name: &[u8], value: &[u8]) -> Vec<u8> {
+    [&[0], &integer(0, 7, name.len())[..], name, &integer(0, 7, value.len()), value].concat()
+}
+
+/// The header block of a gRPC call.
+pub(crate) fn call_headers(path: &str) -> Vec<u8> {
+    let path = [&[0x04], &integer(0, 7, path.len())[..], path.as_bytes()].concat();
+    // POST and http are entries 3 and 6 of the static table.
+    [
+        vec![0x83, 0x86],
+        path,
+        header(b"content-type", b"application/grpc"),
+        header(b"te", b"trailers"),
+    ]
+    .concat()
+}
+
+/// A gRPC message: flag, length as announced, bytes.
+pub(crate) fn message(flag: u8, length: u32, bytes: &[u8]) -> Vec<u8> {
+    [&[flag], &length.to_be_bytes()[..], bytes].concat()
+}
+
+/// A message as it should be.
+pub(crate) fn encoded(what: &impl Message) -> Vec<u8> {
+    let bytes = what.encode_to_vec();
+    message(0, u32::try_from(bytes.len()).expect("a test's message is short"), &bytes)
+}
+
+/// A batch of operations, as a message.
+pub(crate) fn batch(ops: &[v1::Op]) -> Vec<u8> {
+    let fields = ops.iter().flat_map(|op| {
+        let op = op.encode_to_vec();
+        let mut field = vec![0x0a];
+        prost::encoding::encode_varint(op.len() as u64, &mut field);
+        [field, op].concat()
+    });
+    let bytes: Vec<u8> = fields.collect();
+    message(0, u32::try_from(bytes.len()).expect("a test's batch is short"), &bytes)
+}
+
+/// A connection, opened as HTTP/2 wants it.
+pub(crate) struct Raw {
+    pub(crate) read: OwnedReadHalf,
+    pub(crate) write: OwnedWriteHalf,
+}
+
+impl Raw {
+    /// Preface and empty settings.
+    pub(crate) async fn open(address: &str) -> Self {
+        Self::open_with_window(address, None).await
+    }
+
+    /// The same, with a window of its own for what the server sends on each stream.
+    pub(crate) async fn open_with_window(address: &str, window: Option<u32>) -> Self {
+        let mut raw = Self::connect(address).await;
+        let setting = window.map(|window| {
+            [&SETTING_INITIAL_WINDOW.to_be_bytes()[..], &window.to_be_bytes()].concat()
+        });
+        let settings = frame(SETTINGS, 0, 0, &setting.unwrap_or_default());
+        raw.send(&[PREFACE, &settings].concat()).await;
+        raw
+    }
+
+    /// A TCP connection, and nothing said.
+    pub(crate) async fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the port listens");
+        let (read, write) = stream.into_split();
+        Self { read, write }
+    }
+
+    /// Writes. False if the server has closed.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> bool {
+        self.write.write_all(bytes).await.is_ok()
+    }
+
+    /// Opens a call.
+    pub(crate) async fn call(&mut self, stream: u32, path: &str) -> bool {
+        self.send(&frame(HEADERS, END_HEADERS, stream, &call_headers(path)))
+            .await
+    }
+
+    /// Sends bytes on a stream, in frames as long as anybody takes.
+    pub(crate) async fn data(&mut self, stream: u32, bytes: &[u8]) -> bool {
+        for piece in bytes.chunks(16 << 10) {
+            if !self.send(&frame(DATA, 0, stream, piece)).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Reads and forgets until the server closes.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub(crate) async fn closed(mut self) {
+        let closed = tokio::time::timeout(CLOSE_PATIENCE, read_to_end(&mut self.read)).await;
+        assert!(closed.is_ok(), "the server keeps the connection");
+    }
+
+    /// Reads and forgets in a task of its own from now on; writes go on.
+    pub(crate) fn reading(self) -> Drain {
+        let Self { mut read, write } = self;
+        let reading = tokio::spawn(async move { read_to_end(&mut read).await });
+        Drain { write, reading }
+    }
+}
+
+/// A connection whose replies are read and forgotten.
+pub(crate) struct Drain {
+    pub(crate) write: OwnedWriteHalf,
+    pub(crate) reading: tokio::task::JoinHandle<usize>,
+}
+
+impl Drain {
+    /// Writes. False if the server has closed.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> bool {
+        self.write.write_all(bytes).await.is_ok()
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+/// Until the end or an error; how many bytes came.
+async fn read_to_end(read: &mut OwnedReadHalf) -> usize {
+    let mut bytes = 0;
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = read.read(&mut buffer).await {
+        bytes += count;
+    }
+    bytes
+}
