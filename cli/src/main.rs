@@ -20,6 +20,7 @@ mod commands;
 mod control;
 mod exit;
 mod logging;
+mod open_files;
 mod settings;
 mod stop;
 

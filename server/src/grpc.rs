@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tonic::codegen::http::HeaderMap;
+use tonic::transport::Server;
 use tonic::{Code, Status};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
@@ -26,11 +27,26 @@ pub(crate) const STREAMS_MAX: u32 = 1_024;
 /// and their pulls are on the same process: so more than the 20 that are usual.
 pub(crate) const RESETS_PENDING_MAX: usize = 1_024;
 
+/// Longest headers of a request, in bytes, as HTTP/2 counts them.
+pub(crate) const HEADERS_BYTES_MAX: u32 = 16 << 10;
+
 /// A connection that says nothing for so long is asked whether it lives.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long it may take to answer that.
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A server with the limits that both have.
+pub(crate) fn server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_PENDING_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
 
 /// Whether the head of an answer says that the request was refused before it reached a service: not decodable, too
 /// large, or of no method. Services count what they refuse themselves; with these codes they do not answer.

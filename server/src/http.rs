@@ -2,23 +2,37 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::listener::{self, ListenerCounters};
+use crate::listener::{self, Incoming, ListenerCounters};
 use crate::opening::Protocol;
+use crate::places::Limits;
 
-/// Connections at once: scrapers, probes and people.
-const CONNECTIONS_MAX: usize = 1_024;
+/// Connections at once: scrapers, probes and people. Who comes when all are open takes the place of the oldest.
+const CONNECTIONS_MAX: usize = 256;
+
+/// How long a request's head may take to come, and how long a connection may wait for its next request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest head of a request, in bytes, and what of pipelined requests is read ahead.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// How long a client may take nothing of an answer.
+const STALL_MAX: Duration = Duration::from_secs(20);
 
 /// Says whether the process is ready; the error says what is missing.
 pub type Readiness = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
@@ -51,16 +65,34 @@ pub fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .with_state(pages);
-    let incoming = listener::incoming(listener, Protocol::Http1, CONNECTIONS_MAX, counters, end.clone());
-    tasks.spawn(async move {
-        let served = axum::serve(incoming, router)
-            .with_graceful_shutdown(end.cancelled_owned())
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the HTTP port has failed");
-        }
-    });
+    let limits = Limits {
+        connections_max: CONNECTIONS_MAX,
+        reserved: None,
+        // Answers are made one after the other, each when the one before was taken.
+        transit_bytes_max: usize::MAX,
+        stall: STALL_MAX,
+    };
+    let incoming = listener::incoming(listener, Protocol::Http1, limits, counters, end);
+    tasks.spawn(serve_connections(incoming, router));
     Ok(address)
+}
+
+/// Until the port is closed, which ends its connections.
+async fn serve_connections(mut incoming: Incoming, router: Router) {
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX);
+    while let Some(connection) = incoming.next().await {
+        let service = TowerToHyperService::new(router.clone());
+        let serving = server.serve_connection(TokioIo::new(connection), service);
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::debug!(%error, "a connection of the HTTP port has failed");
+            }
+        });
+    }
 }
 
 async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {

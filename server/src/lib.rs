@@ -14,9 +14,13 @@
 pub mod assigner;
 pub mod clock;
 pub mod config;
+mod connection;
 mod grpc;
+mod guard;
 pub mod http;
 pub mod listener;
 pub mod node;
 pub mod opening;
+mod places;
 mod readings;
+mod sent_frames;

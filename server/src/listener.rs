@@ -1,8 +1,7 @@
-//! A TCP listener that stays calm: bounded connections, no spinning when the process runs out of file descriptors.
-//!
-//! Its connections end with it. tonic gives no handle on the connections that it serves, and they outlive the task that
-//! accepted them: so each looks for its end itself, and neither reads nor writes any more from that moment on.
+//! A TCP listener that stays calm: bounded connections ([`Places`]), no spinning when the process runs out of file
+//! descriptors. Who comes then is turned away at once, by a file descriptor that is kept for that, and not left waiting.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,21 +11,24 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use prometheus_client::registry::Unit;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Sleep;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::opening::{Opening, Protocol};
+use crate::connection::Connection;
+use crate::opening::Protocol;
+use crate::places::{Limits, Places};
 use crate::readings::Reading;
 
-/// How long accepting rests after an error such as a full table of file descriptors.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// How long accepting rests after an error such as a full table of file descriptors. Doubles with each up to the longest.
+const ACCEPT_REST: Duration = Duration::from_millis(5);
+const ACCEPT_REST_MAX: Duration = Duration::from_millis(500);
 
-/// How long a connection may take to say which protocol it speaks: one that stays silent must not keep its place.
-const OPENING_TIMEOUT: Duration = Duration::from_secs(5);
+/// File descriptors that connections to the gRPC port are not given: 256 for the pages' port, the rest for the session with
+/// the Assigner, connections to other nodes, logs.
+const FILES_KEPT: usize = 512;
 
 /// Accepted connections that wait to be picked up by the server.
 const ACCEPTED_BACKLOG: usize = 64;
@@ -36,7 +38,7 @@ const ACCEPTED_BACKLOG: usize = 64;
 pub struct ListenerCounters {
     /// Connections accepted.
     pub accepted: AtomicU64,
-    /// Connections closed at once because too many were open.
+    /// Connections closed at once, or told that there is no place, because too many were open.
     pub refused: AtomicU64,
     /// Errors of `accept`.
     pub accept_errors: AtomicU64,
@@ -44,6 +46,24 @@ pub struct ListenerCounters {
     pub foreign: AtomicU64,
     /// Connections closed because they said nothing, or too little to tell their protocol.
     pub silent: AtomicU64,
+    /// Connections on which nothing was asked, closed to make room for others.
+    pub displaced: AtomicU64,
+    /// Connections closed because their client did not take its replies, or did not end a message, in time.
+    pub stalled: AtomicU64,
+    /// Connections closed because nothing was heard from them any more.
+    pub vanished: AtomicU64,
+    /// Connections closed because they broke a rule of HTTP/2 or one of its limits.
+    pub faulty: AtomicU64,
+    /// Connections closed because their client gave up too many calls at once.
+    pub cut_for_resets: AtomicU64,
+    /// Connections closed because they held the most, while more was in transit than may be.
+    pub cut_for_memory: AtomicU64,
+    /// Streams reset because they broke a rule of HTTP/2 or one of its limits.
+    pub streams_refused: AtomicU64,
+    /// Connections that are open.
+    pub open: AtomicU64,
+    /// Bytes of unfinished messages and of replies that are not taken.
+    pub transit_bytes: AtomicU64,
 }
 
 impl ListenerCounters {
@@ -57,11 +77,58 @@ impl ListenerCounters {
             is_counter: true,
             value: value.load(Ordering::Relaxed),
         };
+        let gauge = |name, help, unit, value: &AtomicU64| Reading {
+            unit,
+            is_counter: false,
+            ..reading(name, help, value)
+        };
         vec![
+            gauge("connections_open", "Connections that are open", None, &self.open),
+            gauge(
+                "transit",
+                "Unfinished messages of clients, and replies that they have not taken",
+                Some(Unit::Bytes),
+                &self.transit_bytes,
+            ),
+            reading(
+                "connections_displaced",
+                "Connections on which nothing was asked, closed to make room for others",
+                &self.displaced,
+            ),
+            reading(
+                "connections_stalled",
+                "Connections closed because their client did not take replies, or did not end a message, in time",
+                &self.stalled,
+            ),
+            reading(
+                "connections_vanished",
+                "Connections closed because nothing was heard from them any more",
+                &self.vanished,
+            ),
+            reading(
+                "connections_faulty",
+                "Connections closed because they broke a rule of HTTP/2 or one of its limits",
+                &self.faulty,
+            ),
+            reading(
+                "connections_cut_for_resets",
+                "Connections closed because their client gave up too many calls at once",
+                &self.cut_for_resets,
+            ),
+            reading(
+                "connections_cut_for_memory",
+                "Connections closed because they held the most, while more was in transit than may be",
+                &self.cut_for_memory,
+            ),
+            reading(
+                "streams_refused",
+                "Streams reset because they broke a rule of HTTP/2 or one of its limits",
+                &self.streams_refused,
+            ),
             reading("connections_accepted", "Connections accepted", &self.accepted),
             reading(
                 "connections_refused",
-                "Connections closed at once because too many were open",
+                "Connections turned away because too many were open",
                 &self.refused,
             ),
             reading(
@@ -133,91 +200,129 @@ impl Ports {
     }
 }
 
-/// Accepts connections in a task of its own, at most `connections_max` at once, until `end`: that cuts those that are open,
-/// too.
-pub fn incoming(
+/// What fits of so many connections into this process' table of file descriptors, beside those that are reserved.
+pub(crate) fn fitting(connections_max: usize, reserved: usize) -> usize {
+    let Some(files_max) = getrlimit(Resource::Nofile).current else {
+        return connections_max;
+    };
+    let files_max = usize::try_from(files_max).unwrap_or(usize::MAX);
+    // With a table so small that nothing would be left, half of it.
+    let fitting = files_max.saturating_sub(FILES_KEPT + reserved).max(files_max / 2);
+    if fitting < connections_max {
+        tracing::warn!(
+            connections_max,
+            fitting,
+            files_max,
+            "fewer connections are taken than connections_max: raise the limit of open files (ulimit -n, LimitNOFILE)"
+        );
+    }
+    connections_max.min(fitting)
+}
+
+/// Accepts connections in a task of its own until `end`: that cuts those that are open, too.
+pub(crate) fn incoming(
     listener: TcpListener,
     protocol: Protocol,
-    connections_max: usize,
+    limits: Limits,
     counters: Arc<ListenerCounters>,
     end: CancellationToken,
 ) -> Incoming {
     let (sender, receiver) = mpsc::channel(ACCEPTED_BACKLOG);
-    let permits = Arc::new(Semaphore::new(connections_max));
+    let places = Places::open(limits, counters, end.clone());
+    let accepting = Accepting {
+        listener,
+        protocol,
+        places,
+        sender,
+        spare: spare(),
+        rest: ACCEPT_REST,
+    };
     tokio::spawn(async move {
-        let accepting = accept(&listener, protocol, &permits, &counters, &sender, &end);
         tokio::select! {
-            () = accepting => {}
+            () = accepting.run() => {}
             () = end.cancelled() => {}
         }
     });
     Incoming(receiver)
 }
 
-async fn accept(
-    listener: &TcpListener,
+/// A file descriptor that can be given up to turn somebody away.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+struct Accepting {
+    listener: TcpListener,
     protocol: Protocol,
-    permits: &Arc<Semaphore>,
-    counters: &Arc<ListenerCounters>,
-    sender: &mpsc::Sender<io::Result<Connection>>,
-    end: &CancellationToken,
-) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let Ok(permit) = permits.clone().try_acquire_owned() else {
-                    counters.refused.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                };
-                counters.accepted.fetch_add(1, Ordering::Relaxed);
-                // Replies are small and wanted now; failing that, they only come later.
-                let _ = stream.set_nodelay(true);
-                // Of its own, so that connections do not meet in one lock.
-                let end = end.child_token();
-                let connection = Connection {
-                    stream,
-                    ended: Box::pin(end.clone().cancelled_owned()),
-                    end,
-                    opening: Opening::new(protocol),
-                    opening_ends: Some(Box::pin(tokio::time::sleep(OPENING_TIMEOUT))),
-                    counters: counters.clone(),
-                    _permit: permit,
-                };
-                if sender.send(Ok(connection)).await.is_err() {
-                    return;
+    places: Arc<Places>,
+    sender: mpsc::Sender<io::Result<Connection>>,
+    spare: Option<File>,
+    /// How long the next error makes it rest.
+    rest: Duration,
+}
+
+impl Accepting {
+    async fn run(mut self) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    self.rest = ACCEPT_REST;
+                    if !self.seat(stream).await {
+                        return;
+                    }
                 }
+                Err(error) => self.failed(&error).await,
             }
-            Err(error) => {
-                counters.accept_errors.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_REST).await;
+        }
+    }
+
+    /// Passes a connection on, or turns it away if there is no place. False if nobody wants any more.
+    async fn seat(&self, stream: TcpStream) -> bool {
+        let counters = self.places.counters();
+        let Some(seat) = self.places.take() else {
+            counters.refused.fetch_add(1, Ordering::Relaxed);
+            return true;
+        };
+        counters.accepted.fetch_add(1, Ordering::Relaxed);
+        // Replies are small and wanted now; failing that, they only come later.
+        let _ = stream.set_nodelay(true);
+        let connection = Connection::new(stream, seat, self.protocol);
+        self.sender.send(Ok(connection)).await.is_ok()
+    }
+
+    /// After an error: out of file descriptors, most likely. The first in the queue is turned away, and accepting rests.
+    async fn failed(&mut self, error: &io::Error) {
+        let counters = self.places.counters().clone();
+        counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+        if self.rest == ACCEPT_REST {
+            tracing::warn!(%error, "cannot accept a connection");
+        }
+        if self.spare.take().is_some() {
+            let turned_away = tokio::time::timeout(ACCEPT_REST, self.listener.accept()).await;
+            if matches!(turned_away, Ok(Ok(_))) {
+                counters.refused.fetch_add(1, Ordering::Relaxed);
             }
+        }
+        self.spare = spare();
+        tokio::time::sleep(self.rest).await;
+        if self.spare.is_none() {
+            self.rest = (2 * self.rest).min(ACCEPT_REST_MAX);
         }
     }
 }
 
 /// Accepted connections.
 #[derive(Debug)]
-pub struct Incoming(mpsc::Receiver<io::Result<Connection>>);
+pub(crate) struct Incoming(mpsc::Receiver<io::Result<Connection>>);
 
-/// The HTTP port takes its connections from here, too.
-impl axum::serve::Listener for Incoming {
-    type Io = Connection;
-    type Addr = Option<SocketAddr>;
-
-    async fn accept(&mut self) -> (Connection, Option<SocketAddr>) {
-        while let Some(accepted) = self.0.recv().await {
-            if let Ok(connection) = accepted {
-                let peer = connection.stream.peer_addr().ok();
-                return (connection, peer);
+impl Incoming {
+    /// The next one; none once the port is closed.
+    pub(crate) async fn next(&mut self) -> Option<Connection> {
+        loop {
+            if let Ok(connection) = self.0.recv().await? {
+                return Some(connection);
             }
         }
-        // The port is closed: no more will come.
-        std::future::pending().await
-    }
-
-    fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
-        Ok(None)
     }
 }
 
@@ -226,96 +331,5 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_recv(context)
-    }
-}
-
-/// A connection that counts against the limit while it lives.
-#[derive(Debug)]
-pub struct Connection {
-    stream: TcpStream,
-    opening: Opening,
-    /// Until it has said enough to tell that it speaks the port's protocol.
-    opening_ends: Option<Pin<Box<Sleep>>>,
-    counters: Arc<ListenerCounters>,
-    end: CancellationToken,
-    /// Wakes whoever waits for something to read.
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Connection {
-    fn check_end(&self) -> io::Result<()> {
-        if self.end.is_cancelled() {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        Ok(())
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.check_end()?;
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.opening.is_foreign(&buffer.filled()[before..]) {
-            self.counters.foreign.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(peer = ?self.stream.peer_addr().ok(), "a connection does not speak this port's protocol");
-        }
-        if self.opening.is_judged() {
-            self.opening_ends = None;
-        }
-        let patience = self.opening_ends.as_mut();
-        if read.is_pending() && patience.is_some_and(|end| end.as_mut().poll(context).is_ready()) {
-            self.counters.silent.fetch_add(1, Ordering::Relaxed);
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        if read.is_pending() && self.ended.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.check_end()?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.check_end()?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

@@ -8,6 +8,7 @@ use crate::announce::{AssignerAnnouncement, print};
 use crate::commands::node::ProcessArgs;
 use crate::exit::Exit;
 use crate::logging::{self, LogArgs};
+use crate::open_files;
 use crate::settings::assigner::AssignerSettings;
 use crate::settings::file::{FileArgs, layered};
 use crate::stop::Stop;
@@ -40,6 +41,7 @@ pub(crate) async fn run(args: AssignerArgs) -> Result<Exit> {
     let config = layered(args.settings, &args.file, |file| file.assigner)?;
     config.validate()?;
     logging::start(&args.log)?;
+    open_files::raise_limit();
     let mut stop = Stop::listen(args.process.exit_with_parent)?;
     let server = AssignerServer::start(config)
         .await

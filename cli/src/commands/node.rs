@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use crate::announce::{NodeAnnouncement, print};
 use crate::exit::Exit;
 use crate::logging::{self, LogArgs};
+use crate::open_files;
 use crate::settings::file::{FileArgs, layered};
 use crate::settings::node::NodeSettings;
 use crate::stop::{Stop, StopReason};
@@ -52,6 +53,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
     let config = layered(args.settings, &args.file, |file| file.node)?;
     config.validate()?;
     logging::start(&args.log)?;
+    open_files::raise_limit();
     let mut stop = Stop::listen(args.process.exit_with_parent)?;
     let node = Node::start(config).await.wrap_err("cannot start the node")?;
     if args.process.announce {

@@ -37,6 +37,9 @@ settings! {
     /// filled from the others. Set it a little above the time that a restart of one node takes, from drain to ready.
     #[arg(long, env = "SOFTSTORE_REBALANCE_DELAY_MS", value_name = "MS")]
     rebalance_delay_ms: u64,
+    /// How many connections are accepted at once, beside the nodes' sessions.
+    #[arg(long, env = "SOFTSTORE_CONNECTIONS_MAX", value_name = "N")]
+    connections_max: usize,
     /// The policy that cuts the key space: even (equal shares, moving the least), or ring (a consistent-hash ring, the
     /// static baseline).
     #[arg(long, env = "SOFTSTORE_SHARDER", value_name = "even|ring")]

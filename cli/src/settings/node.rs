@@ -88,9 +88,17 @@ settings! {
     /// How many operations one client stream may have unanswered.
     #[arg(long, env = "SOFTSTORE_IN_FLIGHT_OPS_MAX", help_heading = "Limits", value_name = "N")]
     in_flight_ops_max: usize,
-    /// How many connections are accepted at once.
+    /// How many connections are accepted at once, beside those of other nodes.
     #[arg(long, env = "SOFTSTORE_CONNECTIONS_MAX", help_heading = "Limits", value_name = "N")]
     connections_max: usize,
+    /// How much is held of messages that clients have not ended and of replies that they have not taken, over all
+    /// connections, beside memory_bytes. Beyond that the connections that hold the most are closed. 16MiB to 1TiB.
+    #[arg(long, env = "SOFTSTORE_TRANSIT_BYTES_MAX", help_heading = "Limits", value_name = "SIZE")]
+    transit_bytes_max: Size,
+    /// How long a client may take nothing of a reply, or leave a message unfinished, in milliseconds, before its
+    /// connection is closed.
+    #[arg(long, env = "SOFTSTORE_STALL_MS_MAX", help_heading = "Limits", value_name = "MS")]
+    stall_ms_max: u64,
     /// After so many milliseconds without access, an entry's counted frequency has halved.
     #[arg(long, env = "SOFTSTORE_FREQUENCY_HALF_LIFE_MS", help_heading = "Limits", value_name = "MS")]
     frequency_half_life_ms: u64,

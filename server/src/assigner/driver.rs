@@ -9,16 +9,18 @@ use softstore_sharding::assigner::{
     Assigner, AssignerAction, AssignerEvent, ClusterStatus, DeathCause, DrainError, DrainStart, Notice,
     SessionId,
 };
-use softstore_sharding::session::NodeMessage;
+use softstore_sharding::session::{AssignerMessage, NodeMessage};
 use softstore_sharding::{NodeId, Timestamp};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::AssignerMetrics;
 use crate::clock::{Clock, unix_ms};
 
-/// Where a session's messages to its node go. Dropping it ends the session.
-pub(super) type ToNode = mpsc::UnboundedSender<Result<v1::AssignerMessage, tonic::Status>>;
+/// Where a session's messages to its node go. Dropping it ends the session. A node that does not read them, until it is
+/// full, is not there: its session ends.
+pub(super) type ToNode = mpsc::Sender<Result<v1::AssignerMessage, tonic::Status>>;
 
 /// What sessions and operators want of the driver.
 pub(super) enum Call {
@@ -45,6 +47,8 @@ pub(super) struct Driver {
     core: Assigner,
     calls: mpsc::Receiver<Call>,
     sessions: BTreeMap<SessionId, ToNode>,
+    /// Sessions that were ended here, which the core is yet to be told.
+    overflowed: Vec<SessionId>,
     drains: Vec<(NodeId, oneshot::Sender<Result<DrainStart, DrainError>>)>,
     metrics: Arc<AssignerMetrics>,
     wake_at: Timestamp,
@@ -56,6 +60,7 @@ impl Driver {
             core,
             calls,
             sessions: BTreeMap::new(),
+            overflowed: Vec::new(),
             drains: Vec::new(),
             metrics,
             wake_at: Clock.now(),
@@ -112,10 +117,7 @@ impl Driver {
         for action in self.core.step(event, Clock.now(), unix_ms()) {
             match action {
                 AssignerAction::Send { session, message } => {
-                    if let Some(to_node) = self.sessions.get(&session) {
-                        // A session that just ended says so itself.
-                        let _ = to_node.send(Ok((&message).into()));
-                    }
+                    self.send(session, &message);
                 }
                 AssignerAction::CloseSession { session } => {
                     self.sessions.remove(&session);
@@ -134,6 +136,25 @@ impl Driver {
                 }
                 AssignerAction::Notice(notice) => self.notice(&notice),
             }
+        }
+        while let Some(session) = self.overflowed.pop() {
+            self.step(AssignerEvent::SessionClosed { session });
+        }
+    }
+
+    fn send(&mut self, session: SessionId, message: &AssignerMessage) {
+        let Some(to_node) = self.sessions.get(&session) else {
+            return;
+        };
+        // One that just ended says so itself; and so will one that is ended here.
+        if let Err(TrySendError::Full(_)) = to_node.try_send(Ok(message.into())) {
+            tracing::warn!(
+                ?session,
+                "a node does not read what it is sent; its session is closed"
+            );
+            self.metrics.session_overflowed();
+            self.sessions.remove(&session);
+            self.overflowed.push(session);
         }
     }
 

@@ -20,6 +20,7 @@ pub(super) struct AssignerMetrics {
     second_assigners: AtomicU64,
     stood_still: AtomicU64,
     relays_dropped: AtomicU64,
+    sessions_overflowed: AtomicU64,
     sessions: AtomicU64,
     generation: AtomicU64,
     has_assignment: AtomicBool,
@@ -35,6 +36,11 @@ impl AssignerMetrics {
     /// Counts a message that could not be understood.
     pub(super) fn protocol_error(&self) {
         self.protocol_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a session that was closed because its node did not read.
+    pub(super) fn session_overflowed(&self) {
+        self.sessions_overflowed.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn notice(&self, notice: &Notice) {
@@ -109,6 +115,12 @@ impl AssignerMetrics {
                 "Relayed hand-off messages that found no session",
                 true,
                 &self.relays_dropped,
+            ),
+            reading(
+                "sessions_overflowed",
+                "Sessions closed because their node did not read what it was sent",
+                true,
+                &self.sessions_overflowed,
             ),
             reading(
                 "sessions",

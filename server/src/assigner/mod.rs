@@ -13,6 +13,7 @@ mod service;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use softstore_proto::v1::assigner_server::AssignerServer as GrpcAssigner;
@@ -24,19 +25,26 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
-use tonic::transport::Server;
 use tower::util::MapResponseLayer;
 
 use crate::clock::{Clock, new_incarnation};
 use crate::config::{AssignerConfig, ConfigError, SharderKind};
+use crate::guard::Guard;
 use crate::listener::Ports;
 use crate::opening::Protocol;
+use crate::places::{Limits, Reserve};
 use crate::{grpc, http, listener};
 use driver::{Call, Driver};
 use metrics::{AssignerCollector, AssignerMetrics};
 
-/// Connections at once: every node's session, and operators.
-const CONNECTIONS_MAX: usize = 20_000;
+/// Sessions of nodes beyond `connections_max`: as many as a cluster may have nodes.
+const NODES_RESERVED: usize = 4_096;
+
+/// Bytes of unfinished messages, and of assignments that nodes have not taken: two of the longest messages.
+const TRANSIT_BYTES_MAX: usize = 2 * service::MESSAGE_BYTES_MAX;
+
+/// How long a node may take nothing of what is sent to it, or leave a message unfinished.
+const STALL_MAX: Duration = Duration::from_secs(20);
 
 /// Calls and messages that wait for the driver.
 const CALLS_MAX: usize = 4_096;
@@ -104,6 +112,7 @@ impl AssignerServer {
             grpc,
             service::AssignerService::new(calls, metrics.clone(), stop.clone()),
             &metrics,
+            limits(config.connections_max),
             &tasks,
             &stop,
         )?;
@@ -148,17 +157,31 @@ impl Drop for AssignerServer {
     }
 }
 
+/// What the gRPC port bears. Nodes get in when others have taken all places.
+fn limits(connections_max: usize) -> Limits {
+    Limits {
+        connections_max: listener::fitting(connections_max, NODES_RESERVED),
+        reserved: Some(Reserve {
+            places: NODES_RESERVED,
+            path: "/softstore.v1.Assigner/Session",
+        }),
+        transit_bytes_max: TRANSIT_BYTES_MAX,
+        stall: STALL_MAX,
+    }
+}
+
 fn serve_grpc(
     listener: TcpListener,
     service: service::AssignerService,
     metrics: &Arc<AssignerMetrics>,
+    limits: Limits,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<(), AssignerError> {
     let incoming = listener::incoming(
         listener,
         Protocol::Http2,
-        CONNECTIONS_MAX,
+        limits,
         metrics.listeners.clone(),
         stop.clone(),
     );
@@ -167,16 +190,14 @@ fn serve_grpc(
     let assigner = GrpcAssigner::new(service)
         .max_decoding_message_size(service::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(usize::MAX);
-    let routes = Server::default()
+    let routes = grpc::server()
+        .layer(Guard::new(service::MESSAGE_BYTES_MAX))
         .layer(MapResponseLayer::new(move |response: Response<Body>| {
             if grpc::is_refused_unread(response.headers()) {
                 counting.protocol_error();
             }
             response
         }))
-        .http2_keepalive_interval(Some(grpc::KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(grpc::KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(grpc::STREAMS_MAX)
         .add_service(assigner)
         .add_service(health_service)
         .add_service(grpc::reflection()?);

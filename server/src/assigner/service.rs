@@ -10,7 +10,7 @@ use softstore_sharding::NodeId;
 use softstore_sharding::assigner::{DrainError, SessionId};
 use softstore_sharding::session::NodeMessage;
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -20,6 +20,9 @@ use crate::grpc;
 
 /// Largest message of a node: an assignment that a new Assigner fetches from it.
 pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Messages that wait for a node to read them. It gets one for each of its heartbeats, and one for each assignment.
+const SESSION_MESSAGES_MAX: usize = 1_024;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -91,7 +94,7 @@ impl v1::assigner_server::Assigner for AssignerService {
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let session = SessionId::new(self.sessions_opened.fetch_add(1, Ordering::Relaxed) + 1);
-        let (to_node, messages) = mpsc::unbounded_channel();
+        let (to_node, messages) = mpsc::channel(SESSION_MESSAGES_MAX);
         // Weak: dropping the driver's end ends the session.
         let refusals = to_node.downgrade();
         self.call(Call::Opened { session, to_node }).await?;
@@ -101,14 +104,14 @@ impl v1::assigner_server::Assigner for AssignerService {
                 service.metrics.protocol_error();
                 tracing::warn!(%refusal, "a node's message was refused; its session is closed");
                 if let Some(to_node) = refusals.upgrade() {
-                    // The node may have gone.
-                    let _ = to_node.send(Err(refusal));
+                    // The node may have gone, or not be reading.
+                    let _ = to_node.try_send(Err(refusal));
                 }
             }
             // If the driver has gone there is nothing to tell.
             let _ = service.calls.send(Call::Closed { session }).await;
         });
-        let messages = UnboundedReceiverStream::new(messages).take_until(self.stop.clone().cancelled_owned());
+        let messages = ReceiverStream::new(messages).take_until(self.stop.clone().cancelled_owned());
         Ok(Response::new(Box::pin(messages)))
     }
 

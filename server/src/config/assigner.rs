@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use softstore_sharding::assigner::AssignerConfig as CoreConfig;
 
-use super::check::{ConfigError, in_range, loopback_unless};
+use super::check::{ConfigError, count_in_range, in_range, loopback_unless};
 use super::choice::SharderKind;
 
 /// How an Assigner is set up.
@@ -29,6 +29,9 @@ pub struct AssignerConfig {
     /// others. Milliseconds, 0 to 3,600,000, default 30,000. Set it a little above the time that a restart of one node
     /// takes, from drain to ready.
     pub rebalance_delay_ms: u64,
+    /// How many connections are accepted at once, beside the sessions of up to 4,096 nodes; also bounded by the process'
+    /// limit of open files. 1 to 1,000,000, default 4,096.
+    pub connections_max: usize,
     /// The policy that cuts the key space. Default even.
     pub sharder: SharderKind,
 }
@@ -43,6 +46,7 @@ impl Default for AssignerConfig {
             settle_ms: 4_000,
             failure_timeout_ms: 3_000,
             rebalance_delay_ms: 30_000,
+            connections_max: 4_096,
             sharder: SharderKind::Even,
         }
     }
@@ -62,6 +66,7 @@ impl AssignerConfig {
         in_range("settle_ms", self.settle_ms, 0..=600_000)?;
         in_range("failure_timeout_ms", self.failure_timeout_ms, 100..=600_000)?;
         in_range("rebalance_delay_ms", self.rebalance_delay_ms, 0..=3_600_000)?;
+        count_in_range("connections_max", self.connections_max, 1..=1_000_000)?;
         // How they fit together is the core's to say.
         Ok(self.core().validate()?)
     }

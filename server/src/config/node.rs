@@ -79,8 +79,16 @@ pub struct NodeConfig {
     /// How many operations one client stream may have unanswered before no more are read from it. 1 to 1,048,576,
     /// default 16,384.
     pub in_flight_ops_max: usize,
-    /// How many connections are accepted at once. 1 to 1,000,000, default 4,096.
+    /// How many connections are accepted at once, beside those of up to 128 other nodes; also bounded by the process'
+    /// limit of open files. 1 to 1,000,000, default 4,096.
     pub connections_max: usize,
+    /// How much is held in memory of messages that clients have not ended and of replies that they have not taken, over all
+    /// connections; beyond that the connections that hold the most are closed. Not part of `memory_bytes`. Bytes, 16 MiB to
+    /// 1 TiB, default 256 MiB. Clients' streams keep a buffer as large as their largest batch, and count with it.
+    pub transit_bytes_max: usize,
+    /// How long a client may take nothing of a reply, or leave a message unfinished (beside a second for each 64 KiB of it),
+    /// before its connection is closed. Milliseconds, 1,000 to 600,000, default 20,000.
+    pub stall_ms_max: u64,
     /// After so long without access an entry's counted frequency has halved. Milliseconds, 1,000 to 604,800,000 (a
     /// week), default 300,000 (5 minutes).
     pub frequency_half_life_ms: u64,
@@ -116,6 +124,8 @@ impl Default for NodeConfig {
             behind_wait_ms: 50,
             in_flight_ops_max: 16_384,
             connections_max: 4_096,
+            transit_bytes_max: 256 << 20,
+            stall_ms_max: 20_000,
             frequency_half_life_ms: softstore_store::FREQUENCY_HALF_LIFE_MS,
             insecure: false,
             chunk_versions: None,
@@ -190,6 +200,7 @@ impl NodeConfig {
         in_range("peek_timeout_ms", self.peek_timeout_ms, 1..=10_000)?;
         in_range("pull_deadline_ms", self.pull_deadline_ms, 100..=3_600_000)?;
         in_range("hold_ms_max", self.hold_ms_max, 0..=60_000)?;
+        in_range("stall_ms_max", self.stall_ms_max, 1_000..=600_000)?;
         in_range("behind_wait_ms", self.behind_wait_ms, 0..=10_000)?;
         in_range(
             "frequency_half_life_ms",
@@ -213,6 +224,7 @@ impl NodeConfig {
         count_in_range("hold_requests_max", self.hold_requests_max, 0..=1 << 20)?;
         count_in_range("hold_bytes_max", self.hold_bytes_max, 0..=1 << 30)?;
         count_in_range("in_flight_ops_max", self.in_flight_ops_max, 1..=1 << 20)?;
+        count_in_range("transit_bytes_max", self.transit_bytes_max, 16 << 20..=1 << 40)?;
         count_in_range("connections_max", self.connections_max, 1..=1_000_000)
     }
 }

@@ -47,7 +47,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
-use tonic::transport::Server;
 use tower::util::MapResponseLayer;
 
 pub use self::metrics::NodeMetrics;
@@ -55,8 +54,10 @@ pub use self::session::DrainOutcome;
 pub use self::state::{NodeState, StoreEngine};
 use crate::clock::{Clock, new_incarnation};
 use crate::config::{ConfigError, NodeConfig, Transfer};
+use crate::guard::Guard;
 use crate::listener::Ports;
 use crate::opening::Protocol;
+use crate::places::{Limits, Reserve};
 use crate::{grpc, http, listener};
 
 /// Between two rounds of the store's housekeeping.
@@ -64,6 +65,9 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the goodbye and the last replies may take after serving has stopped.
 const LAST_WORDS: Duration = Duration::from_millis(1_000);
+
+/// Connections of other nodes beyond `connections_max`: two for each that takes over from this one.
+const PEERS_RESERVED: usize = 256;
 
 /// Why a node did not start.
 #[derive(Debug, Error)]
@@ -298,6 +302,19 @@ fn slicelet_config(config: &NodeConfig) -> SliceletConfig {
     }
 }
 
+/// What the gRPC port bears. Other nodes get in when clients have taken all places: a node that drains gives to them.
+fn limits(config: &NodeConfig) -> Limits {
+    Limits {
+        connections_max: listener::fitting(config.connections_max, PEERS_RESERVED),
+        reserved: Some(Reserve {
+            places: PEERS_RESERVED,
+            path: "/softstore.v1.Transfer/",
+        }),
+        transit_bytes_max: config.transit_bytes_max,
+        stall: Duration::from_millis(config.stall_ms_max),
+    }
+}
+
 fn serve_grpc(
     state: &Arc<NodeState>,
     listener: TcpListener,
@@ -315,24 +332,19 @@ fn serve_grpc(
     let incoming = listener::incoming(
         listener,
         Protocol::Http2,
-        state.config.connections_max,
+        limits(&state.config),
         state.listeners.clone(),
         stop.clone(),
     );
     let counting = state.clone();
-    let routes = Server::default()
+    let routes = grpc::server()
+        .layer(Guard::new(message_bytes_max))
         .layer(MapResponseLayer::new(move |response: Response<Body>| {
             if grpc::is_refused_unread(response.headers()) {
                 metrics::count(&counting.metrics.bad_requests);
             }
             response
         }))
-        .initial_stream_window_size(grpc::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(grpc::CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(grpc::STREAMS_MAX)
-        .http2_max_pending_accept_reset_streams(Some(grpc::RESETS_PENDING_MAX))
-        .http2_keepalive_interval(Some(grpc::KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(grpc::KEEPALIVE_TIMEOUT))
         .add_service(cache)
         .add_service(transfer)
         .add_service(health_service)

@@ -1,13 +1,17 @@
 //! Raw HTTP/2 from the wrong side: frames put together by hand (RFC 9113), headers without compression (RFC 7541), gRPC
 //! messages whose heads say what the attacker likes.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prost::Message;
 use softstore_proto::v1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -38,7 +42,9 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(40);
 
 /// A frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a frame of a test is short").to_be_bytes();
+    let length = u32::try_from(payload.len())
+        .expect("a frame of a test is short")
+        .to_be_bytes();
     let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
     [head.as_slice(), payload].concat()
 }
@@ -66,7 +72,14 @@ fn integer(first: u8, prefix_bits: u32, value: usize) -> Vec<u8> {
 
 /// A header field, not indexed, with a name of its own.
 pub(crate) fn header(name: &[u8], value: &[u8]) -> Vec<u8> {
-    [&[0], &integer(0, 7, name.len())[..], name, &integer(0, 7, value.len()), value].concat()
+    [
+        &[0],
+        &integer(0, 7, name.len())[..],
+        name,
+        &integer(0, 7, value.len()),
+        value,
+    ]
+    .concat()
 }
 
 /// The header block of a gRPC call.
@@ -90,7 +103,11 @@ pub(crate) fn message(flag: u8, length: u32, bytes: &[u8]) -> Vec<u8> {
 /// A message as it should be.
 pub(crate) fn encoded(what: &impl Message) -> Vec<u8> {
     let bytes = what.encode_to_vec();
-    message(0, u32::try_from(bytes.len()).expect("a test's message is short"), &bytes)
+    message(
+        0,
+        u32::try_from(bytes.len()).expect("a test's message is short"),
+        &bytes,
+    )
 }
 
 /// A batch of operations, as a message.
@@ -102,7 +119,11 @@ pub(crate) fn batch(ops: &[v1::Op]) -> Vec<u8> {
         [field, op].concat()
     });
     let bytes: Vec<u8> = fields.collect();
-    message(0, u32::try_from(bytes.len()).expect("a test's batch is short"), &bytes)
+    message(
+        0,
+        u32::try_from(bytes.len()).expect("a test's batch is short"),
+        &bytes,
+    )
 }
 
 /// A connection, opened as HTTP/2 wants it.
@@ -120,9 +141,8 @@ impl Raw {
     /// The same, with a window of its own for what the server sends on each stream.
     pub(crate) async fn open_with_window(address: &str, window: Option<u32>) -> Self {
         let mut raw = Self::connect(address).await;
-        let setting = window.map(|window| {
-            [&SETTING_INITIAL_WINDOW.to_be_bytes()[..], &window.to_be_bytes()].concat()
-        });
+        let setting =
+            window.map(|window| [&SETTING_INITIAL_WINDOW.to_be_bytes()[..], &window.to_be_bytes()].concat());
         let settings = frame(SETTINGS, 0, 0, &setting.unwrap_or_default());
         raw.send(&[PREFACE, &settings].concat()).await;
         raw
@@ -146,16 +166,6 @@ impl Raw {
             .await
     }
 
-    /// Sends bytes on a stream, in frames as long as anybody takes.
-    pub(crate) async fn data(&mut self, stream: u32, bytes: &[u8]) -> bool {
-        for piece in bytes.chunks(16 << 10) {
-            if !self.send(&frame(DATA, 0, stream, piece)).await {
-                return false;
-            }
-        }
-        true
-    }
-
     /// Reads and forgets until the server closes.
     ///
     /// # Panics
@@ -167,16 +177,22 @@ impl Raw {
 
     /// Reads and forgets in a task of its own from now on; writes go on.
     pub(crate) fn reading(self) -> Drain {
-        let Self { mut read, write } = self;
-        let reading = tokio::spawn(async move { read_to_end(&mut read).await });
-        Drain { write, reading }
+        let Self { read, write } = self;
+        let windows = Arc::<Windows>::default();
+        let reading = tokio::spawn(follow_windows(read, windows.clone()));
+        Drain {
+            write,
+            windows,
+            reading,
+        }
     }
 }
 
-/// A connection whose replies are read and forgotten.
+/// A connection whose replies are read and forgotten, but for what they say of windows.
 pub(crate) struct Drain {
-    pub(crate) write: OwnedWriteHalf,
-    pub(crate) reading: tokio::task::JoinHandle<usize>,
+    write: OwnedWriteHalf,
+    windows: Arc<Windows>,
+    reading: tokio::task::JoinHandle<()>,
 }
 
 impl Drain {
@@ -184,12 +200,109 @@ impl Drain {
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> bool {
         self.write.write_all(bytes).await.is_ok()
     }
+
+    /// Sends bytes on a stream, as the windows allow: who breaks them is closed at once, and no danger. False if the server has
+    /// closed.
+    pub(crate) async fn data(&mut self, stream: u32, bytes: &[u8]) -> bool {
+        for piece in bytes.chunks(16 << 10) {
+            while !self.windows.take(stream, piece.len()) {
+                if self.reading.is_finished() {
+                    return false;
+                }
+                self.windows.opened.notified().await;
+            }
+            if !self.send(&frame(DATA, 0, stream, piece)).await {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 impl Drop for Drain {
     fn drop(&mut self) {
         self.reading.abort();
     }
+}
+
+/// How much may be sent (RFC 9113, section 6.9).
+#[derive(Debug, Default)]
+struct Windows {
+    open: Mutex<Open>,
+    opened: Notify,
+}
+
+/// Until the server's settings have come, nothing.
+#[derive(Debug, Default)]
+struct Open {
+    initial: Option<i64>,
+    connection: i64,
+    /// What was added to each stream's, and taken.
+    streams: HashMap<u32, i64>,
+}
+
+impl Windows {
+    fn take(&self, stream: u32, bytes: usize) -> bool {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let mut open = self.open.lock();
+        let Some(initial) = open.initial else { return false };
+        let of_stream = open.streams.get(&stream).copied().unwrap_or(0);
+        if initial + of_stream < bytes || open.connection + DEFAULT_WINDOW < bytes {
+            return false;
+        }
+        open.connection -= bytes;
+        open.streams.insert(stream, of_stream - bytes);
+        true
+    }
+
+    fn frame(&self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let number = |bytes: &[u8]| i64::from(u32::from_be_bytes(bytes.try_into().expect("four bytes")));
+        let mut open = self.open.lock();
+        match kind {
+            SETTINGS if flags & ACK == 0 => {
+                let settings = payload.chunks_exact(6);
+                let mut initials =
+                    settings.filter(|setting| setting[..2] == SETTING_INITIAL_WINDOW.to_be_bytes());
+                open.initial = Some(
+                    initials
+                        .next()
+                        .map_or(DEFAULT_WINDOW, |setting| number(&setting[2..])),
+                );
+            }
+            WINDOW_UPDATE if payload.len() == 4 => {
+                let more = number(payload);
+                match stream {
+                    0 => open.connection += more,
+                    _ => *open.streams.entry(stream).or_default() += more,
+                }
+            }
+            _ => return,
+        }
+        drop(open);
+        self.opened.notify_waiters();
+        self.opened.notify_one();
+    }
+}
+
+/// A window that nobody has changed.
+const DEFAULT_WINDOW: i64 = 65_535;
+
+/// Reads frames to the end of the connection.
+async fn follow_windows(read: OwnedReadHalf, windows: Arc<Windows>) {
+    let mut read = tokio::io::BufReader::new(read);
+    let mut head = [0; 9];
+    let mut payload = Vec::new();
+    while read.read_exact(&mut head).await.is_ok() {
+        let [a, b, c, kind, flags, stream @ ..] = head;
+        payload.resize(u32::from_be_bytes([0, a, b, c]) as usize, 0);
+        if read.read_exact(&mut payload).await.is_err() {
+            break;
+        }
+        windows.frame(kind, flags, u32::from_be_bytes(stream), &payload);
+    }
+    // Whoever waits for a window finds out that there will be none.
+    windows.opened.notify_waiters();
+    windows.opened.notify_one();
 }
 
 /// Until the end or an error; how many bytes came.

@@ -62,7 +62,12 @@ async fn ten_thousand_idle_connections_fit() {
             drop(crowd);
         };
         arena
-            .endure("10,000 idle connections", &victim, Bounds::growth_mib(320), attack)
+            .endure(
+                "10,000 idle connections",
+                &victim,
+                Bounds::growth_mib(320),
+                attack,
+            )
             .await;
     }
 }
@@ -83,13 +88,20 @@ async fn a_crowd_of_idlers_locks_nobody_out() {
         let late = Client::builder().seeds([seed]).connect().await;
         let late = late.expect("who comes late gets in");
         for index in 0..100 {
-            late.set(format!("late-{index}"), "value").await.expect("and is served");
+            late.set(format!("late-{index}"), "value")
+                .await
+                .expect("and is served");
         }
         tokio::time::sleep(SIEGE).await;
         drop(crowd);
     };
     arena
-        .endure("10,000 idlers at 4,096 places", &node, Bounds::growth_mib(192), attack)
+        .endure(
+            "10,000 idlers at 4,096 places",
+            &node,
+            Bounds::growth_mib(192),
+            attack,
+        )
         .await;
     node.counted("connections_displaced_total", before, 1_000.0).await;
 }
@@ -103,7 +115,11 @@ async fn a_full_house_does_not_lock_out_other_nodes() {
     let mut arena = Arena::open_with(1, &[], &["--connections-max=64"]).await;
     for index in 0..KEYS {
         let key = format!("key-{index}");
-        arena.client.set(key, vec![b'v'; 1_000]).await.expect("the cluster serves");
+        arena
+            .client
+            .set(key, vec![b'v'; 1_000])
+            .await
+            .expect("the cluster serves");
     }
     let node = arena.node("n1");
     let before = node.count("connections_refused_total").await;
@@ -124,7 +140,13 @@ async fn a_full_house_does_not_lock_out_other_nodes() {
     let mut found = 0;
     let client = arena.cluster.patient_client().await;
     for index in 0..KEYS {
-        found += usize::from(client.get(format!("key-{index}")).await.expect("a read").is_some());
+        found += usize::from(
+            client
+                .get(format!("key-{index}"))
+                .await
+                .expect("a read")
+                .is_some(),
+        );
     }
     assert_eq!(found, KEYS, "{}", leaving.process.log());
 }

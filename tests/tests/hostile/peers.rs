@@ -1,4 +1,330 @@
-//! Other nodes that do not keep their part: a taker that never reads its pull, a giver that never sends.
+//! Other nodes that do not keep their part: a taker that never reads its pulls, a giver that never sends, a node that
+//! never reads its session.
 
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::Stream;
+use softstore_proto::v1;
+use softstore_proto::v1::assigner_server::{Assigner, AssignerServer};
+use softstore_proto::v1::cache_client::CacheClient;
+use softstore_proto::v1::transfer_client::TransferClient;
+use softstore_proto::v1::transfer_server::{Transfer, TransferServer};
+use softstore_server::config::NodeConfig;
+use softstore_server::node::Node;
+use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, Hello, NodeMessage, VersionRange};
+use softstore_sharding::{
+    Assignment, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, Peer, Provider, RangeAssignment,
+    Slice, Version,
+};
+use softstore_tests::embedded::{PATIENCE, any_port, node_config};
+use softstore_tests::processes::channel;
+use softstore_transfer::chunk;
+use softstore_transfer::message::{PullRequest, Take, TakeAnswer, TakeRange, TakeReply, TakenRange, Verdict};
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::arena::{Arena, Bounds, SIEGE};
+use crate::attacker::{END_HEADERS, HEADERS, Raw, SESSION, call_headers, encoded, frame};
+use crate::victim::{MIB, Peak};
+
+/// Values that the giver holds.
+const VALUES: usize = 64;
+
+/// How far the taker's acquisition is ahead of the giver's, in milliseconds: the Assigner's own generations do not get
+/// there while a test runs, and until then nobody can say that the taker is dead.
+const AHEAD_MS: u64 = 3_600_000;
+
+fn peer(name: &str, address: &str) -> Peer {
+    Peer {
+        life: Life {
+            node: NodeId::new(name).expect("a valid name"),
+            incarnation: Incarnation::new(9),
+        },
+        address: address.into(),
+    }
+}
+
+/// Plan: the test fences a node by hand, as a taker under an acquisition newer than any, and opens 32 pulls of all that it
+/// holds, of which it reads nothing. The giver holds some chunks for each, and cuts the connection after `stall_ms_max`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn placeholder_until_written() {}
+async fn a_taker_that_never_reads_is_cut() {
+    const PULLS: usize = 32;
+    let arena = Arena::open_with(1, &[], &["--stall-ms-max=2000"]).await;
+    for index in 0..VALUES {
+        let value = vec![7; 1 << 20];
+        arena
+            .client
+            .set(format!("large-{index}"), value)
+            .await
+            .expect("it serves");
+    }
+    let node = arena.node("n1");
+    let before = node.count("connections_stalled_total").await;
+    let assignment = arena.cluster.node("n1").assignment().await;
+    let mut giver = TransferClient::new(channel(&node.grpc).await);
+    let taker = peer("taker", "127.0.0.1:1");
+    let since = Generation {
+        number: assignment.generation().number + AHEAD_MS,
+        assigner: assignment.generation().assigner,
+    };
+    let ranges: Vec<_> = assignment.ranges().iter().collect();
+    let to = ranges.first().expect("it owns something").1.owner.clone();
+    let take = Take {
+        to: to.clone(),
+        taker: taker.clone(),
+        ranges: ranges
+            .iter()
+            .map(|&(slice, range)| TakeRange {
+                slice,
+                since,
+                from: range.since,
+            })
+            .collect(),
+    };
+    giver
+        .take(v1::TakeRequest::from(&take))
+        .await
+        .expect("the take is answered");
+    let pull = PullRequest {
+        to,
+        taker: taker.life,
+        ranges: ranges
+            .iter()
+            .map(|&(slice, _)| TakenRange { slice, since })
+            .collect(),
+        cursor: Bytes::new(),
+        chunk_versions: chunk::CHUNK_VERSIONS,
+    };
+    let peak = Peak::of(&node);
+    let mut unread = Vec::new();
+    for _ in 0..PULLS {
+        let pulled = giver.pull(v1::PullRequest::from(&pull)).await;
+        unread.push(pulled.expect("the pull is granted").into_inner());
+    }
+    node.counted("connections_stalled_total", before, 1.0).await;
+    let growth = peak.growth();
+    println!("{PULLS} pulls that nobody reads: +{} MiB", growth / MIB);
+    // Of values of a mebibyte: two chunks that wait, one that is handed over, and one that is made.
+    assert!(growth < 5 * PULLS as u64 * MIB, "{}", growth / MIB);
+}
+
+type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// An Assigner that gives everything to whoever says hello, and the node to take it from: that grants every `Take`, and is
+/// never heard of again.
+#[derive(Clone)]
+struct Mute {
+    me: Peer,
+    peeks: Arc<AtomicU64>,
+    pulls: Arc<AtomicU64>,
+}
+
+fn generation(number: u64) -> Generation {
+    let assigner = Incarnation::new(1);
+    Generation { number, assigner }
+}
+
+impl Mute {
+    fn assignment(&self, owner: &Peer) -> Assignment {
+        let range = RangeAssignment {
+            owner: owner.life.clone(),
+            since: generation(2),
+            providers: vec![Provider {
+                life: self.me.life.clone(),
+                since: generation(1),
+            }],
+        };
+        let entry = |peer: &Peer| NodeEntry {
+            incarnation: peer.life.incarnation,
+            address: peer.address.clone(),
+            http_address: "".into(),
+            zone: "".into(),
+            state: NodeState::Serving,
+        };
+        let directory = [owner, &self.me].map(|peer| (peer.life.node.clone(), entry(peer)));
+        let directory: BTreeMap<_, _> = directory.into();
+        Assignment::new(generation(2), vec![(Slice::FULL, range)], directory).expect("a valid assignment")
+    }
+}
+
+#[tonic::async_trait]
+impl Assigner for Mute {
+    type SessionStream = Boxed<v1::AssignerMessage>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::NodeMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (mut inbound, mute) = (request.into_inner(), self.clone());
+        let update = futures::stream::once(async move {
+            let hello = inbound.message().await?;
+            let said = hello.map(NodeMessage::try_from).transpose()?;
+            let Some(NodeMessage::Hello(hello)) = said else {
+                return Err(Status::invalid_argument("no hello"));
+            };
+            let assignment = Arc::new(mute.assignment(&hello.peer));
+            // Reads on, so that heartbeats go somewhere.
+            tokio::spawn(async move { while let Ok(Some(_)) = inbound.message().await {} });
+            let update = AssignerMessage::Update(AssignmentUpdate::Full(assignment));
+            Ok(v1::AssignerMessage::from(&update))
+        });
+        let silence = futures::stream::pending();
+        Ok(Response::new(Box::pin(futures::StreamExt::chain(
+            update, silence,
+        ))))
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::ClusterStatus>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+}
+
+#[tonic::async_trait]
+impl Transfer for Mute {
+    type PullStream = Boxed<v1::PullItem>;
+
+    async fn take(&self, request: Request<v1::TakeRequest>) -> Result<Response<v1::TakeReply>, Status> {
+        let take = Take::try_from(request.into_inner())?;
+        let fenced = |range: &TakeRange| TakeAnswer {
+            slice: range.slice,
+            since: range.since,
+            from: range.from,
+            verdict: Verdict::Fenced {
+                next_version: Version::default(),
+            },
+        };
+        let reply = TakeReply {
+            from: self.me.life.clone(),
+            chunk_versions: chunk::CHUNK_VERSIONS,
+            answers: take.ranges.iter().map(fenced).collect(),
+        };
+        Ok(Response::new((&reply).into()))
+    }
+
+    async fn peek(&self, _: Request<v1::PeekRequest>) -> Result<Response<v1::PeekReply>, Status> {
+        self.peeks.fetch_add(1, Ordering::Relaxed);
+        std::future::pending().await
+    }
+
+    async fn pull(&self, _: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+        self.pulls.fetch_add(1, Ordering::Relaxed);
+        Ok(Response::new(Box::pin(futures::stream::pending())))
+    }
+
+    async fn release(&self, _: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseReply>, Status> {
+        Ok(Response::new(v1::ReleaseReply {}))
+    }
+}
+
+/// Plan: a node that takes everything over from one that fences and then neither answers a peek nor sends an entry. It serves: each
+/// read waits for a peek's timeout and no longer. Its pull ends at its deadline, and after that reads wait for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_giver_that_never_sends_costs_its_entries_and_no_more() {
+    const READS: u64 = 50;
+    let listener = TcpListener::bind(any_port()).await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let mute = Mute {
+        me: peer("mute", &address.to_string()),
+        peeks: Arc::default(),
+        pulls: Arc::default(),
+    };
+    let serving = Server::builder()
+        .add_service(AssignerServer::new(mute.clone()))
+        .add_service(TransferServer::new(mute.clone()))
+        .serve_with_incoming(TcpIncoming::from(listener));
+    let serving = tokio::spawn(serving);
+    let config = NodeConfig {
+        pull_deadline_ms: 3_000,
+        failure_timeout_ms: 60_000,
+        ..node_config("n1", address)
+    };
+    let node = Node::start(config).await.expect("it starts");
+    let mut cache = CacheClient::new(channel(&node.grpc_addr().to_string()).await);
+    let began = Instant::now();
+    let get = |index: u64| v1::Op {
+        key: format!("key-{index}").into_bytes().into(),
+        deadline_ms: 5_000,
+        ..v1::Op::default()
+    };
+    let mut slowest = Duration::ZERO;
+    for index in 0..READS {
+        let asked = Instant::now();
+        let reply = cache.get(get(index)).await.expect("it answers").into_inner();
+        assert!(
+            [v1::Status::NotFound, v1::Status::NotReady].contains(&reply.status()),
+            "{reply:?}"
+        );
+        slowest = slowest.max(asked.elapsed());
+    }
+    assert!(mute.peeks.load(Ordering::Relaxed) > 0, "nothing was peeked");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    let metrics = &node.state().metrics;
+    while metrics.pulls_given_up.load(Ordering::Relaxed) == 0 {
+        assert!(began.elapsed() < PATIENCE, "the pull has no end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let peeks = mute.peeks.load(Ordering::Relaxed);
+    let asked = Instant::now();
+    for index in 0..READS {
+        let reply = cache.get(get(index)).await.expect("it answers").into_inner();
+        assert_eq!(reply.status(), v1::Status::NotFound);
+    }
+    assert_eq!(
+        mute.peeks.load(Ordering::Relaxed),
+        peeks,
+        "nobody is asked any more"
+    );
+    println!(
+        "a giver that never sends: the slowest of {READS} reads took {slowest:?}; afterwards all took {:?}",
+        asked.elapsed()
+    );
+    serving.abort();
+}
+
+/// Plan: a node that says hello and then heartbeats without end, and never reads an answer, on sessions with a window of 0. The
+/// Assigner keeps a bounded number of messages for it and closes the session; the cluster does not move for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_never_reads_its_session_is_closed() {
+    let mut arena = Arena::open(&[]).await;
+    let assigner = arena.assigner();
+    let before = assigner.count("sessions_overflowed_total").await;
+    let hello = NodeMessage::Hello(Hello {
+        peer: peer("deaf", "127.0.0.1:1"),
+        http_address: "".into(),
+        zone: "".into(),
+        capacity_bytes: 1 << 30,
+        draining: false,
+        generation: Generation::NONE,
+        claims: Vec::new(),
+        versions: VersionRange { min: 1, max: 1 },
+    });
+    let hello = encoded(&v1::NodeMessage::from(&hello));
+    let heartbeat = encoded(&v1::NodeMessage {
+        message: Some(v1::node_message::Message::Heartbeat(v1::Heartbeat::default())),
+    });
+    let heartbeats = heartbeat.repeat(1_000);
+    let grpc = assigner.grpc.clone();
+    let attack = async {
+        let mut raw = Raw::open_with_window(&grpc, Some(0)).await.reading();
+        raw.send(&frame(HEADERS, END_HEADERS, 1, &call_headers(SESSION)))
+            .await;
+        raw.data(1, &hello).await;
+        let endless = async { while raw.data(1, &heartbeats).await {} };
+        let _ = tokio::time::timeout(SIEGE, endless).await;
+    };
+    arena
+        .endure("a deaf session", &assigner, Bounds::growth_mib(48), attack)
+        .await;
+    assigner.counted("sessions_overflowed_total", before, 1.0).await;
+}

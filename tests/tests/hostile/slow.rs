@@ -50,7 +50,11 @@ async fn slow_writers_are_cut_on_every_port() {
         [opened, call.repeat(20)].concat(),
     ];
     let header = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ".to_vec();
-    let http_says: [Vec<u8>; 3] = [Vec::new(), b"GETGETGETGETG".to_vec(), [header, vec![b'x'; 10_000]].concat()];
+    let http_says: [Vec<u8>; 3] = [
+        Vec::new(),
+        b"GETGETGETGETG".to_vec(),
+        [header, vec![b'x'; 10_000]].concat(),
+    ];
     for victim in [arena.node("n1"), arena.assigner()] {
         let before = victim.count("connections_silent_total").await;
         let (grpc, http) = (victim.grpc.clone(), victim.http.clone());

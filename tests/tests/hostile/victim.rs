@@ -69,7 +69,12 @@ impl Victim {
 
     pub(crate) async fn metrics(&self) -> Metrics {
         let read = async || Metrics::read(&self.http).await.ok();
-        until_within(RELEASE_PATIENCE, &format!("{} shows its metrics", self.name), read).await
+        until_within(
+            RELEASE_PATIENCE,
+            &format!("{} shows its metrics", self.name),
+            read,
+        )
+        .await
     }
 
     /// A counter's value.
