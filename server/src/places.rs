@@ -216,14 +216,16 @@ impl Places {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = ticks.tick() => {
-                    self.tick.fetch_add(1, Ordering::Relaxed);
-                    self.cut_stalled();
-                }
+                _ = ticks.tick() => self.pass_tick(),
                 () = self.is_pressed.notified() => {}
             }
             self.relieve();
         }
+    }
+
+    fn pass_tick(&self) {
+        self.tick.fetch_add(1, Ordering::Relaxed);
+        self.cut_stalled();
     }
 
     fn all(&self) -> Vec<Arc<Place>> {
@@ -546,4 +548,136 @@ impl Drop for Held {
 /// Numbers calls.
 pub(crate) fn next_call(ids: &AtomicU64) -> u64 {
     ids.fetch_add(1, Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAKE: &str = "/softstore.v1.Transfer/Take";
+    const STREAM: &str = "/softstore.v1.Cache/Stream";
+
+    /// Must run within a runtime. The sweep does not run while a test does not await: it is driven by hand.
+    fn places(connections_max: usize, transit_bytes_max: usize) -> Arc<Places> {
+        let limits = Limits {
+            connections_max,
+            reserved: Some(Reserve {
+                places: 2,
+                path: "/softstore.v1.Transfer/",
+            }),
+            transit_bytes_max,
+            stall: Duration::from_secs(STALL_TICKS.into()),
+        };
+        Places::open(limits, Arc::default(), CancellationToken::new())
+    }
+
+    fn count(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    /// Plan: two places; one connection has a call open, the other has none. A third takes the place of the idle one; once both
+    /// are at work, a fourth and a fifth get reserved places, where only another node's calls are let in; a sixth takes the
+    /// place of the one that did not prove to be a node, and when all have proven that, a seventh is refused.
+    #[tokio::test]
+    async fn the_idle_make_room_and_some_places_are_kept() {
+        let places = places(2, 1 << 30);
+        let take = || places.take();
+        let (Some(busy), Some(idle)) = (take(), take()) else {
+            panic!("there is room for two")
+        };
+        let call = busy.0.begin(1);
+        let third = take().expect("the idle one makes room");
+        assert!(idle.0.cut().is_cancelled() && !busy.0.cut().is_cancelled());
+        assert_eq!(third.0.admit(STREAM), Ok(()));
+        let other_call = third.0.begin(2);
+
+        let (Some(fourth), Some(fifth)) = (take(), take()) else {
+            panic!("two places are reserved")
+        };
+        assert_eq!(fourth.0.admit(STREAM), Err(NoEntry::Full));
+        assert_eq!(fourth.0.admit(STREAM), Err(NoEntry::Full));
+        assert_eq!(count(&places.counters.refused), 1, "a connection is counted once");
+        assert_eq!(fifth.0.admit(TAKE), Ok(()));
+        assert_eq!(fifth.0.admit(STREAM), Ok(()), "a node may ask for more");
+        let sixth = take().expect("the fourth makes room");
+        assert!(fourth.0.cut().is_cancelled() && !fifth.0.cut().is_cancelled());
+        assert_eq!(sixth.0.admit(TAKE), Ok(()));
+        assert!(take().is_none());
+        assert_eq!(count(&places.counters.displaced), 2);
+
+        drop((call, other_call));
+        assert!(take().is_some(), "whoever has nothing open any more can go");
+        drop((busy, idle, third, fourth, fifth, sixth));
+        assert_eq!(count(&places.counters.open), 0);
+    }
+
+    /// Plan: a client that owes nothing stays; one that does not read, and one that does not end a message, are cut after the
+    /// time for that, and a large message has more of it.
+    #[tokio::test]
+    async fn who_owes_something_for_too_long_is_cut() {
+        let places = places(9, 1 << 30);
+        let seats: Vec<Seat> = (0..5).filter_map(|_| places.take()).collect();
+        let calls: Vec<Call> = seats.iter().map(|seat| seat.0.begin(1)).collect();
+        calls[1].owes_reading();
+        calls[2].owes_message(0);
+        calls[3].owes_message(4 << 20);
+        calls[4].owes_reading();
+        calls[4].has_read();
+        let cut = || {
+            seats
+                .iter()
+                .map(|seat| seat.0.cut().is_cancelled())
+                .collect::<Vec<_>>()
+        };
+        let pass = |ticks| (0..ticks).for_each(|_| places.pass_tick());
+        pass(STALL_TICKS);
+        assert_eq!(cut(), [false; 5]);
+        pass(1);
+        assert_eq!(cut(), [false, true, true, false, false]);
+        // 4 MiB at 64 KiB a second, in ticks of a second.
+        pass(63);
+        assert_eq!(cut(), [false, true, true, false, false]);
+        pass(1);
+        assert_eq!(cut(), [false, true, true, true, false]);
+        assert_eq!(count(&places.counters.stalled), 3);
+    }
+
+    /// Plan: three connections hold more than may be held. The largest is cut, the others stay, and those that hold
+    /// something may open no call until what it held is given back.
+    #[tokio::test]
+    async fn who_holds_most_is_cut_when_it_is_too_much() {
+        let places = places(9, 100);
+        let seats: Vec<Seat> = (0..3).filter_map(|_| places.take()).collect();
+        let calls: Vec<Call> = seats.iter().map(|seat| seat.0.begin(1)).collect();
+        let mut held: Vec<Held> = calls.iter().map(Call::held).collect();
+        held[0].set(30);
+        held[1].set(60);
+        assert_eq!(seats[0].0.admit(STREAM), Ok(()));
+        held[2].set(40);
+        assert_eq!(seats[0].0.admit(STREAM), Err(NoEntry::Pressed));
+        places.relieve();
+        let cut: Vec<bool> = seats.iter().map(|seat| seat.0.cut().is_cancelled()).collect();
+        assert_eq!(cut, [false, true, false]);
+        assert_eq!(count(&places.counters.cut_for_memory), 1);
+        held.remove(1);
+        assert_eq!(seats[0].0.admit(STREAM), Ok(()));
+        assert_eq!(count(&places.counters.transit_bytes), 70);
+    }
+
+    /// Plan: calls given up before they were answered, as many as a node in need sends, and then a flood.
+    #[tokio::test]
+    async fn a_flood_of_resets_is_cut() {
+        let places = places(9, 1 << 30);
+        let seat = places.take().expect("there is room");
+        let reset = |id| drop(seat.0.begin(id));
+        (1..u64::from(RESETS_MAX)).for_each(reset);
+        assert!(!seat.0.cut().is_cancelled());
+        let answered = seat.0.begin(1);
+        answered.is_answered();
+        drop(answered);
+        assert!(!seat.0.cut().is_cancelled());
+        reset(2);
+        assert!(seat.0.cut().is_cancelled());
+        assert_eq!(count(&places.counters.cut_for_resets), 1);
+    }
 }

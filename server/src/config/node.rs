@@ -255,6 +255,9 @@ mod tests {
     fn every_refusal_names_its_field() {
         let open = SocketAddr::from(([0, 0, 0, 0], 7401));
         assert!(refused(|c| c.listen = open).starts_with("listen = 0.0.0.0:7401 can be reached"));
+        assert!(refused(|c| c.transit_bytes_max = 1 << 20).starts_with("transit_bytes_max = 1048576"));
+        assert!(refused(|c| c.stall_ms_max = 999).starts_with("stall_ms_max = 999"));
+        assert!(refused(|c| c.connections_max = 0).starts_with("connections_max = 0"));
         assert!(refused(|c| c.http_listen = Some(open)).starts_with("http_listen"));
         assert!(refused(|c| c.assigner = "nowhere".into()).starts_with("assigner"));
         assert!(refused(|c| c.value_bytes_max = VALUE_BYTES_LIMIT + 1).starts_with("value_bytes_max"));

@@ -144,7 +144,9 @@ impl Raw {
         let setting =
             window.map(|window| [&SETTING_INITIAL_WINDOW.to_be_bytes()[..], &window.to_be_bytes()].concat());
         let settings = frame(SETTINGS, 0, 0, &setting.unwrap_or_default());
-        raw.send(&[PREFACE, &settings].concat()).await;
+        // The server's settings hold once they are acknowledged; it sends them without being asked.
+        let acknowledged = frame(SETTINGS, ACK, 0, &[]);
+        raw.send(&[PREFACE, &settings, &acknowledged].concat()).await;
         raw
     }
 

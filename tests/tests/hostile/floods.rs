@@ -127,7 +127,7 @@ async fn rapid_resets_are_cut() {
         let grpc = victim.grpc.clone();
         let attack = flood(&grpc, &[], rapid_resets(path), true);
         let closed = arena
-            .endure("rapid resets", &victim, Bounds::growth_mib(64), attack)
+            .endure("rapid resets", &victim, Bounds::growth_mib(160), attack)
             .await;
         assert!(closed > 0, "nobody was cut");
         let cut = cut_for_resets(&victim).await - before;
