@@ -258,7 +258,7 @@ async fn peeks_and_takes_without_meaning_are_refused() {
         };
         let grpc = node.grpc.clone();
         let attack = flood(&grpc, &[], calls, true);
-        arena.endure(what, &node, Bounds::growth_mib(64), attack).await;
+        arena.endure(what, &node, Bounds::growth_mib(160), attack).await;
         node.counted(metric, before, 100.0).await;
     }
 }
