@@ -258,7 +258,8 @@ async fn peeks_and_takes_without_meaning_are_refused() {
         };
         let grpc = node.grpc.clone();
         let attack = flood(&grpc, &[], calls, true);
-        arena.endure(what, &node, Bounds::growth_mib(160), attack).await;
+        // As many calls as streams may be open, 1,024 on each connection, at some tens of KiB each.
+        arena.endure(what, &node, Bounds::growth_mib(256), attack).await;
         node.counted(metric, before, 100.0).await;
     }
 }
