@@ -81,7 +81,7 @@ pub struct NodeConfig {
     pub in_flight_ops_max: usize,
     /// Operations that have waited for more than twice so long to be read are refused (`BUSY`), while the node is overloaded:
     /// it has no time left, and its queue was longer than this for `queue_interval_ms`. Milliseconds, 0 to 10,000, default
-    /// 5; 0: nothing is refused for that.
+    /// 0: nothing is refused for that. 5 suits clients that want an answer within some 10 ms.
     pub queue_target_ms: u64,
     /// For how long a client's queue must have been longer than `queue_target_ms`. Milliseconds, 10 to 60,000, default 100.
     pub queue_interval_ms: u64,
@@ -129,7 +129,7 @@ impl Default for NodeConfig {
             hold_bytes_max: 64 << 20,
             behind_wait_ms: 50,
             in_flight_ops_max: 16_384,
-            queue_target_ms: 5,
+            queue_target_ms: 0,
             queue_interval_ms: 100,
             connections_max: 4_096,
             transit_bytes_max: 256 << 20,

@@ -44,6 +44,7 @@ async fn crowd(address: &str, count: usize) -> Vec<Drain> {
 /// Plan: ten thousand idle connections on a node and on the Assigner, with room for them all. What one costs is printed; the
 /// honest client does not notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: cargo test -p softstore-tests --test hostile -- --include-ignored"]
 async fn ten_thousand_idle_connections_fit() {
     if !is_crowd_allowed("ten_thousand_idle_connections_fit") {
         return;
@@ -79,6 +80,7 @@ async fn ten_thousand_idle_connections_fit() {
 /// Plan: ten thousand idle connections on a node that takes 4,096, its default. The rest is turned away and counted; who comes
 /// honestly and late still gets in, and the honest client that was there before keeps its place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: cargo test -p softstore-tests --test hostile -- --include-ignored"]
 async fn a_crowd_of_idlers_locks_nobody_out() {
     if !is_crowd_allowed("a_crowd_of_idlers_locks_nobody_out") {
         return;
@@ -113,6 +115,7 @@ async fn a_crowd_of_idlers_locks_nobody_out() {
 /// Plan: a node with room for 64 connections, all taken by clients that are at work on streams; then it drains, and the other
 /// node must reach it to take over. Connections of other nodes have places of their own: every key arrives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: cargo test -p softstore-tests --test hostile -- --include-ignored"]
 async fn a_full_house_does_not_lock_out_other_nodes() {
     const KEYS: usize = 2_000;
     const PLACES: usize = 64;
@@ -157,6 +160,7 @@ async fn a_full_house_does_not_lock_out_other_nodes() {
 
 /// Plan: the Assigner's places are taken by operators' calls that idle; a node that starts then gets its session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: cargo test -p softstore-tests --test hostile -- --include-ignored"]
 async fn a_crowd_at_the_assigner_does_not_lock_out_nodes() {
     if !is_crowd_allowed("a_crowd_at_the_assigner_does_not_lock_out_nodes") {
         return;
@@ -174,6 +178,7 @@ async fn a_crowd_at_the_assigner_does_not_lock_out_nodes() {
 /// away at once and counted, not left waiting; the node does not spin; the honest client goes on; once there is room again, others
 /// get in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: cargo test -p softstore-tests --test hostile -- --include-ignored"]
 async fn a_full_table_of_files_is_survived() {
     let mut arena = Arena::open(&[]).await;
     let node = arena.node("n1");

@@ -26,6 +26,7 @@ use softstore_tests::processes::channel;
 use softstore_transfer::chunk;
 use softstore_transfer::message::{PullRequest, Take, TakeAnswer, TakeRange, TakeReply, TakenRange, Verdict};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
@@ -164,22 +165,35 @@ impl Assigner for Mute {
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (mut inbound, mute) = (request.into_inner(), self.clone());
-        let update = futures::stream::once(async move {
-            let hello = inbound.message().await?;
-            let said = hello.map(NodeMessage::try_from).transpose()?;
-            let Some(NodeMessage::Hello(hello)) = said else {
-                return Err(Status::invalid_argument("no hello"));
-            };
-            let assignment = Arc::new(mute.assignment(&hello.peer));
-            // Reads on, so that heartbeats go somewhere.
-            tokio::spawn(async move { while let Ok(Some(_)) = inbound.message().await {} });
-            let update = AssignerMessage::Update(AssignmentUpdate::Full(assignment));
-            Ok(v1::AssignerMessage::from(&update))
+        let (to_node, messages) = mpsc::channel(16);
+        tokio::spawn(async move {
+            while let Ok(Some(said)) = inbound.message().await {
+                let message = match NodeMessage::try_from(said) {
+                    Ok(NodeMessage::Hello(hello)) => {
+                        let assignment = Arc::new(mute.assignment(&hello.peer));
+                        AssignerMessage::Update(AssignmentUpdate::Full(assignment))
+                    }
+                    Ok(NodeMessage::Heartbeat { sequence, .. }) => AssignerMessage::HeartbeatAnswer {
+                        sequence,
+                        generation: generation(2),
+                        lease_ms: None,
+                    },
+                    _ => continue,
+                };
+                if to_node
+                    .send(Ok(v1::AssignerMessage::from(&message)))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
         });
-        let silence = futures::stream::pending();
-        Ok(Response::new(Box::pin(futures::StreamExt::chain(
-            update, silence,
-        ))))
+        let messages = futures::stream::unfold(messages, async |mut messages| {
+            let message = messages.recv().await?;
+            Some((message, messages))
+        });
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::ClusterStatus>, Status> {

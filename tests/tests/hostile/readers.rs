@@ -86,6 +86,7 @@ async fn ask(victim: &Victim, path: &str, connections: usize, streams: u32, wind
 /// and a socket that they never read; on data streams and by unary calls. The node holds no more than its bound for such
 /// bytes, and cuts them after `stall_ms_max`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: cargo test -p softstore-tests --test hostile -- --include-ignored"]
 async fn who_never_reads_replies_is_cut() {
     for (what, path, window) in [
         ("replies not read, window 0, streams", CACHE_STREAM, 0),
@@ -119,6 +120,7 @@ async fn who_never_reads_replies_is_cut() {
 /// Plan: a client that sends batches for ever and never reads an answer: the node stops reading from it, holds a window's worth and
 /// one message, and cuts it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: cargo test -p softstore-tests --test hostile -- --include-ignored"]
 async fn who_writes_and_never_reads_is_not_read_from() {
     let mut arena = arena_with_values().await;
     let node = arena.node("n1");
@@ -150,6 +152,7 @@ async fn who_writes_and_never_reads_is_not_read_from() {
 /// Plan: a thousand watchers that read the first assignment and nothing more, while many assignments are published (nodes join and
 /// leave); none is kept for them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: cargo test -p softstore-tests --test hostile -- --include-ignored"]
 async fn watchers_that_do_not_read_cost_little() {
     let mut arena = Arena::open(&[]).await;
     let node = arena.node("n1");

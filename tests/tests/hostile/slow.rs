@@ -37,6 +37,7 @@ async fn dribble(address: String, bytes: Vec<u8>, pause: Duration) -> usize {
 /// more, and a beginning of a call a byte at a time; on the HTTP ports, nothing, a request line a byte at a time, headers a byte
 /// at a time. All at once, beside an honest client. Every one is closed by the server, within 40 s, and counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: cargo test -p softstore-tests --test hostile -- --include-ignored"]
 async fn slow_writers_are_cut_on_every_port() {
     let mut arena = Arena::open(&["--stall-ms-max=5000"]).await;
     let second = Duration::from_millis(500);
@@ -82,6 +83,7 @@ async fn slow_writers_are_cut_on_every_port() {
 /// Plan: clients that ask for `/metrics` over and over on one connection and read nothing. The process holds no more of the
 /// answers than one each, and cuts them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: cargo test -p softstore-tests --test hostile -- --include-ignored"]
 async fn slow_readers_of_pages_are_cut() {
     let mut arena = Arena::open(&["--stall-ms-max=2000"]).await;
     let node = arena.node("n1");
@@ -112,6 +114,7 @@ async fn slow_readers_of_pages_are_cut() {
 /// Plan: clients that vanish without a FIN: they opened their connection and calls as they should, and from then on answer not
 /// even a ping. Cut by the keepalive within 40 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long: cargo test -p softstore-tests --test hostile -- --include-ignored"]
 async fn who_vanishes_is_cut() {
     let mut arena = Arena::open(&[]).await;
     for victim in [arena.node("n1"), arena.assigner()] {

@@ -29,7 +29,7 @@ use softstore_client::Client;
 use softstore_proto::v1;
 use softstore_proto::v1::assigner_client::AssignerClient;
 use softstore_server::assigner::AssignerServer;
-use softstore_server::config::{AssignerConfig, NodeConfig};
+use softstore_server::config::AssignerConfig;
 use tonic::transport::Endpoint;
 
 use crate::children::{Generator, NodeOrders, NodeProcess};
@@ -42,6 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the generators have to connect before the first stretch begins.
 const LEAD: Duration = Duration::from_millis(1_000);
+
+/// `queue_target_ms` of the nodes, unless shedding is switched off.
+const SHEDDING_TARGET_MS: u64 = 5;
 
 /// Load before the first phase, which nobody judges.
 const WARM_MS: u64 = 1_000;
@@ -219,7 +222,7 @@ impl Bench {
             queue_target_ms: if self.arguments.without_shedding {
                 0
             } else {
-                NodeConfig::default().queue_target_ms
+                SHEDDING_TARGET_MS
             },
         };
         let core = self.core(self.arguments.node_core);
