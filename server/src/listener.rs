@@ -1,4 +1,4 @@
-//! A TCP listener that stays calm: bounded connections ([`Places`]), no spinning when the process runs out of file
+//! A TCP listener that stays calm: bounded connections (`Places`), no spinning when the process runs out of file
 //! descriptors. Who comes then is turned away at once, by a file descriptor that is kept for that, and not left waiting.
 
 use std::fs::File;
