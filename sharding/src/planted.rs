@@ -88,7 +88,7 @@ bugs! {
     DiffOnWrongBase, "diff-on-wrong-base", 2000, "a diff is sent for, and applied to, another assignment than its base";
     TimersBeforeInbox, "timers-before-inbox", 300, "an Assigner that stood still buries who is silent before it reads what they sent";
     NoSettleTime, "no-settle-time", 2000, "a new Assigner publishes as soon as it has heard of anybody";
-    EmptyHelloTakesAll, "empty-hello-takes-all", 2000, "the first hello that holds nothing makes a new Assigner begin anew";
+    EmptyHelloTakesAll, "empty-hello-takes-all", 300, "the first hello that holds nothing makes a new Assigner begin anew";
     ProvidersDropped, "providers-dropped", 50, "a range that moves on in mid-pull keeps its last owner as only provider";
     OversizeTake, "oversize-take", 2000, "all ranges asked of a provider go into one `Take`, whatever a message may hold";
     LeaseFromReply, "lease-from-reply", 2000, "a lease counts from the arrival of the heartbeat's answer (leased mode)";

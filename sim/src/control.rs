@@ -147,13 +147,18 @@ impl Control {
         is_within(heard_us, env.plan.assigner.failure_timeout_ms, env)
     }
 
+    /// Whether it may still expect to hear of nodes that it has not heard of yet.
+    pub(crate) fn is_settling(&self, env: &Env) -> bool {
+        is_within(Some(self.started_us), env.plan.assigner.settle_ms, env)
+    }
+
     fn burial(&self, life: Life, cause: DeathCause, env: &Env) -> Burial {
         let timeout_ms = env.plan.assigner.failure_timeout_ms;
         Burial {
             cause,
             heard_lately: self.heard_lately(&life, env),
             woke_lately: is_within(self.woke_us, timeout_ms, env),
-            settling: is_within(Some(self.started_us), env.plan.assigner.settle_ms, env),
+            settling: self.is_settling(env),
             life,
         }
     }

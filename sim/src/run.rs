@@ -305,8 +305,10 @@ impl Simulation {
         };
         if let Some(assignment) = control.take_published()
             && self.env.config.mode == Mode::Available
+            && !control.is_settling(&self.env)
         {
-            // A new Assigner that was cut off from a node, and heard of it by nobody else, knows of no life to bury.
+            // A new Assigner that was cut off from a node, and heard of it by nobody else, knows of no life to bury. It has
+            // waited for its settling time, then: one that publishes before is judged.
             let left_out = |node: &Node| node.holds_ranges() && !assignment.is_living(node.life());
             let awake = |slot: &&Slot| slot.paused_until_us <= self.env.now_us;
             let mut nodes = self
