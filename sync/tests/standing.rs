@@ -79,3 +79,24 @@ fn the_end_of_serving_is_not_taken_back() {
         assert!(!standing.may_serve(now));
     });
 }
+
+/// Plan: a lease of 50 ms. What is left of it is told, it ends serving, and a leave without an end brings it back.
+#[test]
+fn the_end_of_a_lease_ends_serving() {
+    exhaust(PREEMPTIONS, || {
+        let now = Timestamp::from_ms(1_000);
+        let standing = Standing::default();
+        assert!(!standing.may_serve(now), "nobody has given it leave");
+        standing.step(Leave {
+            serves_until: now.plus_ms(50),
+            leased_until: now.plus_ms(50),
+            lease_ms: Some(50),
+        });
+        assert_eq!(standing.lease_ms(now.plus_ms(20)), (50, 30));
+        assert!(standing.may_serve(now.plus_ms(49)) && standing.is_tenured(now.plus_ms(49)));
+        assert!(!standing.may_serve(now.plus_ms(50)) && !standing.is_tenured(now.plus_ms(50)));
+        standing.step(Leave::without_end());
+        assert!(standing.may_serve(now.plus_ms(50)));
+        assert_eq!(standing.lease_ms(now), (0, 0));
+    });
+}

@@ -62,7 +62,7 @@ impl Seen {
     fn check(&self) {
         for (id, attempt) in &self.outcomes {
             let is_true = match attempt {
-                Attempt::Answer(_) => self.answered.contains(id),
+                Attempt::Answer(_) | Attempt::Shed => self.answered.contains(id),
                 Attempt::NotSent(_) => !self.sent.contains(id),
                 Attempt::Lost(_) => self.sent.contains(id),
             };
