@@ -104,6 +104,7 @@ impl Cluster {
                 sequence: argument.byte().into(),
                 generation: self.generation(argument),
                 load: LoadReport::default(),
+                lease_ms: (argument.byte() & 1 != 0).then_some(2_000),
             },
             10 => NodeMessage::NeedFull,
             11 => NodeMessage::Draining,
@@ -225,6 +226,7 @@ fn hello(argument: &mut Argument<'_>) -> Hello {
         generation,
         claims,
         versions: SESSION_VERSIONS,
+        lease_ms: (flags & 8 != 0).then_some(2_000),
     }
 }
 

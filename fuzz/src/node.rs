@@ -81,10 +81,7 @@ impl Node {
             transfer: setting & 1 == 0,
             ..HandoffConfig::default()
         };
-        let session = SliceletConfig {
-            lease_ms: (setting & 2 != 0).then_some(2_000),
-            ..SliceletConfig::default()
-        };
+        let session = SliceletConfig::default();
         let identity = Identity {
             peer: me.clone(),
             http_address: "".into(),
@@ -127,6 +124,7 @@ impl Node {
             18 => self.hear(AssignerMessage::HeartbeatAnswer {
                 sequence: argument.byte().into(),
                 generation: argument.generation(),
+                lease_ms: (argument.byte() & 1 != 0).then_some(2_000),
             }),
             19 => self.hear(
                 [

@@ -86,6 +86,7 @@ fn ops() -> Vec<v1::Op> {
         deadline_ms: 1_700_000_000_000,
         since_index: 1,
         slice: Some(halves().1.into()),
+        fill: true,
     };
     let get = v1::Op {
         id: 8,
@@ -218,6 +219,7 @@ fn hello() -> Hello {
             claim(high, ClaimPhase::Fenced(life(1, 0))),
         ],
         versions: SESSION_VERSIONS,
+        lease_ms: Some(2_500),
     }
 }
 
@@ -244,6 +246,7 @@ fn node_messages() -> Vec<NodeMessage> {
             sequence: 3,
             generation: since(9),
             load,
+            lease_ms: Some(2_500),
         },
         NodeMessage::NeedFull,
         NodeMessage::Draining,
@@ -268,6 +271,7 @@ fn assigner_messages() -> Vec<AssignerMessage> {
         AssignerMessage::HeartbeatAnswer {
             sequence: 3,
             generation: since(9),
+            lease_ms: Some(2_500),
         },
         AssignerMessage::YouAreDead,
         AssignerMessage::FetchAssignment,
