@@ -21,8 +21,8 @@ use crate::workload::Mix;
 const HEAP_FACTOR: usize = 64;
 
 /// What a typed value may take: bincode makes room for as many elements as a length says before it reads them, up to the
-/// size of the largest value.
-const TYPED_BYTES_MAX: usize = VALUE_BYTES_CEILING + heap::BYTES_FREE;
+/// size of the largest value, and that for each level at which lists stand in lists: here, strings in lists in a list.
+const TYPED_BYTES_MAX: usize = 3 * VALUE_BYTES_CEILING + heap::BYTES_FREE;
 
 /// How many parsers there are: the first byte of an input counts modulo this.
 pub const PARSERS: u8 = 12;
