@@ -7,6 +7,7 @@
 //!     process     one child process
 //!     tap         waits for events in a process' log
 //!     http        the little HTTP that reading /metrics and /readyz takes
+//!   handed_over what an Assigner says that hands everything over, for tests that play one
 //!   ledger      writes and reads a cluster and knows every stale read
 //!   network     a network of the test's own: machines, and the links between them to cut, slow down and heal
 //!   proxy       stands before a port: damages what passes through it, or holds it back
@@ -14,6 +15,7 @@
 
 pub mod binary;
 pub mod embedded;
+pub mod handed_over;
 pub mod http;
 pub mod ledger;
 pub mod network;

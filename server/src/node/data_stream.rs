@@ -94,6 +94,12 @@ impl Batch {
     fn waited_ms(&self, now: Timestamp) -> u64 {
         now.ms_since(self.arrived) + self.waited_us / 1_000
     }
+
+    /// When an operation expires whose client waits for it for so long, at most.
+    fn expires(&self, patience_ms: u64) -> Timestamp {
+        let left_ms = patience_ms.saturating_sub(self.waited_us / 1_000);
+        self.arrived.plus_ms(left_ms)
+    }
 }
 
 impl DataStream {
@@ -150,7 +156,6 @@ impl DataStream {
         let mut request_bytes = 0;
         let mut waits = Vec::new();
         let execution = Execution::begin(state);
-        let waited_ms = batch.waited_ms(execution.now());
         let end = batch.ops.len().min(batch.next + PART_OPS);
         while batch.next < end && !replies.is_full() && replies.len_bytes() + request_bytes < bytes_max {
             let index = batch.next;
@@ -167,7 +172,8 @@ impl DataStream {
             request_bytes += op.value.len();
             let patience_ms = patience_ms(batch.ops.patience_ms(&op));
             // Its client may have read the replies before it late: nothing starts after its deadline.
-            if waited_ms >= patience_ms {
+            let expires = batch.expires(patience_ms);
+            if execution.now() >= expires {
                 replies.push_status(op.id, Status::Expired);
                 state.metrics.operation(op.kind, Status::Expired.into());
                 continue;
@@ -175,7 +181,7 @@ impl DataStream {
             let since = batch.ops.since_of(&op);
             match execution.run(&Asked::first(&op, since), replies) {
                 Step::Answered(status) => state.metrics.operation(op.kind, status.into()),
-                Step::Wait(wait) => waits.push((index, wait, batch.arrived.plus_ms(patience_ms))),
+                Step::Wait(wait) => waits.push((index, wait, expires)),
             }
         }
         execution.end()?;

@@ -46,6 +46,13 @@ pub(super) struct MidPull {
     _to_slicelet: mpsc::UnboundedReceiver<SliceletEvent>,
 }
 
+/// A node that is to take the whole key space over.
+pub(super) struct Asking {
+    pub(super) state: Arc<NodeState>,
+    store: Arc<SteppedStore>,
+    to_slicelet: mpsc::UnboundedReceiver<SliceletEvent>,
+}
+
 pub(super) fn generation(number: u64) -> Generation {
     Generation {
         number,
@@ -94,24 +101,10 @@ fn assignment(number: u64, owner: &Peer, providers: &[(&Peer, u64)], listed: &[&
 impl MidPull {
     /// Needs a runtime: the pull's stream is tried, in vain, again and again.
     pub(super) fn start() -> Self {
-        let config = NodeConfig {
-            memory_bytes: 1 << 20,
-            ..NodeConfig::default()
-        };
-        let (me, giver) = (peer("taker", 2), peer("giver", 1));
-        let core = HandoffCore::new(me.clone(), HandoffConfig::default(), chunk::CHUNK_VERSIONS);
-        let store = Arc::new(SteppedStore {
-            inner: MokaStore::new(MokaStoreConfig {
-                budget_bytes: 1 << 20,
-                ..MokaStoreConfig::default()
-            }),
-            after_frozen: Mutex::default(),
-        });
-        let (state, to_slicelet) = NodeState::new(config, core, store.clone());
-        state.slicelet_stepped(Leave::without_end());
-        state.adopt(&assignment(2, &me, &[(&giver, 1)], &[&me, &giver]));
+        let taker = Self::asking();
+        let state = &taker.state;
         let fenced = TakeReply {
-            from: giver.life,
+            from: peer("giver", 1).life,
             chunk_versions: chunk::CHUNK_VERSIONS,
             answers: vec![TakeAnswer {
                 slice: Slice::FULL,
@@ -130,9 +123,34 @@ impl MidPull {
         };
         Self {
             pull: pull.expect("the pull is open"),
+            state: taker.state,
+            store: taker.store,
+            _to_slicelet: taker.to_slicelet,
+        }
+    }
+
+    /// The same node before that: it asks the giver, which does not answer.
+    pub(super) fn asking() -> Asking {
+        let config = NodeConfig {
+            memory_bytes: 1 << 20,
+            ..NodeConfig::default()
+        };
+        let (me, giver) = (peer("taker", 2), peer("giver", 1));
+        let core = HandoffCore::new(me.clone(), HandoffConfig::default(), chunk::CHUNK_VERSIONS);
+        let store = Arc::new(SteppedStore {
+            inner: MokaStore::new(MokaStoreConfig {
+                budget_bytes: 1 << 20,
+                ..MokaStoreConfig::default()
+            }),
+            after_frozen: Mutex::default(),
+        });
+        let (state, to_slicelet) = NodeState::new(config, core, store.clone());
+        state.slicelet_stepped(Leave::without_end());
+        state.adopt(&assignment(2, &me, &[(&giver, 1)], &[&me, &giver]));
+        Asking {
             state,
             store,
-            _to_slicelet: to_slicelet,
+            to_slicelet,
         }
     }
 

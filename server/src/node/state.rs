@@ -309,7 +309,8 @@ impl NodeState {
 
     /// Whether this node serves under leases, and the present one is over: it may be cut off from the Assigner.
     pub(super) fn is_lease_over(&self) -> bool {
-        self.lease_ms().0 > 0 && !self.is_tenured(self.clock.now())
+        let now = self.clock.now();
+        self.standing.lease_ms(now).0 > 0 && !self.is_tenured(now)
     }
 
     /// Changes with each end of a lease from now on.
@@ -516,7 +517,7 @@ impl NodeState {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use softstore_sharding::session::{HandoffOutcome, HandoffReport};
     use softstore_sharding::{Generation, Incarnation, Life, NodeId};
     use softstore_store::{MokaStore, MokaStoreConfig};
@@ -525,7 +526,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A node called `n` that follows no assignment, and what it says to its slicelet.
-    pub(in crate::node) fn any_node() -> (Arc<NodeState>, mpsc::UnboundedReceiver<SliceletEvent>) {
+    fn any_node() -> (Arc<NodeState>, mpsc::UnboundedReceiver<SliceletEvent>) {
         let config = NodeConfig {
             memory_bytes: 1 << 20,
             ..NodeConfig::default()

@@ -279,58 +279,10 @@ impl Drop for HeldBack<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::node::mid_pull::{MidPull, generation};
     use bytes::Bytes;
     use softstore_proto::v1::{OpKind, SetCondition};
-    use softstore_sharding::{
-        Assignment, Incarnation, Life, NodeEntry, NodeId, NodeState as Standing, Provider, RangeAssignment,
-    };
-
-    use super::super::state::tests::any_node;
-    use super::*;
-    use crate::node::mid_pull::MidPull;
-
-    fn generation(number: u64) -> Generation {
-        Generation {
-            number,
-            assigner: Incarnation::new(1),
-        }
-    }
-
-    fn entry(incarnation: u64) -> NodeEntry {
-        NodeEntry {
-            incarnation: Incarnation::new(incarnation),
-            address: "127.0.0.1:1".into(),
-            http_address: "".into(),
-            zone: "".into(),
-            state: Standing::Serving,
-        }
-    }
-
-    /// A node that is to take everything over from a giver that never answers.
-    fn pending() -> Arc<NodeState> {
-        let (state, _) = any_node();
-        let me = state.core().me().life.clone();
-        let giver = Life {
-            node: NodeId::new("giver").unwrap(),
-            incarnation: Incarnation::new(2),
-        };
-        let directory = [
-            (me.node.clone(), entry(me.incarnation.get())),
-            (giver.node.clone(), entry(2)),
-        ];
-        let taken = RangeAssignment {
-            owner: me,
-            since: generation(2),
-            providers: vec![Provider {
-                life: giver,
-                since: generation(1),
-            }],
-        };
-        let ranges = [(Slice::FULL, taken)].into_iter().collect();
-        let assignment = Assignment::new(generation(2), ranges, directory.into_iter().collect());
-        state.adopt(&Arc::new(assignment.unwrap()));
-        state
-    }
 
     fn get(id: u64) -> v1::Op {
         v1::Op {
@@ -353,7 +305,7 @@ mod tests {
     /// to be told, and not at the end of its patience, when all the client knows is that there was no answer.
     #[tokio::test]
     async fn who_waits_in_vain_is_told_before_its_patience_ends() {
-        let state = pending();
+        let state = MidPull::asking().state;
         let begun = state.clock.now();
         assert_eq!(status_of(&state, 500).await, Status::NotReady);
         let waited_ms = state.clock.now().ms_since(begun);
@@ -364,7 +316,7 @@ mod tests {
     /// at once.
     #[tokio::test]
     async fn who_waits_at_a_node_that_stops_is_told_at_once() {
-        let state = pending();
+        let state = MidPull::asking().state;
         let waiting = tokio::spawn({
             let state = state.clone();
             async move { status_of(&state, 60_000).await }
@@ -379,7 +331,7 @@ mod tests {
     /// Plan: an operation whose deadline came while it was on its way to the store. It does not start.
     #[tokio::test]
     async fn nothing_starts_after_its_deadline() {
-        let state = pending();
+        let state = MidPull::asking().state;
         let mut replies = Replies::default();
         let op = get(1);
         let view = OpView::of(&op);

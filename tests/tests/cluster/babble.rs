@@ -1,6 +1,5 @@
 //! An Assigner and a giver whose answers cannot be understood: each is counted, and asked again.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +11,9 @@ use softstore_proto::v1::assigner_server::{Assigner, AssignerServer};
 use softstore_proto::v1::transfer_server::{Transfer, TransferServer};
 use softstore_server::node::Node;
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, NodeMessage};
-use softstore_sharding::{
-    Assignment, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, Peer, Provider, RangeAssignment,
-    Slice,
-};
+use softstore_sharding::{Incarnation, Life, NodeId, Peer};
 use softstore_tests::embedded::{PATIENCE, any_port, node_config};
+use softstore_tests::handed_over::handed_over;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -27,36 +24,6 @@ type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Both at once: it gives whoever says hello everything, to be taken from itself.
 struct Babbler {
     me: Peer,
-}
-
-fn since(number: u64) -> Generation {
-    let assigner = Incarnation::new(1);
-    Generation { number, assigner }
-}
-
-impl Babbler {
-    /// The whole key space to `owner`, who is to take it from here.
-    fn assignment(&self, owner: &Peer) -> Assignment {
-        let provider = Provider {
-            life: self.me.life.clone(),
-            since: since(1),
-        };
-        let range = RangeAssignment {
-            owner: owner.life.clone(),
-            since: since(2),
-            providers: vec![provider],
-        };
-        let entry = |peer: &Peer| NodeEntry {
-            incarnation: peer.life.incarnation,
-            address: peer.address.clone(),
-            http_address: "".into(),
-            zone: "".into(),
-            state: NodeState::Serving,
-        };
-        let directory = [owner, &self.me].map(|peer| (peer.life.node.clone(), entry(peer)));
-        let directory: BTreeMap<_, _> = directory.into();
-        Assignment::new(since(2), vec![(Slice::FULL, range)], directory).expect("a valid assignment")
-    }
 }
 
 #[tonic::async_trait]
@@ -75,7 +42,7 @@ impl Assigner for Babbler {
             let Some(NodeMessage::Hello(hello)) = said else {
                 return Err(Status::invalid_argument("no hello"));
             };
-            let assignment = Arc::new(Self { me }.assignment(&hello.peer));
+            let assignment = Arc::new(handed_over(&hello.peer, &me));
             let update = AssignerMessage::Update(AssignmentUpdate::Full(assignment));
             Ok(v1::AssignerMessage::from(&update))
         });

@@ -1,7 +1,6 @@
 //! Other nodes that do not keep their part: a taker that never reads its pulls, a giver that never sends, a node that
 //! never reads its session.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +16,9 @@ use softstore_proto::v1::transfer_server::{Transfer, TransferServer};
 use softstore_server::config::NodeConfig;
 use softstore_server::node::Node;
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, Hello, NodeMessage, VersionRange};
-use softstore_sharding::{
-    Assignment, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, Peer, Provider, RangeAssignment,
-    Slice, Version,
-};
+use softstore_sharding::{Generation, Incarnation, Life, NodeId, Peer, Version};
 use softstore_tests::embedded::{PATIENCE, any_port, node_config};
+use softstore_tests::handed_over::{generation, handed_over};
 use softstore_tests::processes::channel;
 use softstore_transfer::chunk;
 use softstore_transfer::message::{PullRequest, Take, TakeAnswer, TakeRange, TakeReply, TakenRange, Verdict};
@@ -128,34 +125,6 @@ struct Mute {
     pulls: Arc<AtomicU64>,
 }
 
-fn generation(number: u64) -> Generation {
-    let assigner = Incarnation::new(1);
-    Generation { number, assigner }
-}
-
-impl Mute {
-    fn assignment(&self, owner: &Peer) -> Assignment {
-        let range = RangeAssignment {
-            owner: owner.life.clone(),
-            since: generation(2),
-            providers: vec![Provider {
-                life: self.me.life.clone(),
-                since: generation(1),
-            }],
-        };
-        let entry = |peer: &Peer| NodeEntry {
-            incarnation: peer.life.incarnation,
-            address: peer.address.clone(),
-            http_address: "".into(),
-            zone: "".into(),
-            state: NodeState::Serving,
-        };
-        let directory = [owner, &self.me].map(|peer| (peer.life.node.clone(), entry(peer)));
-        let directory: BTreeMap<_, _> = directory.into();
-        Assignment::new(generation(2), vec![(Slice::FULL, range)], directory).expect("a valid assignment")
-    }
-}
-
 #[tonic::async_trait]
 impl Assigner for Mute {
     type SessionStream = Boxed<v1::AssignerMessage>;
@@ -170,7 +139,7 @@ impl Assigner for Mute {
             while let Ok(Some(said)) = inbound.message().await {
                 let message = match NodeMessage::try_from(said) {
                     Ok(NodeMessage::Hello(hello)) => {
-                        let assignment = Arc::new(mute.assignment(&hello.peer));
+                        let assignment = Arc::new(handed_over(&hello.peer, &mute.me));
                         AssignerMessage::Update(AssignmentUpdate::Full(assignment))
                     }
                     Ok(NodeMessage::Heartbeat { sequence, .. }) => AssignerMessage::HeartbeatAnswer {
@@ -267,6 +236,10 @@ async fn a_giver_that_never_sends_costs_its_entries_and_no_more() {
     let node = Node::start(config).await.expect("it starts");
     let mut cache = CacheClient::new(channel(&node.grpc_addr().to_string()).await);
     let began = Instant::now();
+    while mute.pulls.load(Ordering::Relaxed) == 0 {
+        assert!(began.elapsed() < PATIENCE, "the node takes nothing over");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let get = |index: u64| v1::Op {
         key: format!("key-{index}").into_bytes().into(),
         deadline_ms: 5_000,
