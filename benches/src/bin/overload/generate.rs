@@ -17,7 +17,7 @@ use softstore_benches::workload::{Picks, key, value};
 use softstore_client::{Client, ReadError, ReadPolicy, WriteError};
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::tally::{GeneratorRecord, Latencies, Outcome, SLOT_MS, Slot};
+use crate::tally::{GeneratorRecord, Outcome, SLOT_MS, Slot};
 
 /// When operations become due, within a second.
 const GRID_MS: u64 = 1;
@@ -75,7 +75,6 @@ async fn offer(orders: Orders) -> Result<GeneratorRecord> {
         value: value(orders.value_bytes),
         slots: RefCell::default(),
         unstarted: Cell::new(0),
-        started_late: RefCell::default(),
         picks: RefCell::new(Picks::seeded(orders.seed)),
         orders,
     });
@@ -103,8 +102,6 @@ struct Load {
     picks: RefCell<Picks>,
     /// Operations that are due and not begun.
     unstarted: Cell<u64>,
-    /// How late operations were begun.
-    started_late: RefCell<Latencies>,
 }
 
 impl Load {
@@ -171,12 +168,13 @@ impl Load {
 
     async fn one(self: Rc<Self>, start: Instant, at: Duration) {
         self.unstarted.set(self.unstarted.get() - 1);
-        self.started_late.borrow_mut().record((start + at).elapsed());
+        let begun_late = (start + at).elapsed();
         let due = self.pick();
         let (outcome, found) = self.carry_out(&due).await;
         let latency = (start + at).elapsed();
         self.with_slot(at, |slot| {
             slot.counts.offered += 1;
+            slot.begun_late.record(begun_late);
             slot.record(outcome, latency);
             if let Some(found) = found {
                 slot.counts.reads += 1;
@@ -215,7 +213,6 @@ impl Load {
     fn record(&self, closed_loop_per_second: f64) -> GeneratorRecord {
         GeneratorRecord {
             slots: self.slots.borrow().iter().map(Into::into).collect(),
-            started_late_us_p99: self.started_late.borrow().percentile_us(99.0),
             retries_busy: self.client.metrics().retries_busy,
             closed_loop_per_second,
         }

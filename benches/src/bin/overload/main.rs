@@ -101,6 +101,9 @@ pub(crate) struct Arguments {
     /// Nodes shed nothing: what it is like without.
     #[arg(long)]
     without_shedding: bool,
+    /// One line more for each tenth of a second.
+    #[arg(long)]
+    timeline: bool,
     /// One JSON object instead of the table.
     #[arg(long)]
     json: bool,
@@ -159,7 +162,9 @@ async fn measure(arguments: Arguments) -> Result<Report> {
     }
     let (watched, records) = bench.three_phases(sustainable).await?;
     let slots = merged(records.clone())?;
-    let late = records.iter().map(|record| record.started_late_us_p99).max();
+    if arguments.timeline {
+        eprint!("{}", report::timeline(&slots));
+    }
     let retries = records.iter().map(|record| record.retries_busy).sum();
     report::judge(
         &arguments,
@@ -168,7 +173,6 @@ async fn measure(arguments: Arguments) -> Result<Report> {
         closed_loop.map(|(_, node, generators)| (node, generators)),
         &slots,
         watched,
-        late.unwrap_or(0),
         retries,
     )
 }

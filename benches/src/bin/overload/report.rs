@@ -99,6 +99,9 @@ pub(crate) struct PhaseReport {
     accepted_max_ms: f64,
     shed_p50_ms: f64,
     shed_p99_ms: f64,
+    /// How late the generators began operations.
+    begun_late_p50_ms: f64,
+    begun_late_p99_ms: f64,
     hit_rate: f64,
     node_cores: f64,
     generator_cores: f64,
@@ -118,7 +121,6 @@ pub(crate) struct Report {
     after: PhaseReport,
     /// After the load dropped; none: not within the phase.
     back_to_normal_ms: Option<u64>,
-    generators_late_p99_ms: f64,
     retries_busy: u64,
     hand_off: Option<HandOff>,
 }
@@ -131,7 +133,6 @@ pub(crate) fn judge(
     closed_loop: Option<(f64, f64)>,
     slots: &[Slot],
     watched: Watched,
-    generators_late_us_p99: u64,
     retries_busy: u64,
 ) -> Result<Report> {
     let slots_of = |seconds: f64| {
@@ -170,7 +171,6 @@ pub(crate) fn judge(
         before,
         after,
         back_to_normal_ms: back.map(|slots| slots as u64 * SLOT_MS),
-        generators_late_p99_ms: generators_late_us_p99 as f64 / 1e3,
         retries_busy,
         hand_off: watched.hand_off,
     })
@@ -197,11 +197,36 @@ fn phase_report(slots: &[Slot], cores: (f64, f64), rss_mib_max: f64) -> Result<P
         accepted_max_ms: all.accepted.max_ms(),
         shed_p50_ms: all.shed.percentile_ms(50.0),
         shed_p99_ms: all.shed.percentile_ms(99.0),
+        begun_late_p50_ms: all.begun_late.percentile_ms(50.0),
+        begun_late_p99_ms: all.begun_late.percentile_ms(99.0),
         hit_rate: counts.hits as f64 / counts.reads.max(1) as f64,
         node_cores: cores.0,
         generator_cores: cores.1,
         node_rss_mib_max: rss_mib_max,
     })
+}
+
+/// What became of the operations of each slot.
+pub(crate) fn timeline(slots: &[Slot]) -> String {
+    let mut out = String::from("    ms  offered accepted     shed  others   accepted p50, p99, ms   shed p99, ms   begun late p99, ms\n");
+    for (index, slot) in slots.iter().enumerate() {
+        let counts = &slot.counts;
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "{:>6} {:>8} {:>8} {:>8} {:>7} {:>11.2} {:>11.2} {:>14.2} {:>20.2}",
+            index as u64 * SLOT_MS,
+            counts.offered,
+            counts.accepted,
+            counts.shed,
+            counts.late + counts.unknown + counts.failed,
+            slot.accepted.percentile_ms(50.0),
+            slot.accepted.percentile_ms(99.0),
+            slot.shed.percentile_ms(99.0),
+            slot.begun_late.percentile_ms(99.0),
+        );
+    }
+    out
 }
 
 /// After how many slots a second began in which every slot was normal: nothing refused or lost, and its p99 as before.
@@ -258,6 +283,8 @@ impl Report {
         row("accepted max, ms", 2, |phase| phase.accepted_max_ms)?;
         row("shed p50, ms", 2, |phase| phase.shed_p50_ms)?;
         row("shed p99, ms", 2, |phase| phase.shed_p99_ms)?;
+        row("begun late p50, ms", 2, |phase| phase.begun_late_p50_ms)?;
+        row("begun late p99, ms", 2, |phase| phase.begun_late_p99_ms)?;
         row("hit rate", 4, |phase| phase.hit_rate)?;
         row("cores used by nodes", 2, |phase| phase.node_cores)?;
         row("cores used by generators", 2, |phase| phase.generator_cores)?;
@@ -268,8 +295,7 @@ impl Report {
         }
         writeln!(
             out,
-            "operations started late by the generators: p99 {:.1} ms; retries after BUSY: {}",
-            self.generators_late_p99_ms, self.retries_busy
+            "retries after BUSY: {}", self.retries_busy
         )?;
         if let Some(hand_off) = &self.hand_off {
             writeln!(

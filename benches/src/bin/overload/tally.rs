@@ -78,15 +78,10 @@ impl Latencies {
 
     /// A percentile in milliseconds; 0 if nothing was recorded.
     pub(crate) fn percentile_ms(&self, percentile: f64) -> f64 {
-        self.percentile_us(percentile) as f64 / 1e3
-    }
-
-    /// 0 if nothing was recorded.
-    pub(crate) fn percentile_us(&self, percentile: f64) -> u64 {
         if self.0.is_empty() {
-            return 0;
+            return 0.0;
         }
-        self.0.value_at_percentile(percentile)
+        self.0.value_at_percentile(percentile) as f64 / 1e3
     }
 
     pub(crate) fn max_ms(&self) -> f64 {
@@ -115,6 +110,8 @@ pub(crate) struct Slot {
     pub(crate) counts: Counts,
     pub(crate) accepted: Latencies,
     pub(crate) shed: Latencies,
+    /// How late operations were begun: the generator's own fault.
+    pub(crate) begun_late: Latencies,
 }
 
 impl Slot {
@@ -138,7 +135,8 @@ impl Slot {
     pub(crate) fn add(&mut self, other: &Self) -> Result<()> {
         self.counts.add(&other.counts);
         self.accepted.add(&other.accepted)?;
-        self.shed.add(&other.shed)
+        self.shed.add(&other.shed)?;
+        self.begun_late.add(&other.begun_late)
     }
 }
 
@@ -148,6 +146,7 @@ pub(crate) struct SlotRecord {
     counts: Counts,
     accepted: Vec<(u64, u32)>,
     shed: Vec<(u64, u32)>,
+    begun_late: Vec<(u64, u32)>,
 }
 
 impl From<&Slot> for SlotRecord {
@@ -156,6 +155,7 @@ impl From<&Slot> for SlotRecord {
             counts: slot.counts,
             accepted: slot.accepted.sparse(),
             shed: slot.shed.sparse(),
+            begun_late: slot.begun_late.sparse(),
         }
     }
 }
@@ -166,6 +166,7 @@ impl SlotRecord {
             counts: self.counts,
             accepted: Latencies::from_sparse(&self.accepted)?,
             shed: Latencies::from_sparse(&self.shed)?,
+            begun_late: Latencies::from_sparse(&self.begun_late)?,
         })
     }
 }
@@ -174,8 +175,6 @@ impl SlotRecord {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct GeneratorRecord {
     pub(crate) slots: Vec<SlotRecord>,
-    /// How late operations were started, in microseconds: the generator's own fault.
-    pub(crate) started_late_us_p99: u64,
     /// What the client counted.
     pub(crate) retries_busy: u64,
     /// Closed loop: operations answered per second.
