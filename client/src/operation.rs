@@ -315,6 +315,8 @@ impl Operator {
     async fn pause_shed(&self, operation: &Operation) -> Result<(), Failure> {
         let left = operation.deadline.saturating_duration_since(Instant::now());
         if left < PATIENT {
+            // A caller that at once tries again, without end, must not keep the connections' tasks from their turns.
+            tokio::task::yield_now().await;
             return Err(Failure::Shed);
         }
         let pause = (left / PATIENT_TRIES).mul_f64(rand::random_range(0.5..=1.0));

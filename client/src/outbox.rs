@@ -178,6 +178,12 @@ impl Outbox {
         waiting.next().map(|batch| batch.begun)
     }
 
+    /// When the batch was begun in which an operation waits; none if it has left.
+    pub(crate) fn batch_begun(&self, place: &Place) -> Option<Instant> {
+        let index = usize::try_from(place.batch.checked_sub(self.first)?).ok()?;
+        self.batches.get(index).map(|batch| batch.begun)
+    }
+
     /// The next batch, and how many operations it holds.
     pub(crate) fn take(&mut self, now: Instant, versions: Option<VersionRange>) -> Option<(OpBatch, usize)> {
         loop {

@@ -9,7 +9,7 @@
 //! An id is a slot's index and its use count, so the answer to an operation whose caller has gone finds nobody.
 
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use softstore_proto::batch::{OpBatch, OpView, Value};
 use softstore_sharding::Generation;
@@ -37,7 +37,7 @@ pub(crate) enum Attempt {
 pub(crate) enum NotSent {
     /// Too much is pending.
     Full,
-    /// The node refuses work, and what is held back here waits too long already.
+    /// The node refuses work, and it waited too long to be sent, or would have.
     Overloaded,
     /// There is no connection, or it is being closed.
     NoConnection,
@@ -64,8 +64,12 @@ pub(crate) struct Limits {
     pub(crate) batch: BatchLimits,
 }
 
-/// An operation is not taken in if what came before it waits for more than this part of the time that it has itself.
+/// An operation is refused if it waits for more than this part of its time to be sent to a node that is overloaded, and is
+/// not taken in if what came before it does.
 const WAIT_DIVISOR: u32 = 50;
+
+/// The least time between two searches for such operations.
+const SHED_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Bytes that an operation occupies in a message beside its key and value, about.
 const OP_OVERHEAD_BYTES: usize = 48;
@@ -91,6 +95,8 @@ pub(crate) struct Queue {
     value_bytes_max: u64,
     /// Counts the streams; a half that belongs to an earlier one gets nothing.
     stream: u64,
+    /// When to look again for what waits too long.
+    next_shed: Instant,
 }
 
 /// Whether operations are taken in.
@@ -147,6 +153,7 @@ impl Queue {
             gate: Gate::Open,
             value_bytes_max: u64::MAX,
             stream: 0,
+            next_shed: Instant::now(),
         }
     }
 
@@ -175,7 +182,7 @@ impl Queue {
         if too_many || too_large || no_slot {
             return Err(NotSent::Full);
         }
-        if !self.window.is_open() && self.waits_too_long(deadline) {
+        if self.window.is_bounded() && self.waits_too_long(deadline) {
             return Err(NotSent::Overloaded);
         }
         let new_earliest = self.earliest.is_none_or(|earliest| deadline < earliest);
@@ -210,12 +217,31 @@ impl Queue {
         })
     }
 
-    /// Whether what the window holds back waits too long for an operation with this deadline to wait behind it.
+    /// Whether what is not sent yet waits too long for an operation with this deadline to wait behind it.
     fn waits_too_long(&self, deadline: Instant) -> bool {
         self.outbox.waits_since().is_some_and(|since| {
             let now = Instant::now();
             now - since > deadline.saturating_duration_since(now) / WAIT_DIVISOR
         })
+    }
+
+    /// Refuses what waits for too long to be sent to an overloaded node, oldest first: what came later may still be in time.
+    /// Whatever holds it back, the window or the connection, it is the node that does not get to it.
+    fn shed_stale(&mut self, now: Instant, wake: &mut Vec<Waker>) {
+        if !self.window.is_bounded() || now < self.next_shed {
+            return;
+        }
+        let oldest = self.outbox.waits_since();
+        if oldest.is_none_or(|since| now.saturating_duration_since(since) < SHED_INTERVAL) {
+            return;
+        }
+        self.next_shed = now + SHED_INTERVAL;
+        self.end_where(wake, |deadline, place, outbox| {
+            let since = outbox.batch_begun(place)?;
+            let waited = now.saturating_duration_since(since);
+            let is_stale = waited > deadline.saturating_duration_since(since) / WAIT_DIVISOR;
+            is_stale.then_some(Attempt::NotSent(NotSent::Overloaded))
+        });
     }
 
     /// A slot for the next operation, and the use count that it will have.
@@ -316,6 +342,9 @@ impl Queue {
         if refused > 0 {
             self.outbox.limit_batches(self.window.message_ops_max());
         }
+        if self.window.is_bounded() {
+            self.shed_stale(Instant::now(), wake);
+        }
         if self.window.is_open() && !self.outbox.is_empty() {
             wake.extend(self.writer.take());
         }
@@ -362,12 +391,12 @@ impl Queue {
             return self.earliest;
         }
         let mut earliest: Option<Instant> = None;
-        self.end_where(wake, |deadline, sent| {
+        self.end_where(wake, |deadline, place, outbox| {
             if deadline > now {
                 earliest = Some(earliest.map_or(deadline, |earliest| earliest.min(deadline)));
                 return None;
             }
-            Some(if sent {
+            Some(if outbox.is_sent(place) {
                 Attempt::Lost(Lost::Deadline)
             } else {
                 Attempt::NotSent(NotSent::Deadline)
@@ -377,8 +406,12 @@ impl Queue {
         earliest
     }
 
-    /// Ends the open operations for which `judge(deadline, sent)` gives an outcome; those not sent never are.
-    fn end_where(&mut self, wake: &mut Vec<Waker>, mut judge: impl FnMut(Instant, bool) -> Option<Attempt>) {
+    /// Ends the open operations for which `judge(deadline, place, outbox)` gives an outcome; those not sent never are.
+    fn end_where(
+        &mut self,
+        wake: &mut Vec<Waker>,
+        mut judge: impl FnMut(Instant, &Place, &Outbox) -> Option<Attempt>,
+    ) {
         for slot in &mut self.slots {
             let State::Open {
                 waker,
@@ -389,7 +422,7 @@ impl Queue {
             else {
                 continue;
             };
-            if let Some(attempt) = judge(*deadline, self.outbox.is_sent(place)) {
+            if let Some(attempt) = judge(*deadline, place, &self.outbox) {
                 self.open -= 1;
                 self.open_bytes -= *bytes;
                 wake.extend(waker.take());
@@ -414,8 +447,8 @@ impl Queue {
         self.window.end_stream();
         self.gate = gate;
         wake.extend(self.writer.take());
-        self.end_where(wake, |_, sent| {
-            Some(if sent {
+        self.end_where(wake, |_, place, outbox| {
+            Some(if outbox.is_sent(place) {
                 Attempt::Lost(Lost::Broken)
             } else {
                 Attempt::NotSent(NotSent::NoConnection)
@@ -428,8 +461,8 @@ impl Queue {
     pub(crate) fn begin_closing(&mut self, wake: &mut Vec<Waker>) {
         self.gate = Gate::Closing;
         wake.extend(self.writer.take());
-        self.end_where(wake, |_, sent| {
-            (!sent).then_some(Attempt::NotSent(NotSent::NoConnection))
+        self.end_where(wake, |_, place, outbox| {
+            (!outbox.is_sent(place)).then_some(Attempt::NotSent(NotSent::NoConnection))
         });
         self.outbox.clear();
     }
@@ -467,8 +500,6 @@ fn parts_of(id: u64) -> (usize, u32) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
     use softstore_proto::batch::Ops;
     use softstore_sharding::Incarnation;
@@ -736,6 +767,40 @@ mod tests {
         queue.dispatch(answers, &mut wake);
         assert_eq!(wake.len(), 1, "the outgoing half");
         assert_eq!(queue.poll_unsent(stream, &context), Poll::Ready(true));
+    }
+
+    /// Plan: a node refuses, and then gets to nothing for a while. Of those who wait to be sent, who has little time is
+    /// refused with the next answer; who has much goes on waiting. Where nothing was ever refused, nobody is.
+    #[test]
+    fn who_waits_too_long_for_an_overloaded_node_is_refused() {
+        let refused_before = |was_refused: bool| {
+            let now = Instant::now();
+            let mut queue = Queue::new(Limits {
+                pending_ops_max: 1_000,
+                ..LIMITS
+            });
+            let sent: Vec<u64> = (0..4)
+                .map(|_| submit(&mut queue, 1, 1, now + Duration::from_secs(60)).expect("room"))
+                .collect();
+            while !take_ids(&mut queue, now).is_empty() {}
+            if was_refused {
+                refuse(&mut queue, &sent[..1]);
+            }
+            let hurried = submit(&mut queue, 1, 1, now + Duration::from_millis(500)).expect("room");
+            let patient = submit(&mut queue, 1, 1, now + Duration::from_secs(60)).expect("room");
+            std::thread::sleep(Duration::from_millis(15));
+            answer(&mut queue, &sent[1..2]);
+            assert!(collect(&mut queue, patient).is_none());
+            (queue, hurried)
+        };
+        let (mut queue, hurried) = refused_before(true);
+        assert!(matches!(
+            collect(&mut queue, hurried),
+            Some(Attempt::NotSent(NotSent::Overloaded))
+        ));
+        assert_eq!(take_ids(&mut queue, Instant::now()).len(), 1, "the patient one");
+        let (mut queue, hurried) = refused_before(false);
+        assert!(collect(&mut queue, hurried).is_none());
     }
 
     proptest! {

@@ -5,7 +5,7 @@
 //! of all. So what a node refuses must not come in the first place. A window bounds how many operations are unanswered. It
 //! is as wide as can be until the node refuses something; each round trip with a refusal makes it narrower, each without
 //! one a little wider, as far as it is made use of. What the window holds back waits here, where it costs the node nothing
-//! and this process next to nothing, and where it is refused at once when too much waits already ([`Queue`](crate::queue::Queue)).
+//! and this process next to nothing, and where it is refused when it waits for too long ([`Queue`](crate::queue::Queue)).
 //!
 //! What was refused may be sent again, but if all were, overload would make more load. So a budget allows for one in ten
 //! (Beyer et al., "Site Reliability Engineering", chapter 21), beside a stock for short trouble.
@@ -24,8 +24,8 @@ const WIDEN_EVERY: u64 = 16;
 /// A window holds so many messages at least, so that the node works on one while others are on their way.
 const MESSAGES_MIN: u64 = 4;
 
-/// A window through which so many times its width went without a refusal is done away with: a hand-off, in which operations
-/// wait at the node, is not to be held up by an overload that is over.
+/// A window that was of no use while so many times its width went through it is done away with: it refused nothing and
+/// held nothing back. A hand-off, in which operations wait at the node, is not to be held up by an overload that is over.
 const FORGET_WIDTHS: u64 = 32;
 
 /// So many operations answered allow for one to be sent again.
@@ -43,7 +43,7 @@ pub(crate) struct SendWindow {
     answered: u64,
     /// How many had been sent when it was last made narrower. A refusal of one of those says nothing new.
     narrowed_at: u64,
-    /// How many were answered since the last refusal.
+    /// How many were answered since it was last of use.
     answered_in_calm: u64,
     /// It has held something back since it was last widened.
     holds_back: bool,
@@ -74,6 +74,11 @@ impl SendWindow {
         self.sent - self.answered
     }
 
+    /// Whether the node has refused something, and not all is as before yet.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.limit < LIMIT_MAX * WIDEN_EVERY
+    }
+
     /// Whether more may be sent.
     pub(crate) fn is_open(&self) -> bool {
         self.unanswered() < self.limit()
@@ -100,27 +105,34 @@ impl SendWindow {
         let unanswered_before = self.unanswered();
         // No node answers more than it was asked; if one does, that must not stop everything.
         self.answered = (self.answered + ops).min(self.sent);
-        if refused > 0 {
-            self.answered_in_calm = 0;
-        }
         if refused == 0 {
-            self.answered_in_calm += ops;
-            if self.answered_in_calm > self.limit().saturating_mul(FORGET_WIDTHS) {
-                self.limit = LIMIT_MAX * WIDEN_EVERY;
-            }
-            if std::mem::take(&mut self.holds_back) || !self.is_open() {
-                self.limit = (self.limit + ops).min(LIMIT_MAX * WIDEN_EVERY);
-            }
+            self.widen(ops);
             let earned = u32::try_from(ops).unwrap_or(u32::MAX);
             self.earned = self
                 .earned
                 .saturating_add(earned)
                 .min(RETRIES_MAX * ANSWERS_PER_RETRY);
-        } else if self.answered > self.narrowed_at {
+            return;
+        }
+        self.answered_in_calm = 0;
+        if self.answered > self.narrowed_at {
             let used = unanswered_before.min(self.limit());
             let narrower = if refused * 2 > ops { used / 2 } else { used * 3 / 4 };
             self.limit = narrower.max(LIMIT_MIN) * WIDEN_EVERY;
             self.narrowed_at = self.sent;
+        }
+    }
+
+    /// So many operations were answered without a refusal.
+    fn widen(&mut self, ops: u64) {
+        if std::mem::take(&mut self.holds_back) || !self.is_open() {
+            self.answered_in_calm = 0;
+            self.limit = (self.limit + ops).min(LIMIT_MAX * WIDEN_EVERY);
+            return;
+        }
+        self.answered_in_calm += ops;
+        if self.answered_in_calm > self.limit().saturating_mul(FORGET_WIDTHS) {
+            self.limit = LIMIT_MAX * WIDEN_EVERY;
         }
     }
 
@@ -214,6 +226,22 @@ mod tests {
         window.answered(2, 0);
         window.sent(100_000);
         assert!(window.is_open());
+    }
+
+    /// Plan: after a refusal there is always more to send than the window lets through, and the node refuses nothing. The
+    /// window grows, but step by step: were it forgotten, all that waits would come at once.
+    #[test]
+    fn it_is_not_forgotten_while_it_holds_back() {
+        let mut window = SendWindow::default();
+        window.sent(1_000);
+        window.answered(1_000, 1_000);
+        let mut before = fill(&mut window, 10);
+        for _ in 0..100 {
+            window.answered(before, 0);
+            let sent = fill(&mut window, 10);
+            assert!(sent <= before + before / 8 + 10, "{sent} after {before}");
+            before = sent;
+        }
     }
 
     /// Plan: one message after the other is refused, all of which were on their way already when the first refusal came.

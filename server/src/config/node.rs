@@ -129,7 +129,7 @@ impl Default for NodeConfig {
             hold_bytes_max: 64 << 20,
             behind_wait_ms: 50,
             in_flight_ops_max: 16_384,
-            queue_target_ms: 0,
+            queue_target_ms: 20,
             queue_interval_ms: 100,
             connections_max: 4_096,
             transit_bytes_max: 256 << 20,

@@ -163,7 +163,7 @@ impl Load {
             }
         }
         while running.join_next().await.is_some() {}
-        Ok(self.record(0.0))
+        Ok(self.record())
     }
 
     async fn one(self: Rc<Self>, start: Instant, at: Duration) {
@@ -191,30 +191,36 @@ impl Load {
         for _ in 0..in_flight {
             let load = self.clone();
             tasks.spawn_local(async move {
-                let mut answered: u64 = 0;
+                let (mut answered, mut refused): (u64, u64) = (0, 0);
                 while start.elapsed() < length {
                     let due = load.pick();
                     let (outcome, _) = load.carry_out(&due).await;
-                    if outcome == Outcome::Accepted && start.elapsed() > warm {
-                        answered += 1;
+                    if start.elapsed() > warm {
+                        let is_answered = outcome == Outcome::Accepted;
+                        *(if is_answered { &mut answered } else { &mut refused }) += 1;
                     }
                 }
-                answered
+                (answered, refused)
             });
         }
-        let mut answered = 0;
+        let mut all = (0, 0);
         while let Some(done) = tasks.join_next().await {
-            answered += done?;
+            let (answered, refused) = done?;
+            all = (all.0 + answered, all.1 + refused);
         }
-        let per_second = answered as f64 / (length - warm).as_secs_f64();
-        Ok(self.record(per_second))
+        let per_second = |count: u64| count as f64 / (length - warm).as_secs_f64();
+        Ok(GeneratorRecord {
+            closed_loop_per_second: per_second(all.0),
+            closed_loop_refused_per_second: per_second(all.1),
+            ..self.record()
+        })
     }
 
-    fn record(&self, closed_loop_per_second: f64) -> GeneratorRecord {
+    fn record(&self) -> GeneratorRecord {
         GeneratorRecord {
             slots: self.slots.borrow().iter().map(Into::into).collect(),
             retries_busy: self.client.metrics().retries_busy,
-            closed_loop_per_second,
+            ..GeneratorRecord::default()
         }
     }
 }

@@ -29,12 +29,12 @@ use softstore_client::Client;
 use softstore_proto::v1;
 use softstore_proto::v1::assigner_client::AssignerClient;
 use softstore_server::assigner::AssignerServer;
-use softstore_server::config::AssignerConfig;
+use softstore_server::config::{AssignerConfig, NodeConfig};
 use tonic::transport::Endpoint;
 
 use crate::children::{Generator, NodeOrders, NodeProcess};
 use crate::generate::{Orders, Stretch};
-use crate::report::{HandOff, Phase, Report, Watched};
+use crate::report::{ClosedLoop, HandOff, Phase, Report, Watched};
 use crate::tally::{GeneratorRecord, SLOT_MS, Slot};
 
 /// How long a cluster may take to settle.
@@ -42,9 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the generators have to connect before the first stretch begins.
 const LEAD: Duration = Duration::from_millis(1_000);
-
-/// `queue_target_ms` of the nodes, unless shedding is switched off.
-const SHEDDING_TARGET_MS: u64 = 5;
 
 /// Load before the first phase, which nobody judges.
 const WARM_MS: u64 = 1_000;
@@ -98,9 +95,9 @@ pub(crate) struct Arguments {
     /// Drain the node into another one in the middle of the overload.
     #[arg(long)]
     hand_off: bool,
-    /// Nodes shed nothing: what it is like without.
-    #[arg(long)]
-    without_shedding: bool,
+    /// The nodes' `queue_target_ms`; 0: they refuse nothing.
+    #[arg(long, default_value_t = NodeConfig::default().queue_target_ms)]
+    queue_target_ms: u64,
     /// One line more for each tenth of a second.
     #[arg(long)]
     timeline: bool,
@@ -150,13 +147,12 @@ struct Bench {
 
 async fn measure(arguments: Arguments) -> Result<Report> {
     let mut bench = Bench::start(arguments.clone()).await?;
-    let (sustainable, closed_loop) = match arguments.sustainable {
-        Some(given) => (given, None),
-        None => {
-            let found = bench.find_sustainable().await?;
-            (found.0, Some(found))
-        }
+    let closed_loop = match arguments.sustainable {
+        Some(_) => None,
+        None => Some(bench.closed_loop().await?),
     };
+    let found = closed_loop.as_ref().map(|found| found.answered_per_second);
+    let sustainable = arguments.sustainable.or(found).unwrap_or_default();
     if arguments.hand_off {
         bench.add_node().await?;
     }
@@ -170,7 +166,7 @@ async fn measure(arguments: Arguments) -> Result<Report> {
         &arguments,
         bench.pinned,
         sustainable,
-        closed_loop.map(|(_, node, generators)| (node, generators)),
+        closed_loop,
         &slots,
         watched,
         retries,
@@ -223,11 +219,7 @@ impl Bench {
             id: format!("n{}", self.nodes.len() + 1),
             assigner: self.assigner.grpc_addr().to_string(),
             memory_bytes: self.arguments.memory_mib << 20,
-            queue_target_ms: if self.arguments.without_shedding {
-                0
-            } else {
-                SHEDDING_TARGET_MS
-            },
+            queue_target_ms: self.arguments.queue_target_ms,
         };
         let core = self.core(self.arguments.node_core);
         let node = tokio::task::spawn_blocking(move || NodeProcess::start(core, &orders)).await??;
@@ -287,7 +279,7 @@ impl Bench {
     }
 
     /// What the node does in a closed loop, and how much of their cores node and generators use at that.
-    async fn find_sustainable(&mut self) -> Result<(f64, f64, f64)> {
+    async fn closed_loop(&mut self) -> Result<ClosedLoop> {
         let stretch = Stretch {
             per_second: 0.0,
             millis: 4_000,
@@ -303,12 +295,13 @@ impl Bench {
         let seconds = since.elapsed().as_secs_f64();
         let after = (used(&node), used(&pids));
         let records = finished(generators).await?;
-        let rate = records.iter().map(|record| record.closed_loop_per_second).sum();
-        Ok((
-            rate,
-            (after.0 - before.0) / seconds,
-            (after.1 - before.1) / seconds,
-        ))
+        let sum = |of: fn(&GeneratorRecord) -> f64| records.iter().map(of).sum();
+        Ok(ClosedLoop {
+            answered_per_second: sum(|record| record.closed_loop_per_second),
+            refused_per_second: sum(|record| record.closed_loop_refused_per_second),
+            node_cores: (after.0 - before.0) / seconds,
+            generator_cores: (after.1 - before.1) / seconds,
+        })
     }
 
     async fn three_phases(&mut self, sustainable: f64) -> Result<(Watched, Vec<GeneratorRecord>)> {

@@ -108,14 +108,23 @@ pub(crate) struct PhaseReport {
     node_rss_mib_max: f64,
 }
 
+/// What the node did when the generators kept so many operations in flight.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ClosedLoop {
+    pub(crate) answered_per_second: f64,
+    pub(crate) refused_per_second: f64,
+    /// Cores used.
+    pub(crate) node_cores: f64,
+    pub(crate) generator_cores: f64,
+}
+
 /// The whole run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     pinning: String,
-    shedding: bool,
+    queue_target_ms: u64,
     sustainable_per_second: f64,
-    /// Cores used in the closed loop.
-    closed_loop_cores: Option<(f64, f64)>,
+    closed_loop: Option<ClosedLoop>,
     before: PhaseReport,
     overload: PhaseReport,
     after: PhaseReport,
@@ -125,12 +134,11 @@ pub(crate) struct Report {
     hand_off: Option<HandOff>,
 }
 
-#[expect(clippy::too_many_arguments, reason = "all that a run has to say, said once")]
 pub(crate) fn judge(
     arguments: &Arguments,
     pinned: bool,
     sustainable: f64,
-    closed_loop: Option<(f64, f64)>,
+    closed_loop: Option<ClosedLoop>,
     slots: &[Slot],
     watched: Watched,
     retries_busy: u64,
@@ -164,9 +172,9 @@ pub(crate) fn judge(
         } else {
             "not pinned: no such cores, or no taskset".to_owned()
         },
-        shedding: !arguments.without_shedding,
+        queue_target_ms: arguments.queue_target_ms,
         sustainable_per_second: sustainable,
-        closed_loop_cores: closed_loop,
+        closed_loop,
         overload: phase(Phase::Overload)?,
         before,
         after,
@@ -208,7 +216,9 @@ fn phase_report(slots: &[Slot], cores: (f64, f64), rss_mib_max: f64) -> Result<P
 
 /// What became of the operations of each slot.
 pub(crate) fn timeline(slots: &[Slot]) -> String {
-    let mut out = String::from("    ms  offered accepted     shed  others   accepted p50, p99, ms   shed p99, ms   begun late p99, ms\n");
+    let mut out = String::from(
+        "    ms  offered accepted     shed  others   accepted p50, p99, ms   shed p99, ms   begun late p99, ms\n",
+    );
     for (index, slot) in slots.iter().enumerate() {
         let counts = &slot.counts;
         // Writing to a String cannot fail.
@@ -248,17 +258,13 @@ impl Report {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(
-            out,
-            "{}; shedding {}",
-            self.pinning,
-            if self.shedding { "on" } else { "off" }
-        )?;
+        writeln!(out, "{}; queue_target_ms {}", self.pinning, self.queue_target_ms)?;
         write!(out, "sustainable: {:.0}/s", self.sustainable_per_second)?;
-        if let Some((node, generators)) = self.closed_loop_cores {
+        if let Some(found) = &self.closed_loop {
             write!(
                 out,
-                " (closed loop; cores used: node {node:.2}, generators {generators:.2})"
+                " (closed loop; refused {:.0}/s; cores used: node {:.2}, generators {:.2})",
+                found.refused_per_second, found.node_cores, found.generator_cores
             )?;
         }
         writeln!(out)?;
@@ -293,10 +299,7 @@ impl Report {
             Some(ms) => writeln!(out, "back to normal {ms} ms after the load dropped")?,
             None => writeln!(out, "not back to normal within the phase")?,
         }
-        writeln!(
-            out,
-            "retries after BUSY: {}", self.retries_busy
-        )?;
+        writeln!(out, "retries after BUSY: {}", self.retries_busy)?;
         if let Some(hand_off) = &self.hand_off {
             writeln!(
                 out,

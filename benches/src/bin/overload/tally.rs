@@ -179,4 +179,6 @@ pub(crate) struct GeneratorRecord {
     pub(crate) retries_busy: u64,
     /// Closed loop: operations answered per second.
     pub(crate) closed_loop_per_second: f64,
+    /// ... and not answered.
+    pub(crate) closed_loop_refused_per_second: f64,
 }
