@@ -338,13 +338,12 @@ impl Queue {
             };
             wake.extend(self.finish(id, attempt).flatten());
         }
-        self.window.answered(ops, refused);
+        let now = Instant::now();
+        self.window.answered(now, ops, refused);
         if refused > 0 {
             self.outbox.limit_batches(self.window.message_ops_max());
         }
-        if self.window.is_bounded() {
-            self.shed_stale(Instant::now(), wake);
-        }
+        self.shed_stale(now, wake);
         if self.window.is_open() && !self.outbox.is_empty() {
             wake.extend(self.writer.take());
         }

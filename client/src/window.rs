@@ -10,7 +10,9 @@
 //! What was refused may be sent again, but if all were, overload would make more load. So a budget allows for one in ten
 //! (Beyer et al., "Site Reliability Engineering", chapter 21), beside a stock for short trouble.
 //!
-//! Pure; time does not come into it.
+//! Pure: the clock is given.
+
+use std::time::{Duration, Instant};
 
 /// The widest window, which is none: a connection takes in no more.
 const LIMIT_MAX: u64 = 1_000_000;
@@ -24,9 +26,10 @@ const WIDEN_EVERY: u64 = 16;
 /// A window holds so many messages at least, so that the node works on one while others are on their way.
 const MESSAGES_MIN: u64 = 4;
 
-/// A window that was of no use while so many times its width went through it is done away with: it refused nothing and
-/// held nothing back. A hand-off, in which operations wait at the node, is not to be held up by an overload that is over.
-const FORGET_WIDTHS: u64 = 32;
+/// A window that was of no use for so long is done away with: the node refused nothing, and it held nothing back. A hand-off, in
+/// which operations wait at the node, is not to be held up by an overload that is over. Sooner would be too soon: where
+/// some connections are served a little better than others, theirs would come and go.
+const FORGET_AFTER: Duration = Duration::from_secs(3);
 
 /// So many operations answered allow for one to be sent again.
 const ANSWERS_PER_RETRY: u32 = 10;
@@ -43,8 +46,8 @@ pub(crate) struct SendWindow {
     answered: u64,
     /// How many had been sent when it was last made narrower. A refusal of one of those says nothing new.
     narrowed_at: u64,
-    /// How many were answered since it was last of use.
-    answered_in_calm: u64,
+    /// When it was last of use; none if it is as wide as can be.
+    last_of_use: Option<Instant>,
     /// It has held something back since it was last widened.
     holds_back: bool,
     /// What may be sent again, times [`ANSWERS_PER_RETRY`].
@@ -58,7 +61,7 @@ impl Default for SendWindow {
             sent: 0,
             answered: 0,
             narrowed_at: 0,
-            answered_in_calm: 0,
+            last_of_use: None,
             holds_back: false,
             earned: RETRIES_MAX * ANSWERS_PER_RETRY,
         }
@@ -76,7 +79,7 @@ impl SendWindow {
 
     /// Whether the node has refused something, and not all is as before yet.
     pub(crate) fn is_bounded(&self) -> bool {
-        self.limit < LIMIT_MAX * WIDEN_EVERY
+        self.last_of_use.is_some()
     }
 
     /// Whether more may be sent.
@@ -100,13 +103,13 @@ impl SendWindow {
     }
 
     /// So many were answered, of which the node refused so many.
-    pub(crate) fn answered(&mut self, ops: usize, refused: usize) {
+    pub(crate) fn answered(&mut self, now: Instant, ops: usize, refused: usize) {
         let (ops, refused) = (ops as u64, refused as u64);
         let unanswered_before = self.unanswered();
         // No node answers more than it was asked; if one does, that must not stop everything.
         self.answered = (self.answered + ops).min(self.sent);
         if refused == 0 {
-            self.widen(ops);
+            self.widen(now, ops);
             let earned = u32::try_from(ops).unwrap_or(u32::MAX);
             self.earned = self
                 .earned
@@ -114,7 +117,7 @@ impl SendWindow {
                 .min(RETRIES_MAX * ANSWERS_PER_RETRY);
             return;
         }
-        self.answered_in_calm = 0;
+        self.last_of_use = Some(now);
         if self.answered > self.narrowed_at {
             let used = unanswered_before.min(self.limit());
             let narrower = if refused * 2 > ops { used / 2 } else { used * 3 / 4 };
@@ -124,14 +127,16 @@ impl SendWindow {
     }
 
     /// So many operations were answered without a refusal.
-    fn widen(&mut self, ops: u64) {
-        if std::mem::take(&mut self.holds_back) || !self.is_open() {
-            self.answered_in_calm = 0;
-            self.limit = (self.limit + ops).min(LIMIT_MAX * WIDEN_EVERY);
+    fn widen(&mut self, now: Instant, ops: u64) {
+        let holds_back = std::mem::take(&mut self.holds_back) || !self.is_open();
+        let Some(last_of_use) = self.last_of_use else {
             return;
-        }
-        self.answered_in_calm += ops;
-        if self.answered_in_calm > self.limit().saturating_mul(FORGET_WIDTHS) {
+        };
+        if holds_back {
+            self.last_of_use = Some(now);
+            self.limit = (self.limit + ops).min(LIMIT_MAX * WIDEN_EVERY);
+        } else if now.saturating_duration_since(last_of_use) >= FORGET_AFTER {
+            self.last_of_use = None;
             self.limit = LIMIT_MAX * WIDEN_EVERY;
         }
     }
@@ -174,15 +179,16 @@ mod tests {
     /// the time neither idle nor refused.
     #[test]
     fn it_finds_what_the_node_takes_and_stays_there() {
+        let now = Instant::now();
         let mut window = SendWindow::default();
         let mut rounds = Vec::new();
         for _ in 0..400 {
             let sent = fill(&mut window, 50);
             let refused = sent.saturating_sub(1_000);
             if refused > 0 {
-                window.answered(refused, refused);
+                window.answered(now, refused, refused);
             }
-            window.answered(sent - refused, 0);
+            window.answered(now, sent - refused, 0);
             rounds.push(sent);
         }
         let settled = &rounds[30..];
@@ -198,14 +204,15 @@ mod tests {
     /// Plan: a narrow window and a node that refuses nothing any more. Within a hundred round trips it is no bound.
     #[test]
     fn it_opens_again() {
+        let now = Instant::now();
         let mut window = SendWindow::default();
         window.sent(20);
-        window.answered(20, 20);
+        window.answered(now, 20, 20);
         assert!(fill(&mut window, 1) <= 20);
-        window.answered(16, 0);
+        window.answered(now, 16, 0);
         for _ in 0..100 {
             let sent = fill(&mut window, 10);
-            window.answered(sent, 0);
+            window.answered(now, sent, 0);
         }
         assert!(fill(&mut window, 100) > 1_000);
     }
@@ -213,17 +220,20 @@ mod tests {
     /// Plan: a narrow window, then a calm time with a light load that it does not hold back. It is gone after a while.
     #[test]
     fn it_is_forgotten_in_a_calm_time() {
+        let begun = Instant::now();
         let mut window = SendWindow::default();
+        assert!(!window.is_bounded());
         window.sent(100);
-        window.answered(100, 100);
+        window.answered(begun, 100, 100);
         assert_eq!(window.limit(), 50);
-        for _ in 0..800 {
-            assert!(window.limit() < 200);
+        for ms in 0..FORGET_AFTER.as_millis() as u64 {
+            assert!(window.is_bounded() && window.limit() < 200);
             window.sent(2);
-            window.answered(2, 0);
+            window.answered(begun + Duration::from_millis(ms), 2, 0);
         }
         window.sent(2);
-        window.answered(2, 0);
+        window.answered(begun + FORGET_AFTER, 2, 0);
+        assert!(!window.is_bounded());
         window.sent(100_000);
         assert!(window.is_open());
     }
@@ -232,12 +242,13 @@ mod tests {
     /// window grows, but step by step: were it forgotten, all that waits would come at once.
     #[test]
     fn it_is_not_forgotten_while_it_holds_back() {
+        let now = Instant::now();
         let mut window = SendWindow::default();
         window.sent(1_000);
-        window.answered(1_000, 1_000);
+        window.answered(now, 1_000, 1_000);
         let mut before = fill(&mut window, 10);
         for _ in 0..100 {
-            window.answered(before, 0);
+            window.answered(now, before, 0);
             let sent = fill(&mut window, 10);
             assert!(sent <= before + before / 8 + 10, "{sent} after {before}");
             before = sent;
@@ -248,34 +259,36 @@ mod tests {
     /// They say nothing new, so only the first makes the window narrower.
     #[test]
     fn one_round_trip_narrows_it_once() {
+        let now = Instant::now();
         let mut window = SendWindow::default();
         window.sent(4_000);
-        window.answered(100, 10);
+        window.answered(now, 100, 10);
         let once = window.limit();
         assert_eq!(once, 3_000);
         for _ in 0..39 {
-            window.answered(100, 10);
+            window.answered(now, 100, 10);
         }
         assert_eq!(window.limit(), once);
         window.sent(3_000);
-        window.answered(100, 10);
+        window.answered(now, 100, 10);
         assert!(window.limit() < once);
     }
 
     /// Plan: what it is not made use of for does not widen it, and a node that answers too much does not confuse it.
     #[test]
     fn unused_width_does_not_grow_and_lies_do_no_harm() {
+        let now = Instant::now();
         let mut window = SendWindow::default();
         window.sent(1_000);
-        window.answered(1_000, 1_000);
+        window.answered(now, 1_000, 1_000);
         let limit = window.limit();
         for _ in 0..1_000 {
             window.sent(10);
-            window.answered(10, 0);
+            window.answered(now, 10, 0);
         }
         assert_eq!(window.limit(), limit);
-        window.answered(5_000, 0);
-        window.answered(5_000, 5_000);
+        window.answered(now, 5_000, 0);
+        window.answered(now, 5_000, 5_000);
         assert!(window.is_open());
         window.sent(1_000_000);
         assert!(!window.is_open());
@@ -286,13 +299,14 @@ mod tests {
     /// Plan: the stock is used up; after that, one in ten answers earns a retry.
     #[test]
     fn retries_are_a_tenth_of_what_was_answered() {
+        let now = Instant::now();
         let mut window = SendWindow::default();
         let stock = std::iter::repeat_with(|| window.may_retry())
             .take_while(|may| *may)
             .count();
         assert_eq!(stock, 1_000);
         window.sent(500);
-        window.answered(499, 0);
+        window.answered(now, 499, 0);
         let earned = std::iter::repeat_with(|| window.may_retry())
             .take_while(|may| *may)
             .count();

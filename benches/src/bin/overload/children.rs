@@ -1,4 +1,4 @@
-//! The nodes and the generators as child processes, each pinned to its core. They end with this program.
+//! The nodes, their neighbours and the generators as child processes, each pinned to its core. They end with this program.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -139,6 +139,31 @@ pub(crate) fn be_node() -> Result<()> {
     drop(node);
     runtime.shutdown_background();
     Ok(())
+}
+
+/// A process that does nothing but take its share of a core.
+#[derive(Debug)]
+pub(crate) struct Neighbour {
+    _child: Ended,
+}
+
+impl Neighbour {
+    pub(crate) fn start(core: Option<usize>) -> Result<Self> {
+        let child = start(core, "--as-neighbour")?;
+        Ok(Self { _child: child })
+    }
+}
+
+/// Spins until its stdin ends.
+pub(crate) fn be_neighbour() {
+    std::thread::spawn(|| {
+        // It ends, however it ends.
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+    loop {
+        std::hint::spin_loop();
+    }
 }
 
 /// A generator's process, at work.

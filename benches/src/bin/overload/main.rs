@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   this program: Assigner, clock, judge
-//!     |-- nodes, on the nodes' core             (children.rs)
+//!     |-- nodes, on the nodes' core, and a neighbour that takes half of it   (children.rs)
 //!     `-- generators, on the generators' core   (generate.rs: open loop, latency from the intended time)
 //!                    `-- tally per tenth of a second (tally.rs) --> report.rs
 //! ```
@@ -32,7 +32,7 @@ use softstore_server::assigner::AssignerServer;
 use softstore_server::config::{AssignerConfig, NodeConfig};
 use tonic::transport::Endpoint;
 
-use crate::children::{Generator, NodeOrders, NodeProcess};
+use crate::children::{Generator, Neighbour, NodeOrders, NodeProcess};
 use crate::generate::{Orders, Stretch};
 use crate::report::{ClosedLoop, HandOff, Phase, Report, Watched};
 use crate::tally::{GeneratorRecord, SLOT_MS, Slot};
@@ -89,6 +89,10 @@ pub(crate) struct Arguments {
     /// The core that nodes are pinned to.
     #[arg(long, default_value_t = 0)]
     node_core: usize,
+    /// Processes that spin on the nodes' core, so that the node has a part of it only and the generators can offer a multiple
+    /// of what it sustains. By default one: half of the core.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=16))]
+    neighbours: u32,
     /// The core that generators are pinned to.
     #[arg(long, default_value_t = 1)]
     generator_core: usize,
@@ -108,6 +112,8 @@ pub(crate) struct Arguments {
     as_node: bool,
     #[arg(long, hide = true)]
     as_generator: bool,
+    #[arg(long, hide = true)]
+    as_neighbour: bool,
 }
 
 fn main() -> ExitCode {
@@ -127,6 +133,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     if arguments.as_generator {
         return generate::run();
     }
+    if arguments.as_neighbour {
+        children::be_neighbour();
+        return Ok(());
+    }
     let runtime = tokio::runtime::Runtime::new()?;
     let report = runtime.block_on(measure(arguments.clone()))?;
     if arguments.json {
@@ -143,6 +153,8 @@ struct Bench {
     pinned: bool,
     assigner: AssignerServer,
     nodes: Vec<NodeProcess>,
+    /// They end with this.
+    neighbours: Vec<Neighbour>,
 }
 
 async fn measure(arguments: Arguments) -> Result<Report> {
@@ -199,6 +211,7 @@ impl Bench {
             arguments,
             assigner,
             nodes: Vec::new(),
+            neighbours: Vec::new(),
         };
         bench.add_node().await?;
         let client = Client::builder()
@@ -207,6 +220,9 @@ impl Bench {
             .await?;
         let arguments = &bench.arguments;
         fill(&client, &keys(arguments.keys), &value(arguments.value_bytes)).await?;
+        let core = bench.core(arguments.node_core);
+        let neighbours = (0..arguments.neighbours).map(|_| Neighbour::start(core));
+        bench.neighbours = neighbours.collect::<Result<_>>()?;
         Ok(bench)
     }
 
@@ -342,7 +358,7 @@ impl Bench {
         .zip(bounds)
         {
             while at < bound {
-                tokio::time::sleep_until((start + Duration::from_millis(at)).into()).await;
+                tokio::time::sleep_until((start + Duration::from_millis(at + SLOT_MS)).into()).await;
                 watched.look(phase);
                 if self.arguments.hand_off && draining.is_none() && at >= drain_at {
                     let mut node = self.nodes.remove(0);
@@ -351,7 +367,6 @@ impl Bench {
                 at += SLOT_MS;
             }
         }
-        watched.look(None);
         if let Some((at_ms, draining)) = draining {
             let drained = tokio::time::timeout(PATIENCE, draining).await;
             watched.hand_off = Some(match drained {

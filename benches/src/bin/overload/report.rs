@@ -30,14 +30,42 @@ pub(crate) enum Phase {
 /// What was seen of the processes while they ran.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    nodes: Vec<u32>,
-    generators: Vec<u32>,
-    phase: Option<Phase>,
-    since: (Instant, f64, f64),
-    /// Cores used by nodes and generators.
-    cores: [(f64, f64); 3],
-    rss_mib_max: [f64; 3],
+    nodes: Vec<Process>,
+    generators: Vec<Process>,
+    looked: Instant,
+    phases: [Used; 3],
     pub(crate) hand_off: Option<HandOff>,
+}
+
+/// Processor time that nodes and generators used in a phase, in seconds, and the most memory that nodes had.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    seconds: f64,
+    nodes: f64,
+    generators: f64,
+    rss_mib_max: f64,
+}
+
+/// A process, and its processor time when it was last looked at.
+#[derive(Clone, Copy, Debug)]
+struct Process {
+    pid: u32,
+    cpu_seconds: f64,
+}
+
+impl Process {
+    fn new(pid: u32) -> Self {
+        let cpu_seconds = cpu_seconds(pid);
+        Self { pid, cpu_seconds }
+    }
+
+    /// What it used since the last look: nothing if it has exited.
+    fn used(&mut self) -> f64 {
+        let now = cpu_seconds(self.pid);
+        let used = (now - self.cpu_seconds).max(0.0);
+        self.cpu_seconds = now;
+        used
+    }
 }
 
 /// A drain in the middle of the overload.
@@ -52,34 +80,27 @@ pub(crate) struct HandOff {
 impl Watched {
     pub(crate) fn new(nodes: Vec<u32>, generators: Vec<u32>) -> Self {
         Self {
-            nodes,
-            generators,
-            phase: None,
-            since: (Instant::now(), 0.0, 0.0),
-            cores: [(0.0, 0.0); 3],
-            rss_mib_max: [0.0; 3],
+            nodes: nodes.into_iter().map(Process::new).collect(),
+            generators: generators.into_iter().map(Process::new).collect(),
+            looked: Instant::now(),
+            phases: [Used::default(); 3],
             hand_off: None,
         }
     }
 
-    /// Looks at the processes; `phase`: the one that is on.
+    /// Looks at the processes; `phase`: the one in which the time since the last look was.
     pub(crate) fn look(&mut self, phase: Option<Phase>) {
-        let sum = |pids: &[u32]| pids.iter().map(|pid| cpu_seconds(*pid)).sum::<f64>();
-        if phase != self.phase {
-            let now = (Instant::now(), sum(&self.nodes), sum(&self.generators));
-            if let Some(ended) = self.phase {
-                let seconds = (now.0 - self.since.0).as_secs_f64();
-                // A node that has exited takes its times along.
-                let used = |now: f64, before: f64| (now - before).max(0.0) / seconds;
-                self.cores[ended as usize] = (used(now.1, self.since.1), used(now.2, self.since.2));
-            }
-            self.phase = phase;
-            self.since = now;
-        }
+        let now = Instant::now();
+        let seconds = (now - std::mem::replace(&mut self.looked, now)).as_secs_f64();
+        let nodes: f64 = self.nodes.iter_mut().map(Process::used).sum();
+        let generators: f64 = self.generators.iter_mut().map(Process::used).sum();
+        let rss_mib: f64 = self.nodes.iter().map(|node| rss_mib(node.pid)).sum();
         if let Some(phase) = phase {
-            let rss: f64 = self.nodes.iter().map(|pid| rss_mib(*pid)).sum();
-            let most = &mut self.rss_mib_max[phase as usize];
-            *most = most.max(rss);
+            let used = &mut self.phases[phase as usize];
+            used.seconds += seconds;
+            used.nodes += nodes;
+            used.generators += generators;
+            used.rss_mib_max = used.rss_mib_max.max(rss_mib);
         }
     }
 }
@@ -158,7 +179,7 @@ pub(crate) fn judge(
     let phase = |phase: Phase| {
         let index = phase as usize;
         let of = &slots[bounds[index].min(slots.len())..bounds[index + 1].min(slots.len())];
-        phase_report(of, watched.cores[index], watched.rss_mib_max[index])
+        phase_report(of, watched.phases[index])
     };
     let (before, after) = (phase(Phase::Before)?, phase(Phase::After)?);
     let normal_ms = (before.accepted_p99_ms * NORMAL_TIMES).max(NORMAL_MS);
@@ -184,7 +205,7 @@ pub(crate) fn judge(
     })
 }
 
-fn phase_report(slots: &[Slot], cores: (f64, f64), rss_mib_max: f64) -> Result<PhaseReport> {
+fn phase_report(slots: &[Slot], used: Used) -> Result<PhaseReport> {
     let mut all = Slot::default();
     for slot in slots {
         all.add(slot)?;
@@ -208,9 +229,9 @@ fn phase_report(slots: &[Slot], cores: (f64, f64), rss_mib_max: f64) -> Result<P
         begun_late_p50_ms: all.begun_late.percentile_ms(50.0),
         begun_late_p99_ms: all.begun_late.percentile_ms(99.0),
         hit_rate: counts.hits as f64 / counts.reads.max(1) as f64,
-        node_cores: cores.0,
-        generator_cores: cores.1,
-        node_rss_mib_max: rss_mib_max,
+        node_cores: used.nodes / used.seconds.max(0.001),
+        generator_cores: used.generators / used.seconds.max(0.001),
+        node_rss_mib_max: used.rss_mib_max,
     })
 }
 
