@@ -81,7 +81,7 @@ pub struct NodeConfig {
     pub in_flight_ops_max: usize,
     /// Operations that have waited for more than twice so long to be read are refused (`BUSY`), while the node is overloaded:
     /// it has no time left, and its queue was longer than this for `queue_interval_ms`. Milliseconds, 0 to 10,000, default
-    /// 0: nothing is refused for that. 5 suits clients that want an answer within some 10 ms.
+    /// 20; 0: nothing is refused for that.
     pub queue_target_ms: u64,
     /// For how long a client's queue must have been longer than `queue_target_ms`. Milliseconds, 10 to 60,000, default 100.
     pub queue_interval_ms: u64,

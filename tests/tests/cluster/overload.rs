@@ -169,7 +169,7 @@ async fn sustained(client: &Client, in_flight: u64) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "where the test's own process is what is overloaded, it says nothing of the nodes"]
 async fn too_much_load_is_refused_early_and_the_rest_is_done_in_time() {
-    let mut cluster = ProcessCluster::start_with(2, &[], &["--queue-target-ms=5"]).await;
+    let mut cluster = ProcessCluster::start_with(2, &[], &[]).await;
     let load = Client::builder()
         .seeds(cluster.nodes.iter().map(|node| node.grpc.clone()))
         .connections_per_node(CONNECTIONS)
