@@ -29,7 +29,6 @@ mod embedded;
 mod fill;
 mod kill;
 mod lease;
-mod overload;
 mod pull_order;
 mod relay;
 mod sigterm;
