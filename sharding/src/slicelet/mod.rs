@@ -379,8 +379,13 @@ impl Slicelet {
         self.asked_full_at = None;
         self.held = Some(next.clone());
         actions.push(SliceletAction::Adopt(next));
-        // The Assigner learns soon that this assignment has arrived.
-        self.beat_soon(now);
+        if self.tenure.is_untold() {
+            // Before the Assigner has confirmed what it holds, this life serves nothing, and perhaps it is given something here.
+            self.heartbeat_due = now;
+        } else {
+            // The Assigner learns soon that this assignment has arrived.
+            self.beat_soon(now);
+        }
         self.resume_if_confirmed(actions);
     }
 

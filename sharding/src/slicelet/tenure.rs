@@ -73,6 +73,11 @@ impl Tenure {
         }
     }
 
+    /// Whether the Assigner has not said yet until when this life serves.
+    pub(super) fn is_untold(&self) -> bool {
+        self.kind == Kind::Untold
+    }
+
     /// Whether the Assigner said that this life serves until it learns better.
     pub(super) fn is_unbounded(&self) -> bool {
         self.kind == Kind::Unbounded

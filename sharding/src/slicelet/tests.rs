@@ -140,6 +140,25 @@ fn heartbeats_are_regular_and_tell_of_a_new_assignment_soon() {
 
 /// Plan: assignments that are newer, older, diffs that fit and that do not. Only what is newer is adopted; what does not
 /// fit is asked for whole, once.
+/// Plan: a life's first heartbeat is answered before the Assigner gives it anything, so the answer confirms nothing. When its
+/// assignment comes it says so at once: until that is answered it serves nothing, and its givers have stopped.
+#[test]
+fn a_life_that_is_given_something_asks_for_its_leave_at_once() {
+    let mut bench = Bench::new();
+    bench.tick();
+    bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+    bench.tick();
+    let first = bench.slicelet.sequence;
+    bench.now = bench.now.plus_ms(1);
+    bench.step(leased(first, 4, Some(2_000)));
+    bench.step(full(5));
+    assert!(bench.wake() <= bench.now);
+    assert_eq!(heartbeats(&bench.tick()), 1);
+    let sequence = bench.slicelet.sequence;
+    bench.step(leased(sequence, 5, Some(2_000)));
+    assert_eq!(bench.slicelet.leased_until(), bench.now.plus_ms(2_000));
+}
+
 #[test]
 fn updates_are_adopted_or_asked_for() {
     let mut bench = Bench::serving();

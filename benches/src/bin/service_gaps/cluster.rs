@@ -15,13 +15,13 @@ use softstore_sharding::session::AssignmentUpdate;
 use softstore_sharding::{Assignment, NodeId};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 /// How long the cluster may take to settle, and a process to start or end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at the Assigner's status.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A node's budget: what is stored here is a small part of it.
 const MEMORY_BYTES: u64 = 512 << 20;
@@ -83,6 +83,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Process>,
     assigner: Option<Process>,
     assigner_address: String,
+    /// Connects by itself, and again to the next Assigner: no connection per look is in the way of the probes.
+    assigner_channel: Channel,
     ownership: Ownership,
 }
 
@@ -93,6 +95,7 @@ impl Cluster {
             nodes: Vec::new(),
             assigner: None,
             assigner_address: "127.0.0.1:0".to_owned(),
+            assigner_channel: Endpoint::from_static("http://127.0.0.1:0").connect_lazy(),
             ownership,
         };
         cluster.start_assigner(nodes).await?;
@@ -117,6 +120,8 @@ impl Cluster {
         ];
         let assigner = Process::start("the Assigner", &arguments).await?;
         self.assigner_address.clone_from(&assigner.address);
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.assigner_address))?;
+        self.assigner_channel = endpoint.connect_lazy();
         self.assigner = Some(assigner);
         Ok(())
     }
@@ -137,13 +142,8 @@ impl Cluster {
     }
 
     async fn status(&self) -> Result<v1::ClusterStatus> {
-        let channel = Endpoint::from_shared(format!("http://{}", self.assigner_address))?
-            .connect()
-            .await?;
-        Ok(AssignerClient::new(channel)
-            .status(v1::StatusRequest {})
-            .await?
-            .into_inner())
+        let mut assigner = AssignerClient::new(self.assigner_channel.clone());
+        Ok(assigner.status(v1::StatusRequest {}).await?.into_inner())
     }
 
     /// Waits until the Assigner says what is wanted of it.

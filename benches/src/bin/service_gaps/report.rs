@@ -8,7 +8,8 @@ use softstore_server::config::Ownership;
 
 use crate::rounds::Gaps;
 
-/// The whole run. Its JSON is stable: `{"nodes":n,"keys":n,"every_ms":n,"modes":[{"ownership":s,"calm":P,"planned":P,
+/// The whole run. Its JSON is stable: `{"nodes":n,"keys":n,"every_ms":n,"modes":[{"ownership":s,"calm":P,"planned":P,"drained":P,"joined":P,
+/// "stayed":P,
 /// "killed":P,"detection":P,"assigner":P}]}` with `P = {"gaps":n,"p50_ms":f,"p99_ms":f,"max_ms":f}`, all 0 if there are none.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -24,6 +25,9 @@ struct Mode {
     ownership: String,
     calm: Percentiles,
     planned: Percentiles,
+    drained: Percentiles,
+    joined: Percentiles,
+    stayed: Percentiles,
     killed: Percentiles,
     detection: Percentiles,
     assigner: Percentiles,
@@ -69,7 +73,10 @@ impl Report {
         self.modes.push(Mode {
             ownership: ownership.to_string(),
             calm: Percentiles::of(&gaps.calm),
-            planned: Percentiles::of(&gaps.planned),
+            planned: Percentiles::of(&[gaps.drained.as_slice(), &gaps.joined].concat()),
+            drained: Percentiles::of(&gaps.drained),
+            joined: Percentiles::of(&gaps.joined),
+            stayed: Percentiles::of(&gaps.stayed),
             killed: Percentiles::of(&gaps.killed),
             detection: Percentiles::of(&gaps.detection),
             assigner: Percentiles::of(&gaps.assigner),
@@ -81,20 +88,23 @@ impl Report {
         let mut table = format!(
             "{} nodes, {} keys, an operation on each every {} ms\n\
              the longest time without an acknowledged operation, per slice and event, in ms\n\n\
-             {:>10}  {:<30} {:>6} {:>9} {:>9} {:>9}\n",
+             {:>10}  {:<33} {:>6} {:>9} {:>9} {:>9}\n",
             self.nodes, self.keys, self.every_ms, "ownership", "event", "gaps", "p50", "p99", "max"
         );
         for mode in &self.modes {
             for (event, of) in [
                 ("none, in half a second", mode.calm),
                 ("planned move", mode.planned),
+                ("  from a node that left", mode.drained),
+                ("  to a node that came", mode.joined),
+                ("meanwhile, slices that stayed", mode.stayed),
                 ("owner killed", mode.killed),
                 ("  of that, until known as dead", mode.detection),
                 ("Assigner killed and replaced", mode.assigner),
             ] {
                 let _ = writeln!(
                     table,
-                    "{:>10}  {event:<30} {:>6} {:>9.2} {:>9.2} {:>9.2}",
+                    "{:>10}  {event:<33} {:>6} {:>9.2} {:>9.2} {:>9.2}",
                     mode.ownership, of.gaps, of.p50_ms, of.p99_ms, of.max_ms
                 );
             }

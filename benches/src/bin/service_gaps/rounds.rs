@@ -21,8 +21,12 @@ const CALM: Duration = Duration::from_millis(500);
 pub(crate) struct Gaps {
     /// Nothing happened.
     pub(crate) calm: Vec<Duration>,
-    /// It moved to another node as planned.
-    pub(crate) planned: Vec<Duration>,
+    /// It moved as planned, away from a node that drains.
+    pub(crate) drained: Vec<Duration>,
+    /// It moved as planned, to a node that has just joined.
+    pub(crate) joined: Vec<Duration>,
+    /// It stayed where it was while others moved as planned: what the event does to everybody.
+    pub(crate) stayed: Vec<Duration>,
     /// Its owner was killed.
     pub(crate) killed: Vec<Duration>,
     /// Of those, until the Assigner counted the owner as dead.
@@ -80,11 +84,20 @@ fn slices(assignment: &Assignment) -> impl Iterator<Item = Slice> {
 
 /// The parts of the key space that have another owner in `after` than in `before`.
 fn moved(before: &Assignment, after: &Assignment) -> Vec<Slice> {
+    compared(before, after, false)
+}
+
+/// The parts of the key space that have the same owner in both.
+fn stayed(before: &Assignment, after: &Assignment) -> Vec<Slice> {
+    compared(before, after, true)
+}
+
+fn compared(before: &Assignment, after: &Assignment, same_owner: bool) -> Vec<Slice> {
     let pairs = after.ranges().iter().flat_map(|(slice, range)| {
         before
             .ranges()
             .overlapping(slice)
-            .filter(|(_, former)| former.owner != range.owner)
+            .filter(move |(_, former)| (former.owner == range.owner) == same_owner)
             .filter_map(move |(part, _)| part.intersect(slice))
     });
     pairs.collect()
@@ -100,21 +113,16 @@ async fn planned_moves(cluster: &mut Cluster, probes: &Probes, gaps: &mut Gaps) 
     cluster.settled().await?;
     probes.all_answered().await?;
     let away = cluster.assignment().await?;
-    gaps.planned.extend(
-        moved(&before, &away)
-            .into_iter()
-            .filter_map(|slice| probes.longest_gap(slice)),
-    );
+    let longest = |slices: Vec<Slice>| slices.into_iter().filter_map(|slice| probes.longest_gap(slice));
+    gaps.drained.extend(longest(moved(&before, &away)));
+    gaps.stayed.extend(longest(stayed(&before, &away)));
     probes.begin();
     cluster.add(&id).await?;
     cluster.settled().await?;
     probes.all_answered().await?;
     let back = cluster.assignment().await?;
-    gaps.planned.extend(
-        moved(&away, &back)
-            .into_iter()
-            .filter_map(|slice| probes.longest_gap(slice)),
-    );
+    gaps.joined.extend(longest(moved(&away, &back)));
+    gaps.stayed.extend(longest(stayed(&away, &back)));
     Ok(())
 }
 
