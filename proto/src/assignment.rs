@@ -12,6 +12,7 @@ use softstore_sharding::{
 
 use crate::error::{WireError, each, required, text, within};
 use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, PROVIDERS_MAX, RANGES_MAX, ZONE_BYTES_MAX};
+use crate::session::lease;
 use crate::v1;
 
 impl From<Generation> for v1::Generation {
@@ -249,6 +250,7 @@ impl From<&Assignment> for v1::Assignment {
             generation: Some(assignment.generation().into()),
             ranges: ranges.map(|(slice, range)| range_to_wire(slice, range)).collect(),
             directory: directory.map(|(id, entry)| entry_to_wire(id, entry)).collect(),
+            lease_ms: assignment.lease_ms().unwrap_or(0),
         }
     }
 }
@@ -265,7 +267,10 @@ impl TryFrom<v1::Assignment> for Assignment {
         if directory.len() != listed {
             return Err(WireError::bad("assignment.directory", "a node is listed twice"));
         }
-        Self::new(generation, ranges, directory).map_err(|error| WireError::bad("assignment.ranges", error))
+        let lease_ms = lease("assignment.lease_ms", wire.lease_ms)?;
+        let assignment = Self::new(generation, ranges, directory)
+            .map_err(|error| WireError::bad("assignment.ranges", error))?;
+        Ok(assignment.under_leases(lease_ms))
     }
 }
 
@@ -281,6 +286,7 @@ impl From<&AssignmentDiff> for v1::AssignmentDiff {
                 .collect(),
             joined: joined.map(|(id, entry)| entry_to_wire(id, entry)).collect(),
             left: diff.left.iter().map(|id| id.as_str().to_owned()).collect(),
+            lease_ms: diff.lease_ms.unwrap_or(0),
         }
     }
 }
@@ -304,6 +310,7 @@ impl TryFrom<v1::AssignmentDiff> for AssignmentDiff {
             ranges,
             joined: entries_from_wire("diff.joined", wire.joined)?,
             left: left.collect::<Result<_, _>>()?,
+            lease_ms: lease("diff.lease_ms", wire.lease_ms)?,
         })
     }
 }

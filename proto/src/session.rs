@@ -323,7 +323,7 @@ impl TryFrom<v1::AssignerMessage> for AssignerMessage {
 }
 
 /// A lease's length; 0 is none.
-fn lease(field: &'static str, wire_ms: u64) -> Result<Option<u64>, WireError> {
+pub(crate) fn lease(field: &'static str, wire_ms: u64) -> Result<Option<u64>, WireError> {
     if wire_ms > LEASE_MS_MAX {
         return Err(WireError::bad(field, wire_ms));
     }

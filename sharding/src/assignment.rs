@@ -44,6 +44,7 @@ pub struct Assignment {
     generation: Generation,
     ranges: SliceMap<RangeAssignment>,
     directory: BTreeMap<NodeId, NodeEntry>,
+    lease_ms: Option<u64>,
 }
 
 /// Why something is no valid assignment.
@@ -92,7 +93,14 @@ impl Assignment {
             generation,
             ranges: SliceMap::new(ranges)?,
             directory,
+            lease_ms: None,
         })
+    }
+
+    /// The same, published by an Assigner that grants leases of this length, in milliseconds; none: it grants none.
+    #[must_use]
+    pub fn under_leases(self, lease_ms: Option<u64>) -> Self {
+        Self { lease_ms, ..self }
     }
 
     /// Its stamp.
@@ -111,6 +119,13 @@ impl Assignment {
     #[must_use]
     pub fn directory(&self) -> &BTreeMap<NodeId, NodeEntry> {
         &self.directory
+    }
+
+    /// The length of the leases that its Assigner grants, in milliseconds; none: without leases. The next Assigner waits for
+    /// them, whatever its own are: the node that holds one may be out of its reach.
+    #[must_use]
+    pub fn lease_ms(&self) -> Option<u64> {
+        self.lease_ms
     }
 
     /// What it says of the range at a position.

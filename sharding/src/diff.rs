@@ -24,6 +24,8 @@ pub struct AssignmentDiff {
     pub joined: Vec<(NodeId, NodeEntry)>,
     /// Nodes that the directory no longer lists.
     pub left: Vec<NodeId>,
+    /// As in [`Assignment::lease_ms`], of what results.
+    pub lease_ms: Option<u64>,
 }
 
 /// Why a diff was refused.
@@ -80,6 +82,7 @@ impl AssignmentDiff {
                 .collect(),
             joined: joined.map(|(id, entry)| (id.clone(), entry.clone())).collect(),
             left: left.cloned().collect(),
+            lease_ms: next.lease_ms(),
         }
     }
 
@@ -118,7 +121,7 @@ impl AssignmentDiff {
             .iter()
             .map(|(slice, range)| (slice, range.clone()))
             .collect();
-        Ok(Assignment::new(self.next, ranges, directory)?)
+        Ok(Assignment::new(self.next, ranges, directory)?.under_leases(self.lease_ms))
     }
 }
 
@@ -160,7 +163,8 @@ mod tests {
     fn assignments(number: u64) -> impl Strategy<Value = Assignment> {
         let parts = prop::collection::btree_map(0_u64..16, (0_u8..3, 1_u64..4, any::<bool>()), 1..8);
         let directory = prop::collection::btree_map(0_u8..4, 0_u8..2, 0..4);
-        (parts, directory).prop_map(move |(parts, directory)| {
+        let lease_ms = prop::option::of(1_u64..3);
+        (parts, directory, lease_ms).prop_map(move |(parts, directory, lease_ms)| {
             let mut lows: Vec<(u64, (u8, u64, bool))> = parts.into_iter().collect();
             lows[0].0 = 0;
             let highs: Vec<Option<SliceKey>> = lows
@@ -188,7 +192,8 @@ mod tests {
                 .into_iter()
                 .map(|(number, address)| (life(number).node, entry(number, address)))
                 .collect();
-            Assignment::new(generation(number), ranges.collect(), directory).unwrap()
+            let assignment = Assignment::new(generation(number), ranges.collect(), directory);
+            assignment.unwrap().under_leases(lease_ms)
         })
     }
 

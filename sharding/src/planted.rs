@@ -32,7 +32,10 @@ macro_rules! bugs {
             /// Whether it is a mistake about leases, which only the leased mode shows.
             #[must_use]
             pub const fn is_of_leases(self) -> bool {
-                matches!(self, Self::LeaseFromReply | Self::LeaseNotAwaited | Self::LeaseWaitSkipped)
+                matches!(self, Self::LeaseFromReply
+                        | Self::LeaseNotAwaited
+                        | Self::FormerLeaseForgotten
+                        | Self::LeaseWaitSkipped)
             }
 
             /// What it gets wrong, in a line.
@@ -93,6 +96,7 @@ bugs! {
     OversizeTake, "oversize-take", 2000, "all ranges asked of a provider go into one `Take`, whatever a message may hold";
     LeaseFromReply, "lease-from-reply", 2000, "a lease counts from the arrival of the heartbeat's answer (leased mode)";
     LeaseNotAwaited, "lease-not-awaited", 2000, "a silent node's ranges are given away before its lease is over (leased mode)";
+    FormerLeaseForgotten, "former-lease-forgotten", 2000, "a new Assigner does not wait for the longer leases that the last assignment tells of (leased mode)";
     LeaseWaitSkipped, "lease-wait-skipped", 2000, "a new Assigner does not wait for the leases of the one before (leased mode)";
 }
 

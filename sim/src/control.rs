@@ -62,7 +62,10 @@ impl Control {
         let mut config = env.plan.assigner;
         if !is_first {
             config.expect_nodes = None;
-            config.lease_ms = env.plan.later_lease_ms;
+            // The counter was raised when the one before ended: to and fro.
+            if env.counters.assigner_restarts % 2 == 1 {
+                config.lease_ms = env.plan.other_lease_ms;
+            }
         }
         let process = env.name();
         let clock = Clock::draw(env);

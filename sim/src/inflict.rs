@@ -125,8 +125,17 @@ impl Simulation {
                 silent_us,
                 after_us,
                 down_us,
+                others_restart,
             } => {
                 self.cut(Endpoint::Node(slot), Endpoint::Assigner, true, silent_us);
+                let others = (0..self.slots.len()).filter(|other| others_restart && *other != slot);
+                for other in others {
+                    let kill = Fault::Kill {
+                        slot: other,
+                        back_after_us: Some(down_us),
+                    };
+                    self.env.after(after_us, Event::Fault(kill));
+                }
                 self.env
                     .after(after_us, Event::Fault(Fault::RestartAssigner { down_us }));
             }

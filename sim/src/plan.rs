@@ -52,8 +52,8 @@ pub(crate) struct Plan {
     pub stream_loss_per_mille: u64,
     pub handoff: HandoffConfig,
     pub assigner: AssignerConfig,
-    /// The leases that every Assigner after the first gives.
-    pub later_lease_ms: Option<u64>,
+    /// The leases that every second Assigner gives.
+    pub other_lease_ms: Option<u64>,
     pub slicelet: SliceletConfig,
 }
 
@@ -72,7 +72,7 @@ impl Plan {
         };
         let is_leased = config.mode == Mode::Leased;
         let lease_ms = is_leased.then(|| [1_500, 3_000, 6_000][random.index(3)]);
-        let later_lease_ms = if is_leased && random.chance(300) {
+        let other_lease_ms = if is_leased && random.chance(300) {
             Some([1_500, 3_000, 6_000][random.index(3)])
         } else {
             lease_ms
@@ -136,7 +136,7 @@ impl Plan {
                 lease_ms,
                 ..AssignerConfig::default()
             },
-            later_lease_ms,
+            other_lease_ms,
             slicelet: SliceletConfig::default(),
         };
         plan.clients = plan.clients.min(config.clients_max.unwrap_or(usize::MAX));

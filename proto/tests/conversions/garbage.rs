@@ -126,7 +126,7 @@ fn what_is_wrong_is_named() {
     let crowded = v1::Assignment {
         generation: Some(since),
         ranges: vec![crowded],
-        directory: vec![],
+        ..Default::default()
     };
     assert_eq!(
         refused(Assignment::try_from(crowded).map(drop)),
@@ -140,8 +140,8 @@ fn what_is_wrong_is_named() {
     };
     let twins = v1::Assignment {
         generation: Some(since),
-        ranges: vec![],
         directory: vec![twin.clone(), twin],
+        ..Default::default()
     };
     assert_eq!(
         refused(Assignment::try_from(twins).map(drop)),

@@ -112,13 +112,15 @@ fn ranges() -> impl Strategy<Value = Vec<(Slice, RangeAssignment)>> {
 }
 
 pub(crate) fn assignment() -> impl Strategy<Value = Assignment> {
-    (1_000..GENERATION_NUMBER_MAX, ranges(), vec(entry_of_node(), 0..5)).prop_map(
-        |(number, ranges, nodes)| {
+    let nodes = vec(entry_of_node(), 0..5);
+    (1_000..GENERATION_NUMBER_MAX, ranges(), nodes, lease_ms()).prop_map(
+        |(number, ranges, nodes, lease_ms)| {
             let generation = Generation {
                 number,
                 assigner: Incarnation::new(u64::MAX),
             };
-            Assignment::new(generation, ranges, nodes.into_iter().collect()).expect("valid")
+            let assignment = Assignment::new(generation, ranges, nodes.into_iter().collect());
+            assignment.expect("valid").under_leases(lease_ms)
         },
     )
 }
@@ -130,13 +132,15 @@ fn diff() -> impl Strategy<Value = AssignmentDiff> {
         ranges(),
         vec(entry_of_node(), 0..5),
         vec(life(), 0..4),
+        lease_ms(),
     )
-        .prop_map(|(base, next, ranges, joined, left)| AssignmentDiff {
+        .prop_map(|(base, next, ranges, joined, left, lease_ms)| AssignmentDiff {
             base,
             next,
             ranges: ranges.into_iter().skip(1).collect(),
             joined,
             left: left.into_iter().map(|life| life.node).collect(),
+            lease_ms,
         })
 }
 

@@ -88,7 +88,7 @@ impl Assigner {
                 .is_some_and(|member| member.role().may_take())
         };
         let ranges = next::renewed(ranges, generation, stays);
-        let assignment = Assignment::new(generation, ranges, directory)?;
+        let assignment = Assignment::new(generation, ranges, directory)?.under_leases(self.config.lease_ms);
         let unchanged = current.is_some_and(|current| {
             current.ranges() == assignment.ranges() && current.directory() == assignment.directory()
         });

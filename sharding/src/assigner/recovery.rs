@@ -30,7 +30,8 @@ pub(super) struct Recovery {
     started: Timestamp,
     settle_from: Timestamp,
     heard_any: bool,
-    /// The longest lease under which a node says that it serves, given by an Assigner before this one.
+    /// The longest lease that is known of an Assigner before this one: nodes say under which they serve, and assignments under
+    /// which they were published.
     lease_ms: Option<u64>,
     best: Option<Arc<Assignment>>,
     /// `best` is what was published last, and not merely the highest that anybody was heard of to hold.
@@ -66,6 +67,7 @@ impl Recovery {
     /// One that knows what was published last.
     pub(super) fn resuming(stored: Arc<Assignment>, now: Timestamp) -> Self {
         Self {
+            lease_ms: former_lease_ms(&stored),
             best: Some(stored),
             is_last_known: true,
             ..Self::new(now)
@@ -109,6 +111,7 @@ impl Recovery {
         if let Some(held) =
             held.filter(|held| held.generation() > best && super::hello::is_possible(held.generation()))
         {
+            self.lease_ms = self.lease_ms.max(former_lease_ms(&held));
             self.best = Some(held);
         }
     }
@@ -197,7 +200,8 @@ impl Recovery {
 
     /// Leased ownership: when every lease is over that an Assigner before this one may have given. Also when every life in
     /// the fetched assignment has said hello, there may be one that holds a newer assignment which nobody else received.
-    /// Their length was that Assigner's: each node that it gave one to tells it.
+    /// Their length was that Assigner's: each node that it gave one to tells it, and so does each assignment of its. Who serves
+    /// under one may be out of reach.
     pub(super) fn leases_over_at(&self, config: &AssignerConfig) -> Timestamp {
         self.started.plus_ms(config.lease_wait_ms(self.lease_ms))
     }
@@ -298,8 +302,17 @@ fn lay_fences(ranges: &mut RangeMap<RangeAssignment>, member: &Member, highest: 
     }
 }
 
+/// The leases under which an assignment was published.
+fn former_lease_ms(assignment: &Assignment) -> Option<u64> {
+    assignment
+        .lease_ms()
+        .filter(|_| !planted::is(Bug::FormerLeaseForgotten))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::generation::Incarnation;
     use crate::node::{NodeEntry, NodeId, NodeState, Peer};
@@ -349,6 +362,35 @@ mod tests {
         recovery.hello(&life("b"), None, now, &config);
         assert_eq!(recovery.leases_over_at(&config), now.plus_ms(3_302));
         assert_eq!(recovery.leases_over_at(&AssignerConfig::default()), now);
+    }
+
+    /// Plan: the node that serves under 3 s of the Assigner before is cut off, and the one that says hello serves under none. That
+    /// Assigner's assignment says how long its leases were, whether it was fetched or stored.
+    #[test]
+    fn h1_leases_that_only_an_assignment_tells_of_are_waited_for() {
+        let config = AssignerConfig {
+            lease_ms: Some(1_000),
+            ..AssignerConfig::default()
+        };
+        let now = Timestamp::from_ms(1_000);
+        let range = RangeAssignment {
+            owner: life("cut-off"),
+            since: since(1),
+            providers: Vec::new(),
+        };
+        let published = Assignment::new(since(2), vec![(Slice::FULL, range)], BTreeMap::new());
+        let published = Arc::new(published.unwrap().under_leases(Some(3_000)));
+        let session = SessionId::new(1);
+        let mut fetching = Recovery::new(now);
+        fetching.hello(&life("a"), None, now, &config);
+        fetching.fetching = Some(Fetch {
+            session,
+            give_up_at: now.plus_ms(1_000),
+        });
+        fetching.fetched(session, Some(published.clone()));
+        for recovery in [fetching, Recovery::resuming(published, now)] {
+            assert_eq!(recovery.leases_over_at(&config), now.plus_ms(3_302));
+        }
     }
 
     /// Plan: a alone is listed in the assignment that was fetched, and says that it fenced its range for b. b took it by a
