@@ -242,9 +242,19 @@ async fn peeks_and_takes_without_meaning_are_refused() {
         }),
         ranges: Vec::new(),
     });
-    for (what, path, request, metric) in [
-        ("peek flood", TRANSFER_PEEK, peek, "peeks_served_total"),
-        ("take flood", TRANSFER_TAKE, take, "peer_messages_refused_total"),
+    let bounds = Bounds::growth_mib(256);
+    // Answering a call costs so little beside reading it that thousands get a turn before an honest operation does: it is done
+    // within its deadline, and no more than that is promised.
+    let slow = bounds.with_p99(Duration::from_millis(1_000));
+    for (what, path, request, metric, bounds) in [
+        ("peek flood", TRANSFER_PEEK, peek, "peeks_served_total", bounds),
+        (
+            "take flood",
+            TRANSFER_TAKE,
+            take,
+            "peer_messages_refused_total",
+            slow,
+        ),
     ] {
         let before = node.count(metric).await;
         let calls = |burst: u32| -> Vec<u8> {
@@ -259,7 +269,7 @@ async fn peeks_and_takes_without_meaning_are_refused() {
         let grpc = node.grpc.clone();
         let attack = flood(&grpc, &[], calls, true);
         // As many calls as streams may be open, 1,024 on each connection, at some tens of KiB each.
-        arena.endure(what, &node, Bounds::growth_mib(256), attack).await;
+        arena.endure(what, &node, bounds, attack).await;
         node.counted(metric, before, 100.0).await;
     }
 }
