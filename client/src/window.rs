@@ -46,7 +46,7 @@ pub(crate) struct SendWindow {
     answered: u64,
     /// How many had been sent when it was last made narrower. A refusal of one of those says nothing new.
     narrowed_at: u64,
-    /// When it was last of use; none if it is as wide as can be.
+    /// When it was last of use; none while it is no window: the node has refused nothing since it was done away with.
     last_of_use: Option<Instant>,
     /// It has held something back since it was last widened.
     holds_back: bool,

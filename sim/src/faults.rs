@@ -99,14 +99,13 @@ pub(crate) enum Fault {
     /// It makes the schedule that `lease-wait-skipped` needs: the new Assigner hears of all others, waits its settling time,
     /// and gives the node's ranges away, while that still serves under the lease that the former Assigner gave it.
     ///
-    /// If all others restart in between, it makes the schedule that `former-lease-forgotten` needs: nobody who says hello
-    /// knows how long the former Assigner's leases were.
+    /// Where Assigners give leases of different lengths all others restart in between: the schedule that
+    /// `former-lease-forgotten` needs, in which nobody who says hello serves under the former Assigner's leases.
     Takeover {
         slot: usize,
         silent_us: u64,
         after_us: u64,
         down_us: u64,
-        others_restart: bool,
     },
     /// Something is done the next time that a hand-off reaches a certain phase.
     Set(Trap),
@@ -254,7 +253,6 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
             silent_us: if plan.may_cut_off { long_us } else { silence_us },
             after_us: random.below(500 * MS),
             down_us: random.between(MS, 900 * MS),
-            others_restart: plan.other_lease_ms != plan.assigner.lease_ms,
         },
     }
 }

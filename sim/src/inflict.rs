@@ -125,9 +125,10 @@ impl Simulation {
                 silent_us,
                 after_us,
                 down_us,
-                others_restart,
             } => {
                 self.cut(Endpoint::Node(slot), Endpoint::Assigner, true, silent_us);
+                let plan = &self.env.plan;
+                let others_restart = plan.other_lease_ms != plan.assigner.lease_ms;
                 let others = (0..self.slots.len()).filter(|other| others_restart && *other != slot);
                 for other in others {
                     let kill = Fault::Kill {

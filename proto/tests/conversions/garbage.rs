@@ -8,7 +8,7 @@ use softstore_proto::cache::Moved;
 use softstore_proto::limits::{KEY_BYTES_MAX, PROVIDERS_MAX};
 use softstore_proto::transfer::Relayed;
 use softstore_proto::{WireError, v1};
-use softstore_sharding::session::{AssignerMessage, Hello, NodeMessage};
+use softstore_sharding::session::{AssignerMessage, Hello, LEASE_MS_MAX, NodeMessage};
 use softstore_sharding::{Assignment, Generation, Incarnation, Life, Peer, Slice};
 use softstore_transfer::message::{
     Entry, PeekAnswer, PeekRequest, PullRequest, Release, TAKE_RANGES_MAX, TAKEN_RANGES_MAX, Take, TakeRange,
@@ -131,6 +131,16 @@ fn what_is_wrong_is_named() {
     assert_eq!(
         refused(Assignment::try_from(crowded).map(drop)),
         "range.providers"
+    );
+
+    let long_leased = v1::Assignment {
+        generation: Some(since),
+        lease_ms: LEASE_MS_MAX + 1,
+        ..Default::default()
+    };
+    assert_eq!(
+        refused(Assignment::try_from(long_leased).map(drop)),
+        "assignment.lease_ms"
     );
 
     let twin = v1::NodeEntry {

@@ -138,8 +138,6 @@ fn heartbeats_are_regular_and_tell_of_a_new_assignment_soon() {
     assert_eq!(heartbeats(&bench.tick_after_ms(HEARTBEAT_SPACING_MS)), 1);
 }
 
-/// Plan: assignments that are newer, older, diffs that fit and that do not. Only what is newer is adopted; what does not
-/// fit is asked for whole, once.
 /// Plan: a life's first heartbeat is answered before the Assigner gives it anything, so the answer confirms nothing. When its
 /// assignment comes it says so at once: until that is answered it serves nothing, and its givers have stopped.
 #[test]
@@ -159,6 +157,8 @@ fn a_life_that_is_given_something_asks_for_its_leave_at_once() {
     assert_eq!(bench.slicelet.leased_until(), bench.now.plus_ms(2_000));
 }
 
+/// Plan: assignments that are newer, older, diffs that fit and that do not. Only what is newer is adopted; what does not
+/// fit is asked for whole, once.
 #[test]
 fn updates_are_adopted_or_asked_for() {
     let mut bench = Bench::serving();

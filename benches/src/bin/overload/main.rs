@@ -159,12 +159,13 @@ struct Bench {
 
 async fn measure(arguments: Arguments) -> Result<Report> {
     let mut bench = Bench::start(arguments.clone()).await?;
-    let closed_loop = match arguments.sustainable {
-        Some(_) => None,
-        None => Some(bench.closed_loop().await?),
+    let (sustainable, closed_loop) = match arguments.sustainable {
+        Some(given) => (given, None),
+        None => {
+            let found = bench.closed_loop().await?;
+            (found.answered_per_second, Some(found))
+        }
     };
-    let found = closed_loop.as_ref().map(|found| found.answered_per_second);
-    let sustainable = arguments.sustainable.or(found).unwrap_or_default();
     if arguments.hand_off {
         bench.add_node().await?;
     }

@@ -8,9 +8,8 @@ use softstore_server::config::Ownership;
 
 use crate::rounds::Gaps;
 
-/// The whole run. Its JSON is stable: `{"nodes":n,"keys":n,"every_ms":n,"modes":[{"ownership":s,"calm":P,"planned":P,"drained":P,"joined":P,
-/// "stayed":P,
-/// "killed":P,"detection":P,"assigner":P}]}` with `P = {"gaps":n,"p50_ms":f,"p99_ms":f,"max_ms":f}`, all 0 if there are none.
+/// The whole run. Its JSON is stable: `{"nodes":n,"keys":n,"every_ms":n,"modes":[{"ownership":s,"calm":P,"planned":P,
+/// "drained":P,"joined":P,"stayed":P,"killed":P,"detection":P,"assigner":P}]}` with `P = {"gaps":n,"p50_ms":f,"p99_ms":f,"max_ms":f}`, all 0 if there are none.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     nodes: u32,
