@@ -69,7 +69,7 @@ fn owner() -> Arc<NodeState> {
         since: generation(1),
         providers: Vec::new(),
     };
-    let directory = BTreeMap::from([(me.life.node.clone(), entry)]);
+    let directory = BTreeMap::from([(me.life.node, entry)]);
     let assignment = Assignment::new(generation(1), vec![(Slice::FULL, range)], directory);
     state.adopt(&Arc::new(assignment.expect("valid")));
     state

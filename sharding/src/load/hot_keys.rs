@@ -38,7 +38,7 @@ pub(super) struct HotKeys {
 impl Default for HotKeys {
     fn default() -> Self {
         Self {
-            sets: vec![Vec::with_capacity(2 * WAYS); SETS],
+            sets: vec![Vec::new(); SETS],
         }
     }
 }
