@@ -13,7 +13,7 @@ use softstore_proto::cache::Moved;
 use softstore_proto::transfer::{Relayed, peek_reply_to_wire};
 use softstore_proto::v1;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LoadReport,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, Hello, HotKeyLoad, LoadReport,
     NodeMessage, RangeClaim, SESSION_VERSIONS, SliceLoad,
 };
 use softstore_sharding::{
@@ -228,10 +228,19 @@ fn node_messages() -> Vec<NodeMessage> {
     let load = LoadReport {
         entries: 10,
         bytes: 1_000,
+        operations_per_second: 12.5,
+        busy_percent: 40,
         slices: vec![SliceLoad {
-            slice,
             operations_per_second: 12.5,
             bytes: 500,
+            ..SliceLoad::idle(slice)
+        }],
+        hot_keys: vec![HotKeyLoad {
+            at: slice.low(),
+            operations_per_second: 8.0,
+            error_per_second: 0.5,
+            key: b"hot".to_vec(),
+            key_bytes: 3,
         }],
         ..LoadReport::default()
     };

@@ -6,6 +6,7 @@
 //! ```text
 //!   assignment   generations, slices, lives, assignments, diffs     <-> softstore_sharding
 //!   session      a node's session with the Assigner                 <-> softstore_sharding::session
+//!   load         what a heartbeat says of a node's load             <-> softstore_sharding::session
 //!   status       what operators are told of the cluster             <--  softstore_sharding::assigner
 //!   transfer     the hand-off, and its relayed form                 <-> softstore_transfer::message
 //!   cache        classes of an operation's status, `Moved`
@@ -19,6 +20,7 @@ pub mod batch;
 pub mod cache;
 pub mod error;
 pub mod limits;
+pub mod load;
 pub mod session;
 pub mod status;
 pub mod transfer;

@@ -16,6 +16,8 @@ pub const KEY_BYTES_MAX: usize = 65_535;
 pub const MESSAGE_BYTES_MAX: usize = VALUE_BYTES_CEILING + BATCH_BYTES_MAX + (4 << 20);
 /// Most ranges in an assignment, diff, hello, load report or list of hand-off reports.
 pub const RANGES_MAX: usize = softstore_sharding::slice_map::SLICE_COUNT_MAX;
+/// Highest rate of anything that is believed, per second: sums of such stay numbers.
+pub const RATE_PER_SECOND_MAX: f64 = 1e15;
 /// Most nodes in a directory.
 pub const NODES_MAX: usize = 4_096;
 /// Most providers of one range.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use softstore_sharding::Slice;
 use softstore_sharding::session::{
-    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LEASE_MS_MAX, LoadReport, NodeMessage,
-    RangeClaim, SliceLoad,
+    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LEASE_MS_MAX, NodeMessage, RangeClaim,
 };
 
 use crate::assignment::{generation, generation_or_none, life, peer, slice, versions};
@@ -92,66 +91,6 @@ impl TryFrom<v1::Hello> for Hello {
             claims: each("hello.claims", wire.claims, RANGES_MAX)?,
             versions: versions("hello.versions", wire.versions)?,
             lease_ms: lease("hello.lease_ms", wire.lease_ms)?,
-        })
-    }
-}
-
-impl From<&SliceLoad> for v1::SliceLoad {
-    fn from(load: &SliceLoad) -> Self {
-        Self {
-            slice: Some(load.slice.into()),
-            operations_per_second: load.operations_per_second,
-            bytes: load.bytes,
-        }
-    }
-}
-
-impl TryFrom<v1::SliceLoad> for SliceLoad {
-    type Error = WireError;
-
-    fn try_from(wire: v1::SliceLoad) -> Result<Self, WireError> {
-        let rate = wire.operations_per_second;
-        if !rate.is_finite() || rate < 0.0 {
-            return Err(WireError::bad("slice_load.operations_per_second", rate));
-        }
-        Ok(Self {
-            slice: slice("slice_load.slice", wire.slice)?,
-            operations_per_second: rate,
-            bytes: wire.bytes,
-        })
-    }
-}
-
-impl From<&LoadReport> for v1::LoadReport {
-    fn from(load: &LoadReport) -> Self {
-        Self {
-            entries: load.entries,
-            bytes: load.bytes,
-            gets: load.gets,
-            hits: load.hits,
-            ranges_taking: load.ranges_taking,
-            ranges_giving: load.ranges_giving,
-            slices: load.slices.iter().map(Into::into).collect(),
-            entries_imported: load.entries_imported,
-            bytes_imported: load.bytes_imported,
-        }
-    }
-}
-
-impl TryFrom<v1::LoadReport> for LoadReport {
-    type Error = WireError;
-
-    fn try_from(wire: v1::LoadReport) -> Result<Self, WireError> {
-        Ok(Self {
-            entries: wire.entries,
-            bytes: wire.bytes,
-            gets: wire.gets,
-            hits: wire.hits,
-            ranges_taking: wire.ranges_taking,
-            ranges_giving: wire.ranges_giving,
-            entries_imported: wire.entries_imported,
-            bytes_imported: wire.bytes_imported,
-            slices: each("load.slices", wire.slices, RANGES_MAX)?,
         })
     }
 }

@@ -1,8 +1,9 @@
 //! `assigner.proto`: what operators are told of the cluster, from `softstore_sharding::assigner`. One way only: those who
 //! ask read the wire's types.
 
-use softstore_sharding::assigner::{ClusterStatus, NodeStatus};
+use softstore_sharding::assigner::{ClusterStatus, HotKeyStatus, NodeStatus};
 
+use crate::load::totals;
 use crate::v1;
 
 impl From<&ClusterStatus> for v1::ClusterStatus {
@@ -17,6 +18,16 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             unsettled_because: status.unsettled_because.clone(),
             recovering: status.recovering,
             lease_ms: status.lease_ms.unwrap_or(0),
+            hot_keys: status.hot_keys.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&HotKeyStatus> for v1::HotKeyStatus {
+    fn from(hot: &HotKeyStatus) -> Self {
+        Self {
+            key: Some((&hot.load).into()),
+            owner: Some((&hot.owner).into()),
         }
     }
 }
@@ -32,7 +43,7 @@ impl From<&NodeStatus> for v1::NodeStatus {
             capacity_bytes: node.capacity_bytes,
             slices: node.slices,
             share: node.share,
-            load: Some((&node.load).into()),
+            load: Some(totals(&node.load)),
             silent_ms: node.silent_ms,
             waiting_to_fill: node.waiting_to_fill,
             generation: Some(node.generation.into()),

@@ -14,6 +14,7 @@
 //!   planted                deliberate mistakes, for the simulation only
 //!   session                what nodes and the Assigner say to each other
 //!
+//!   load                   what a node measures of its slices: decayed rates, heavy hitters, resident bytes
 //!   sharder                the pluggable policy: (view of the cluster) -> placement
 //!   assigner               the control plane: who lives, what the next assignment is, who is told
 //!   slicelet               a node's side of it: session, heartbeats, adopting, suspending, draining
@@ -30,6 +31,7 @@ pub mod clerk;
 pub mod diff;
 pub mod generation;
 pub mod holding;
+pub mod load;
 pub mod node;
 pub mod planted;
 pub mod range_map;

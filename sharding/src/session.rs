@@ -8,8 +8,10 @@ use std::sync::Arc;
 use crate::assignment::{Assignment, Provider};
 use crate::diff::AssignmentDiff;
 use crate::generation::Generation;
+use crate::load::KeyPrefix;
 use crate::node::{Life, Peer};
 use crate::slice::Slice;
+use crate::slice_key::SliceKey;
 
 /// Versions of a format that a build can read and write, both included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,15 +91,55 @@ pub enum ClaimPhase {
     Fenced(Life),
 }
 
-/// Load and fill of one owned range.
+/// Load and fill of a part of what a node owns. Rates are decayed, with a half-life of
+/// [`HALF_LIFE_MS`](crate::load::HALF_LIFE_MS), finite and never negative.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct SliceLoad {
-    /// Which.
+    /// Which. It lies within one range of its node, and its bounds fall on slot borders unless they are the range's.
     pub slice: Slice,
-    /// Operations per second, decayed.
+    /// Operations per second.
     pub operations_per_second: f64,
     /// Resident bytes, an estimate.
     pub bytes: u64,
+    /// Bytes of keys and values per second, in and out.
+    pub bytes_per_second: f64,
+    /// Gets that found something, per second: what would be missed if the slice were empty.
+    pub hits_per_second: f64,
+    /// Microseconds of processor time per second, an estimate from the three above ([`Rates::cpu_us`](crate::load::Rates::cpu_us)).
+    pub cpu_us_per_second: f64,
+}
+
+impl SliceLoad {
+    /// A slice that draws no load and holds nothing.
+    #[must_use]
+    pub fn idle(slice: Slice) -> Self {
+        Self {
+            slice,
+            operations_per_second: 0.0,
+            bytes: 0,
+            bytes_per_second: 0.0,
+            hits_per_second: 0.0,
+            cpu_us_per_second: 0.0,
+        }
+    }
+}
+
+/// Most bytes of a hot key that are reported; of a longer one, its beginning.
+pub const HOT_KEY_BYTES_MAX: usize = KeyPrefix::BYTES_MAX;
+
+/// A key that draws much load by itself. How it is found, and what the bound is: [`load`](crate::load).
+#[derive(Clone, PartialEq, Debug)]
+pub struct HotKeyLoad {
+    /// Its position.
+    pub at: SliceKey,
+    /// Operations per second, decayed; finite, never negative.
+    pub operations_per_second: f64,
+    /// At most how much that is off, either way; finite, never negative.
+    pub error_per_second: f64,
+    /// The key, for people: its first bytes, at most [`HOT_KEY_BYTES_MAX`].
+    pub key: Vec<u8>,
+    /// The key's length in bytes.
+    pub key_bytes: u16,
 }
 
 /// What a heartbeat tells of a node's condition.
@@ -119,8 +161,19 @@ pub struct LoadReport {
     pub entries_imported: u64,
     /// Bytes (keys and values) received in hand-offs since the start of this life.
     pub bytes_imported: u64,
-    /// Per owned range; may be empty.
+    /// Operations served per second, decayed.
+    pub operations_per_second: f64,
+    /// Bytes of keys and values per second, in and out, decayed.
+    pub bytes_per_second: f64,
+    /// Microseconds of processor time per second that the operations are estimated to take.
+    pub cpu_us_per_second: f64,
+    /// How much of their time the node's threads were busy lately, measured, 0 to 100.
+    pub busy_percent: u8,
+    /// Parts that cover what it owns, in order, cut by load; may be empty. At most
+    /// [`SLICE_REPORTS_MAX`](crate::load::SLICE_REPORTS_MAX), or one for each range if there are more.
     pub slices: Vec<SliceLoad>,
+    /// The keys that draw a good part of that, hottest first, at most [`HOT_KEYS_MAX`](crate::load::HOT_KEYS_MAX).
+    pub hot_keys: Vec<HotKeyLoad>,
 }
 
 /// How a hand-off of a range ended, as its taker tells it.

@@ -38,6 +38,16 @@ impl Slot {
         Self(CRC16.checksum(hash_tag(key)) % SLOT_COUNT)
     }
 
+    /// The slot with this number, 0 to 16,383; there is no other.
+    #[must_use]
+    pub const fn with_number(number: u16) -> Option<Self> {
+        if number < SLOT_COUNT {
+            Some(Self(number))
+        } else {
+            None
+        }
+    }
+
     /// The slot's number, 0 to 16,383.
     #[must_use]
     pub const fn get(self) -> u16 {
@@ -72,6 +82,12 @@ impl SliceKey {
     #[must_use]
     pub const fn first_of_slot(slot: Slot) -> Self {
         Self((slot.0 as u64) << HASH_BITS)
+    }
+
+    /// The last position of a slot.
+    #[must_use]
+    pub const fn last_of_slot(slot: Slot) -> Self {
+        Self(Self::first_of_slot(slot).0 | ((1 << HASH_BITS) - 1))
     }
 
     /// The number of this position.

@@ -7,11 +7,17 @@ use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 use eyre::{Result, WrapErr};
 use serde::Serialize;
-use softstore_proto::v1::{ClusterStatus, NodeState, NodeStatus};
+use softstore_proto::v1::{ClusterStatus, HotKeyStatus, NodeState, NodeStatus};
 
 use crate::control::{ClusterArgs, Control};
 use crate::exit::Exit;
 use crate::settings::written::span;
+
+/// Most hot keys below the table; `--json` has all that the Assigner tells.
+const HOT_KEYS_SHOWN: usize = 10;
+
+/// A hot key that is longer than this is told by its beginning.
+const HOT_KEY_BYTES_MAX: u32 = 62;
 
 /// What to show, and how.
 #[derive(Debug, clap::Args)]
@@ -25,9 +31,11 @@ Columns: STATE is joining (has no assignment yet), serving or draining. SLICES i
 key space; a serving node with 0 slices is new or came back, and waits. BYTES OF is memory used of its budget; a cache
 that runs full evicts, and that is no fault. HIT RATE counts from the node's start. HAND-OFFS is ranges that it is taking
 from others and giving to them now. A node that is missing here is dead, or was never heard of. All is as of the last
-heartbeats, half a second.
+heartbeats, half a second. OPS/S is operations served per second, decayed with a half-life of a second, BUSY how much of their
+time the node's threads were.
 
-Below the table: settled, or why not.
+Below the table: settled, or why not; and the hottest keys, if a node has keys that draw more than 1/256 of its operations, with
+how far the rate may be off either way.
 
 Exit codes:
   0  shown    2  error (stderr says what to do)")]
@@ -57,6 +65,22 @@ struct StatusJson {
     ranges_moving: u32,
     ranges_unreachable: u32,
     nodes: Vec<NodeJson>,
+    /// Hottest first.
+    hot_keys: Vec<HotKeyJson>,
+}
+
+/// A hot key as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct HotKeyJson {
+    /// Its first 62 bytes; what is not printable ASCII as `\\xNN`.
+    key: String,
+    key_bytes: u32,
+    /// Its position in the key space, 16 hexadecimal digits.
+    position: String,
+    node: String,
+    operations_per_second: f64,
+    /// At most how much that is off, either way.
+    error_per_second: f64,
 }
 
 /// A node as `--json` prints it.
@@ -79,6 +103,12 @@ struct NodeJson {
     hit_rate: Option<f64>,
     ranges_taking: u64,
     ranges_giving: u64,
+    operations_per_second: f64,
+    bytes_per_second: f64,
+    /// Processor time that the operations are estimated to take.
+    cpu_us_per_second: f64,
+    /// How much of their time the node's threads were busy.
+    busy_percent: u32,
     waiting_to_fill: bool,
     /// Length of the leases under which it serves; null without.
     lease_ms: Option<u64>,
@@ -129,12 +159,14 @@ fn to_table(status: &StatusJson) -> String {
         "BYTES",
         "OF",
         "HIT RATE",
+        "OPS/S",
+        "BUSY",
         "HAND-OFFS",
     ]);
     for node in &status.nodes {
         table.add_row(row(node));
     }
-    for column in table.column_iter_mut().skip(3).take(6) {
+    for column in table.column_iter_mut().skip(3).take(8) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let summary = if status.settled {
@@ -162,10 +194,36 @@ fn to_table(status: &StatusJson) -> String {
             status.ranges_unreachable
         ));
     }
+    if !status.hot_keys.is_empty() {
+        text.push_str(&format!("\nHot keys:\n{}\n", hot_keys(&status.hot_keys)));
+    }
     text
 }
 
-fn row(node: &NodeJson) -> [String; 10] {
+fn hot_keys(hot: &[HotKeyJson]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["OPS/S", "+-", "NODE", "KEY"]);
+    for key in hot.iter().take(HOT_KEYS_SHOWN) {
+        let rest = if key.key_bytes > HOT_KEY_BYTES_MAX {
+            "..."
+        } else {
+            ""
+        };
+        table.add_row([
+            format!("{:.0}", key.operations_per_second),
+            format!("{:.0}", key.error_per_second),
+            key.node.clone(),
+            format!("{}{rest}", key.key),
+        ]);
+    }
+    for column in table.column_iter_mut().take(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.trim_fmt()
+}
+
+fn row(node: &NodeJson) -> [String; 12] {
     let hand_offs = match (node.ranges_taking, node.ranges_giving) {
         (0, 0) if node.waiting_to_fill => "waits to be filled".to_owned(),
         (0, 0) => "-".to_owned(),
@@ -182,6 +240,8 @@ fn row(node: &NodeJson) -> [String; 10] {
         ByteSize(node.capacity_bytes).display().iec().to_string(),
         node.hit_rate
             .map_or_else(|| "-".to_owned(), |rate| format!("{:.2}%", rate * 100.0)),
+        format!("{:.0}", node.operations_per_second),
+        format!("{}%", node.busy_percent),
         hand_offs,
     ]
 }
@@ -204,6 +264,21 @@ impl From<ClusterStatus> for StatusJson {
             ranges_moving: status.ranges_moving,
             ranges_unreachable: status.ranges_unreachable,
             nodes: status.nodes.into_iter().map(NodeJson::from).collect(),
+            hot_keys: status.hot_keys.into_iter().map(HotKeyJson::from).collect(),
+        }
+    }
+}
+
+impl From<HotKeyStatus> for HotKeyJson {
+    fn from(hot: HotKeyStatus) -> Self {
+        let key = hot.key.unwrap_or_default();
+        Self {
+            key: key.key.escape_ascii().to_string(),
+            key_bytes: key.key_bytes,
+            position: format!("{:016x}", key.at),
+            node: hot.owner.unwrap_or_default().node,
+            operations_per_second: key.operations_per_second,
+            error_per_second: key.error_per_second,
         }
     }
 }
@@ -235,6 +310,10 @@ impl From<NodeStatus> for NodeJson {
             hit_rate,
             ranges_taking: load.ranges_taking,
             ranges_giving: load.ranges_giving,
+            operations_per_second: load.operations_per_second,
+            bytes_per_second: load.bytes_per_second,
+            cpu_us_per_second: load.cpu_us_per_second,
+            busy_percent: load.busy_percent,
             waiting_to_fill: node.waiting_to_fill,
             lease_ms: (node.lease_ms > 0).then_some(node.lease_ms),
             silent_ms: node.silent_ms,
@@ -255,7 +334,7 @@ pub(crate) fn state_word(state: NodeState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use softstore_proto::v1::{Life, LoadReport};
+    use softstore_proto::v1::{HotKey, Life, LoadReport};
 
     fn cluster() -> StatusJson {
         let load = LoadReport {
@@ -263,7 +342,22 @@ mod tests {
             hits: 3,
             entries: 10,
             ranges_giving: 2,
+            operations_per_second: 1_234.4,
+            busy_percent: 41,
             ..LoadReport::default()
+        };
+        let hot = HotKeyStatus {
+            key: Some(HotKey {
+                at: 0xab,
+                operations_per_second: 700.2,
+                error_per_second: 30.0,
+                key: b"user:\xff1".as_slice().into(),
+                key_bytes: 7,
+            }),
+            owner: Some(Life {
+                node: "cache-0".into(),
+                incarnation: 0xab,
+            }),
         };
         let node = NodeStatus {
             life: Some(Life {
@@ -278,6 +372,7 @@ mod tests {
         let unsettled_because = "cache-0 drains".to_owned();
         ClusterStatus {
             nodes: vec![node],
+            hot_keys: vec![hot],
             unsettled_because,
             ..ClusterStatus::default()
         }
@@ -294,6 +389,10 @@ mod tests {
             "75.00%",
             "taking 0, giving 2",
             "not settled: cache-0 drains",
+            "1234",
+            "41%",
+            "700",
+            r"user:\xff1",
         ] {
             assert!(text.contains(expected), "{expected} is missing:\n{text}");
         }

@@ -5,10 +5,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
 use softstore_proto::cache::Moved;
-use softstore_proto::limits::{KEY_BYTES_MAX, PROVIDERS_MAX};
+use softstore_proto::limits::{KEY_BYTES_MAX, PROVIDERS_MAX, RANGES_MAX, RATE_PER_SECOND_MAX};
 use softstore_proto::transfer::Relayed;
 use softstore_proto::{WireError, v1};
-use softstore_sharding::session::{AssignerMessage, Hello, LEASE_MS_MAX, NodeMessage};
+use softstore_sharding::load::HOT_KEYS_MAX;
+use softstore_sharding::session::{
+    AssignerMessage, HOT_KEY_BYTES_MAX, Hello, LEASE_MS_MAX, LoadReport, NodeMessage,
+};
 use softstore_sharding::{Assignment, Generation, Incarnation, Life, Peer, Slice};
 use softstore_transfer::message::{
     Entry, PeekAnswer, PeekRequest, PullRequest, Release, TAKE_RANGES_MAX, TAKEN_RANGES_MAX, Take, TakeRange,
@@ -171,6 +174,91 @@ fn what_is_wrong_is_named() {
         "entry.class"
     );
     assert_eq!(refused(Relayed::decode(&[0xff]).map(drop)), "Relayed");
+}
+
+/// Plan: a valid report, with one thing wrong at a time: each field that is a rate is no number, infinite, negative, or
+/// beyond belief; a list or a text is too long. Each is refused by its name.
+#[test]
+fn h8_impossible_loads_are_refused() {
+    fn slice_load() -> v1::SliceLoad {
+        v1::SliceLoad {
+            slice: Some(v1::Slice { low: 0, high: 0 }),
+            ..Default::default()
+        }
+    }
+    fn hot_key(key_bytes: u32) -> v1::HotKey {
+        v1::HotKey {
+            key: vec![0; 3].into(),
+            key_bytes,
+            ..Default::default()
+        }
+    }
+    let refused = |change: &dyn Fn(&mut v1::LoadReport)| {
+        let mut report = v1::LoadReport {
+            slices: vec![slice_load()],
+            hot_keys: vec![hot_key(3)],
+            ..Default::default()
+        };
+        assert!(LoadReport::try_from(report.clone()).is_ok());
+        change(&mut report);
+        match LoadReport::try_from(report) {
+            Err(WireError::Bad { field, .. } | WireError::Limit { field, .. }) => field,
+            other => panic!("{other:?}"),
+        }
+    };
+    type Rate = fn(&mut v1::LoadReport) -> &mut f64;
+    let rates: [(&str, Rate); 9] = [
+        ("load.operations_per_second", |load| {
+            &mut load.operations_per_second
+        }),
+        ("load.bytes_per_second", |load| &mut load.bytes_per_second),
+        ("load.cpu_us_per_second", |load| &mut load.cpu_us_per_second),
+        ("slice_load.operations_per_second", |load| {
+            &mut load.slices[0].operations_per_second
+        }),
+        ("slice_load.bytes_per_second", |load| {
+            &mut load.slices[0].bytes_per_second
+        }),
+        ("slice_load.hits_per_second", |load| {
+            &mut load.slices[0].hits_per_second
+        }),
+        ("slice_load.cpu_us_per_second", |load| {
+            &mut load.slices[0].cpu_us_per_second
+        }),
+        ("hot_key.operations_per_second", |load| {
+            &mut load.hot_keys[0].operations_per_second
+        }),
+        ("hot_key.error_per_second", |load| {
+            &mut load.hot_keys[0].error_per_second
+        }),
+    ];
+    for (name, rate) in rates {
+        for wrong in [f64::NAN, f64::INFINITY, -1.0, 2.0 * RATE_PER_SECOND_MAX] {
+            assert_eq!(refused(&|load| *rate(load) = wrong), name);
+        }
+    }
+    assert_eq!(refused(&|load| load.busy_percent = 101), "load.busy_percent");
+    assert_eq!(
+        refused(&|load| load.slices = vec![slice_load(); RANGES_MAX + 1]),
+        "load.slices"
+    );
+    assert_eq!(
+        refused(&|load| load.hot_keys = vec![hot_key(3); HOT_KEYS_MAX + 1]),
+        "load.hot_keys"
+    );
+    assert_eq!(
+        refused(&|load| load.hot_keys[0] = hot_key(65_536)),
+        "hot_key.key_bytes"
+    );
+    assert_eq!(
+        refused(&|load| load.hot_keys[0] = hot_key(2)),
+        "hot_key.key_bytes"
+    );
+    let long = vec![0; HOT_KEY_BYTES_MAX + 1];
+    assert_eq!(
+        refused(&|load| load.hot_keys[0].key = long.clone().into()),
+        "hot_key.key"
+    );
 }
 
 /// The core takes this many ranges in one Take and no more; a provider may have held them in smaller parts, and what is

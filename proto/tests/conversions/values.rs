@@ -9,8 +9,8 @@ use proptest::option;
 use proptest::prelude::*;
 use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LEASE_MS_MAX,
-    LoadReport, NodeMessage, RangeClaim, SliceLoad, VersionRange,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, HOT_KEY_BYTES_MAX, HandoffOutcome, HandoffReport, Hello,
+    HotKeyLoad, LEASE_MS_MAX, LoadReport, NodeMessage, RangeClaim, SliceLoad, VersionRange,
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, FrequencyClass, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState,
@@ -207,21 +207,41 @@ fn lease_ms() -> impl Strategy<Value = Option<u64>> {
 }
 
 fn load() -> impl Strategy<Value = LoadReport> {
-    let slice_load = (slice(), 0.0..1e9, any::<u64>()).prop_map(|(slice, rate, bytes)| SliceLoad {
+    let rates = || [0.0..1e9, 0.0..1e9, 0.0..1e9, 0.0..1e9];
+    let slice_load = (slice(), rates(), any::<u64>()).prop_map(|(slice, rates, bytes)| SliceLoad {
         slice,
-        operations_per_second: rate,
+        operations_per_second: rates[0],
         bytes,
+        bytes_per_second: rates[1],
+        hits_per_second: rates[2],
+        cpu_us_per_second: rates[3],
     });
-    (any::<[u64; 8]>(), vec(slice_load, 0..4)).prop_map(|(n, slices)| LoadReport {
-        entries: n[0],
-        bytes: n[1],
-        gets: n[2],
-        hits: n[3],
-        ranges_taking: n[4],
-        ranges_giving: n[5],
-        entries_imported: n[6],
-        bytes_imported: n[7],
-        slices,
+    let key = (vec(any::<u8>(), 0..=HOT_KEY_BYTES_MAX), 0..60_000u16);
+    let hot_key = (any::<u64>(), rates(), key).prop_map(|(at, rates, (key, more))| HotKeyLoad {
+        at: SliceKey::new(at),
+        operations_per_second: rates[0],
+        error_per_second: rates[1],
+        key_bytes: u16::try_from(key.len()).expect("short") + more,
+        key,
+    });
+    let lists = (vec(slice_load, 0..4), vec(hot_key, 0..4));
+    (any::<[u64; 8]>(), rates(), 0..=100u8, lists).prop_map(|(n, rates, busy_percent, (slices, hot_keys))| {
+        LoadReport {
+            entries: n[0],
+            bytes: n[1],
+            gets: n[2],
+            hits: n[3],
+            ranges_taking: n[4],
+            ranges_giving: n[5],
+            entries_imported: n[6],
+            bytes_imported: n[7],
+            operations_per_second: rates[0],
+            bytes_per_second: rates[1],
+            cpu_us_per_second: rates[2],
+            busy_percent,
+            slices,
+            hot_keys,
+        }
     })
 }
 

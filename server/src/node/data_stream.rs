@@ -155,7 +155,7 @@ impl DataStream {
         let bytes_max = replies.len_bytes() + PART_BYTES;
         let mut request_bytes = 0;
         let mut waits = Vec::new();
-        let execution = Execution::begin(state);
+        let mut execution = Execution::begin(state);
         let end = batch.ops.len().min(batch.next + PART_OPS);
         while batch.next < end && !replies.is_full() && replies.len_bytes() + request_bytes < bytes_max {
             let index = batch.next;

@@ -17,6 +17,9 @@ mod giving;
 mod in_order;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
+mod load;
+#[cfg(test)]
+mod load_cost;
 mod metrics;
 #[cfg(test)]
 mod mid_pull;

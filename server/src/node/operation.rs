@@ -9,12 +9,14 @@ use std::sync::Arc;
 use softstore_proto::batch::{OpView, ReplyView, SHARED_BYTES_MIN, Value};
 use softstore_proto::v1;
 use softstore_proto::v1::{OpKind, Status};
+use softstore_sharding::load::Served;
 use softstore_sharding::{Generation, PullId, SliceKey, Timestamp, Version};
 use softstore_store::{Absence, KEY_BYTES_MAX, OpContext, Outcome, SetCondition, SetOutcome, StoreError};
 use softstore_sync::RwLockReadGuard;
 use softstore_sync::planted::{self, Race};
 use softstore_transfer::handoff::{Admission, HandoffCore, Serving};
 
+use super::load::Counting;
 use super::metrics::count;
 use super::replies::Replies;
 use super::state::NodeState;
@@ -87,6 +89,8 @@ pub(super) struct Execution<'a> {
     core: RwLockReadGuard<'a, HandoffCore>,
     now: Timestamp,
     may_serve: bool,
+    /// Where what is served is counted.
+    counting: Counting<'a>,
 }
 
 impl<'a> Execution<'a> {
@@ -99,6 +103,21 @@ impl<'a> Execution<'a> {
             core,
             now,
             may_serve: state.may_serve(now),
+            counting: state.load.counting(),
+        }
+    }
+
+    /// One whose operations are not counted, to compare with.
+    #[cfg(test)]
+    pub(super) fn begin_uncounted(state: &'a Arc<NodeState>) -> Self {
+        let core = state.core();
+        let now = state.clock.now();
+        Self {
+            state,
+            core,
+            now,
+            may_serve: state.may_serve(now),
+            counting: None,
         }
     }
 
@@ -126,7 +145,7 @@ impl<'a> Execution<'a> {
     }
 
     /// Tries to run an operation.
-    pub(super) fn run(&self, asked: &Asked<'_>, replies: &mut Replies) -> Step {
+    pub(super) fn run(&mut self, asked: &Asked<'_>, replies: &mut Replies) -> Step {
         let op = asked.op;
         let kind = OpKind::try_from(op.kind).unwrap_or(OpKind::Unspecified);
         if kind == OpKind::Flush {
@@ -143,7 +162,23 @@ impl<'a> Execution<'a> {
                 }
                 answered(op, Status::NotReady, replies)
             }
-            Admission::Serve(serving) => self.serve(asked, kind, &serving, replies),
+            Admission::Serve(serving) => {
+                let mut value_bytes = op.value.len();
+                let step = self.serve(asked, kind, &serving, replies, &mut value_bytes);
+                if let Some(tally) = &mut self.counting
+                    && let Step::Answered(status) = step
+                {
+                    tally.count(&Served {
+                        at: asked.at,
+                        range: serving.slice,
+                        key: op.key,
+                        bytes: op.key.len() + value_bytes,
+                        is_write: kind != OpKind::Get,
+                        is_hit: kind == OpKind::Get && status == Status::Ok,
+                    });
+                }
+                step
+            }
             // What a node that has stopped was still to take, it will not own.
             Admission::Hold if self.state.is_stopped() => answered(op, Status::NotReady, replies),
             Admission::Hold => Step::Wait(Wait::Owner),
@@ -156,8 +191,15 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Runs an admitted operation in the store.
-    fn serve(&self, asked: &Asked<'_>, kind: OpKind, serving: &Serving<'_>, replies: &mut Replies) -> Step {
+    /// Runs an admitted operation in the store, and tells how many bytes of a value went out.
+    fn serve(
+        &self,
+        asked: &Asked<'_>,
+        kind: OpKind,
+        serving: &Serving<'_>,
+        replies: &mut Replies,
+        value_bytes: &mut usize,
+    ) -> Step {
         let (op, at, now) = (asked.op, asked.at, self.now);
         let is_peeked = serving.pull.is_some() && serving.pull == asked.peeked;
         let context = OpContext {
@@ -174,7 +216,7 @@ impl<'a> Execution<'a> {
         let store = &self.state.store;
         let deadline = deadline_of(op.ttl_ms, now);
         let outcome = match kind {
-            OpKind::Get => Ok(get(self.state, asked, &context, replies)),
+            OpKind::Get => Ok(get(self.state, asked, &context, replies, value_bytes)),
             OpKind::Set => match set_condition(op) {
                 None => return invalid(op, "the set's condition is none of this protocol", replies),
                 Some(condition) => store
@@ -227,6 +269,7 @@ fn get(
     asked: &Asked<'_>,
     context: &OpContext<'_>,
     replies: &mut Replies,
+    value_bytes: &mut usize,
 ) -> Outcome<Step> {
     let id = asked.op.id;
     let read = state.store.read(asked.op.key, asked.at, context, &mut |found| {
@@ -235,6 +278,7 @@ fn get(
             ttl_ms: ttl_left_ms(found.deadline, context.now),
             ..ReplyView::new(id, Status::Ok)
         };
+        *value_bytes += found.value.len();
         let value = if found.value.len() < SHARED_BYTES_MIN {
             Value::Copied(found.value)
         } else {

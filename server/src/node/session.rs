@@ -6,16 +6,16 @@ use std::time::Duration;
 use softstore_proto::transfer::Relayed;
 use softstore_proto::v1;
 use softstore_proto::v1::assigner_client::AssignerClient;
-use softstore_sharding::session::{AssignerMessage, LoadReport, NodeMessage, SliceLoad};
+use softstore_sharding::session::{AssignerMessage, NodeMessage};
 use softstore_sharding::slicelet::{DrainEnd, Slicelet, SliceletAction, SliceletEvent};
 use softstore_sharding::{Life, Timestamp};
-use softstore_store::Part;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+use super::load;
 use super::metrics::count;
 use super::state::NodeState;
 use super::transfer_service::answer_take;
@@ -145,7 +145,7 @@ impl Session {
     }
 
     fn tick(&mut self) {
-        let load = load(&self.state);
+        let load = load::report(&self.state);
         self.step(SliceletEvent::Tick { load });
     }
 
@@ -367,32 +367,5 @@ fn deliver(state: &Arc<NodeState>, from: &Life, payload: &[u8]) {
             count(&state.metrics.bad_requests);
             tracing::warn!(%from, %error, "a relayed message is malformed");
         }
-    }
-}
-
-/// The node's condition, for a heartbeat.
-pub(super) fn load(state: &NodeState) -> LoadReport {
-    let stats = state.store.stats();
-    let (gets, hits) = state.metrics.gets_and_hits();
-    let (counts, held) = {
-        let core = state.core();
-        (core.counts(), core.held().collect::<Vec<_>>())
-    };
-    let slices = held.into_iter().map(|(slice, epoch)| SliceLoad {
-        slice,
-        // Per-slice rates come with the load-aware sharder; the policies here weigh key space and bytes only.
-        operations_per_second: 0.0,
-        bytes: state.store.part_stats(Part { slice, epoch }).bytes,
-    });
-    LoadReport {
-        entries: stats.entries,
-        bytes: stats.bytes,
-        gets,
-        hits,
-        ranges_taking: (counts.pending + counts.pulling) as u64,
-        ranges_giving: counts.giving as u64,
-        entries_imported: stats.imported,
-        bytes_imported: stats.imported_bytes,
-        slices: slices.collect(),
     }
 }

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::channels::Channels;
 use super::in_order::InOrder;
+use super::load::LoadMeter;
 use super::metrics::{NodeMetrics, count};
 use super::peeks::Peeks;
 use super::puller;
@@ -84,6 +85,8 @@ pub struct NodeState {
     draining: AtomicBool,
     /// Whether this node has time left.
     pub(super) saturation: Saturation,
+    /// What its slices draw.
+    pub(super) load: LoadMeter,
     /// Requests held back, and their bytes.
     pub(super) held_requests: AtomicU64,
     pub(super) held_bytes: AtomicU64,
@@ -125,6 +128,7 @@ impl NodeState {
             lease_ends: watch::channel(0).0,
             draining: AtomicBool::new(false),
             saturation: Saturation::default(),
+            load: LoadMeter::default(),
             held_requests: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
         };
@@ -407,6 +411,8 @@ impl NodeState {
                 .map_or(0, |assignment| assignment.generation().number);
             (core.counts(), core.pulls_open(), generation)
         };
+        let totals = self.load.totals();
+        let load = |total: &std::sync::atomic::AtomicU64| total.load(std::sync::atomic::Ordering::Relaxed);
         let gauge = |name, help, value| Reading {
             name,
             help,
@@ -439,6 +445,31 @@ impl NodeState {
                 "queue_delay_us",
                 "The longest time that a batch of operations waited to be read lately, in microseconds",
                 self.saturation.delay_us(),
+            ),
+            gauge(
+                "load_operations_per_second",
+                "Operations served per second, decayed, as of the last heartbeat",
+                load(&totals.operations_per_second),
+            ),
+            gauge(
+                "load_bytes_per_second",
+                "Bytes of keys and values per second, in and out, decayed, as of the last heartbeat",
+                load(&totals.bytes_per_second),
+            ),
+            gauge(
+                "load_cpu_us_per_second",
+                "Microseconds of processor time per second that operations are estimated to take, as of the last heartbeat",
+                load(&totals.cpu_us_per_second),
+            ),
+            gauge(
+                "hot_keys",
+                "Keys that draw a good part of this node's operations each, as of the last heartbeat",
+                load(&totals.hot_keys),
+            ),
+            gauge(
+                "hottest_key_operations_per_second",
+                "Operations per second on the hottest of them",
+                load(&totals.hottest_key_operations_per_second),
             ),
             bytes("memory_used", "Memory counted against the budget", stats.bytes),
             bytes("memory_budget", "The store's budget", stats.budget_bytes),

@@ -167,7 +167,7 @@ fn try_once(
     expires: Timestamp,
     replies: &mut Replies,
 ) -> Result<Step, StoodStill> {
-    let execution = Execution::begin(state);
+    let mut execution = Execution::begin(state);
     let step = if execution.now() < expires {
         execution.run(asked, replies)
     } else {

@@ -31,7 +31,7 @@ mod status;
 pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT, LEASE_MS_MIN};
 pub use event::{AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, Notice, SessionId};
 pub use listen::{NODES_MAX, RELAY_BYTES_MAX};
-pub use status::{ClusterStatus, NodeStatus};
+pub use status::{ClusterStatus, HotKeyStatus, NodeStatus};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use crate::generation::Generation;
 use crate::node::{Life, NodeEntry, NodeId};
 use crate::range_map::RangeMap;
 use crate::session::AssignerMessage;
-use crate::sharder::{ClusterView, EvenRange, Placement, Sharder};
+use crate::sharder::{ClusterView, EvenRange, HotKey, Placement, Sharder};
 use crate::time::Timestamp;
 
 impl Assigner {
@@ -107,11 +107,15 @@ impl Assigner {
             .members
             .values()
             .flat_map(|member| member.load.slices.iter().copied());
+        let hot_keys = self.hot_keys().into_iter().map(|(_, load)| HotKey {
+            at: load.at,
+            operations_per_second: load.operations_per_second,
+        });
         let view = ClusterView {
             previous,
             nodes: self.members.values().map(|member| member.view()).collect(),
             loads: loads.collect(),
-            hot_keys: Vec::new(),
+            hot_keys: hot_keys.collect(),
         };
         let placement = self.sharder.place(&view);
         if let Err(error) = placement.check(&view) {

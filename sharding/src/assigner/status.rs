@@ -1,12 +1,13 @@
 //! [`ClusterStatus`]: what the Assigner knows of the cluster, for operators and for `wait --settled`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Assigner, Pending};
 use crate::generation::Generation;
+use crate::load::HOT_KEYS_MAX;
 use crate::node::{Life, NodeState};
-use crate::session::LoadReport;
+use crate::session::{HotKeyLoad, LoadReport};
 use crate::sharder::NodeRole;
 use crate::slice::Slice;
 use crate::time::Timestamp;
@@ -33,6 +34,17 @@ pub struct ClusterStatus {
     pub recovering: bool,
     /// Leased ownership: the leases' length in milliseconds. None: `available`.
     pub lease_ms: Option<u64>,
+    /// The hottest keys of the cluster, hottest first, at most [`HOT_KEYS_MAX`].
+    pub hot_keys: Vec<HotKeyStatus>,
+}
+
+/// A key that draws much load, and who said so.
+#[derive(Clone, PartialEq, Debug)]
+pub struct HotKeyStatus {
+    /// The key and its load.
+    pub load: HotKeyLoad,
+    /// Who serves it.
+    pub owner: Life,
 }
 
 /// What one living node looks like from the Assigner.
@@ -112,6 +124,11 @@ impl Assigner {
                 }
             })
             .collect();
+        let hottest = self.hot_keys().into_iter().take(HOT_KEYS_MAX);
+        let hot_keys = hottest.map(|(owner, load)| HotKeyStatus {
+            load: load.clone(),
+            owner: owner.clone(),
+        });
         ClusterStatus {
             generation: self.generation(),
             waiting_to_fill: saturated(nodes.iter().filter(|node| node.waiting_to_fill).count()),
@@ -122,7 +139,20 @@ impl Assigner {
             ranges_unreachable: counted.unreachable,
             recovering: self.recovery.is_some(),
             lease_ms: self.config.lease_ms,
+            hot_keys: hot_keys.collect(),
         }
+    }
+
+    /// The hot keys that the members report, hottest first. One that has just moved may be reported by both: once.
+    pub(super) fn hot_keys(&self) -> Vec<(&Life, &HotKeyLoad)> {
+        let members = self.members.values();
+        let mut hot: Vec<_> = members
+            .flat_map(|member| member.load.hot_keys.iter().map(|key| (&member.life, key)))
+            .collect();
+        hot.sort_by(|(_, a), (_, b)| b.operations_per_second.total_cmp(&a.operations_per_second));
+        let mut seen = BTreeSet::new();
+        hot.retain(|(_, key)| seen.insert(key.at));
+        hot
     }
 
     fn count(&self) -> Counted {

@@ -158,6 +158,7 @@ impl Node {
                         pull,
                         since,
                         versions,
+                        ..
                     } = serving;
                     return Step::Wait(Why::Admitted {
                         epoch,

@@ -25,6 +25,8 @@ pub enum Admission<'a> {
 /// What an admitted operation needs to know of its range.
 #[derive(Clone, Copy, Debug)]
 pub struct Serving<'a> {
+    /// The stretch of positions that is served in one piece, with all that stands here.
+    pub slice: Slice,
     /// The range's epoch in the store.
     pub epoch: Epoch,
     /// The range's versions.
@@ -53,10 +55,11 @@ impl HandoffCore {
     /// ([`Generation::NONE`] if it knows none), may run here.
     #[must_use]
     pub fn admit(&self, at: SliceKey, since: Generation) -> Admission<'_> {
-        if let Some((_, held)) = self.held.get(at)
+        if let Some((slice, held)) = self.held.get(at)
             && since <= held.since
         {
             return Admission::Serve(Serving {
+                slice,
                 epoch: held.epoch,
                 versions: &held.versions,
                 pull: held.pull,

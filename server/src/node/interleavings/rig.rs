@@ -99,7 +99,7 @@ impl Rig {
             ..OpView::default()
         };
         let mut replies = Replies::default();
-        let execution = Execution::begin(&self.state);
+        let mut execution = Execution::begin(&self.state);
         let asked = Asked {
             peeked,
             ..Asked::first(&op, Generation::NONE)
