@@ -6,11 +6,13 @@
 //! ```text
 //!   ClusterView --Sharder::place--> Placement --Assigner--> Assignment
 //!
+//!   auto          keeps nodes equally busy: load, memory, hot keys
 //!   even_range    capacity-weighted even ranges, moves the minimum; the default
 //!   ring          consistent hashing with virtual nodes: the static baseline
 //!   conformance   what every Sharder must keep, as a function to call from its tests
 //! ```
 
+pub mod auto;
 pub mod conformance;
 pub mod even_range;
 pub mod ring;
