@@ -65,7 +65,7 @@ pub(crate) fn run(args: &ScenarioArgs) -> Result<Exit> {
         let text = serde_json::to_string(&report).wrap_err("the figures cannot be written as JSON")?;
         std::fs::write(path, text).wrap_err_with(|| format!("cannot write {}", path.display()))?;
     }
-    say::line(&report);
+    say::result(&report)?;
     Ok(Exit::Ok)
 }
 

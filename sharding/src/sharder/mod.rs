@@ -30,6 +30,7 @@ use crate::slice::Slice;
 use crate::slice_key::SliceKey;
 use crate::slice_map::{SliceMap, SliceMapError};
 
+pub use auto::AutoSharder;
 pub use even_range::EvenRange;
 pub use ring::Ring;
 
@@ -56,7 +57,11 @@ pub trait Sharder: Send + Debug {
 /// The shipped Sharder with this [`Sharder::name`], with its default settings.
 #[must_use]
 pub fn by_name(name: &str) -> Option<Box<dyn Sharder>> {
-    let shipped: [Box<dyn Sharder>; 2] = [Box::new(EvenRange), Box::new(Ring::default())];
+    let shipped: [Box<dyn Sharder>; 3] = [
+        Box::new(EvenRange),
+        Box::new(Ring::default()),
+        Box::new(AutoSharder::default()),
+    ];
     shipped.into_iter().find(|sharder| sharder.name() == name)
 }
 

@@ -13,7 +13,7 @@ use super::description::Sees;
 use super::fleet::{LifeNumber, Seat};
 
 /// Who owns what, in order and complete: primary first.
-pub type Owned = Vec<(Slice, Vec<LifeNumber>)>;
+pub(super) type Owned = Vec<(Slice, Vec<LifeNumber>)>;
 
 /// Which sharder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

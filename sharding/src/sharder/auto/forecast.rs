@@ -4,7 +4,7 @@
 //! with the round's before: *trust* is how much nearer that came to it than an even load would have, averaged over rounds.
 //! Below [`BELIEVED_FROM`] the planner is told an even load instead. A flash crowd costs one round's trust, not all of it.
 
-use super::cluster::{Cluster, Part};
+use super::cluster::{Cluster, Part, Standing};
 use super::density::Density;
 use crate::slice::Slice;
 use crate::slice_key::SliceKey;
@@ -19,7 +19,7 @@ const DECAY: f64 = 0.3;
 const EVEN: f64 = 0.02;
 
 /// Reported load is believed from this trust on.
-pub const BELIEVED_FROM: f64 = 0.5;
+const BELIEVED_FROM: f64 = 0.5;
 
 /// Compares each round's load with the round's before.
 #[derive(Clone, Debug, Default)]
@@ -49,9 +49,13 @@ impl Forecast {
         if self.trust >= BELIEVED_FROM {
             return cluster;
         }
+        // As much as the nodes bear: what is idle now may not be in the next round.
+        let living = cluster.nodes.iter().filter(|node| node.standing != Standing::Dead);
+        let capacity: f64 = living.map(|node| node.capacity_load).sum();
+        let load: f64 = cluster.loads.iter().map(|part| part.load).sum();
         let even = Part {
             slice: Slice::FULL,
-            load: cluster.loads.iter().map(|part| part.load).sum(),
+            load: load.max(capacity),
             bytes: cluster.loads.iter().map(|part| part.bytes).sum(),
             hits: cluster.loads.iter().map(|part| part.hits).sum(),
         };

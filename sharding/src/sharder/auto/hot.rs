@@ -2,6 +2,7 @@
 //! taken back when it has cooled, at a lower mark than they were done at.
 
 use super::cluster::NodeIndex;
+use super::level;
 use super::plan::Reason;
 use super::work::{PieceIndex, Work};
 use crate::slice_key::SliceKey;
@@ -14,7 +15,7 @@ pub(super) fn isolate(work: &mut Work<'_>) {
     spots.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     for (at, _) in spots {
         let piece = work.piece_at(at);
-        if !work.pieces[piece].is_cuttable() || work.pieces[piece].owners.is_empty() {
+        if !work.pieces[piece].is_cuttable() {
             continue;
         }
         let own = work.split(piece, at).unwrap_or(piece);
@@ -70,15 +71,17 @@ pub(super) fn rejoin_cooled(work: &mut Work<'_>) {
 
 /// Gives keys that are more than one node should bear replicas, and takes those of cooled ones back.
 pub(super) fn replicate(work: &mut Work<'_>) {
-    let bearable = work.settings.replicate_above * work.fair_load_mean();
+    let fair = work.fair_load_mean();
+    let slack = work.settings.tolerance_low * work.unit_mean();
+    // In an idle cluster the tolerance is more than a fair share: no key is too much then.
+    let (too_much, bearable) = (fair + slack, work.settings.replicate_above * fair + slack);
     let limit = (work.settings.replicas_max as usize).min(work.sharing());
     for piece in 0..work.pieces.len() {
         let this = &work.pieces[piece];
-        if this.is_gone || this.is_settled || this.owners.is_empty() {
+        if this.is_gone || this.is_whole || this.owners.is_empty() {
             continue;
         }
-        let is_hot = this.slice.width() == 1 && this.load_each() > bearable;
-        if is_hot {
+        if this.slice.width() == 1 && this.load_each() > too_much {
             while work.pieces[piece].load_each() > bearable && work.pieces[piece].owners.len() < limit {
                 let Some(to) = host(work, piece) else { break };
                 work.replicate(piece, to);
@@ -86,6 +89,35 @@ pub(super) fn replicate(work: &mut Work<'_>) {
         } else if this.owners.len() > 1 {
             let cool = bearable * work.settings.cool_below;
             drop_replicas(work, piece, cool, limit);
+        }
+    }
+}
+
+/// A key that is more than its node should bear, and that no replicas can make less, goes to a larger node.
+pub(super) fn rehome(work: &mut Work<'_>) {
+    let least = work.settings.isolate_above * work.fair_load_mean();
+    let hot: Vec<PieceIndex> = (0..work.pieces.len())
+        .filter(|index| {
+            let piece = &work.pieces[*index];
+            let is_single = piece.slice.width() == 1 && !piece.is_gone && !piece.is_whole;
+            is_single && piece.owners.len() == 1 && piece.weight.load >= least
+        })
+        .collect();
+    for piece in hot {
+        let (owner, load) = (work.pieces[piece].owners[0], work.pieces[piece].weight.load);
+        let over = |node: NodeIndex| load / work.nodes[node as usize].capacity_load - work.mean();
+        if work.fair_load(owner) >= load || !level::is_over(work, owner) {
+            continue;
+        }
+        // Where several could bear it, the least loaded.
+        let over = |node: &NodeIndex| (over(*node)).max(0.0);
+        let best = work
+            .coldest()
+            .min_by(|a, b| over(a).total_cmp(&over(b)));
+        let Some(best) = best else { return };
+        let is_better = over(&best) + work.settings.tolerance_low < over(&owner);
+        if is_better && work.is_worth(piece, f64::MAX) {
+            work.shift(piece, owner, best, Reason::OverTolerance);
         }
     }
 }

@@ -39,15 +39,17 @@ pub(super) fn relieve(work: &mut Work<'_>) {
 }
 
 /// Above the high mark, and by more than noise.
-fn is_over(work: &Work<'_>, node: NodeIndex) -> bool {
+pub(super) fn is_over(work: &Work<'_>, node: NodeIndex) -> bool {
     let excess = work.nodes[node as usize].load - work.fair_load(node);
     let high = work.settings.tolerance_high * work.unit(node) + work.grain(node);
-    if excess <= high {
-        return false;
-    }
+    excess > high && excess > high + noise(work, node)
+}
+
+/// How far the reported loads of a node's pieces may be off together.
+fn noise(work: &Work<'_>, node: NodeIndex) -> f64 {
     let square = |piece: &PieceIndex| work.pieces[*piece].load_each().powi(2);
     let squares: f64 = work.nodes[node as usize].pieces.iter().map(square).sum();
-    excess > high + NOISE_DEVIATIONS * work.settings.noise * squares.sqrt()
+    NOISE_DEVIATIONS * work.settings.noise * squares.sqrt()
 }
 
 fn relieve_once(work: &mut Work<'_>, giver: NodeIndex, excess: f64) -> bool {
@@ -67,7 +69,12 @@ pub(super) fn fill_underused(work: &mut Work<'_>) {
         let least = work.fair_load(*node) - work.settings.underused * work.unit(*node);
         work.nodes[*node as usize].load < least
     };
-    let takers: Vec<NodeIndex> = work.coldest().take_while(is_under).collect();
+    let by_more_than_noise = |node: &NodeIndex| {
+        let lack = work.fair_load(*node) - work.nodes[*node as usize].load;
+        lack > work.settings.underused * work.unit(*node) + noise(work, *node)
+    };
+    let under = work.coldest().take_while(is_under);
+    let takers: Vec<NodeIndex> = under.filter(by_more_than_noise).collect();
     for taker in takers {
         for _ in 0..STEPS_PER_NODE_MAX {
             let Some(giver) = work.coldest().next_back() else { break };

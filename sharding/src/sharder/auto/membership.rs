@@ -14,19 +14,21 @@ use super::work::{PieceIndex, Work};
 /// Of the least loaded nodes, so many are tried for one that has room in its memory.
 const TAKERS_TRIED_MAX: usize = 16;
 
-/// Gives every orphan an owner, as far as there are nodes that may take.
-pub(super) fn give_orphans(work: &mut Work<'_>) {
-    let orphans: Vec<PieceIndex> = (0..work.pieces.len())
-        .filter(|piece| work.pieces[*piece].owners.is_empty())
-        .collect();
+/// What nobody owns.
+fn orphans(work: &Work<'_>) -> Vec<PieceIndex> {
+    let is_orphan = |piece: &PieceIndex| {
+        let piece = &work.pieces[*piece];
+        piece.owners.is_empty() && !piece.is_gone
+    };
+    (0..work.pieces.len()).filter(is_orphan).collect()
+}
+
+/// Gives what a leaver had to a waiting reserve, whole.
+pub(super) fn fill_reserves(work: &mut Work<'_>) {
+    let orphans = orphans(work);
     if orphans.is_empty() {
         return;
     }
-    fill_reserves(work, &orphans);
-    spread(work, orphans);
-}
-
-fn fill_reserves(work: &mut Work<'_>, orphans: &[PieceIndex]) {
     let mut waiting: Vec<NodeIndex> = (0..)
         .zip(&work.nodes)
         .filter(|(_, node)| node.standing == Standing::Reserve && !node.shares)
@@ -36,7 +38,7 @@ fn fill_reserves(work: &mut Work<'_>, orphans: &[PieceIndex]) {
         return;
     }
     let mut leavers: BTreeMap<NodeIndex, (f64, Vec<PieceIndex>)> = BTreeMap::new();
-    for &piece in orphans {
+    for piece in orphans {
         if let Some(former) = work.pieces[piece].former {
             let had = leavers.entry(former).or_default();
             had.0 += work.pieces[piece].weight.load;
@@ -63,11 +65,22 @@ fn fill_reserves(work: &mut Work<'_>, orphans: &[PieceIndex]) {
     }
 }
 
-fn spread(work: &mut Work<'_>, orphans: Vec<PieceIndex>) {
-    let mut left: Vec<PieceIndex> = orphans
-        .into_iter()
-        .filter(|piece| work.pieces[*piece].owners.is_empty())
-        .collect();
+/// Gives hot keys that nobody owns an owner, so that they can be replicated before all else is spread around them.
+pub(super) fn place_hot_orphans(work: &mut Work<'_>) {
+    for piece in orphans(work) {
+        let this = &work.pieces[piece];
+        if this.slice.width() == 1
+            && let Some(to) = taker(work, this.weight.bytes)
+        {
+            let reason = reason(work, piece);
+            work.place(piece, to, reason);
+        }
+    }
+}
+
+/// Gives every orphan an owner, as far as there are nodes that may take.
+pub(super) fn spread(work: &mut Work<'_>) {
+    let mut left = orphans(work);
     let load = |work: &Work<'_>, piece: PieceIndex| work.pieces[piece].weight.load;
     // From the back: the hottest.
     left.sort_by(|a, b| load(work, *a).total_cmp(&load(work, *b)).then(b.cmp(a)));
@@ -86,11 +99,15 @@ fn spread(work: &mut Work<'_>, orphans: Vec<PieceIndex>) {
                 left.push(rest);
             }
         }
-        let reason = match work.pieces[piece].former {
-            Some(former) if work.nodes[former as usize].standing == Standing::Leaving => Reason::Drain,
-            _ => Reason::LostNode,
-        };
+        let reason = reason(work, piece);
         work.place(piece, to, reason);
+    }
+}
+
+fn reason(work: &Work<'_>, piece: PieceIndex) -> Reason {
+    match work.pieces[piece].former {
+        Some(former) if work.nodes[former as usize].standing == Standing::Leaving => Reason::Drain,
+        _ => Reason::LostNode,
     }
 }
 

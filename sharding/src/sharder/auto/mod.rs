@@ -4,8 +4,8 @@
 //! what it should cost. Its phases, in order, each of which takes what the ones before left:
 //!
 //! ```text
-//!   membership   what drains or died goes to a reserve or is spread     not held to the budget
-//!   hot          hot keys get slices of their own, then replicas; what has cooled is taken back
+//!   membership   what drains or died goes to a reserve, or is spread once hot keys have their places; no budget holds it up
+//!   hot          hot keys get slices of their own, replicas, and nodes that are large enough; what has cooled is taken back
 //!   memory       who holds too many bytes gives cold ones away
 //!   level        who bears too much load gives just the excess away; who bears too little is given
 //!   shape        how many slices there are
@@ -30,12 +30,14 @@ mod memory;
 mod plan;
 mod settings;
 mod shape;
+mod sharder;
 mod work;
 
 pub use cluster::{Cluster, HotSpot, Node, NodeIndex, Part, Piece, Standing};
 pub use forecast::Forecast;
 pub use plan::{Move, Plan, Reason};
 pub use settings::{Settings, SettingsError};
+pub use sharder::{AutoSharder, IDLE_OPERATIONS_PER_SECOND};
 
 use work::Work;
 
@@ -46,10 +48,13 @@ use work::Work;
 #[must_use]
 pub fn plan(cluster: &Cluster, settings: &Settings) -> Plan {
     let mut work = Work::new(cluster, settings);
-    membership::give_orphans(&mut work);
+    membership::fill_reserves(&mut work);
     hot::rejoin_cooled(&mut work);
     hot::isolate(&mut work);
+    membership::place_hot_orphans(&mut work);
     hot::replicate(&mut work);
+    membership::spread(&mut work);
+    hot::rehome(&mut work);
     memory::relieve(&mut work);
     level::relieve(&mut work);
     level::fill_underused(&mut work);

@@ -4,8 +4,9 @@ use std::collections::BinaryHeap;
 
 use super::plan::Reason;
 use super::work::{PieceIndex, Work};
+use crate::slice::Slice;
 
-/// A slot's width. Narrower pieces are not cut only to have more of them.
+/// Pieces are not cut below a slot's width only to have more of them, unless there are to be more than slots.
 const SLOT_WIDTH: u128 = 1 << 50;
 
 /// Above the maximum, pieces are merged down to this part of it.
@@ -20,10 +21,11 @@ pub(super) fn split_to_minimum(work: &mut Work<'_>) {
     if work.piece_count() >= enough {
         return;
     }
+    let narrowest = SLOT_WIDTH.min(Slice::FULL.width() / (8 * enough.max(1)) as u128);
     let mut heap: BinaryHeap<(u64, std::cmp::Reverse<PieceIndex>)> = BinaryHeap::new();
     let entry = |work: &Work<'_>, index: PieceIndex| {
         let piece = &work.pieces[index];
-        let is_wide = !piece.is_gone && piece.is_cuttable() && piece.slice.width() > SLOT_WIDTH;
+        let is_wide = !piece.is_gone && piece.is_cuttable() && piece.slice.width() > narrowest;
         let has_load = is_wide && piece.weight.load > 0.0;
         has_load.then(|| (piece.weight.load.to_bits(), std::cmp::Reverse(index)))
     };

@@ -237,6 +237,11 @@ impl<'a> Work<'a> {
         self.mean().max(1.0) * self.nodes[node as usize].capacity_load
     }
 
+    /// The same for a node of mean capacity.
+    pub(super) fn unit_mean(&self) -> f64 {
+        self.mean().max(1.0) * self.capacity_load / self.sharing.max(1) as f64
+    }
+
     /// Less load than this is not worth a step.
     pub(super) fn grain(&self, node: NodeIndex) -> f64 {
         self.unit(node) * 5e-4
@@ -422,7 +427,8 @@ impl<'a> Work<'a> {
         let gain_load = self.excess(to, load) - self.excess(to, load + self.pieces[piece].weight.load);
         self.record(piece, from, Some(to), reason, gain_load, (bytes, misses));
         self.set_owners(piece, vec![to]);
-        self.pieces[piece].is_settled = true;
+        // What nobody holds has no hand-off, and may be shared out further.
+        self.pieces[piece].is_settled = !dead || self.pieces[piece].is_whole;
     }
 
     /// Moves one replica.
