@@ -2,9 +2,7 @@
 
 use softstore_sharding::sharder::auto::Settings;
 
-use super::description::{
-    ClusterShape, DensityShape, HotKeyShape, LoadShape, Membership, Scenario, Sees,
-};
+use super::description::{ClusterShape, DensityShape, HotKeyShape, LoadShape, Membership, Scenario, Sees};
 
 /// What [`builtin`] knows.
 pub const NAMES: [&str; 10] = [
@@ -89,6 +87,8 @@ fn dicer_chaos(sees: Sees) -> Scenario {
             tolerance_high: 0.008,
             tolerance_low: 0.008,
             noise: 0.0,
+            // One metric: bytes matter only where they do not fit.
+            memory_free_below: 1.0,
             churn_budget: 1.0,
             replicas_max: 4,
             ..Settings::default()

@@ -230,35 +230,71 @@ impl Scenario {
     /// The first that is out of its range.
     pub fn validate(&self) -> Result<(), ScenarioError> {
         let range = |fits: bool, name, range| {
-            if fits { Ok(()) } else { Err(ScenarioError::Range { name, range }) }
+            if fits {
+                Ok(())
+            } else {
+                Err(ScenarioError::Range { name, range })
+            }
         };
         let part = |value: f64| (0.0..=1.0).contains(&value);
         let positive = |value: f64| value.is_finite() && value > 0.0;
         range((1..=1_000_000).contains(&self.rounds), "rounds", "1 to 1,000,000")?;
         let cluster = &self.cluster;
-        range((1..=10_000).contains(&cluster.nodes), "cluster.nodes", "1 to 10,000")?;
-        range(positive(cluster.node_load), "cluster.node_load", "a number above 0")?;
+        range(
+            (1..=10_000).contains(&cluster.nodes),
+            "cluster.nodes",
+            "1 to 10,000",
+        )?;
+        range(
+            positive(cluster.node_load),
+            "cluster.node_load",
+            "a number above 0",
+        )?;
         range(cluster.node_bytes > 0, "cluster.node_bytes", "a number above 0")?;
         let sizes = !cluster.sizes.is_empty() && cluster.sizes.iter().all(|size| positive(*size));
         range(sizes, "cluster.sizes", "numbers above 0")?;
         range(cluster.zones > 0, "cluster.zones", "1 or more")?;
         let load = &self.load;
         let (from, to) = load.of_capacity;
-        range(from >= 0.0 && from <= to && to.is_finite(), "load.of_capacity", "from and to, 0 or above")?;
-        range(part(load.noise) && part(load.wave), "load.noise and load.wave", "0 to 1")?;
+        range(
+            from >= 0.0 && from <= to && to.is_finite(),
+            "load.of_capacity",
+            "from and to, 0 or above",
+        )?;
+        range(
+            part(load.noise) && part(load.wave),
+            "load.noise and load.wave",
+            "0 to 1",
+        )?;
         range(load.wave_rounds > 0, "load.wave_rounds", "1 or more")?;
-        range(part(load.bytes_of_capacity) && part(load.hit_part), "load.bytes_of_capacity and load.hit_part", "0 to 1")?;
+        range(
+            part(load.bytes_of_capacity) && part(load.hit_part),
+            "load.bytes_of_capacity and load.hit_part",
+            "0 to 1",
+        )?;
         let parts = match load.density {
             DensityShape::Even { parts } | DensityShape::Zipf { parts, .. } => parts,
             DensityShape::RandomSlices { slices } | DensityShape::Drifting { slices, .. } => slices,
         };
-        range((1..=1_000_000).contains(&parts), "load.density", "1 to 1,000,000 parts or slices")?;
+        range(
+            (1..=1_000_000).contains(&parts),
+            "load.density",
+            "1 to 1,000,000 parts or slices",
+        )?;
         if let DensityShape::Zipf { keys, exponent, .. } = load.density {
             let fits = (1..=1_000_000_000).contains(&keys) && (0.0..=4.0).contains(&exponent);
-            range(fits, "load.density", "1 to 1,000,000,000 keys and an exponent of 0 to 4")?;
+            range(
+                fits,
+                "load.density",
+                "1 to 1,000,000,000 keys and an exponent of 0 to 4",
+            )?;
         }
         if let DensityShape::Drifting { sigma, drift, .. } = load.density {
-            range((0.0..=4.0).contains(&sigma) && part(drift), "load.density", "a sigma of 0 to 4 and a drift of 0 to 1")?;
+            range(
+                (0.0..=4.0).contains(&sigma) && part(drift),
+                "load.density",
+                "a sigma of 0 to 4 and a drift of 0 to 1",
+            )?;
         }
         for hot in &load.hot_keys {
             let (HotKeyShape::Sometimes { share, .. } | HotKeyShape::During { share, .. }) = hot;
@@ -273,7 +309,11 @@ impl Scenario {
                 range(every_rounds >= 3, "membership.every_rounds", "3 or more")?;
             }
             Membership::ZoneLoss { .. } => {
-                range(cluster.zones > 1, "cluster.zones", "2 or more to lose one of them")?;
+                range(
+                    cluster.zones > 1,
+                    "cluster.zones",
+                    "2 or more to lose one of them",
+                )?;
             }
             Membership::Steady => {}
         }

@@ -32,7 +32,11 @@ pub(super) struct Loads<'a> {
 impl<'a> Loads<'a> {
     pub(super) fn new(shape: &'a LoadShape, seed: u64, capacity_bytes: f64) -> Self {
         let mut random = Random::new(seed ^ 0x10ad);
-        let spots = shape.hot_keys.iter().map(|_| SliceKey::new(random.bits())).collect();
+        let spots = shape
+            .hot_keys
+            .iter()
+            .map(|_| SliceKey::new(random.bits()))
+            .collect();
         let bytes = capacity_bytes * shape.bytes_of_capacity;
         let mut loads = Self {
             shape,
@@ -44,7 +48,11 @@ impl<'a> Loads<'a> {
         };
         loads.base = match shape.density {
             DensityShape::Even { parts } => Some(loads.even(parts, 1.0, Vec::new())),
-            DensityShape::Zipf { keys, exponent, parts } => Some(loads.zipf(keys, exponent, parts)),
+            DensityShape::Zipf {
+                keys,
+                exponent,
+                parts,
+            } => Some(loads.zipf(keys, exponent, parts)),
             DensityShape::Drifting { slices, .. } => {
                 loads.drifting = (0..slices).map(|_| normal(&mut loads.random)).collect();
                 None
@@ -153,8 +161,7 @@ impl<'a> Loads<'a> {
         borders.sort_unstable();
         borders.dedup();
         let ends = borders.iter().skip(1).map(|border| Some(SliceKey::new(*border)));
-        let bounds: Vec<(u64, Option<SliceKey>)> =
-            borders.iter().copied().zip(ends.chain([None])).collect();
+        let bounds: Vec<(u64, Option<SliceKey>)> = borders.iter().copied().zip(ends.chain([None])).collect();
         let parts = bounds.into_iter().filter_map(|(low, high)| {
             let slice = Slice::new(SliceKey::new(low), high)?;
             Some(Part {

@@ -105,11 +105,16 @@ impl Judge<'_> {
             let whole: f64 = self.living().map(of).sum();
             let all: f64 = self.living().map(capacity).sum();
             let mean = whole / all;
-            let most = self.living().map(|seat| of(seat) / capacity(seat)).fold(0.0, f64::max);
+            let most = self
+                .living()
+                .map(|seat| of(seat) / capacity(seat))
+                .fold(0.0, f64::max);
             (most - mean) / mean.max(1.0)
         };
         figures.imbalance = imbalance(&|seat| loads[seat.life as usize], &|seat| seat.capacity_load);
-        figures.memory_imbalance = imbalance(&|seat| bytes[seat.life as usize], &|seat| seat.capacity_bytes as f64);
+        figures.memory_imbalance = imbalance(&|seat| bytes[seat.life as usize], &|seat| {
+            seat.capacity_bytes as f64
+        });
         figures.living = self.living().count();
     }
 

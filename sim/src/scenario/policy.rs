@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use softstore_sharding::sharder::auto::{self, Cluster, Forecast, HotSpot, Node, NodeIndex, Part, Piece, Settings, Standing};
+use softstore_sharding::sharder::auto::{
+    self, Cluster, Forecast, HotSpot, Node, NodeIndex, Part, Piece, Settings, Standing,
+};
 use softstore_sharding::sharder::{ClusterView, EvenRange, NodeRole, NodeView, Ring, Sharder};
 use softstore_sharding::{
     Assignment, Generation, Incarnation, Life, NodeId, NodeState, RangeAssignment, Slice,
@@ -44,7 +46,10 @@ impl SharderName {
 /// A sharder, with what it remembers.
 pub(super) enum Policy {
     Fixed(Box<dyn Sharder>),
-    Auto { settings: Settings, forecast: Option<Forecast> },
+    Auto {
+        settings: Settings,
+        forecast: Option<Forecast>,
+    },
 }
 
 /// What a policy is told, ready made: what it does with it is what is timed.

@@ -96,7 +96,11 @@ impl fmt::Display for ScenarioReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |part: f64| 100.0 * part;
         let Quantiles { p50, p90, p99, max } = self.imbalance;
-        writeln!(f, "{} with {}: {} rounds", self.scenario, self.sharder, self.rounds)?;
+        writeln!(
+            f,
+            "{} with {}: {} rounds",
+            self.scenario, self.sharder, self.rounds
+        )?;
         writeln!(
             f,
             "  imbalance          p50 {:.2}%  p90 {:.2}%  p99 {:.2}%  max {:.2}%",

@@ -80,7 +80,11 @@ impl Truth {
         let part_of_it = (into / part.slice.width() as f64).min(1.0);
         let before = self.parts_before[last];
         sum.add(before.load, before.bytes, before.hits);
-        sum.add(part.load * part_of_it, part.bytes * part_of_it, part.hits * part_of_it);
+        sum.add(
+            part.load * part_of_it,
+            part.bytes * part_of_it,
+            part.hits * part_of_it,
+        );
         sum
     }
 

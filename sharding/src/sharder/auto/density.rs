@@ -126,7 +126,12 @@ impl Density {
             true => ((goal - self.before[index].load) / atom.weight.load).clamp(0.0, 1.0),
             false => 0.0,
         };
-        let exact = u128::from(atom.low) + (atom.width() * part) as u128;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a part of the key space's width, which 65 bits hold"
+        )]
+        let into = (atom.width() * part) as u128;
+        let exact = u128::from(atom.low) + into;
         let border = (exact + SLOT_WIDTH / 2) / SLOT_WIDTH * SLOT_WIDTH;
         let at = |position: u128| u64::try_from(position).ok().map(SliceKey::new);
         let inside = |key: &SliceKey| slice.low() < *key && *key <= slice.last();
@@ -275,7 +280,10 @@ mod tests {
     /// Plan: reports with a gap, an overlap and a hot key. Every range weighs what the reports say, and the whole is kept.
     #[test]
     fn ranges_weigh_what_was_reported() {
-        let parts = [part(1 << 60, (1 << 61) - 1, 100.0), part(3 << 60, (5 << 60) - 1, 40.0)];
+        let parts = [
+            part(1 << 60, (1 << 61) - 1, 100.0),
+            part(3 << 60, (5 << 60) - 1, 40.0),
+        ];
         let spot = HotSpot {
             at: SliceKey::new(3 << 59),
             load: 60.0,

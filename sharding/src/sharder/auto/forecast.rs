@@ -34,7 +34,12 @@ impl Forecast {
         let now = shares(&Density::new(&cluster.loads, &cluster.hot_keys));
         let even = 1.0 / CELLS as f64;
         if self.last.len() == now.len() {
-            let error: f64 = self.last.iter().zip(&now).map(|(last, now)| (last - now).abs()).sum();
+            let error: f64 = self
+                .last
+                .iter()
+                .zip(&now)
+                .map(|(last, now)| (last - now).abs())
+                .sum();
             let unevenness: f64 = now.iter().map(|now| (now - even).abs()).sum();
             let score = (1.0 - error / unevenness.max(EVEN)).clamp(0.0, 1.0);
             self.trust += DECAY * (score - self.trust);
@@ -50,7 +55,10 @@ impl Forecast {
             return cluster;
         }
         // As much as the nodes bear: what is idle now may not be in the next round.
-        let living = cluster.nodes.iter().filter(|node| node.standing != Standing::Dead);
+        let living = cluster
+            .nodes
+            .iter()
+            .filter(|node| node.standing != Standing::Dead);
         let capacity: f64 = living.map(|node| node.capacity_load).sum();
         let load: f64 = cluster.loads.iter().map(|part| part.load).sum();
         let even = Part {
@@ -72,7 +80,8 @@ fn shares(density: &Density) -> Vec<f64> {
     let share = |cell: u64| {
         let low = cell << shift;
         let last = low | ((1 << shift) - 1);
-        Slice::between(SliceKey::new(low), SliceKey::new(last)).map_or(0.0, |slice| density.of(slice).load / total)
+        Slice::between(SliceKey::new(low), SliceKey::new(last))
+            .map_or(0.0, |slice| density.of(slice).load / total)
     };
     (0..CELLS).map(share).collect()
 }

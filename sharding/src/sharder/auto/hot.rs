@@ -7,6 +7,13 @@ use super::plan::Reason;
 use super::work::{PieceIndex, Work};
 use crate::slice_key::SliceKey;
 
+/// A first replica takes half of a key's load with it, however little is too much of it. While that is more than so many times
+/// what is too much, the key is left alone...
+const CHURN_OVER_EXCESS: f64 = 1.5;
+
+/// ...unless that is more than so many times the tolerance.
+const EXCESS_BORNE: f64 = 4.0;
+
 /// Cuts hot keys out of their pieces.
 pub(super) fn isolate(work: &mut Work<'_>) {
     let least = work.settings.isolate_above * work.fair_load_mean();
@@ -64,7 +71,11 @@ pub(super) fn rejoin_cooled(work: &mut Work<'_>) {
         } else {
             continue;
         }
-        let left = if Some(neighbour) == before { neighbour } else { piece };
+        let left = if Some(neighbour) == before {
+            neighbour
+        } else {
+            piece
+        };
         work.merge_next(left);
     }
 }
@@ -74,14 +85,18 @@ pub(super) fn replicate(work: &mut Work<'_>) {
     let fair = work.fair_load_mean();
     let slack = work.settings.tolerance_low * work.unit_mean();
     // In an idle cluster the tolerance is more than a fair share: no key is too much then.
-    let (too_much, bearable) = (fair + slack, work.settings.replicate_above * fair + slack);
+    let bearable = work.settings.replicate_above * fair + slack;
+    let is_too_much = |load: f64| {
+        let excess = load - fair - slack;
+        excess > EXCESS_BORNE * slack || excess * CHURN_OVER_EXCESS > load / 2.0
+    };
     let limit = (work.settings.replicas_max as usize).min(work.sharing());
     for piece in 0..work.pieces.len() {
         let this = &work.pieces[piece];
         if this.is_gone || this.is_whole || this.owners.is_empty() {
             continue;
         }
-        if this.slice.width() == 1 && this.load_each() > too_much {
+        if this.slice.width() == 1 && is_too_much(this.load_each()) {
             while work.pieces[piece].load_each() > bearable && work.pieces[piece].owners.len() < limit {
                 let Some(to) = host(work, piece) else { break };
                 work.replicate(piece, to);
@@ -111,9 +126,7 @@ pub(super) fn rehome(work: &mut Work<'_>) {
         }
         // Where several could bear it, the least loaded.
         let over = |node: &NodeIndex| (over(*node)).max(0.0);
-        let best = work
-            .coldest()
-            .min_by(|a, b| over(a).total_cmp(&over(b)));
+        let best = work.coldest().min_by(|a, b| over(a).total_cmp(&over(b)));
         let Some(best) = best else { return };
         let is_better = over(&best) + work.settings.tolerance_low < over(&owner);
         if is_better && work.is_worth(piece, f64::MAX) {

@@ -26,7 +26,13 @@ const NOISE_DEVIATIONS: f64 = 3.0;
 
 /// Relieves the nodes that bear too much, the worst first.
 pub(super) fn relieve(work: &mut Work<'_>) {
-    let givers: Vec<NodeIndex> = work.coldest().rev().filter(|node| is_over(work, *node)).collect();
+    // What wavers is left alone; but a key that got or lost replicas changes what every node bears, and is no noise.
+    let is_due = work.has_replicated() || work.coldest().any(|node| is_over(work, node));
+    if !is_due {
+        return;
+    }
+    let hottest_first = work.coldest().rev();
+    let givers: Vec<NodeIndex> = hottest_first.filter(|node| is_above(work, *node)).collect();
     for giver in givers {
         for _ in 0..STEPS_PER_NODE_MAX {
             let low = work.fair_load(giver) + work.settings.tolerance_low * work.unit(giver);
@@ -40,9 +46,17 @@ pub(super) fn relieve(work: &mut Work<'_>) {
 
 /// Above the high mark, and by more than noise.
 pub(super) fn is_over(work: &Work<'_>, node: NodeIndex) -> bool {
-    let excess = work.nodes[node as usize].load - work.fair_load(node);
+    is_above(work, node) && excess_over_high(work, node) > noise(work, node)
+}
+
+/// Above the high mark.
+fn is_above(work: &Work<'_>, node: NodeIndex) -> bool {
+    excess_over_high(work, node) > 0.0
+}
+
+fn excess_over_high(work: &Work<'_>, node: NodeIndex) -> f64 {
     let high = work.settings.tolerance_high * work.unit(node) + work.grain(node);
-    excess > high && excess > high + noise(work, node)
+    work.nodes[node as usize].load - work.fair_load(node) - high
 }
 
 /// How far the reported loads of a node's pieces may be off together.
@@ -77,7 +91,9 @@ pub(super) fn fill_underused(work: &mut Work<'_>) {
     let takers: Vec<NodeIndex> = under.filter(by_more_than_noise).collect();
     for taker in takers {
         for _ in 0..STEPS_PER_NODE_MAX {
-            let Some(giver) = work.coldest().next_back() else { break };
+            let Some(giver) = work.coldest().next_back() else {
+                break;
+            };
             let room = work.fair_load(taker) - work.nodes[taker as usize].load;
             let over = work.nodes[giver as usize].load - work.fair_load(giver);
             if room <= work.grain(taker) || over <= work.grain(giver) {
@@ -106,7 +122,10 @@ fn transfer(work: &mut Work<'_>, giver: NodeIndex, taker: NodeIndex, wanted: f64
     let choices = choices(work, giver, taker);
     let at_most = wanted + work.grain(taker);
     let by_density = |a: &&Choice, b: &&Choice| {
-        let order = a.is_beside.cmp(&b.is_beside).then(a.density.total_cmp(&b.density));
+        let order = a
+            .is_beside
+            .cmp(&b.is_beside)
+            .then(a.density.total_cmp(&b.density));
         order.then(b.piece.cmp(&a.piece))
     };
     let fitting = || choices.iter().filter(|choice| choice.load <= at_most);
@@ -184,7 +203,11 @@ fn cut_and_shift(
     let this = &work.pieces[piece];
     let before = this.previous;
     let at_low_end = before.is_some_and(|index| work.pieces[index].owners.first() == Some(&taker));
-    let offset = if at_low_end { wanted } else { this.weight.load - wanted };
+    let offset = if at_low_end {
+        wanted
+    } else {
+        this.weight.load - wanted
+    };
     let cut = work.density.cut(this.slice, offset, work.grain(taker));
     let Some(high) = cut.and_then(|cut| work.split(piece, cut)) else {
         return false;
@@ -231,10 +254,13 @@ fn swap(
             }
         }
     }
-    let Some((_, there, back)) = best else { return false };
+    let Some((_, there, back)) = best else {
+        return false;
+    };
     let (out, home) = (work.pieces[there].weight.bytes, work.pieces[back].weight.bytes);
     let fits = work.nodes[taker as usize].bytes + out - home <= work.bytes_max(taker)
-        && work.nodes[giver as usize].bytes + home - out <= work.bytes_max(giver).max(work.nodes[giver as usize].bytes);
+        && work.nodes[giver as usize].bytes + home - out
+            <= work.bytes_max(giver).max(work.nodes[giver as usize].bytes);
     let gain = best.map_or(0.0, |(moved, ..)| moved);
     if !fits || out + home > work.bytes_left() || !work.is_worth(there, gain) || !work.is_worth(back, gain) {
         return false;
@@ -259,7 +285,5 @@ fn overshoot(
     // Half of what it moves, at least: else it is put from one bad place into another.
     let load = work.nodes[taker as usize].load + choice.load - work.fair_load(taker);
     let lowers_the_peak = load < (work.nodes[giver as usize].load - work.fair_load(giver)) / 2.0;
-    lowers_the_peak
-        && gain > work.grain(giver)
-        && try_shift(work, choice.piece, giver, taker, reason)
+    lowers_the_peak && gain > work.grain(giver) && try_shift(work, choice.piece, giver, taker, reason)
 }

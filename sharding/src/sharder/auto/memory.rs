@@ -9,7 +9,7 @@ use super::work::{PieceIndex, Work};
 const STEPS_PER_NODE_MAX: usize = 64;
 
 /// A part of the wanted bytes that is worth a swap.
-const SWAP_PART_MIN: f64 = 0.25;
+const SWAP_PART_MIN: f64 = 1.0 / 32.0;
 
 /// Relieves the nodes that hold too many bytes.
 pub(super) fn relieve(work: &mut Work<'_>) {
@@ -69,7 +69,9 @@ fn give(work: &mut Work<'_>, giver: NodeIndex, taker: NodeIndex, wanted: f64) ->
     let weight = work.pieces[piece].weight;
     if weight.bytes > wanted {
         let kept = weight.load * (1.0 - wanted / weight.bytes);
-        let cut = work.density.cut(work.pieces[piece].slice, kept, work.grain(giver));
+        let cut = work
+            .density
+            .cut(work.pieces[piece].slice, kept, work.grain(giver));
         let Some(part) = cut.and_then(|cut| work.split(piece, cut)) else {
             return false;
         };

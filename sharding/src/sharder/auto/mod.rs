@@ -31,6 +31,8 @@ mod plan;
 mod settings;
 mod shape;
 mod sharder;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use cluster::{Cluster, HotSpot, Node, NodeIndex, Part, Piece, Standing};

@@ -109,12 +109,24 @@ impl Settings {
         within("slices_per_node_min", least.into(), 1.0, 1_024.0, "1 to 1,024")?;
         let most = self.slices_per_node_max.into();
         let range = "4 times slices_per_node_min to 65,536";
-        within("slices_per_node_max", most, f64::from(least) * 4.0, 65_536.0, range)?;
+        within(
+            "slices_per_node_max",
+            most,
+            f64::from(least) * 4.0,
+            65_536.0,
+            range,
+        )?;
         within("isolate_above", self.isolate_above, some, f64::MAX, "above 0")?;
         within("replicate_above", self.replicate_above, some, f64::MAX, "above 0")?;
         within("cool_below", self.cool_below, 0.0, 1.0, "0 to 1")?;
         within("replicas_max", self.replicas_max.into(), 1.0, 64.0, "1 to 64")?;
-        within("pull_bytes_per_s", self.pull_bytes_per_s, some, f64::MAX, "above 0")?;
+        within(
+            "pull_bytes_per_s",
+            self.pull_bytes_per_s,
+            some,
+            f64::MAX,
+            "above 0",
+        )?;
         within("payback_s", self.payback_s, 0.0, f64::MAX, "0 or above")
     }
 }

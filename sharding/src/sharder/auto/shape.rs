@@ -9,8 +9,8 @@ use crate::slice::Slice;
 /// Pieces are not cut below a slot's width only to have more of them, unless there are to be more than slots.
 const SLOT_WIDTH: u128 = 1 << 50;
 
-/// Above the maximum, pieces are merged down to this part of it.
-const MERGED_TO: f64 = 0.9;
+/// Above the maximum, pieces are merged until there is room for this part of it.
+const MERGED_PART: usize = 10;
 
 /// Pieces of the same owner are merged only if they are cold: together at most this part of a node's fair load.
 const MERGED_LOAD_MAX: f64 = 0.25;
@@ -39,7 +39,9 @@ pub(super) fn split_to_minimum(work: &mut Work<'_>) {
         let Some(cut) = work.density.cut(piece.slice, half, half / 2.0) else {
             continue;
         };
-        let Some(part) = work.split(index, cut) else { continue };
+        let Some(part) = work.split(index, cut) else {
+            continue;
+        };
         work.note(part, Reason::Split);
         heap.extend([entry(work, index), entry(work, part)].into_iter().flatten());
     }
@@ -51,7 +53,7 @@ pub(super) fn merge_to_maximum(work: &mut Work<'_>) {
     if work.piece_count() <= most {
         return;
     }
-    let goal = (most as f64 * MERGED_TO) as usize;
+    let goal = most - most / MERGED_PART;
     let cold = work.fair_load_mean() * MERGED_LOAD_MAX;
     let together = |work: &Work<'_>, index: PieceIndex| {
         let piece = &work.pieces[index];

@@ -97,7 +97,10 @@ fn cluster_of(view: &ClusterView<'_>) -> (Cluster, Vec<NodeId>) {
             },
         });
     }
-    let ranges = view.previous.into_iter().flat_map(|previous| previous.ranges().iter());
+    let ranges = view
+        .previous
+        .into_iter()
+        .flat_map(|previous| previous.ranges().iter());
     let mut pieces = Vec::new();
     for (slice, range) in ranges {
         let owner = *index_of.entry(range.owner.clone()).or_insert_with(|| {

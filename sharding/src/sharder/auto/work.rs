@@ -208,7 +208,10 @@ impl<'a> Work<'a> {
         let node = &self.nodes[index];
         // Bits of floats that are not negative are in the order of the floats.
         let relative = (node.load / node.capacity_load).max(0.0);
-        (relative.to_bits(), NodeIndex::try_from(index).unwrap_or(NodeIndex::MAX))
+        (
+            relative.to_bits(),
+            NodeIndex::try_from(index).unwrap_or(NodeIndex::MAX),
+        )
     }
 
     // What is fair.
@@ -296,11 +299,15 @@ impl<'a> Work<'a> {
             .partition_point(|piece| piece.slice.low() <= position)
             .saturating_sub(1);
         while self.pieces[index].is_gone {
-            let Some(previous) = self.pieces[index].previous else { break };
+            let Some(previous) = self.pieces[index].previous else {
+                break;
+            };
             index = previous;
         }
         while !self.pieces[index].slice.contains(position) {
-            let Some(next) = self.pieces[index].next else { break };
+            let Some(next) = self.pieces[index].next else {
+                break;
+            };
             index = next;
         }
         index
@@ -331,7 +338,9 @@ impl<'a> Work<'a> {
 
     /// Joins a piece with its next neighbour of the same owners; the neighbour is gone.
     pub(super) fn merge_next(&mut self, piece: PieceIndex) {
-        let Some(next) = self.pieces[piece].next else { return };
+        let Some(next) = self.pieces[piece].next else {
+            return;
+        };
         let (left, right) = (self.pieces[piece].slice, self.pieces[next].slice);
         let Some(joined) = Slice::between(left.low(), right.last()) else {
             return;
@@ -503,6 +512,12 @@ impl<'a> Work<'a> {
             cost_bytes,
             cost_misses,
         });
+    }
+
+    /// Whether a key got or lost replicas in this round.
+    pub(super) fn has_replicated(&self) -> bool {
+        let is_such = |change: &Move| matches!(change.reason, Reason::Replicated | Reason::Dereplicated);
+        self.moves.iter().any(is_such)
     }
 
     pub(super) fn finish(self) -> Plan {
