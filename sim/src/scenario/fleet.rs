@@ -59,13 +59,18 @@ impl<'a> Fleet<'a> {
     fn begin(&mut self, node: u32, standing: Standing, reserve_until: Option<u32>) -> LifeNumber {
         let shape = &self.scenario.cluster;
         let size = shape.sizes[node as usize % shape.sizes.len()];
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "whole bytes are enough, and what is too much saturates"
+        )]
+        let capacity_bytes = (shape.node_bytes as f64 * size) as u64;
         let life = LifeNumber::try_from(self.seats.len()).unwrap_or(LifeNumber::MAX);
         self.seats.push(Seat {
             life,
             node,
             zone: node % shape.zones,
             capacity_load: shape.node_load * size,
-            capacity_bytes: (shape.node_bytes as f64 * size) as u64,
+            capacity_bytes,
             standing,
             reserve_until,
         });

@@ -70,6 +70,7 @@ impl Quantiles {
         values.sort_by(f64::total_cmp);
         // The nearest rank: the least value that so many are no higher than.
         let at = |part: f64| {
+            #[expect(clippy::cast_possible_truncation, reason = "at most the number of values")]
             let rank = (part * values.len() as f64).ceil() as usize;
             values.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
         };

@@ -143,7 +143,10 @@ impl Truth {
 /// Equal parts of the key space, with nothing in them.
 pub(super) fn equal_parts(count: u32) -> Vec<Part> {
     let count = u128::from(count.max(1));
-    let border = |index: u128| ((1_u128 << 64) * index / count) as u64;
+    let border = |index: u128| {
+        u64::try_from((1_u128 << 64) / count * index + (1_u128 << 64) % count * index / count)
+            .unwrap_or(u64::MAX)
+    };
     let slice = |index: u128| {
         let low = SliceKey::new(border(index));
         let high = (index + 1 < count).then(|| SliceKey::new(border(index + 1)));

@@ -8,18 +8,18 @@ use super::*;
 use crate::slice::Slice;
 use crate::slice_key::SliceKey;
 
-fn node(name: &str, capacity: f64, standing: Standing) -> Node {
+fn node(name: &str, capacity: u32, standing: Standing) -> Node {
     Node {
         name: name.into(),
-        capacity_load: capacity,
-        capacity_bytes: (capacity * 1e6) as u64,
+        capacity_load: f64::from(capacity),
+        capacity_bytes: u64::from(capacity) * 1_000_000,
         zone: "".into(),
         standing,
     }
 }
 
 fn nodes(count: usize) -> Vec<Node> {
-    let named = |index| node(&format!("n{index}"), 100.0, Standing::Eligible);
+    let named = |index| node(&format!("n{index}"), 100, Standing::Eligible);
     (0..count).map(named).collect()
 }
 
@@ -76,7 +76,7 @@ fn loads(cluster: &Cluster, pieces: &[Piece]) -> Vec<f64> {
 #[test]
 fn load_follows_capacity() {
     let mut nodes = nodes(4);
-    nodes[2] = node("n2", 200.0, Standing::Eligible);
+    nodes[2] = node("n2", 200, Standing::Eligible);
     let skewed: Vec<f64> = (0..64).map(|index| f64::from(index * index % 37) + 1.0).collect();
     let cluster = placed(nodes, parts(&skewed));
     for load in loads(&cluster, &cluster.pieces) {
@@ -169,7 +169,7 @@ fn a_leaver_is_paired_with_a_reserve() {
             .iter()
             .any(|change| change.reason == Reason::Drain && change.cost_bytes > 0.0)
     );
-    cluster.nodes.push(node("n4", 100.0, Standing::Reserve));
+    cluster.nodes.push(node("n4", 100, Standing::Reserve));
     let paired = plan(&cluster, &Settings::default());
     for (before, after) in cluster.pieces.iter().zip(&paired.pieces) {
         let expected = if before.owners == [1] {
