@@ -3,7 +3,7 @@
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    assigner, completions, config, del, dev, drain, drill, flush, get, node, set, status, wait,
+    assigner, completions, config, del, dev, drain, drill, flush, get, node, scenario, set, status, wait,
 };
 use crate::settings::assigner::AssignerSettings;
 use crate::settings::client::ClientSettings;
@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Drain(drain::DrainArgs),
     /// Restart a cluster under load and judge hit rate, latency and staleness
     Drill(Box<drill::DrillCommand>),
+    /// Run a scenario of the control plane and measure a sharder's placements
+    Scenario(scenario::ScenarioArgs),
     /// Print a settings file with every setting, its meaning and its default
     Config(config::ConfigArgs),
     /// Print a completion script for a shell

@@ -10,6 +10,7 @@ pub(crate) mod drill;
 pub(crate) mod flush;
 pub(crate) mod get;
 pub(crate) mod node;
+pub(crate) mod scenario;
 pub(crate) mod set;
 pub(crate) mod status;
 pub(crate) mod wait;
@@ -35,6 +36,7 @@ pub(crate) fn run(command: Command) -> Result<Exit> {
         Command::Wait(args) => on_tokio(wait::run(args)),
         Command::Drain(args) => on_tokio(drain::run(args)),
         Command::Drill(args) => on_tokio(drill::run(*args)),
+        Command::Scenario(args) => scenario::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

@@ -9,6 +9,7 @@
 //!   node         a node's shell                        client    an application's shell
 //!   trap         what is done at a phase of a hand-off
 //!   history      what was seen                         check     what must not have been
+//!   scenario     rounds of the control plane alone: what a sharder's placements are worth
 //! ```
 //!
 //! The same seed gives the same history, byte for byte: there is one thread, one source of chance, and no hash order.
@@ -30,6 +31,7 @@ pub mod check;
 pub mod history;
 pub mod random;
 pub mod run;
+pub mod scenario;
 pub mod shrink;
 
 pub use config::{Mode, SimConfig};

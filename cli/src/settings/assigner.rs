@@ -48,8 +48,8 @@ settings! {
     /// How many connections are accepted at once, beside the nodes' sessions.
     #[arg(long, env = "SOFTSTORE_CONNECTIONS_MAX", value_name = "N")]
     connections_max: usize,
-    /// The policy that cuts the key space: even (equal shares, moving the least), or ring (a consistent-hash ring, the
-    /// static baseline).
-    #[arg(long, env = "SOFTSTORE_SHARDER", value_name = "even|ring")]
+    /// The policy that cuts the key space: even (equal shares, moving the least), ring (a consistent-hash ring, the
+    /// static baseline), or auto (by load, memory and hot keys).
+    #[arg(long, env = "SOFTSTORE_SHARDER", value_name = "even|ring|auto")]
     sharder: SharderKind,
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use softstore_proto::v1::assigner_server::AssignerServer as GrpcAssigner;
 use softstore_sharding::assigner::Assigner;
-use softstore_sharding::sharder::{EvenRange, Ring, Sharder};
+use softstore_sharding::sharder::{AutoSharder, EvenRange, Ring, Sharder};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +81,7 @@ impl AssignerServer {
         let sharder: Box<dyn Sharder> = match config.sharder {
             SharderKind::Even => Box::new(EvenRange),
             SharderKind::Ring => Box::new(Ring::default()),
+            SharderKind::Auto => Box::new(AutoSharder::default()),
         };
         Self::start_with_sharder(config, sharder).await
     }

@@ -67,8 +67,10 @@ pub enum SharderKind {
     Even,
     /// A consistent-hash ring: the static baseline.
     Ring,
+    /// By load, memory and hot keys.
+    Auto,
 }
-words!(SharderKind { Even = "even", Ring = "ring" }, "even, ring");
+words!(SharderKind { Even = "even", Ring = "ring", Auto = "auto" }, "even, ring, auto");
 
 /// What becomes of a node that is cut off from the Assigner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

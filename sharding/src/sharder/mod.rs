@@ -6,11 +6,13 @@
 //! ```text
 //!   ClusterView --Sharder::place--> Placement --Assigner--> Assignment
 //!
+//!   auto          keeps nodes equally busy: load, memory, hot keys
 //!   even_range    capacity-weighted even ranges, moves the minimum; the default
 //!   ring          consistent hashing with virtual nodes: the static baseline
 //!   conformance   what every Sharder must keep, as a function to call from its tests
 //! ```
 
+pub mod auto;
 pub mod conformance;
 pub mod even_range;
 pub mod ring;
@@ -28,6 +30,7 @@ use crate::slice::Slice;
 use crate::slice_key::SliceKey;
 use crate::slice_map::{SliceMap, SliceMapError};
 
+pub use auto::AutoSharder;
 pub use even_range::EvenRange;
 pub use ring::Ring;
 
@@ -54,7 +57,11 @@ pub trait Sharder: Send + Debug {
 /// The shipped Sharder with this [`Sharder::name`], with its default settings.
 #[must_use]
 pub fn by_name(name: &str) -> Option<Box<dyn Sharder>> {
-    let shipped: [Box<dyn Sharder>; 2] = [Box::new(EvenRange), Box::new(Ring::default())];
+    let shipped: [Box<dyn Sharder>; 3] = [
+        Box::new(EvenRange),
+        Box::new(Ring::default()),
+        Box::new(AutoSharder::default()),
+    ];
     shipped.into_iter().find(|sharder| sharder.name() == name)
 }
 

@@ -1,0 +1,257 @@
+//! The planner on small clusters: what each phase is for, and that it stops.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::slice::Slice;
+use crate::slice_key::SliceKey;
+
+fn node(name: &str, capacity: u32, standing: Standing) -> Node {
+    Node {
+        name: name.into(),
+        capacity_load: f64::from(capacity),
+        capacity_bytes: u64::from(capacity) * 1_000_000,
+        zone: "".into(),
+        standing,
+    }
+}
+
+fn nodes(count: usize) -> Vec<Node> {
+    let named = |index| node(&format!("n{index}"), 100, Standing::Eligible);
+    (0..count).map(named).collect()
+}
+
+/// Equal parts with these loads.
+fn parts(loads: &[f64]) -> Vec<Part> {
+    let width = (1_u128 << 64) / loads.len() as u128;
+    let part = |(index, load): (usize, &f64)| {
+        let low = SliceKey::new(u64::try_from(index as u128 * width).unwrap());
+        let is_last = index + 1 == loads.len();
+        let high = (!is_last).then(|| SliceKey::new(u64::try_from((index as u128 + 1) * width).unwrap()));
+        Part {
+            slice: Slice::new(low, high).unwrap(),
+            load: *load,
+            bytes: 1_000.0,
+            hits: *load,
+        }
+    };
+    loads.iter().enumerate().map(part).collect()
+}
+
+fn placed(nodes: Vec<Node>, loads: Vec<Part>) -> Cluster {
+    let mut cluster = Cluster {
+        nodes,
+        loads,
+        ..Cluster::default()
+    };
+    cluster.pieces = plan(&cluster, &Settings::default()).pieces;
+    cluster
+}
+
+/// Load per capacity of each node, over the mean.
+fn loads(cluster: &Cluster, pieces: &[Piece]) -> Vec<f64> {
+    let density = density::Density::new(&cluster.loads, &cluster.hot_keys);
+    let mut loads = vec![0.0; cluster.nodes.len()];
+    for piece in pieces {
+        let each = density.of(piece.slice).load / piece.owners.len() as f64;
+        for owner in &piece.owners {
+            loads[*owner as usize] += each;
+        }
+    }
+    let lives = |node: &Node| matches!(node.standing, Standing::Eligible | Standing::Reserve);
+    let capacity: f64 = cluster
+        .nodes
+        .iter()
+        .filter(|node| lives(node))
+        .map(|node| node.capacity_load)
+        .sum();
+    let mean = density.total().load / capacity;
+    let relative = |(load, node): (&f64, &Node)| load / node.capacity_load / mean;
+    loads.iter().zip(&cluster.nodes).map(relative).collect()
+}
+
+/// Plan: skewed loads on nodes of which one is of double size. Each bears its part by capacity, within the tolerance.
+#[test]
+fn load_follows_capacity() {
+    let mut nodes = nodes(4);
+    nodes[2] = node("n2", 200, Standing::Eligible);
+    let skewed: Vec<f64> = (0..64).map(|index| f64::from(index * index % 37) + 1.0).collect();
+    let cluster = placed(nodes, parts(&skewed));
+    for load in loads(&cluster, &cluster.pieces) {
+        assert!((load - 1.0).abs() < 0.03, "{load}");
+    }
+}
+
+/// Plan: one part's load doubles. What moves is about the excess of its owner, nothing else, and the next round moves nothing.
+#[test]
+fn only_the_excess_moves() {
+    let mut cluster = placed(nodes(4), parts(&[5.0; 64]));
+    cluster.loads = parts(&[&[25.0][..], &[5.0; 63][..]].concat());
+    let planned = plan(&cluster, &Settings::default());
+    let moved: Vec<&Move> = planned
+        .moves
+        .iter()
+        .filter(|change| change.from != change.to)
+        .collect();
+    assert!(!moved.is_empty());
+    assert!(
+        moved
+            .iter()
+            .all(|change| change.reason == Reason::OverTolerance && change.gain_load > 0.0)
+    );
+    let density = density::Density::new(&cluster.loads, &[]);
+    let load: f64 = moved.iter().map(|change| density.of(change.slice).load).sum();
+    assert!(load < 20.0 * 0.75 + 1.0, "moved {load}");
+    cluster.pieces = planned.pieces;
+    let again = plan(&cluster, &Settings::default());
+    assert_eq!(again.pieces, cluster.pieces);
+    assert_eq!(again.moves, []);
+}
+
+/// Plan: a key draws half of the load. It gets a slice and as many replicas as are needed, each on a node of its own; when it has
+/// cooled all is taken back.
+#[test]
+fn a_hot_key_is_isolated_replicated_and_taken_back() {
+    let settings = Settings {
+        replicas_max: 4,
+        churn_budget: 1.0,
+        ..Settings::default()
+    };
+    let mut cluster = placed(nodes(8), parts(&[5.0; 64]));
+    let at = SliceKey::new(0x1234_5678_9abc_def0);
+    let index = (at.get() >> 58) as usize;
+    let mut loads_now = vec![5.0; 64];
+    loads_now[index] += 320.0;
+    cluster.loads = parts(&loads_now);
+    cluster.hot_keys = vec![HotSpot {
+        at,
+        load: 320.0,
+        bytes: 1.0,
+    }];
+    let planned = plan(&cluster, &settings);
+    let single = |pieces: &[Piece]| {
+        let found = pieces.iter().find(|piece| piece.slice == Slice::single(at));
+        found.map(|piece| piece.owners.clone())
+    };
+    let owners = single(&planned.pieces).expect("it has a slice of its own");
+    assert_eq!(owners.len(), 4);
+    let reasons: BTreeMap<Reason, usize> = planned.moves.iter().fold(BTreeMap::new(), |mut sum, change| {
+        *sum.entry(change.reason).or_default() += 1;
+        sum
+    });
+    assert_eq!(reasons[&Reason::HotKeyIsolated], 1);
+    assert_eq!(reasons[&Reason::Replicated], 3);
+    for load in loads(&cluster, &planned.pieces) {
+        assert!(load < 1.05, "{load}");
+    }
+    cluster.pieces = planned.pieces;
+    cluster.loads = parts(&[5.0; 64]);
+    cluster.hot_keys.clear();
+    let cooled = plan(&cluster, &settings);
+    assert!(cooled.pieces.iter().all(|piece| piece.owners.len() == 1));
+    cluster.pieces = cooled.pieces;
+    assert_eq!(single(&plan(&cluster, &settings).pieces), None);
+}
+
+/// Plan: a node drains while a reserve waits. The reserve takes all of it, and nothing else moves. Without a reserve the others
+/// share it evenly.
+#[test]
+fn a_leaver_is_paired_with_a_reserve() {
+    let mut cluster = placed(nodes(4), parts(&[5.0; 64]));
+    cluster.nodes[1].standing = Standing::Leaving;
+    let alone = plan(&cluster, &Settings::default());
+    assert!(alone.pieces.iter().all(|piece| piece.owners != [1]));
+    assert!(
+        alone
+            .moves
+            .iter()
+            .any(|change| change.reason == Reason::Drain && change.cost_bytes > 0.0)
+    );
+    cluster.nodes.push(node("n4", 100, Standing::Reserve));
+    let paired = plan(&cluster, &Settings::default());
+    for (before, after) in cluster.pieces.iter().zip(&paired.pieces) {
+        let expected = if before.owners == [1] {
+            vec![4]
+        } else {
+            before.owners.clone()
+        };
+        assert_eq!((before.slice, &expected), (after.slice, &after.owners));
+    }
+}
+
+/// Plan: loads are even, bytes are not. The node that holds too much gives some away, and loads stay within the tolerance.
+#[test]
+fn memory_is_levelled_too() {
+    let mut cluster = placed(nodes(4), parts(&[5.0; 64]));
+    let full = cluster.pieces[0].owners[0];
+    let owner_of = |slice: Slice| {
+        let holder = cluster
+            .pieces
+            .iter()
+            .find(|piece| piece.slice.contains(slice.low()));
+        holder.unwrap().owners[0]
+    };
+    let mut uneven = cluster.loads.clone();
+    for part in &mut uneven {
+        part.bytes = if owner_of(part.slice) == full {
+            9_000_000.0
+        } else {
+            3_500_000.0
+        };
+    }
+    cluster.loads = uneven;
+    let settings = Settings {
+        churn_budget: 1.0,
+        ..Settings::default()
+    };
+    let planned = plan(&cluster, &settings);
+    assert!(
+        planned
+            .moves
+            .iter()
+            .any(|change| change.reason == Reason::OverMemory)
+    );
+    let density = density::Density::new(&cluster.loads, &[]);
+    let mut bytes = [0.0; 4];
+    for piece in &planned.pieces {
+        bytes[piece.owners[0] as usize] += density.of(piece.slice).bytes;
+    }
+    let fair = density.total().bytes / 4.0;
+    assert!(bytes.iter().all(|bytes| *bytes < fair * 1.15), "{bytes:?}");
+    assert!(loads(&cluster, &planned.pieces).iter().all(|load| *load < 1.1));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever the loads and whoever is lost: the plan is complete and in order, names living nodes, is the same each time, and
+    /// is a fixed point soon.
+    #[test]
+    fn plans_are_whole_and_settle(
+        drawn in prop::collection::vec(0.0_f64..50.0, 8..80),
+        later in prop::collection::vec(0.0_f64..50.0, 8..80),
+        lost in 0_usize..6,
+    ) {
+        let settings = Settings { churn_budget: 1.0, ..Settings::default() };
+        let mut cluster = placed(nodes(6), parts(&drawn));
+        cluster.loads = parts(&later);
+        cluster.nodes[lost].standing = Standing::Dead;
+        for round in 0..4 {
+            let planned = plan(&cluster, &settings);
+            prop_assert_eq!(&planned, &plan(&cluster, &settings));
+            let mut next = Some(SliceKey::MIN);
+            for piece in &planned.pieces {
+                prop_assert_eq!(Some(piece.slice.low()), next);
+                prop_assert!(piece.owners.len() == 1 && piece.owners[0] as usize != lost);
+                next = piece.slice.high_excluded();
+            }
+            prop_assert_eq!(next, None);
+            if round == 3 {
+                prop_assert_eq!(&planned.pieces, &cluster.pieces);
+            }
+            cluster.pieces = planned.pieces;
+        }
+    }
+}

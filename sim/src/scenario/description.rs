@@ -1,0 +1,322 @@
+//! [`Scenario`]: what a scenario file says. Every field but `rounds` has a default; `docs/scenarios.md` tells it to operators.
+
+use serde::{Deserialize, Serialize};
+use softstore_sharding::sharder::auto::Settings;
+use thiserror::Error;
+
+/// A cluster's life in rounds: who is there, what it bears, and what the sharder is told.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Its name, in the report.
+    #[serde(default)]
+    pub name: String,
+    /// How many rounds, 1 to 1,000,000.
+    pub rounds: u32,
+    /// What moves in the first so many rounds is not counted. Default 20.
+    #[serde(default = "warm_up_rounds")]
+    pub warm_up_rounds: u32,
+    /// Which round's load the sharder sees.
+    #[serde(default)]
+    pub sees: Sees,
+    /// Who there is.
+    #[serde(default)]
+    pub cluster: ClusterShape,
+    /// Who comes and goes.
+    #[serde(default)]
+    pub membership: Membership,
+    /// What there is to bear.
+    #[serde(default)]
+    pub load: LoadShape,
+    /// The AutoSharder's settings.
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+fn warm_up_rounds() -> u32 {
+    20
+}
+
+/// Which round's load the sharder sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sees {
+    /// That of the round in which its placement is judged.
+    #[default]
+    ThisRound,
+    /// That of the round before.
+    PreviousRound,
+}
+
+/// Who there is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterShape {
+    /// How many nodes, 1 to 10,000.
+    pub nodes: u32,
+    /// What a node of size 1 bears, in load units. Default 1,000.
+    pub node_load: f64,
+    /// What a node of size 1 holds, in bytes. Default 16 GiB.
+    pub node_bytes: u64,
+    /// Sizes, dealt to the nodes in turn. Default: all 1.
+    pub sizes: Vec<f64>,
+    /// How many zones the nodes are dealt to. Default 1.
+    pub zones: u32,
+}
+
+impl Default for ClusterShape {
+    fn default() -> Self {
+        Self {
+            nodes: 16,
+            node_load: 1_000.0,
+            node_bytes: 16 << 30,
+            sizes: vec![1.0],
+            zones: 1,
+        }
+    }
+}
+
+/// Who comes and goes.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Membership {
+    /// Nobody.
+    #[default]
+    Steady,
+    /// In each round so many of the nodes live, drawn anew. Who dies loses all it had.
+    Chaos {
+        /// Least living.
+        alive_min: u32,
+    },
+    /// After the warm-up each node in turn drains and comes back empty.
+    Rolling {
+        /// One node more takes part.
+        surge: bool,
+        /// Rounds from one node's drain to the next one's, at least 3. Who came back empty waits that long before it is
+        /// filled otherwise.
+        every_rounds: u32,
+    },
+    /// All nodes of the first zone die in one round, and come back empty in another.
+    ZoneLoss {
+        /// When they die.
+        at_round: u32,
+        /// When they are back.
+        back_at_round: u32,
+    },
+    /// After the warm-up a node dies, in turn, and comes back empty two rounds later.
+    Deaths {
+        /// Rounds from one death to the next, at least 3.
+        every_rounds: u32,
+    },
+}
+
+/// What there is to bear.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoadShape {
+    /// How it lies over the keys.
+    pub density: DensityShape,
+    /// All of it, as parts of what the living nodes bear: from and to, drawn anew in each round. Default 0.6 to 0.6.
+    pub of_capacity: (f64, f64),
+    /// Each part's and key's load wavers by this (standard deviation, independent in each round). Default 0.
+    pub noise: f64,
+    /// The whole goes up and down by this part, as a sine. Default 0.
+    pub wave: f64,
+    /// Rounds of one wave. Default 360.
+    pub wave_rounds: u32,
+    /// Bytes of the data set, as a part of the budgets of all nodes. Default 0.4.
+    pub bytes_of_capacity: f64,
+    /// Part of the load that are reads which find their key. Default 0.9.
+    pub hit_part: f64,
+    /// Keys that draw much.
+    pub hot_keys: Vec<HotKeyShape>,
+    /// How many of the hottest keys nodes report. Default 64.
+    pub reported_keys: u32,
+}
+
+impl Default for LoadShape {
+    fn default() -> Self {
+        Self {
+            density: DensityShape::Even { parts: 1_024 },
+            of_capacity: (0.6, 0.6),
+            noise: 0.0,
+            wave: 0.0,
+            wave_rounds: 360,
+            bytes_of_capacity: 0.4,
+            hit_part: 0.9,
+            hot_keys: Vec::new(),
+            reported_keys: 64,
+        }
+    }
+}
+
+/// How load lies over the keys.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DensityShape {
+    /// Evenly.
+    Even {
+        /// In how many equal parts nodes report it.
+        parts: u32,
+    },
+    /// Slices with random borders and random loads (exponentially distributed), drawn anew in each round.
+    RandomSlices {
+        /// How many.
+        slices: u32,
+    },
+    /// Keys by rank: the load of the k-th is in proportion to k to the power of minus the exponent. Keys lie where their hash
+    /// says.
+    Zipf {
+        /// How many keys.
+        keys: u64,
+        /// The exponent.
+        exponent: f64,
+        /// In how many equal parts nodes report it.
+        parts: u32,
+    },
+    /// Equal slices whose loads are log-normally distributed and drift.
+    Drifting {
+        /// How many slices; nodes report each.
+        slices: u32,
+        /// Standard deviation of the logarithm of a slice's load.
+        sigma: f64,
+        /// How much of that is drawn anew in each round, 0 to 1.
+        drift: f64,
+    },
+}
+
+/// A key that draws much.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "when", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum HotKeyShape {
+    /// Another key in each round, and in a part of the rounds only.
+    Sometimes {
+        /// In which part of the rounds.
+        of_rounds: f64,
+        /// Its part of the load.
+        share: f64,
+    },
+    /// One key, for a while.
+    During {
+        /// First round.
+        from_round: u32,
+        /// First round after it.
+        until_round: u32,
+        /// Its part of the load.
+        share: f64,
+    },
+}
+
+/// Why a scenario is refused.
+#[derive(Clone, PartialEq, Debug, Error)]
+pub enum ScenarioError {
+    /// A number is out of its range.
+    #[error("{name}: {range} is expected")]
+    Range {
+        /// Of which field.
+        name: &'static str,
+        /// What is.
+        range: &'static str,
+    },
+    /// The AutoSharder's settings are.
+    #[error("settings: {0}")]
+    Settings(#[from] softstore_sharding::sharder::auto::SettingsError),
+}
+
+impl Scenario {
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// The first that is out of its range.
+    pub fn validate(&self) -> Result<(), ScenarioError> {
+        let range = |fits: bool, name, range| {
+            if fits {
+                Ok(())
+            } else {
+                Err(ScenarioError::Range { name, range })
+            }
+        };
+        let part = |value: f64| (0.0..=1.0).contains(&value);
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        range((1..=1_000_000).contains(&self.rounds), "rounds", "1 to 1,000,000")?;
+        let cluster = &self.cluster;
+        range(
+            (1..=10_000).contains(&cluster.nodes),
+            "cluster.nodes",
+            "1 to 10,000",
+        )?;
+        range(
+            positive(cluster.node_load),
+            "cluster.node_load",
+            "a number above 0",
+        )?;
+        range(cluster.node_bytes > 0, "cluster.node_bytes", "a number above 0")?;
+        let sizes = !cluster.sizes.is_empty() && cluster.sizes.iter().all(|size| positive(*size));
+        range(sizes, "cluster.sizes", "numbers above 0")?;
+        range(cluster.zones > 0, "cluster.zones", "1 or more")?;
+        let load = &self.load;
+        let (from, to) = load.of_capacity;
+        range(
+            from >= 0.0 && from <= to && to.is_finite(),
+            "load.of_capacity",
+            "from and to, 0 or above",
+        )?;
+        range(
+            part(load.noise) && part(load.wave),
+            "load.noise and load.wave",
+            "0 to 1",
+        )?;
+        range(load.wave_rounds > 0, "load.wave_rounds", "1 or more")?;
+        range(
+            part(load.bytes_of_capacity) && part(load.hit_part),
+            "load.bytes_of_capacity and load.hit_part",
+            "0 to 1",
+        )?;
+        let parts = match load.density {
+            DensityShape::Even { parts } | DensityShape::Zipf { parts, .. } => parts,
+            DensityShape::RandomSlices { slices } | DensityShape::Drifting { slices, .. } => slices,
+        };
+        range(
+            (1..=1_000_000).contains(&parts),
+            "load.density",
+            "1 to 1,000,000 parts or slices",
+        )?;
+        if let DensityShape::Zipf { keys, exponent, .. } = load.density {
+            let fits = (1..=1_000_000_000).contains(&keys) && (0.0..=4.0).contains(&exponent);
+            range(
+                fits,
+                "load.density",
+                "1 to 1,000,000,000 keys and an exponent of 0 to 4",
+            )?;
+        }
+        if let DensityShape::Drifting { sigma, drift, .. } = load.density {
+            range(
+                (0.0..=4.0).contains(&sigma) && part(drift),
+                "load.density",
+                "a sigma of 0 to 4 and a drift of 0 to 1",
+            )?;
+        }
+        for hot in &load.hot_keys {
+            let (HotKeyShape::Sometimes { share, .. } | HotKeyShape::During { share, .. }) = hot;
+            range(part(*share), "load.hot_keys.share", "0 to 1")?;
+        }
+        match self.membership {
+            Membership::Chaos { alive_min } => {
+                let fits = (1..=cluster.nodes).contains(&alive_min);
+                range(fits, "membership.alive_min", "1 to the number of nodes")?;
+            }
+            Membership::Rolling { every_rounds, .. } | Membership::Deaths { every_rounds } => {
+                range(every_rounds >= 3, "membership.every_rounds", "3 or more")?;
+            }
+            Membership::ZoneLoss { .. } => {
+                range(
+                    cluster.zones > 1,
+                    "cluster.zones",
+                    "2 or more to lose one of them",
+                )?;
+            }
+            Membership::Steady => {}
+        }
+        Ok(self.settings.validate()?)
+    }
+}

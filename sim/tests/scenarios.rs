@@ -1,0 +1,94 @@
+//! What the shipped scenarios must show, on few rounds: the figures of `docs/sharder.md`, with room.
+
+use softstore_sim::scenario::{NAMES, Scenario, ScenarioReport, SharderName, builtin, run};
+
+fn shortened(name: &str, rounds: u32) -> Scenario {
+    let scenario = builtin(name).expect("a shipped scenario");
+    Scenario {
+        rounds: rounds.min(scenario.rounds),
+        ..scenario
+    }
+}
+
+fn report(name: &str, sharder: SharderName, rounds: u32) -> ScenarioReport {
+    run(&shortened(name, rounds), sharder, 1).expect("a valid scenario")
+}
+
+#[test]
+fn shipped_scenarios_are_valid_and_named() {
+    for name in NAMES {
+        let scenario = builtin(name).expect("a shipped scenario");
+        assert_eq!(scenario.name, name);
+        assert_eq!(scenario.validate(), Ok(()));
+    }
+    assert_eq!(builtin("nothing"), None);
+}
+
+/// Plan: the same seed twice, and another. The figures are a function of the scenario and the seed.
+#[test]
+fn a_seed_is_a_run() {
+    let figures = |seed| {
+        run(&shortened("dicer-chaos", 30), SharderName::Auto, seed)
+            .unwrap()
+            .figures
+    };
+    assert_eq!(figures(7), figures(7));
+    assert_ne!(figures(7), figures(8));
+}
+
+/// Plan: 200 rounds in which nodes die, loads are others each time and keys draw half of the load. Even ranges cannot; the
+/// AutoSharder is even all the same.
+#[test]
+fn chaos_is_levelled() {
+    let even = report("dicer-chaos", SharderName::Even, 200);
+    let auto = report("dicer-chaos", SharderName::Auto, 200);
+    assert!(even.imbalance.p99 > 0.3, "the scenario is too soft: {even}");
+    assert!(auto.imbalance.p50 <= 0.01 && auto.imbalance.p99 <= 0.05, "{auto}");
+}
+
+/// Plan: rolling restarts, with a spare node and without one.
+#[test]
+fn a_rolling_restart_moves_each_key_once() {
+    let surge = report("rolling-surge-16", SharderName::Auto, u32::MAX).moved_fraction;
+    assert!(surge.membership + surge.balancing <= 1.02, "{surge:?}");
+    let in_place = report("rolling-in-place-16", SharderName::Auto, u32::MAX).moved_fraction;
+    assert!(in_place.membership + in_place.balancing <= 1.15, "{in_place:?}");
+    assert!(surge.balancing <= 0.01, "{surge:?}");
+}
+
+#[test]
+fn what_stands_still_is_left_alone() {
+    let stationary = report("stationary", SharderName::Auto, 120);
+    assert_eq!(stationary.moved_fraction.balancing, 0.0);
+    assert!(stationary.imbalance.p50 <= 0.05, "{stationary}");
+    let noise = report("noise", SharderName::Auto, 200);
+    assert!(noise.moved_fraction.balancing <= 0.005, "{noise}");
+}
+
+#[test]
+fn figures_are_written_as_agreed() {
+    let json = serde_json::to_value(report("zipf-16", SharderName::Ring, 3)).expect("plain numbers");
+    let keys: Vec<&str> = json
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let expected = [
+        "control_bytes",
+        "imbalance",
+        "moved_fraction",
+        "round_ms",
+        "rounds",
+        "scenario",
+        "sharder",
+    ];
+    assert_eq!(keys, expected);
+    for (field, part) in [
+        ("imbalance", "p90"),
+        ("moved_fraction", "membership"),
+        ("round_ms", "p99"),
+    ] {
+        assert!(json[field][part].is_number());
+    }
+}
