@@ -252,6 +252,7 @@ mod tests {
             slice,
             operations_per_second: if slice.contains(at) { 130_000.0 } else { 30_000.0 },
             bytes: 1 << 28,
+            ..SliceLoad::idle(slice)
         };
         let view = |previous| ClusterView {
             previous: Some(previous),
