@@ -100,11 +100,19 @@ fn thread_number() -> usize {
 }
 
 impl LoadMeter {
+    /// One that measures nothing, to compare with.
+    #[cfg(test)]
+    pub(super) fn off() -> Self {
+        Self {
+            places: Box::default(),
+            ..Self::default()
+        }
+    }
+
     /// A tally for an execution, this thread's own if it is free; `None` if none is.
     pub(super) fn counting(&self) -> Counting<'_> {
         let count = self.places.len();
-        let first = thread_number() % count;
-        let mut places = (0..count).map(|offset| (first + offset) % count);
+        let mut places = (0..count).map(|offset| thread_number().wrapping_add(offset) % count);
         places.find_map(|number| {
             let place = self.places[number].0.try_lock()?;
             Some(MutexGuard::map(place, |tally| {

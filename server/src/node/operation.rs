@@ -107,20 +107,6 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// One whose operations are not counted, to compare with.
-    #[cfg(test)]
-    pub(super) fn begin_uncounted(state: &'a Arc<NodeState>) -> Self {
-        let core = state.core();
-        let now = state.clock.now();
-        Self {
-            state,
-            core,
-            now,
-            may_serve: state.may_serve(now),
-            counting: None,
-        }
-    }
-
     /// The moment of all its operations.
     pub(super) fn now(&self) -> Timestamp {
         self.now
