@@ -7,7 +7,7 @@
 //! waits for a tally: an execution that finds none free goes on uncounted, and a heartbeat that finds one taken for longer
 //! than [`TALLY_PATIENCE`] leaves its counts for the next. So these locks decide nothing, and are none for an explorer.
 //!
-//! A tally is made when it is first taken: 300 KiB for each thread that serves.
+//! A tally is made when it is first taken: 430 KiB for each thread that serves.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -222,7 +222,7 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
 #[cfg(test)]
 mod tests {
     use softstore_sharding::SliceKey;
-    use softstore_sharding::load::Served;
+    use softstore_sharding::load::{Served, Was};
 
     use super::*;
 
@@ -236,8 +236,7 @@ mod tests {
                 range: Slice::FULL,
                 key: b"k",
                 bytes: 10,
-                is_write: false,
-                is_hit: true,
+                was: Was::Hit,
             });
         }
         true

@@ -196,11 +196,12 @@ impl HttpBody for Frames {
 
 /// Serves a client's stream to its end.
 fn serve(state: &Arc<NodeState>, frames: &[Bytes]) {
+    let frames = frames.to_vec();
     let request = http::Request::builder()
         .method(http::Method::POST)
         .uri("/softstore.v1.Cache/Stream")
         .header("content-type", "application/grpc")
-        .body(Frames(frames.to_vec().into_iter()))
+        .body(Frames(frames.into_iter()))
         .expect("a request");
     let mut context = Context::from_waker(Waker::noop());
     let calling = CacheServer::new(CacheService(state.clone())).call(request);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use softstore_proto::batch::{OpView, ReplyView, SHARED_BYTES_MIN, Value};
 use softstore_proto::v1;
 use softstore_proto::v1::{OpKind, Status};
-use softstore_sharding::load::Served;
+use softstore_sharding::load::{Served, Was};
 use softstore_sharding::{Generation, PullId, SliceKey, Timestamp, Version};
 use softstore_store::{Absence, KEY_BYTES_MAX, OpContext, Outcome, SetCondition, SetOutcome, StoreError};
 use softstore_sync::RwLockReadGuard;
@@ -149,21 +149,16 @@ impl<'a> Execution<'a> {
                 answered(op, Status::NotReady, replies)
             }
             Admission::Serve(serving) => {
-                let mut value_bytes = op.value.len();
-                let step = self.serve(asked, kind, &serving, replies, &mut value_bytes);
-                if let Some(tally) = &mut self.counting
-                    && let Step::Answered(status) = step
-                {
-                    tally.count(&Served {
-                        at: asked.at,
-                        range: serving.slice,
-                        key: op.key,
-                        bytes: op.key.len() + value_bytes,
-                        is_write: kind != OpKind::Get,
-                        is_hit: kind == OpKind::Get && status == Status::Ok,
-                    });
+                let context = context_of(asked, &serving, self.now);
+                if kind == OpKind::Get {
+                    get(self.state, asked, &serving, &context, replies, &mut self.counting)
+                } else {
+                    let step = self.write(asked, kind, &serving, &context, replies);
+                    if let Step::Answered(_) = step {
+                        counted(&mut self.counting, asked, &serving, Was::Write, op.value.len());
+                    }
+                    step
                 }
-                step
             }
             // What a node that has stopped was still to take, it will not own.
             Admission::Hold if self.state.is_stopped() => answered(op, Status::NotReady, replies),
@@ -177,66 +172,49 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Runs an admitted operation in the store, and tells how many bytes of a value went out.
-    fn serve(
+    /// Runs an admitted operation that is no get in the store.
+    fn write(
         &self,
         asked: &Asked<'_>,
         kind: OpKind,
         serving: &Serving<'_>,
+        context: &OpContext<'_>,
         replies: &mut Replies,
-        value_bytes: &mut usize,
     ) -> Step {
-        let (op, at, now) = (asked.op, asked.at, self.now);
-        let is_peeked = serving.pull.is_some() && serving.pull == asked.peeked;
-        let context = OpContext {
-            now,
-            epoch: serving.epoch,
-            versions: serving.versions,
-            pull: serving.pull,
-            absence: if is_peeked {
-                Absence::Final
-            } else {
-                Absence::AskGiver
-            },
-        };
+        let (op, at) = (asked.op, asked.at);
         let store = &self.state.store;
-        let deadline = deadline_of(op.ttl_ms, now);
+        let deadline = deadline_of(op.ttl_ms, context.now);
         let outcome = match kind {
-            OpKind::Get => Ok(get(self.state, asked, &context, replies, value_bytes)),
             OpKind::Set => match set_condition(op) {
                 None => return invalid(op, "the set's condition is none of this protocol", replies),
                 Some(condition) => store
-                    .set(op.key, at, op.value, deadline, condition, &context)
+                    .set(op.key, at, op.value, deadline, condition, context)
                     .map(|outcome| outcome.map(|outcome| stored(op, outcome, replies))),
             },
             OpKind::Delete => Ok(store
-                .delete(op.key, at, op.report_existence, &context)
+                .delete(op.key, at, op.report_existence, context)
                 .map(|existed| present(op, existed || !op.report_existence, replies))),
             OpKind::Touch => Ok(store
-                .touch(op.key, at, deadline, &context)
+                .touch(op.key, at, deadline, context)
                 .map(|existed| present(op, existed, replies))),
-            OpKind::Add => store
-                .add(op.key, at, op.delta, deadline, &context)
-                .map(|outcome| {
-                    outcome.map(|added| {
-                        replies.push_plain(&ReplyView {
-                            number: added.number,
-                            version: added.version.get(),
-                            ..ReplyView::new(op.id, Status::Ok)
-                        });
-                        Step::Answered(Status::Ok)
-                    })
-                }),
-            OpKind::Flush | OpKind::Unspecified => {
+            OpKind::Add => store.add(op.key, at, op.delta, deadline, context).map(|outcome| {
+                outcome.map(|added| {
+                    replies.push_plain(&ReplyView {
+                        number: added.number,
+                        version: added.version.get(),
+                        ..ReplyView::new(op.id, Status::Ok)
+                    });
+                    Step::Answered(Status::Ok)
+                })
+            }),
+            OpKind::Get | OpKind::Flush | OpKind::Unspecified => {
                 return invalid(op, "the operation's kind is none of this protocol", replies);
             }
         };
-        match (outcome, serving.pull) {
-            (Ok(Outcome::Done(step)), _) => step,
-            (Err(error), _) => refused(op, error, replies),
-            (Ok(Outcome::Unknown), Some(pull)) => Step::Wait(Wait::Peek(pull)),
-            // A store answers `Unknown` only while a pull is open.
-            (Ok(Outcome::Unknown), None) => answered(op, Status::NotReady, replies),
+        match outcome {
+            Ok(Outcome::Done(step)) => step,
+            Err(error) => refused(op, error, replies),
+            Ok(Outcome::Unknown) => unknown(op, serving, replies),
         }
     }
 
@@ -250,21 +228,40 @@ impl<'a> Execution<'a> {
     }
 }
 
+fn context_of<'a>(asked: &Asked<'_>, serving: &Serving<'a>, now: Timestamp) -> OpContext<'a> {
+    let is_peeked = serving.pull.is_some() && serving.pull == asked.peeked;
+    OpContext {
+        now,
+        epoch: serving.epoch,
+        versions: serving.versions,
+        pull: serving.pull,
+        absence: if is_peeked {
+            Absence::Final
+        } else {
+            Absence::AskGiver
+        },
+    }
+}
+
+/// Runs an admitted get. By itself, because it must cost little to count one.
+#[inline]
 fn get(
     state: &NodeState,
     asked: &Asked<'_>,
+    serving: &Serving<'_>,
     context: &OpContext<'_>,
     replies: &mut Replies,
-    value_bytes: &mut usize,
-) -> Outcome<Step> {
-    let id = asked.op.id;
-    let read = state.store.read(asked.op.key, asked.at, context, &mut |found| {
+    counting: &mut Counting<'_>,
+) -> Step {
+    let op = asked.op;
+    let mut value_bytes = 0;
+    let read = state.store.read(op.key, asked.at, context, &mut |found| {
         let reply = ReplyView {
             version: found.version.get(),
             ttl_ms: ttl_left_ms(found.deadline, context.now),
-            ..ReplyView::new(id, Status::Ok)
+            ..ReplyView::new(op.id, Status::Ok)
         };
-        *value_bytes += found.value.len();
+        value_bytes = found.value.len();
         let value = if found.value.len() < SHARED_BYTES_MIN {
             Value::Copied(found.value)
         } else {
@@ -272,12 +269,47 @@ fn get(
         };
         replies.push(&reply, value);
     });
-    read.map(|is_found| {
-        if is_found {
-            return Step::Answered(Status::Ok);
+    match read {
+        Outcome::Done(true) => {
+            counted(counting, asked, serving, Was::Hit, value_bytes);
+            Step::Answered(Status::Ok)
         }
-        answered(asked.op, Status::NotFound, replies)
-    })
+        Outcome::Done(false) => {
+            counted(counting, asked, serving, Was::Miss, 0);
+            answered(op, Status::NotFound, replies)
+        }
+        Outcome::Unknown => unknown(op, serving, replies),
+    }
+}
+
+/// The store cannot tell before the giver was asked.
+#[cold]
+fn unknown(op: &OpView<'_>, serving: &Serving<'_>, replies: &mut Replies) -> Step {
+    match serving.pull {
+        Some(pull) => Step::Wait(Wait::Peek(pull)),
+        // A store answers `Unknown` only while a pull is open.
+        None => answered(op, Status::NotReady, replies),
+    }
+}
+
+/// Counts an operation that was answered.
+#[inline]
+fn counted(
+    counting: &mut Counting<'_>,
+    asked: &Asked<'_>,
+    serving: &Serving<'_>,
+    was: Was,
+    value_bytes: usize,
+) {
+    if let Some(tally) = counting {
+        tally.count(&Served {
+            at: asked.at,
+            range: serving.slice,
+            key: asked.op.key,
+            bytes: asked.op.key.len() + value_bytes,
+            was,
+        });
+    }
 }
 
 fn set_condition(op: &OpView<'_>) -> Option<SetCondition> {
