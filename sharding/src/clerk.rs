@@ -247,7 +247,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::assignment::RangeAssignment;
+    use crate::assignment::{RangeAssignment, Readers};
     use crate::diff::AssignmentDiff;
     use crate::generation::Incarnation;
     use crate::node::{NodeEntry, NodeId, NodeState};
@@ -276,6 +276,7 @@ mod tests {
             owner: life(owner),
             since: generation(since),
             providers: Vec::new(),
+            readers: Readers::default(),
         };
         let entry = |name: &str| NodeEntry {
             incarnation: Incarnation::new(1),
