@@ -31,7 +31,8 @@ use softstore_proto::batch::{Assembly, OpView, STREAM_VERSIONS, Value};
 use softstore_proto::v1::OpKind;
 use softstore_proto::v1::cache_server::CacheServer;
 use softstore_sharding::{
-    Assignment, Epoch, NodeEntry, NodeState as DirectoryState, RangeAssignment, Slice, SliceKey, Timestamp,
+    Assignment, Epoch, NodeEntry, NodeState as DirectoryState, RangeAssignment, Readers, Slice, SliceKey,
+    Timestamp,
 };
 use softstore_store::{MokaStore, MokaStoreConfig};
 use softstore_transfer::handoff::HandoffCore;
@@ -145,6 +146,7 @@ fn owner(store: &Arc<MokaStore>, is_measured: bool) -> Arc<NodeState> {
         owner: me.life.clone(),
         since: generation(1),
         providers: Vec::new(),
+        readers: Readers::default(),
     };
     let directory = BTreeMap::from([(me.life.node, entry)]);
     let assignment = Assignment::new(generation(1), vec![(Slice::FULL, range)], directory);
