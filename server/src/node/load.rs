@@ -10,6 +10,7 @@
 //! A tally is made when it is first taken: 430 KiB for each thread that serves.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(super) struct LoadMeter {
     places: Box<[Place]>,
     kept: Mutex<Option<Kept>>,
     totals: Totals,
+    /// As of the last heartbeat, for whoever asks.
+    hot_keys: Mutex<Arc<[HotKeyLoad]>>,
 }
 
 /// What is kept from heartbeat to heartbeat.
@@ -86,6 +89,7 @@ impl Default for LoadMeter {
             places: (0..count).map(|_| Place::default()).collect(),
             kept: Mutex::default(),
             totals: Totals::default(),
+            hot_keys: Mutex::default(),
         }
     }
 }
@@ -158,11 +162,17 @@ impl LoadMeter {
         };
         drop(kept);
         self.totals.set(&measured);
+        *self.hot_keys.lock() = measured.hot_keys.as_slice().into();
         measured
     }
 
     pub(super) fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// The hot keys of the last heartbeat, hottest first.
+    pub(super) fn hot_keys(&self) -> Arc<[HotKeyLoad]> {
+        self.hot_keys.lock().clone()
     }
 }
 
