@@ -240,6 +240,8 @@ impl NodeState {
             Action::Notice(notice) => self.notice(&notice),
             // Done already, before the lock was let go.
             Action::BeginPull(_) | Action::EndPull(_) => {}
+            // No node of this version asks for read leases, so none are out.
+            Action::AskLease { .. } | Action::Recall { .. } => {}
         }
     }
 
