@@ -230,7 +230,7 @@ impl<'a> Execution<'a> {
     /// Answers a get from a copy, if there is one.
     fn read_copy(&mut self, asked: &Asked<'_>, reading: &ReadingHere, replies: &mut Replies) -> Step {
         // A copy is read, and nothing is written.
-        let versions = VersionCounter::default();
+        let versions = VersionCounter::starting_at(Version::default());
         let context = reading::context_of(reading.epoch, &versions, self.now);
         let mut value_bytes = 0;
         if read(self.state, asked, &context, replies, &mut value_bytes) != Outcome::Done(true) {
