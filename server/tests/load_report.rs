@@ -64,7 +64,7 @@ impl Cluster {
             _assigner: assigner,
             _node: node,
             status: AssignerClient::new(channel),
-            client: client.expect("the client connects"),
+            client: client.expect("the client connects").with_timeout(PATIENCE),
         }
     }
 

@@ -207,7 +207,10 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
     let (gets, hits) = state.metrics.gets_and_hits();
     let (counts, held) = {
         let core = state.core();
-        (core.counts(), core.held().collect::<Vec<_>>())
+        // What is read as a replica is load as well.
+        let mut held: Vec<(Slice, Epoch)> = core.held().chain(core.readings()).collect();
+        held.sort_unstable_by_key(|(slice, _)| slice.low());
+        (core.counts(), held)
     };
     let bytes_of = |part| state.store.part_stats(part).bytes;
     let measured = state.load.measure(&held, state.clock.now(), bytes_of);

@@ -17,6 +17,8 @@ mod giving;
 mod in_order;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
+mod invalidations;
+mod lending;
 mod load;
 #[cfg(test)]
 mod load_cost;
@@ -26,6 +28,7 @@ mod mid_pull;
 mod operation;
 mod peeks;
 mod puller;
+mod reading;
 mod replies;
 mod saturation;
 mod session;

@@ -10,14 +10,15 @@ use softstore_proto::batch::{OpView, ReplyView, SHARED_BYTES_MIN, Value};
 use softstore_proto::v1;
 use softstore_proto::v1::{OpKind, Status};
 use softstore_sharding::load::{Served, Was};
-use softstore_sharding::{Generation, PullId, SliceKey, Timestamp, Version};
+use softstore_sharding::{Generation, PullId, Slice, SliceKey, Timestamp, Version, VersionCounter};
 use softstore_store::{Absence, KEY_BYTES_MAX, OpContext, Outcome, SetCondition, SetOutcome, StoreError};
 use softstore_sync::RwLockReadGuard;
 use softstore_sync::planted::{self, Race};
-use softstore_transfer::handoff::{Admission, HandoffCore, Serving};
+use softstore_transfer::handoff::{Admission, Clearance, HandoffCore, ReadingHere, Serving};
 
 use super::load::Counting;
 use super::metrics::count;
+use super::reading::{self, Filled};
 use super::replies::Replies;
 use super::state::NodeState;
 
@@ -42,6 +43,10 @@ pub(super) enum Wait {
     Assignment,
     /// For the giver's word about the key.
     Peek(PullId),
+    /// For the replicas of its key to forget it, before it is changed.
+    Readers,
+    /// For the owner's word about a key that this node may read as a replica, and has no copy of.
+    Fill,
     /// For nothing: it is a flush, which changes the core, and so does not run in an [`Execution`].
     Exclusive,
 }
@@ -55,6 +60,10 @@ pub(super) struct Asked<'a> {
     pub(super) since: Generation,
     /// The pull whose giver was asked for the key already.
     pub(super) peeked: Option<PullId>,
+    /// Which readers have forgotten the key; none if nobody was asked to.
+    pub(super) clearance: Option<&'a Clearance>,
+    /// It is not to be read as by a replica: the owner has said nothing of it.
+    pub(super) is_for_owner: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -65,6 +74,8 @@ impl<'a> Asked<'a> {
             at: SliceKey::of_key(op.key),
             since,
             peeked: None,
+            clearance: None,
+            is_for_owner: false,
         }
     }
 }
@@ -140,13 +151,23 @@ impl<'a> Execution<'a> {
         if op.key.is_empty() || op.key.len() > KEY_BYTES_MAX {
             return refused(op, StoreError::KeyLength(op.key.len()), replies);
         }
-        match self.core.admit(asked.at, asked.since) {
+        let admission = self.core.admit(asked.at, asked.since);
+        if !matches!(admission, Admission::Serve(_))
+            && kind == OpKind::Get
+            && let Some(reading) = self.may_read(asked)
+        {
+            return self.read_copy(asked, &reading, replies);
+        }
+        match admission {
             // Where a range went may be told at any time; serving it may not.
             Admission::Serve(_) if !self.may_serve => {
                 if !self.state.is_tenured(self.now) {
                     count(&self.state.metrics.operations_without_lease);
                 }
                 answered(op, Status::NotReady, replies)
+            }
+            Admission::Serve(_) if kind != OpKind::Get && !self.may_write(Slice::single(asked.at), asked) => {
+                Step::Wait(Wait::Readers)
             }
             Admission::Serve(serving) => {
                 let context = context_of(asked, &serving, self.now);
@@ -155,7 +176,13 @@ impl<'a> Execution<'a> {
                 } else {
                     let step = self.write(asked, kind, &serving, &context, replies);
                     if let Step::Answered(_) = step {
-                        counted(&mut self.counting, asked, &serving, Was::Write, op.value.len());
+                        counted(
+                            &mut self.counting,
+                            asked,
+                            serving.slice,
+                            Was::Write,
+                            op.value.len(),
+                        );
                     }
                     step
                 }
@@ -170,6 +197,73 @@ impl<'a> Execution<'a> {
                 Step::Answered(Status::Moved)
             }
         }
+    }
+
+    /// Whether all who may read a slice elsewhere have forgotten what an operation is about to change there.
+    fn may_write(&self, slice: Slice, asked: &Asked<'_>) -> bool {
+        let nobody = Clearance::default();
+        let clearance = asked.clearance.unwrap_or(&nobody);
+        self.core.may_write(slice, clearance, self.now)
+    }
+
+    /// Leave to answer a get as a replica, if there is.
+    pub(super) fn may_read(&self, asked: &Asked<'_>) -> Option<ReadingHere> {
+        let may_read = self.may_serve && !asked.is_for_owner;
+        may_read
+            .then(|| self.core.admit_read(asked.at, asked.since, self.now))
+            .flatten()
+    }
+
+    /// Answers a get from a copy, if there is one.
+    fn read_copy(&mut self, asked: &Asked<'_>, reading: &ReadingHere, replies: &mut Replies) -> Step {
+        // A copy is read, and nothing is written.
+        let versions = VersionCounter::starting_at(Version::default());
+        let context = reading::context_of(reading.epoch, &versions, self.now);
+        let mut value_bytes = 0;
+        if read(self.state, asked, &context, replies, &mut value_bytes) != Outcome::Done(true) {
+            return Step::Wait(Wait::Fill);
+        }
+        count(&self.state.metrics.reads_of_copies);
+        counted(&mut self.counting, asked, reading.slice, Was::Hit, value_bytes);
+        Step::Answered(Status::Ok)
+    }
+
+    /// Answers a get with what the owner has under its key.
+    pub(super) fn answer_filled(
+        &mut self,
+        asked: &Asked<'_>,
+        reading: &ReadingHere,
+        filled: &Filled,
+        replies: &mut Replies,
+    ) -> Option<Status> {
+        let id = asked.op.id;
+        let (status, value_bytes) = match filled {
+            // An entry that has expired on its way is none.
+            Filled::Found { deadline, .. } if *deadline <= self.now => (Status::NotFound, 0),
+            Filled::Found {
+                value,
+                version,
+                deadline,
+                ..
+            } => {
+                let reply = ReplyView {
+                    version: version.get(),
+                    ttl_ms: ttl_left_ms(*deadline, self.now),
+                    ..ReplyView::new(id, Status::Ok)
+                };
+                replies.push(&reply, Value::of(value));
+                (Status::Ok, value.len())
+            }
+            Filled::Absent => (Status::NotFound, 0),
+            Filled::Unread => return None,
+        };
+        let mut was = Was::Hit;
+        if status == Status::NotFound {
+            was = Was::Miss;
+            replies.push_status(id, status);
+        }
+        counted(&mut self.counting, asked, reading.slice, was, value_bytes);
+        Some(status)
     }
 
     /// Runs an admitted operation that is no get in the store.
@@ -253,33 +347,44 @@ fn get(
     replies: &mut Replies,
     counting: &mut Counting<'_>,
 ) -> Step {
-    let op = asked.op;
     let mut value_bytes = 0;
-    let read = state.store.read(op.key, asked.at, context, &mut |found| {
+    match read(state, asked, context, replies, &mut value_bytes) {
+        Outcome::Done(true) => {
+            counted(counting, asked, serving.slice, Was::Hit, value_bytes);
+            Step::Answered(Status::Ok)
+        }
+        Outcome::Done(false) => {
+            counted(counting, asked, serving.slice, Was::Miss, 0);
+            answered(asked.op, Status::NotFound, replies)
+        }
+        Outcome::Unknown => unknown(asked.op, serving, replies),
+    }
+}
+
+/// Whether there is an entry under the key, which is then the reply.
+#[inline]
+fn read(
+    state: &NodeState,
+    asked: &Asked<'_>,
+    context: &OpContext<'_>,
+    replies: &mut Replies,
+    value_bytes: &mut usize,
+) -> Outcome<bool> {
+    let id = asked.op.id;
+    state.store.read(asked.op.key, asked.at, context, &mut |found| {
         let reply = ReplyView {
             version: found.version.get(),
             ttl_ms: ttl_left_ms(found.deadline, context.now),
-            ..ReplyView::new(op.id, Status::Ok)
+            ..ReplyView::new(id, Status::Ok)
         };
-        value_bytes = found.value.len();
+        *value_bytes = found.value.len();
         let value = if found.value.len() < SHARED_BYTES_MIN {
             Value::Copied(found.value)
         } else {
             Value::Shared(found.share())
         };
         replies.push(&reply, value);
-    });
-    match read {
-        Outcome::Done(true) => {
-            counted(counting, asked, serving, Was::Hit, value_bytes);
-            Step::Answered(Status::Ok)
-        }
-        Outcome::Done(false) => {
-            counted(counting, asked, serving, Was::Miss, 0);
-            answered(op, Status::NotFound, replies)
-        }
-        Outcome::Unknown => unknown(op, serving, replies),
-    }
+    })
 }
 
 /// The store cannot tell before the giver was asked.
@@ -294,17 +399,11 @@ fn unknown(op: &OpView<'_>, serving: &Serving<'_>, replies: &mut Replies) -> Ste
 
 /// Counts an operation that was answered.
 #[inline]
-fn counted(
-    counting: &mut Counting<'_>,
-    asked: &Asked<'_>,
-    serving: &Serving<'_>,
-    was: Was,
-    value_bytes: usize,
-) {
+fn counted(counting: &mut Counting<'_>, asked: &Asked<'_>, range: Slice, was: Was, value_bytes: usize) {
     if let Some(tally) = counting {
         tally.count(&Served {
             at: asked.at,
-            range: serving.slice,
+            range,
             key: asked.op.key,
             bytes: asked.op.key.len() + value_bytes,
             was,
