@@ -347,6 +347,21 @@ fn times(pair: &Pair) -> (f64, f64) {
     least.map(|took| took.as_secs_f64() * 1e9 / GETS as f64).into()
 }
 
+/// The least time that measuring takes a heartbeat, with what two thousand batches have left in the tallies.
+fn heartbeat(pair: &Pair) -> Duration {
+    let state = &pair.measured;
+    let held: Vec<_> = state.core().held().collect();
+    let looks = (0..ROUNDS as u64).map(|round| {
+        gets_measured(pair);
+        let now = Timestamp::from_ms(2_000 + round * 500);
+        let bytes_of = |part| state.store.part_stats(part).bytes;
+        let started = Instant::now();
+        state.load.measure(&held, now, 0, bytes_of);
+        started.elapsed()
+    });
+    looks.min().expect("some rounds")
+}
+
 fn tell(what: &str, (with, without): (f64, f64)) -> f64 {
     let (more, percent) = (with - without, (with / without - 1.0) * 100.0);
     println!("a get takes {without:.1} {what}; with its load measured {with:.1}: {more:+.1}, {percent:+.2}%");
@@ -379,6 +394,7 @@ fn cost_of(gets: Gets) {
         return;
     }
     tell("ns", times(&pair));
+    println!("once a heartbeat: {:?}", heartbeat(&pair));
     let Some(counts) = instructions(gets) else {
         println!("no valgrind here: instructions were not counted");
         return;

@@ -15,8 +15,8 @@ use crate::slice::Slice;
 /// What all that a node holds weighs: its load and its memory.
 const WEIGHT: f64 = 2.0;
 
-/// The parts of the ranges that a node holds, in order. Their processor time is the node's busy time, shared out by weight: they
-/// add up to it. At most [`SLICE_REPORTS_MAX`], or one for each range if there are
+/// The parts of the ranges that a node holds, in order. Their processor time is the node's busy time, shared out by weight:
+/// they add up to it. At most [`SLICE_REPORTS_MAX`], or one for each range if there are
 /// more of them. They cover the ranges.
 #[must_use]
 pub fn reports(window: &Window, memory: &Memory, held: &[Slice]) -> Vec<SliceLoad> {

@@ -13,7 +13,7 @@
 //!
 //! **Counting.** A slice is a run of Redis slots, nearly always, so a tally counts by slot: one table look-up and a few
 //! additions per operation, whatever the slices are. A slot that is cut finer (a hot key that was isolated) is counted by
-//! its pieces, at the price of a search.
+//! its pieces: the last few are at hand, and others take a search.
 //!
 //! **Rates** are exponentially decayed, with a half-life of [`HALF_LIFE_MS`]: a step in load is seen to a half after one
 //! second and to 97% after five. A slot that a node has just got has a history of less than that, and is divided by the
