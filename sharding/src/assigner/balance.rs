@@ -120,8 +120,15 @@ impl Assigner {
         self.balance.was_held = is_held;
     }
 
-    /// Whether nothing is to move but what must.
-    pub(super) fn is_held(&self) -> bool {
+    /// Whether an operator has frozen balancing.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.balance.frozen.is_some()
+    }
+
+    /// Whether nothing is to move but what must: it is frozen, or the hours are quiet.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
         let hold = self.balance.hold(&self.config, self.last_step, self.unix_ms);
         hold.is_some()
     }
