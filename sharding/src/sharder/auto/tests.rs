@@ -264,29 +264,47 @@ fn a_reserve_takes_replicas_too() {
     }
 }
 
-/// Plan: a node has two keys of 0.15 fair shares each, too small to be isolated and too large to be what it has too much, and
-/// little around them. It is relieved all the same: what lies beside the keys is cut off.
+/// Plan: a node bears too much: a key of its own slice, and a slice at whose end there is a key that is more than anybody has
+/// room for. It is relieved all the same: at the other end there is enough to cut off.
 #[test]
 fn a_spot_in_the_way_is_cut_around() {
-    let mut cluster = placed(nodes(4), parts(&[10.0; 64]));
-    let [first, second] = [SliceKey::new(3 << 59), SliceKey::new((3 << 59) + (9 << 57))];
-    let owned_by = |at: SliceKey| {
-        let piece = cluster.pieces.iter().find(|piece| piece.slice.contains(at));
-        piece.unwrap().owners[0]
+    let (own, last) = (SliceKey::new(1 << 61), SliceKey::new((1 << 62) - 1));
+    let mut drawn = vec![5.9; 64];
+    drawn[..16].fill(0.0);
+    drawn[8] = 88.0;
+    drawn[9..12].fill(5.0);
+    drawn[15] = 18.0;
+    let quarter = |index: u64| {
+        let high = (index < 3).then(|| SliceKey::new((index + 1) << 62));
+        Slice::new(SliceKey::new(index << 62), high).unwrap()
     };
-    assert_eq!(owned_by(first), owned_by(second), "{:?}", cluster.pieces);
-    for at in [first, second] {
-        cluster.loads[(at.get() >> 58) as usize].load += 25.0;
-        cluster.hot_keys.push(HotSpot {
-            at,
-            load: 25.0,
-            bytes: 1.0,
-        });
-    }
+    let (below, rest) = quarter(0).split_before(own).unwrap();
+    let (single, above) = rest.split_before(own.next().unwrap()).unwrap();
+    let slices = [
+        (below, 0),
+        (single, 0),
+        (above, 0),
+        (quarter(1), 1),
+        (quarter(2), 2),
+        (quarter(3), 3),
+    ];
+    let piece = |(slice, owner)| Piece {
+        slice,
+        owners: vec![owner],
+        is_pinned: false,
+    };
+    let spot = |at, load| HotSpot { at, load, bytes: 1.0 };
+    let cluster = Cluster {
+        nodes: nodes(4),
+        pieces: slices.map(piece).to_vec(),
+        loads: parts(&drawn),
+        hot_keys: vec![spot(own, 88.0), spot(last, 18.0)],
+    };
     let settings = Settings {
         noise: 0.02,
         ..Settings::default()
     };
+    assert!(loads(&cluster, &cluster.pieces)[0] > 1.15);
     let planned = plan(&cluster, &settings);
     for load in loads(&cluster, &planned.pieces) {
         assert!(load < 1.05, "{load}");
