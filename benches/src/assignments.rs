@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use softstore_sharding::session::AssignmentUpdate;
 use softstore_sharding::{
-    Assignment, Clerk, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, RangeAssignment, Slice,
-    SliceKey,
+    Assignment, Clerk, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, RangeAssignment, Readers,
+    Slice, SliceKey,
 };
 
 use crate::workload::Picks;
@@ -31,6 +31,7 @@ pub fn random(slices: u32, nodes: u32) -> Assignment {
             owner: lives[(index % nodes) as usize].clone(),
             since: generation(u64::from(index) + 1),
             providers: Vec::new(),
+            readers: Readers::default(),
         };
         (slice, range)
     });

@@ -108,6 +108,11 @@ impl Lane {
         })
     }
 
+    /// How many operations are pending on it: unsent, or unanswered; all there can be if it takes none in.
+    pub(crate) fn pending(&self) -> usize {
+        self.queue.lock().pending()
+    }
+
     /// Runs `change` on the queue, then wakes whom it says.
     fn with_queue<T>(&self, change: impl FnOnce(&mut Queue, &mut Vec<Waker>) -> T) -> T {
         let mut wake = Vec::new();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use softstore_proto::batch::{OpView, Value};
 use softstore_proto::cache::StatusClass;
 use softstore_proto::v1;
-use softstore_proto::v1::Status;
+use softstore_proto::v1::{OpKind, Status};
 use softstore_sharding::{Generation, SliceKey};
 
 use crate::answer::Answer;
@@ -23,7 +23,7 @@ use crate::error::Cause;
 use crate::lane::Ticket;
 use crate::metrics::Counters;
 use crate::queue::{Attempt, Lost, NotSent};
-use crate::routing::{Routing, Target};
+use crate::routing::{Link, Routing, Target};
 
 /// How soon a read whose owner cannot be reached is tried once more, in case the assignment is about to say why.
 const UNREACHABLE_GRACE: Duration = Duration::from_millis(5);
@@ -77,6 +77,8 @@ pub(crate) struct Started {
     since: Generation,
     /// The snapshot by which it was sent.
     epoch: u64,
+    /// The node that was asked as a replica; none: its owner was asked.
+    replica: Option<Arc<Link>>,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,8 @@ enum Next {
     AtOnce(Cause),
     /// Try again after a pause.
     AfterPause(Cause),
+    /// A replica did not read it: its owner is asked.
+    AskOwner(Cause),
     /// The owner cannot be reached, by the snapshot of this epoch.
     Unreachable(u64),
     /// The owner is overloaded: to be tried again only by those who have much time.
@@ -108,6 +112,8 @@ pub(crate) struct Course {
     /// An attempt was sent and its answer lost.
     was_lost: bool,
     was_unreachable: bool,
+    /// A replica did not read it.
+    asks_owner: bool,
     last: Option<Cause>,
 }
 
@@ -117,6 +123,7 @@ impl Default for Course {
             backoff: Backoff::OPERATION,
             was_lost: false,
             was_unreachable: false,
+            asks_owner: false,
             last: None,
         }
     }
@@ -174,7 +181,7 @@ impl Operator {
         let ended = poll_fn(|context| {
             if let Some(value) = value.take() {
                 // The first poll: the queue is told at once whom to wake, so it is not asked a second time.
-                let attempt = self.submit(op, value, at, deadline, Some(context.waker().clone()));
+                let attempt = self.submit(op, value, at, deadline, Some(context.waker().clone()), false);
                 if let Stage::Waiting(_) = started.insert(attempt).stage {
                     return Poll::Pending;
                 }
@@ -185,10 +192,11 @@ impl Operator {
         match ended {
             Attempt::Answer(answer) if answer.is_final() => Ok(answer),
             attempt => {
-                let (since, epoch) =
-                    started.map_or((Generation::NONE, 0), |started| (started.since, started.epoch));
-                let stage = Stage::Ended(attempt);
-                Err(Started { stage, since, epoch })
+                let started = started.expect("the first poll started it");
+                Err(Started {
+                    stage: Stage::Ended(attempt),
+                    ..started
+                })
             }
         }
     }
@@ -197,7 +205,15 @@ impl Operator {
     pub(crate) fn start(&self, operation: &Operation) -> Started {
         let op = OpView::of(&operation.op);
         let value = Value::of(&operation.op.value);
-        self.submit(&op, value, operation.at, operation.deadline, None)
+        self.submit(&op, value, operation.at, operation.deadline, None, false)
+    }
+
+    /// The same for an attempt that is not the first.
+    pub(crate) fn start_again(&self, operation: &Operation, course: &Course) -> Started {
+        let op = OpView::of(&operation.op);
+        let value = Value::of(&operation.op.value);
+        let (at, deadline) = (operation.at, operation.deadline);
+        self.submit(&op, value, at, deadline, None, course.asks_owner)
     }
 
     fn submit(
@@ -207,18 +223,33 @@ impl Operator {
         at: SliceKey,
         deadline: Instant,
         waker: Option<Waker>,
+        asks_owner: bool,
     ) -> Started {
         let table = self.routing.table();
         let epoch = table.epoch();
-        let (since, submitted) = match table.target(at) {
-            Target::Lane { lane, since } => (since, lane.submit(op, value, since, deadline, waker)),
-            Target::Nowhere { since } => (since, Err(NotSent::NoConnection)),
+        let is_read = op.kind == i32::from(OpKind::Get) && !asks_owner;
+        let target = if is_read {
+            table.target_to_read(at)
+        } else {
+            table.target(at)
+        };
+        let (since, submitted, replica) = match target {
+            Target::Lane { lane, since, replica } => {
+                let submitted = lane.submit(op, value, since, deadline, waker);
+                (since, submitted, replica.cloned())
+            }
+            Target::Nowhere { since } => (since, Err(NotSent::NoConnection), None),
         };
         let stage = match submitted {
             Ok(ticket) => Stage::Waiting(ticket),
             Err(reason) => Stage::Ended(Attempt::NotSent(reason)),
         };
-        Started { stage, since, epoch }
+        Started {
+            stage,
+            since,
+            epoch,
+            replica,
+        }
     }
 
     /// Sees an attempt, and those after it, to the end.
@@ -246,7 +277,7 @@ impl Operator {
             if let Some(reply) = self.before_next(operation, next, course).await? {
                 return Ok(reply);
             }
-            started = self.start(operation);
+            started = self.start_again(operation, course);
         }
     }
 
@@ -262,12 +293,35 @@ impl Operator {
     }
 
     async fn end_of(&self, operation: &Operation, started: Started, last: Option<Cause>) -> Next {
-        let Started { stage, since, epoch } = started;
+        let Started {
+            stage,
+            since,
+            epoch,
+            replica,
+        } = started;
         let attempt = match stage {
             Stage::Waiting(ticket) => ticket.await,
             Stage::Ended(attempt) => attempt,
         };
-        self.judge(operation, attempt, since, epoch, last)
+        let next = self.judge(operation, attempt, since, epoch, last);
+        match replica {
+            Some(replica) => self.judge_replica(&replica, next),
+            None => next,
+        }
+    }
+
+    /// What the end of an attempt at a replica leads to: whatever stands in its way does not stand in the owner's.
+    fn judge_replica(&self, replica: &Link, next: Next) -> Next {
+        let cause = match next {
+            // It may not read yet, or any more; or it knows that the range went elsewhere, and so does the routing now.
+            Next::AtOnce(cause @ Cause::Moved)
+            | Next::AfterPause(cause @ (Cause::Moved | Cause::NotReady | Cause::Behind)) => cause,
+            Next::AtOnce(cause @ Cause::Broken) => cause,
+            Next::Unreachable(_) => Cause::Unreachable,
+            other => return other,
+        };
+        replica.refused_to_read();
+        Next::AskOwner(cause)
     }
 
     /// Waits as long as is due before the next attempt. `Some`: there is an answer, and no next attempt.
@@ -281,6 +335,10 @@ impl Operator {
             Next::Done(reply) => return Ok(Some(reply)),
             Next::Fail(failure) => return Err(failure),
             Next::AtOnce(Cause::Moved) => Cause::Moved,
+            Next::AskOwner(cause) => {
+                course.asks_owner = true;
+                cause
+            }
             Next::AtOnce(cause) => {
                 let was_lost_before = std::mem::replace(&mut course.was_lost, true);
                 if was_lost_before {

@@ -217,6 +217,15 @@ impl Queue {
         })
     }
 
+    /// How many operations are unsent or unanswered. A queue that takes none in counts as full.
+    pub(crate) fn pending(&self) -> usize {
+        if self.gate == Gate::Open {
+            self.open
+        } else {
+            usize::MAX
+        }
+    }
+
     /// Whether what is not sent yet waits too long for an operation with this deadline to wait behind it.
     fn waits_too_long(&self, deadline: Instant) -> bool {
         self.outbox.waits_since().is_some_and(|since| {

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -26,6 +27,8 @@ use crate::metrics::Counters;
 pub(crate) struct Link {
     address: Arc<str>,
     lanes: Box<[Arc<Lane>]>,
+    /// The node refused to read what it was said to be a replica of: until then it is not asked to.
+    reads_from: Mutex<Option<Instant>>,
     _retire: DropGuard,
 }
 
@@ -38,8 +41,18 @@ impl Link {
         Arc::new(Self {
             address,
             lanes,
+            reads_from: Mutex::new(None),
             _retire: retired.drop_guard(),
         })
+    }
+
+    /// The node has refused to read as a replica: it has no lease yet, or any more.
+    pub(crate) fn refused_to_read(&self) {
+        *self.reads_from.lock() = Some(Instant::now() + REPLICA_REST);
+    }
+
+    fn may_read(&self) -> bool {
+        self.reads_from.lock().is_none_or(|from| Instant::now() >= from)
     }
 
     /// The connection for a key: always the same one, so that one caller's operations on it keep their order.
@@ -54,6 +67,9 @@ impl Link {
     }
 }
 
+/// How long a node is not asked to read as a replica after it has refused to.
+const REPLICA_REST: Duration = Duration::from_millis(50);
+
 /// Where an operation goes.
 #[derive(Debug)]
 pub(crate) enum Target<'a> {
@@ -63,6 +79,8 @@ pub(crate) enum Target<'a> {
         lane: &'a Arc<Lane>,
         /// The acquisition to send along.
         since: Generation,
+        /// The node is asked as a replica; none: as the owner.
+        replica: Option<&'a Arc<Link>>,
     },
     /// The owner is dead and has no successor yet, or nothing is known.
     Nowhere {
@@ -92,6 +110,7 @@ impl Table {
                 Some(link) if link.address == *address => Target::Lane {
                     lane: link.lane(at),
                     since,
+                    replica: None,
                 },
                 _ => Target::Nowhere { since },
             },
@@ -99,6 +118,44 @@ impl Table {
             Route::Unknown => Target::Nowhere {
                 since: Generation::NONE,
             },
+        }
+    }
+
+    /// Where a read of the key at `at` goes: to one of those who may read it. Of two drawn at random, the one with less pending
+    /// here: a node that is slow has more, and with two to choose from the fullest is not much fuller than the others
+    /// (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
+    pub(crate) fn target_to_read(&self, at: SliceKey) -> Target<'_> {
+        if !self.clerk.has_replicas() {
+            return self.target(at);
+        }
+        let Some(readable) = self.clerk.readers(at) else {
+            return self.target(at);
+        };
+        let count = readable.count();
+        let one = rand::random_range(0..count);
+        let other = (one + rand::random_range(1..count)) % count;
+        let choice = |index: usize| {
+            let peer = readable.peer(index)?;
+            let link = self.links.get(&peer.life.incarnation)?;
+            let is_open = link.address == peer.address && (index == 0 || link.may_read());
+            let lane = link.lane(at);
+            is_open.then(|| (lane.pending(), index, link, lane))
+        };
+        let (one, other) = (choice(one), choice(other));
+        // Where one of the two may not be asked, the owner stands in for it.
+        let owner = if one.is_some() && other.is_some() {
+            None
+        } else {
+            choice(0)
+        };
+        let chosen = [one, other, owner].into_iter().flatten();
+        match chosen.min_by_key(|(pending, ..)| *pending) {
+            Some((_, index, link, lane)) => Target::Lane {
+                lane,
+                since: readable.since(),
+                replica: (index > 0).then_some(link),
+            },
+            None => self.target(at),
         }
     }
 

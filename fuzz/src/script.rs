@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use softstore_sharding::{
     Assignment, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, Peer, Provider, RangeAssignment,
-    Slice, SliceKey, Timestamp,
+    Readers, Slice, SliceKey, Timestamp,
 };
 
 /// The steps of an input.
@@ -201,10 +201,14 @@ impl<'a> Argument<'a> {
             before.number = number;
             providers.push(Provider { life, since: before });
         }
+        let mut readers = Readers::default();
+        readers.leases_out = self.byte().is_multiple_of(2);
+        readers = readers.replaced((0..self.byte() % 3).map(|_| self.life()).collect());
         RangeAssignment {
             owner,
             since,
             providers,
+            readers,
         }
     }
 }

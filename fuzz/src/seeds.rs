@@ -13,12 +13,12 @@ use softstore_proto::cache::Moved;
 use softstore_proto::transfer::{Relayed, peek_reply_to_wire};
 use softstore_proto::v1;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, Hello, HotKeyLoad, LoadReport,
-    NodeMessage, RangeClaim, SESSION_VERSIONS, SliceLoad,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, Hello, HotKeyLoad,
+    LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS, SliceLoad,
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, FrequencyClass, Generation, Incarnation, NodeEntry, NodeState, Provider,
-    RangeAssignment, Slice, SliceKey, Version,
+    RangeAssignment, Readers, Slice, SliceKey, Version,
 };
 use softstore_transfer::chunk::{CHUNK_VERSIONS, ChunkEntry};
 use softstore_transfer::message::{
@@ -157,6 +157,7 @@ fn assignment(number: u64) -> Assignment {
         owner: life(0, 0),
         since: since(5),
         providers: Vec::new(),
+        readers: Readers::default(),
     };
     let moving = RangeAssignment {
         owner: life(1, 0),
@@ -171,6 +172,7 @@ fn assignment(number: u64) -> Assignment {
                 since: since(3),
             },
         ],
+        readers: Readers::default(),
     };
     let entry = |index: u8, state| {
         let life = life(index, 0);

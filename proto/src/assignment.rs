@@ -7,11 +7,11 @@ use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{AssignmentUpdate, VersionRange};
 use softstore_sharding::{
     Assignment, AssignmentDiff, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, Peer, Provider,
-    RangeAssignment, Slice, SliceKey,
+    RangeAssignment, Readers, Slice, SliceKey,
 };
 
 use crate::error::{WireError, each, required, text, within};
-use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, PROVIDERS_MAX, RANGES_MAX, ZONE_BYTES_MAX};
+use crate::limits::{ADDRESS_BYTES_MAX, NODES_MAX, PROVIDERS_MAX, RANGES_MAX, REPLICAS_MAX, ZONE_BYTES_MAX};
 use crate::session::lease;
 use crate::v1;
 
@@ -160,15 +160,27 @@ pub(crate) fn range_to_wire(slice: Slice, range: &RangeAssignment) -> v1::RangeA
         owner: Some((&range.owner).into()),
         since: Some(range.since.into()),
         providers: range.providers.iter().map(Into::into).collect(),
+        replicas: range.readers.replicas.iter().map(Into::into).collect(),
+        read_leases_out: range.readers.leases_out,
     }
 }
 
 fn range_from_wire(wire: v1::RangeAssignment) -> Result<(Slice, RangeAssignment), WireError> {
     let slice = slice("range.slice", wire.slice)?;
+    within("range.replicas", wire.replicas.len(), REPLICAS_MAX)?;
+    let replicas = wire
+        .replicas
+        .into_iter()
+        .map(|replica| life("range.replicas", Some(replica)));
+    let readers = Readers {
+        replicas: replicas.collect::<Result<_, _>>()?,
+        leases_out: wire.read_leases_out,
+    };
     let range = RangeAssignment {
         owner: life("range.owner", wire.owner)?,
         since: generation("range.since", wire.since)?,
         providers: each("range.providers", wire.providers, PROVIDERS_MAX)?,
+        readers,
     };
     Ok((slice, range))
 }

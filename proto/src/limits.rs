@@ -22,6 +22,9 @@ pub const RATE_PER_SECOND_MAX: f64 = 1e15;
 pub const NODES_MAX: usize = 4_096;
 /// Most providers of one range.
 pub const PROVIDERS_MAX: usize = softstore_sharding::assignment::PROVIDERS_MAX;
+
+/// Most replicas of one range.
+pub const REPLICAS_MAX: usize = softstore_sharding::assignment::REPLICAS_MAX;
 /// Most ranges in one Take.
 pub const TAKE_RANGES_MAX: usize = softstore_transfer::message::TAKE_RANGES_MAX;
 /// Most parts in the answer to a Take, and most ranges in a pull or a release.

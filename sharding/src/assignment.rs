@@ -14,6 +14,9 @@ use crate::slice::Slice;
 use crate::slice_key::SliceKey;
 use crate::slice_map::{SliceMap, SliceMapError};
 
+/// Most replicas of one range, beside its owner.
+pub const REPLICAS_MAX: usize = 32;
+
 /// Most providers that one range lists.
 pub const PROVIDERS_MAX: usize = 64;
 
@@ -26,6 +29,50 @@ pub struct Provider {
     pub since: Generation,
 }
 
+/// Who serves reads of a range beside its owner: its replicas. Each holds a read lease that the owner grants it, and the owner
+/// applies no write before it has invalidated the key at all who hold one.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Readers {
+    /// The replicas, by name, without the owner. At most [`REPLICAS_MAX`]; empty: the range is not replicated.
+    pub replicas: Vec<Life>,
+    /// A life that is none of the replicas, or a former owner's replica, may hold a read lease still. Who starts the range
+    /// cold, so that nobody has revoked them, waits for their end before it serves.
+    pub leases_out: bool,
+}
+
+impl Readers {
+    /// What becomes of them when the range gets another owner, or a new acquisition: the replicas may go on, and whatever they
+    /// were granted before is still out.
+    #[must_use]
+    pub fn under_next_acquisition(&self, owner: &Life) -> Self {
+        let others = self.replicas.iter().filter(|life| *life != owner);
+        Self {
+            replicas: others.cloned().collect(),
+            leases_out: self.leases_out || !self.replicas.is_empty(),
+        }
+    }
+
+    /// What becomes of them when only those stay for whom `stays` says so. The others may hold a lease still.
+    #[must_use]
+    pub fn without(&self, stays: impl Fn(&Life) -> bool) -> Self {
+        let replicas: Vec<Life> = self.replicas.iter().filter(|life| stays(life)).cloned().collect();
+        Self {
+            leases_out: self.leases_out || replicas.len() < self.replicas.len(),
+            replicas,
+        }
+    }
+
+    /// The replicas as a policy wants them now. Who is none any more may hold a lease still.
+    #[must_use]
+    pub fn replaced(&self, mut replicas: Vec<Life>) -> Self {
+        replicas.sort_unstable();
+        Self {
+            leases_out: self.leases_out || self.replicas.iter().any(|life| !replicas.contains(life)),
+            replicas,
+        }
+    }
+}
+
 /// What the assignment says of one range.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RangeAssignment {
@@ -36,6 +83,8 @@ pub struct RangeAssignment {
     /// While a hand-off is on: every living node that owned or was to own the range since the last completed one,
     /// newest first. Empty: nothing moves.
     pub providers: Vec<Provider>,
+    /// Who else reads it.
+    pub readers: Readers,
 }
 
 /// A complete map of the key space to owners, stamped with a [`Generation`].
@@ -59,6 +108,9 @@ pub enum AssignmentError {
     /// A range lists too many providers.
     #[error("range {0} lists more than {PROVIDERS_MAX} providers")]
     TooManyProviders(Slice),
+    /// A range lists too many replicas, or its owner, or one of them twice.
+    #[error("range {0} lists more than {REPLICAS_MAX} replicas, its owner as one, or one twice")]
+    Replicas(Slice),
     /// A range lists its owner's present claim as its provider, or providers out of order.
     #[error("range {0} lists a provider that is not older than what stands before it")]
     ProviderOrder(Slice),
@@ -80,6 +132,11 @@ impl Assignment {
             }
             if range.providers.len() > PROVIDERS_MAX {
                 return Err(AssignmentError::TooManyProviders(*slice));
+            }
+            let replicas = &range.readers.replicas;
+            let in_order = replicas.windows(2).all(|pair| pair[0].node < pair[1].node);
+            if replicas.len() > REPLICAS_MAX || !in_order || replicas.contains(&range.owner) {
+                return Err(AssignmentError::Replicas(*slice));
             }
             let mut newest = range.since;
             for provider in &range.providers {

@@ -36,6 +36,8 @@ struct RouteTable {
     assignment: Arc<Assignment>,
     routes: SliceMap<Target>,
     peers: Vec<Peer>,
+    /// Who reads the ranges that are replicated, their owner first, as indices into `peers`.
+    readers: Vec<Box<[usize]>>,
 }
 
 /// Where one range leads.
@@ -44,6 +46,8 @@ struct Target {
     /// Index into the table's peers; `None` if the owner is dead.
     peer: Option<usize>,
     since: Generation,
+    /// Index into the table's readers; `None` if the range has no living replica.
+    readers: Option<u32>,
 }
 
 /// What a node said of a range that it does not own.
@@ -72,6 +76,34 @@ pub enum Route<'a> {
     },
     /// No assignment has come yet.
     Unknown,
+}
+
+/// Who reads a key that is replicated.
+#[derive(Clone, Copy, Debug)]
+pub struct Readable<'a> {
+    peers: &'a [Peer],
+    readers: &'a [usize],
+    since: Generation,
+}
+
+impl<'a> Readable<'a> {
+    /// How many there are: 2 or more.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.readers.len()
+    }
+
+    /// One of them, below [`Readable::count`]; 0 is the owner.
+    #[must_use]
+    pub fn peer(&self, index: usize) -> Option<&'a Peer> {
+        self.peers.get(*self.readers.get(index)?)
+    }
+
+    /// The acquisition of their owner.
+    #[must_use]
+    pub fn since(&self) -> Generation {
+        self.since
+    }
 }
 
 /// Why an update was not taken. The clerk routes on by what it had.
@@ -120,7 +152,7 @@ impl Clerk {
         let Some(table) = &self.table else {
             return Route::Unknown;
         };
-        let Target { peer, since } = *table.routes.get(position);
+        let Target { peer, since, .. } = *table.routes.get(position);
         match peer.and_then(|index| table.peers.get(index)) {
             Some(peer) => Route::To {
                 life: &peer.life,
@@ -129,6 +161,27 @@ impl Clerk {
             },
             None => Route::Unreachable { since },
         }
+    }
+
+    /// Whether some range is replicated, so that [`Clerk::readers`] is worth asking.
+    #[must_use]
+    pub fn has_replicas(&self) -> bool {
+        self.table.as_ref().is_some_and(|table| !table.readers.is_empty())
+    }
+
+    /// Who may be asked to read the key at `position`, its owner first, and the `since` to send along; none if only its owner
+    /// may, or if that has changed since the assignment.
+    #[must_use]
+    pub fn readers(&self, position: SliceKey) -> Option<Readable<'_>> {
+        let table = self.table.as_ref()?;
+        let target = table.routes.get(position);
+        let readers = table.readers.get(usize::try_from(target.readers?).ok()?)?;
+        let is_moved = !self.moved.is_empty() && self.moved.get(position).is_some();
+        (!is_moved).then_some(Readable {
+            peers: &table.peers,
+            readers,
+            since: target.since,
+        })
     }
 
     /// Takes an assignment, or what changed since the one held. `Ok(false)`: it is not newer than what is held.
@@ -221,14 +274,23 @@ impl RouteTable {
             .collect();
         // The directory is ordered by node, and lists each node once.
         let index_of = |life: &Life| lives.binary_search(life).ok();
+        let mut readers: Vec<Box<[usize]>> = Vec::new();
         let routes = assignment
             .ranges()
             .iter()
             .map(|(slice, range)| {
+                let peer = index_of(&range.owner);
+                let replicas = range.readers.replicas.iter().filter_map(index_of);
+                let all: Box<[usize]> = peer.into_iter().chain(replicas).collect();
+                let is_replicated = peer.is_some() && all.len() > 1;
                 let target = Target {
-                    peer: index_of(&range.owner),
+                    peer,
                     since: range.since,
+                    readers: is_replicated.then(|| u32::try_from(readers.len()).ok()).flatten(),
                 };
+                if is_replicated {
+                    readers.push(all);
+                }
                 (slice, target)
             })
             .collect();
@@ -238,6 +300,7 @@ impl RouteTable {
             assignment,
             routes,
             peers,
+            readers,
         }
     }
 }
@@ -247,7 +310,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::assignment::RangeAssignment;
+    use crate::assignment::{RangeAssignment, Readers};
     use crate::diff::AssignmentDiff;
     use crate::generation::Incarnation;
     use crate::node::{NodeEntry, NodeId, NodeState};
@@ -276,6 +339,7 @@ mod tests {
             owner: life(owner),
             since: generation(since),
             providers: Vec::new(),
+            readers: Readers::default(),
         };
         let entry = |name: &str| NodeEntry {
             incarnation: Incarnation::new(1),
@@ -360,6 +424,40 @@ mod tests {
         clerk.update(&full(&assignment(12, ("a", 6), ("a", 8)))).unwrap();
         assert_eq!(route(&clerk, 5), ("a".into(), 6));
         assert!(clerk.moved.is_empty());
+    }
+
+    /// Plan: the lower half has a living replica and a dead one, the upper none. Only the lower may be read beside its owner, and
+    /// only until a node says that it went elsewhere.
+    #[test]
+    fn readers_are_the_owner_and_the_living_replicas() {
+        let plain = assignment(10, ("a", 3), ("a", 8));
+        let ranges = plain.ranges().iter().map(|(slice, range)| {
+            let is_low = slice == halves().0;
+            let replicas = ["b", "dead"].map(life).into_iter().filter(|_| is_low).collect();
+            let readers = range.readers.replaced(replicas);
+            (
+                slice,
+                RangeAssignment {
+                    readers,
+                    ..range.clone()
+                },
+            )
+        });
+        let replicated = Assignment::new(generation(11), ranges.collect(), plain.directory().clone());
+        let mut clerk = Clerk::new();
+        assert!(clerk.readers(SliceKey::new(5)).is_none());
+        clerk.update(&full(&plain)).unwrap();
+        assert!(!clerk.has_replicas() && clerk.readers(SliceKey::new(5)).is_none());
+        clerk.update(&full(&Arc::new(replicated.unwrap()))).unwrap();
+        assert!(clerk.has_replicas() && clerk.readers(SliceKey::new(u64::MAX)).is_none());
+        let readable = clerk.readers(SliceKey::new(5)).unwrap();
+        assert_eq!((readable.count(), readable.since()), (2, generation(3)));
+        assert_eq!(readable.peer(0).unwrap().life, life("a"));
+        assert_eq!(readable.peer(1).unwrap().life, life("b"));
+        assert!(readable.peer(2).is_none());
+        clerk.moved(halves().0, life("b"), "b:1".into(), generation(12));
+        assert!(clerk.readers(SliceKey::new(5)).is_none());
+        assert_eq!(route(&clerk, 5), ("b".into(), 12));
     }
 
     /// Plan: a flood of tiny moves. Memory stays bounded, and the next assignment clears it.

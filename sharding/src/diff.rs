@@ -130,7 +130,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::assignment::Provider;
+    use crate::assignment::{Provider, Readers};
     use crate::generation::Incarnation;
     use crate::node::{Life, NodeState};
     use crate::slice_key::SliceKey;
@@ -159,13 +159,13 @@ mod tests {
         }
     }
 
-    /// Cuts at multiples of 16ths; per part an owner, a `since`, and whether it has a provider; a directory.
+    /// Cuts at multiples of 16ths; per part an owner, a `since`, whether it has a provider, and readers; a directory.
     fn assignments(number: u64) -> impl Strategy<Value = Assignment> {
-        let parts = prop::collection::btree_map(0_u64..16, (0_u8..3, 1_u64..4, any::<bool>()), 1..8);
+        let parts = prop::collection::btree_map(0_u64..16, (0_u8..3, 1_u64..4, any::<bool>(), 0_u8..4), 1..8);
         let directory = prop::collection::btree_map(0_u8..4, 0_u8..2, 0..4);
         let lease_ms = prop::option::of(1_u64..3);
         (parts, directory, lease_ms).prop_map(move |(parts, directory, lease_ms)| {
-            let mut lows: Vec<(u64, (u8, u64, bool))> = parts.into_iter().collect();
+            let mut lows: Vec<(u64, (u8, u64, bool, u8))> = parts.into_iter().collect();
             lows[0].0 = 0;
             let highs: Vec<Option<SliceKey>> = lows
                 .iter()
@@ -174,7 +174,7 @@ mod tests {
             let ranges = lows
                 .iter()
                 .enumerate()
-                .map(|(index, (low, (owner, since, moving)))| {
+                .map(|(index, (low, (owner, since, moving, readers)))| {
                     let high = highs.get(index + 1).copied().flatten();
                     let slice = Slice::new(SliceKey::new(low << 60), high).unwrap();
                     let provider = Provider {
@@ -185,6 +185,10 @@ mod tests {
                         owner: life(*owner),
                         since: generation(*since),
                         providers: moving.then_some(provider).into_iter().collect(),
+                        readers: Readers {
+                            replicas: (*readers > 1).then(|| life(7)).into_iter().collect(),
+                            leases_out: readers % 2 == 1,
+                        },
                     };
                     (slice, range)
                 });
@@ -244,6 +248,7 @@ mod tests {
                     owner: life(1),
                     since: generation(5),
                     providers: Vec::new(),
+                    readers: Readers::default(),
                 },
             )],
             BTreeMap::new(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use softstore_sharding::{
-    Assignment, Generation, Incarnation, NodeEntry, NodeState, Peer, Provider, RangeAssignment, Slice,
+    Assignment, Generation, Incarnation, NodeEntry, NodeState, Peer, Provider, RangeAssignment, Readers,
+    Slice,
 };
 
 /// The generation with this number.
@@ -26,6 +27,7 @@ pub fn handed_over(owner: &Peer, giver: &Peer) -> Assignment {
             life: giver.life.clone(),
             since: generation(1),
         }],
+        readers: Readers::default(),
     };
     let entry = |peer: &Peer| NodeEntry {
         incarnation: peer.life.incarnation,

@@ -13,7 +13,7 @@ use softstore_proto::v1;
 use softstore_proto::v1::cache_server::{Cache, CacheServer};
 use softstore_proto::v1::{OpKind, Status};
 use softstore_sharding::{
-    Assignment, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, RangeAssignment,
+    Assignment, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, RangeAssignment, Readers,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -241,6 +241,7 @@ pub(crate) fn even(number: u64, since: u64, nodes: &[&Node]) -> Assignment {
             owner: node.life.clone(),
             since: generation(since),
             providers: vec![],
+            readers: Readers::default(),
         };
         (Slice::new(low, high).expect("ascending"), range)
     });

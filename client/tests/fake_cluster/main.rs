@@ -5,9 +5,11 @@
 //! - `outcomes`: retries, lost answers, deadlines, unreachable owners
 //! - `following`: assignments, `Moved`, seeds, restarts
 //! - `loading`: `get_or_load`
+//! - `replicas`: reads of what is replicated
 
 mod fake;
 mod following;
 mod loading;
 mod operations;
 mod outcomes;
+mod replicas;

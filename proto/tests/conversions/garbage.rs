@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
 use softstore_proto::cache::Moved;
-use softstore_proto::limits::{KEY_BYTES_MAX, PROVIDERS_MAX, RANGES_MAX, RATE_PER_SECOND_MAX};
+use softstore_proto::limits::{KEY_BYTES_MAX, PROVIDERS_MAX, RANGES_MAX, RATE_PER_SECOND_MAX, REPLICAS_MAX};
 use softstore_proto::transfer::Relayed;
 use softstore_proto::{WireError, v1};
 use softstore_sharding::load::HOT_KEYS_MAX;
@@ -125,6 +125,7 @@ fn what_is_wrong_is_named() {
         owner: Some(life.clone()),
         since: Some(since),
         providers: vec![v1::Provider::default(); PROVIDERS_MAX + 1],
+        ..Default::default()
     };
     let crowded = v1::Assignment {
         generation: Some(since),
@@ -134,6 +135,23 @@ fn what_is_wrong_is_named() {
     assert_eq!(
         refused(Assignment::try_from(crowded).map(drop)),
         "range.providers"
+    );
+
+    let widely_read = v1::RangeAssignment {
+        slice: Some(v1::Slice { low: 0, high: 0 }),
+        owner: Some(life.clone()),
+        since: Some(since),
+        replicas: vec![life.clone(); REPLICAS_MAX + 1],
+        ..Default::default()
+    };
+    let widely_read = v1::Assignment {
+        generation: Some(since),
+        ranges: vec![widely_read],
+        ..Default::default()
+    };
+    assert_eq!(
+        refused(Assignment::try_from(widely_read).map(drop)),
+        "range.replicas"
     );
 
     let long_leased = v1::Assignment {

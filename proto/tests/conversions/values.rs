@@ -14,7 +14,7 @@ use softstore_sharding::session::{
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, FrequencyClass, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState,
-    Peer, Provider, RangeAssignment, Slice, SliceKey, Version,
+    Peer, Provider, RangeAssignment, Readers, Slice, SliceKey, Version,
 };
 use softstore_transfer::message::{
     Entry, PeekAnswer, PeekKey, PeekRequest, PullRequest, Release, Take, TakeAnswer, TakeRange, TakeReply,
@@ -72,7 +72,13 @@ fn entry_of_node() -> impl Strategy<Value = (NodeId, NodeEntry)> {
 
 /// A range's assignment whose `since` is `ceiling` and whose providers are older, newest first.
 fn range(ceiling: u64) -> impl Strategy<Value = RangeAssignment> {
-    (life(), vec(life(), 0..4)).prop_map(move |(owner, providers)| {
+    let readers = (vec(life(), 0..4), any::<bool>());
+    (life(), vec(life(), 0..4), readers).prop_map(move |(owner, providers, (replicas, leases_out))| {
+        let replicas: BTreeMap<NodeId, Life> = replicas
+            .into_iter()
+            .filter(|replica| *replica != owner)
+            .map(|replica| (replica.node.clone(), replica))
+            .collect();
         let since = |age: u64| Generation {
             number: ceiling - age,
             assigner: Incarnation::new(9),
@@ -87,6 +93,10 @@ fn range(ceiling: u64) -> impl Strategy<Value = RangeAssignment> {
                     since: since(age),
                 })
                 .collect(),
+            readers: Readers {
+                replicas: replicas.into_values().collect(),
+                leases_out,
+            },
         }
     })
 }

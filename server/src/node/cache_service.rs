@@ -158,7 +158,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use softstore_sharding::{
-        Incarnation, Life, NodeEntry, NodeId, NodeState as DirectoryState, RangeAssignment, Slice,
+        Incarnation, Life, NodeEntry, NodeId, NodeState as DirectoryState, RangeAssignment, Readers, Slice,
     };
 
     use super::*;
@@ -180,6 +180,7 @@ mod tests {
             owner,
             since: generation(number),
             providers: vec![],
+            readers: Readers::default(),
         };
         Arc::new(Assignment::new(generation(number), vec![(Slice::FULL, range)], directory).unwrap())
     }

@@ -18,7 +18,7 @@ use softstore_proto::batch::OpView;
 use softstore_proto::v1;
 use softstore_proto::v1::{OpKind, Status};
 use softstore_sharding::{
-    Assignment, Generation, NodeEntry, NodeState as DirectoryState, RangeAssignment, Slice, SliceKey,
+    Assignment, Generation, NodeEntry, NodeState as DirectoryState, RangeAssignment, Readers, Slice, SliceKey,
 };
 use softstore_store::{MokaStore, MokaStoreConfig};
 use softstore_transfer::handoff::HandoffCore;
@@ -68,6 +68,7 @@ fn owner() -> Arc<NodeState> {
         owner: me.life.clone(),
         since: generation(1),
         providers: Vec::new(),
+        readers: Readers::default(),
     };
     let directory = BTreeMap::from([(me.life.node, entry)]);
     let assignment = Assignment::new(generation(1), vec![(Slice::FULL, range)], directory);

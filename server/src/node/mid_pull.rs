@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use softstore_sharding::slicelet::SliceletEvent;
 use softstore_sharding::{
     Assignment, Epoch, FrequencyClass, Generation, Incarnation, Life, NodeEntry, NodeId,
-    NodeState as DirectoryState, Peer, PullId, RangeAssignment, Slice, SliceKey, Timestamp, Version,
+    NodeState as DirectoryState, Peer, PullId, RangeAssignment, Readers, Slice, SliceKey, Timestamp, Version,
 };
 use softstore_store::{
     Added, Frozen, Import, ImportOutcome, Listing, MokaStore, MokaStoreConfig, OpContext, Outcome, Part,
@@ -93,6 +93,7 @@ fn assignment(number: u64, owner: &Peer, providers: &[(&Peer, u64)], listed: &[&
         owner: owner.life.clone(),
         since: generation(number),
         providers: providers.collect(),
+        readers: Readers::default(),
     };
     let ranges = vec![(Slice::FULL, range)];
     Arc::new(Assignment::new(generation(number), ranges, directory).expect("valid"))

@@ -9,11 +9,13 @@
 //! - A range that stays keeps everything. A range that moves gets the new generation as `since`, and as providers its
 //!   former owner and that one's providers, newest first, the living only: a draining node that was still taking a range
 //!   is its first provider, and the node that it was taking from stays one (H6).
-//! - Ranges with providers are neither split nor merged; neighbours merge when equal in owner and `since`.
+//! - Ranges with providers are neither split nor merged; neighbours merge when equal in owner, `since` and readers.
+//! - Replicas go on under a new owner. That there may be read leases of an earlier acquisition is remembered until the
+//!   hand-off is done, or, where there was nobody to hand anything over, for as long as the range stays (H2).
 
 use std::collections::BTreeMap;
 
-use crate::assignment::{Assignment, PROVIDERS_MAX, Provider, RangeAssignment};
+use crate::assignment::{Assignment, PROVIDERS_MAX, Provider, RangeAssignment, Readers};
 use crate::generation::{Generation, Incarnation};
 use crate::node::{Life, NodeId};
 use crate::planted::{self, Bug};
@@ -30,6 +32,11 @@ pub(crate) fn unowned(since: Generation) -> RangeAssignment {
         owner: Life::nobody(),
         since,
         providers: Vec::new(),
+        // Whoever had it may have let others read.
+        readers: Readers {
+            replicas: Vec::new(),
+            leases_out: true,
+        },
     }
 }
 
@@ -59,7 +66,10 @@ pub(crate) fn refreshed(
             range.providers.retain(|provider| lives(living, &provider.life));
             if !range.providers.is_empty() && is_done(done, slice, range.since) {
                 range.providers.clear();
+                // Whoever gave it away revoked every lease before, and so did who renewed it.
+                range.readers.leases_out = false;
             }
+            range.readers = range.readers.without(|replica| lives(living, replica));
             (slice, range)
         })
         .collect();
@@ -91,19 +101,33 @@ pub(crate) fn placed(
     let mut next = Ranges::with_capacity(ranges.len());
     for (slice, range) in ranges {
         for (part, node) in placement.overlapping(slice) {
-            let Some(&incarnation) = living.get(node) else {
+            let Some(taker) = living_life(living, node) else {
                 // A placement that was checked names living nodes only.
                 next.push((part, range.clone()));
                 continue;
             };
-            let taker = Life {
-                node: node.clone(),
-                incarnation,
-            };
-            next.push((part, handed_to(&range, taker, living, generation)));
+            let range = handed_to(&range, taker, living, generation);
+            for (part, replicas) in placement.replicas_in(part) {
+                let replicas = replicas.iter().filter_map(|node| living_life(living, node));
+                let replicas = replicas.filter(|replica| *replica != range.owner).collect();
+                let readers = range.readers.replaced(replicas);
+                next.push((
+                    part,
+                    RangeAssignment {
+                        readers,
+                        ..range.clone()
+                    },
+                ));
+            }
         }
     }
     merged(next)
+}
+
+fn living_life(living: &Living, node: &NodeId) -> Option<Life> {
+    let incarnation = *living.get(node)?;
+    let node = node.clone();
+    Some(Life { node, incarnation })
 }
 
 /// What a range reads when `taker` is to own it at `generation`.
@@ -116,6 +140,7 @@ fn handed_to(
     if range.owner == taker {
         return range.clone();
     }
+    let readers = range.readers.under_next_acquisition(&taker);
     let former = Provider {
         life: range.owner.clone(),
         since: range.since,
@@ -134,6 +159,7 @@ fn handed_to(
         owner: taker,
         since: generation,
         providers,
+        readers,
     }
 }
 
@@ -185,6 +211,7 @@ pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn
             };
             range.since = generation;
             range.providers = vec![former];
+            range.readers = range.readers.under_next_acquisition(&range.owner);
         }
     }
     ranges
@@ -225,6 +252,7 @@ mod tests {
             owner: life(owner),
             since: generation(since),
             providers: providers.iter().map(provider).collect(),
+            readers: Readers::default(),
         }
     }
 
@@ -341,5 +369,66 @@ mod tests {
         let done = [(Slice::FULL, generation(900))].into_iter().collect();
         let merged = refreshed(&held, &living(&["a"]), &done, &RangeMap::new());
         assert_eq!(merged, [(Slice::FULL, range("a", 900, &[]))]);
+    }
+
+    /// Plan: a range that `a` owns, read by `b` and `c` besides. Whatever ends somebody's reading or its owner's tenure leaves a
+    /// mark that leases may be out, until a hand-off is done; a new owner is no replica of its own; who is dead is none.
+    #[test]
+    fn h2_read_leases_of_before_are_remembered() {
+        let readers = |names: &[&str], leases_out| Readers {
+            replicas: names.iter().map(|name| life(name)).collect(),
+            leases_out,
+        };
+        let replicated = RangeAssignment {
+            readers: readers(&["b", "c"], false),
+            ..range("a", 1, &[])
+        };
+        let next =
+            |lives: &[&str], owner: &str, replicas: &[&str], done: &[u64], before: &RangeAssignment| {
+                let held = Assignment::new(
+                    generation(9),
+                    vec![(Slice::FULL, before.clone())],
+                    BTreeMap::new(),
+                );
+                let done = done
+                    .iter()
+                    .map(|since| (Slice::FULL, generation(*since)))
+                    .collect();
+                let lives = living(lives);
+                let ranges = refreshed(&held.unwrap(), &lives, &done, &RangeMap::new());
+                let nodes = replicas.iter().map(|name| life(name).node).collect();
+                let placement = Placement::new(vec![(Slice::FULL, life(owner).node)]).unwrap();
+                let placement = placement.replicated(vec![(Slice::FULL, nodes)]);
+                placed(ranges, &placement, &lives, generation(9))[0].1.clone()
+            };
+        let all = ["a", "b", "c"];
+        assert_eq!(next(&all, "a", &["b", "c"], &[], &replicated), replicated);
+        let cooled = next(&all, "a", &[], &[], &replicated);
+        assert_eq!(cooled.readers, readers(&[], true));
+        assert_eq!(
+            next(&all, "a", &["b"], &[], &cooled).readers,
+            readers(&["b"], true)
+        );
+        assert_eq!(
+            next(&["a", "b"], "a", &["b"], &[], &replicated).readers,
+            readers(&["b"], true)
+        );
+        let moved = next(&all, "b", &["c"], &[], &replicated);
+        assert_eq!(moved.readers, readers(&["c"], true));
+        // Done: the giver has revoked all leases.
+        assert_eq!(
+            next(&all, "b", &["c"], &[9], &moved).readers,
+            readers(&["c"], false)
+        );
+        // The owner died: nobody has, and nobody says that anything is done.
+        let cold = next(&["b", "c"], "b", &["c"], &[], &replicated);
+        assert_eq!(
+            cold,
+            RangeAssignment {
+                readers: readers(&["c"], true),
+                ..range("b", 9, &[])
+            }
+        );
+        assert_eq!(next(&["b", "c"], "b", &["c"], &[9], &cold), cold);
     }
 }

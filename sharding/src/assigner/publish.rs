@@ -229,7 +229,7 @@ fn first_ranges(placement: &Placement, living: &Living, generation: Generation) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assignment::{Provider, RangeAssignment};
+    use crate::assignment::{Provider, RangeAssignment, Readers};
     use crate::generation::Incarnation;
     use crate::slice::Slice;
     use crate::slice_key::SliceKey;
@@ -252,6 +252,7 @@ mod tests {
                 owner,
                 since: since_of_b,
                 providers,
+                readers: Readers::default(),
             };
             Assignment::new(since(number), vec![(Slice::FULL, range)], BTreeMap::new()).unwrap()
         };

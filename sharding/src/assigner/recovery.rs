@@ -15,7 +15,7 @@ use super::config::AssignerConfig;
 use super::event::SessionId;
 use super::member::Member;
 use super::next::{Ranges, merged, unowned};
-use crate::assignment::{Assignment, RangeAssignment};
+use crate::assignment::{Assignment, RangeAssignment, Readers};
 use crate::generation::Generation;
 use crate::node::Life;
 use crate::planted::{self, Bug};
@@ -269,6 +269,11 @@ fn lay_claims(ranges: &mut RangeMap<RangeAssignment>, member: &Member) {
                 ClaimPhase::Serving => Vec::new(),
                 _ => claim.providers.clone(),
             },
+            // What the assignment says that it holds the range by, nobody else has told: it may be replicated by that.
+            readers: Readers {
+                replicas: Vec::new(),
+                leases_out: true,
+            },
         };
         let same = |held: &RangeAssignment| {
             held.owner == claimed.owner && held.since == claimed.since && claim.phase == ClaimPhase::Serving
@@ -280,7 +285,13 @@ fn lay_claims(ranges: &mut RangeMap<RangeAssignment>, member: &Member) {
             .chain(ranges.gaps(claim.slice))
             .collect();
         for part in wins {
-            ranges.insert(part, claimed.clone());
+            let known = ranges
+                .get(part.low())
+                .map(|(_, held)| held)
+                .filter(|held| same(held));
+            let readers = known.map_or_else(|| claimed.readers.clone(), |held| held.readers.clone());
+            let claimed = claimed.clone();
+            ranges.insert(part, RangeAssignment { readers, ..claimed });
         }
     }
 }
@@ -377,6 +388,7 @@ mod tests {
             owner: life("cut-off"),
             since: since(1),
             providers: Vec::new(),
+            readers: Readers::default(),
         };
         let published = Assignment::new(since(2), vec![(Slice::FULL, range)], BTreeMap::new());
         let published = Arc::new(published.unwrap().under_leases(Some(3_000)));
@@ -403,6 +415,7 @@ mod tests {
             owner: life("a"),
             since: since(1),
             providers: Vec::new(),
+            readers: Readers::default(),
         };
         let entry = NodeEntry {
             incarnation: life("a").incarnation,

@@ -418,7 +418,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::assignment::{Assignment, RangeAssignment};
+    use crate::assignment::{Assignment, RangeAssignment, Readers};
     use crate::generation::{Generation, Incarnation};
     use crate::node::NodeState;
 
@@ -459,6 +459,7 @@ mod tests {
                 owner,
                 since: Generation::NONE,
                 providers: Vec::new(),
+                readers: Readers::default(),
             };
             (*slice, range)
         });

@@ -17,13 +17,13 @@ pub mod conformance;
 pub mod even_range;
 pub mod ring;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::assignment::{Assignment, RangeAssignment};
+use crate::assignment::{Assignment, REPLICAS_MAX, RangeAssignment};
 use crate::node::{Life, NodeId, NodeState};
 use crate::session::SliceLoad;
 use crate::slice::Slice;
@@ -41,6 +41,7 @@ pub use ring::Ring;
 /// The implementor MUST:
 /// - cover the key space exactly once, in order;
 /// - give a range only to a node that may take, or leave it with its present, living and not draining owner;
+/// - replicate a range only to nodes that may take, each once, and not to its owner;
 /// - neither move, split nor merge a range that lists providers while its owner stays ([`ClusterView::is_pinned`]), and
 ///   move it whole when its owner leaves;
 /// - be pure: the same view gives the same placement; and stable: placed again on its own result, nothing moves.
@@ -155,9 +156,13 @@ impl ClusterView<'_> {
     }
 }
 
-/// Who is to own what, complete and in order.
+/// Who is to own what, complete and in order, and who is to read some of it besides.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Placement(Vec<(Slice, NodeId)>);
+pub struct Placement {
+    ranges: Vec<(Slice, NodeId)>,
+    /// In order; what is not named is not replicated.
+    replicas: Vec<(Slice, Vec<NodeId>)>,
+}
 
 /// Why a placement is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -173,6 +178,14 @@ pub enum PlacementError {
         /// To whom.
         node: NodeId,
     },
+    /// It replicates a range to a node that may take nothing, to its owner, to one node twice, or to too many.
+    #[error(
+        "{0} was replicated to a node that may take nothing, to its owner, to one twice, or to more than {REPLICAS_MAX}"
+    )]
+    Replicas(Slice),
+    /// Two of the ranges that it replicates overlap, or are out of order.
+    #[error("{0} was replicated twice, or out of order")]
+    ReplicatedTwice(Slice),
     /// It moves or cuts a range whose hand-off is on.
     #[error("{0} was moved or cut while its hand-off is on")]
     Pinned(Slice),
@@ -194,21 +207,60 @@ impl Placement {
             }
         }
         let map = SliceMap::new(joined)?;
-        Ok(Self(
-            map.iter().map(|(slice, node)| (slice, node.clone())).collect(),
-        ))
+        Ok(Self {
+            ranges: map.iter().map(|(slice, node)| (slice, node.clone())).collect(),
+            replicas: Vec::new(),
+        })
+    }
+
+    /// The same, with replicas for some slices: nodes that serve reads of it beside its owner. In order; an empty list is the
+    /// same as none.
+    #[must_use]
+    pub fn replicated(self, mut replicas: Vec<(Slice, Vec<NodeId>)>) -> Self {
+        replicas.retain(|(_, nodes)| !nodes.is_empty());
+        for (_, nodes) in &mut replicas {
+            nodes.sort_unstable();
+        }
+        Self { replicas, ..self }
     }
 
     /// Who is to own what, in order; neighbours differ.
     #[must_use]
     pub fn ranges(&self) -> &[(Slice, NodeId)] {
-        &self.0
+        &self.ranges
+    }
+
+    /// Which slices are to be replicated, and to whom beside their owner, in order.
+    #[must_use]
+    pub fn replicas(&self) -> &[(Slice, Vec<NodeId>)] {
+        &self.replicas
+    }
+
+    /// The parts of `slice`, in order and complete, with the replicas of each.
+    #[must_use]
+    pub fn replicas_in(&self, slice: Slice) -> Vec<(Slice, &[NodeId])> {
+        let first = self
+            .replicas
+            .partition_point(|(held, _)| held.last() < slice.low());
+        let mut parts: Vec<(Slice, &[NodeId])> = Vec::new();
+        let mut next = Some(slice.low());
+        for (held, nodes) in &self.replicas[first..] {
+            let (Some(from), Some(part)) = (next, held.intersect(slice)) else {
+                break;
+            };
+            parts.extend(Slice::new(from, Some(part.low())).map(|gap| (gap, &[][..])));
+            parts.push((part, nodes));
+            next = part.high_excluded().filter(|high| slice.contains(*high));
+        }
+        let rest = next.and_then(|from| Slice::between(from, slice.last()));
+        parts.extend(rest.map(|rest| (rest, &[][..])));
+        parts
     }
 
     /// The parts of `slice`, in order, with who is to own each.
     pub fn overlapping(&self, slice: Slice) -> impl Iterator<Item = (Slice, &NodeId)> {
-        let first = self.0.partition_point(|(held, _)| held.last() < slice.low());
-        self.0[first..]
+        let first = self.ranges.partition_point(|(held, _)| held.last() < slice.low());
+        self.ranges[first..]
             .iter()
             .map_while(move |(held, node)| Some((held.intersect(slice)?, node)))
     }
@@ -217,7 +269,7 @@ impl Placement {
     #[must_use]
     pub fn widths(&self) -> BTreeMap<NodeId, u128> {
         let mut widths = BTreeMap::new();
-        for (slice, node) in &self.0 {
+        for (slice, node) in &self.ranges {
             *widths.entry(node.clone()).or_default() += slice.width();
         }
         widths
@@ -228,9 +280,14 @@ impl Placement {
     /// # Errors
     /// The first range that breaks one.
     pub fn check(&self, view: &ClusterView<'_>) -> Result<(), PlacementError> {
-        for (slice, node) in &self.0 {
-            let takes = |candidate: &NodeView| candidate.life.node == *node && candidate.role.may_take();
-            if !view.nodes.iter().any(takes) {
+        let takers: BTreeSet<&NodeId> = view
+            .nodes
+            .iter()
+            .filter(|node| node.role.may_take())
+            .map(|node| &node.life.node)
+            .collect();
+        for (slice, node) in &self.ranges {
+            if !takers.contains(node) {
                 return Err(PlacementError::NotATaker {
                     slice: *slice,
                     node: node.clone(),
@@ -245,10 +302,119 @@ impl Placement {
             let mut takers = self.overlapping(slice);
             let taker = takers.next().map(|(_, node)| node);
             let stays = taker == Some(&range.owner.node) || !view.owner_stays(range);
-            if takers.next().is_some() || !stays {
+            let is_cut = takers.next().is_some() || self.replicas_in(slice).len() > 1;
+            if is_cut || !stays {
                 return Err(PlacementError::Pinned(slice));
             }
         }
+        self.check_replicas(&takers)
+    }
+
+    fn check_replicas(&self, takers: &BTreeSet<&NodeId>) -> Result<(), PlacementError> {
+        let mut last = None;
+        for (slice, nodes) in &self.replicas {
+            if last.is_some_and(|last| last >= slice.low()) {
+                return Err(PlacementError::ReplicatedTwice(*slice));
+            }
+            last = Some(slice.last());
+            let mut owners = self.overlapping(*slice);
+            let is_distinct = nodes.windows(2).all(|pair| pair[0] < pair[1]);
+            let may_take = nodes.iter().all(|node| takers.contains(node));
+            if !is_distinct
+                || !may_take
+                || nodes.len() > REPLICAS_MAX
+                || owners.any(|(_, owner)| nodes.contains(owner))
+            {
+                return Err(PlacementError::Replicas(*slice));
+            }
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(low: u64, last: u64) -> Slice {
+        Slice::between(SliceKey::new(low), SliceKey::new(last)).unwrap()
+    }
+
+    fn id(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    fn replicated(replicas: &[(Slice, &[&str])]) -> Placement {
+        let replicas = replicas.iter().map(|(slice, nodes)| {
+            let nodes = nodes.iter().map(|name| id(name)).collect();
+            (*slice, nodes)
+        });
+        let whole = Placement::new(vec![(Slice::FULL, id("a"))]).unwrap();
+        whole.replicated(replicas.collect())
+    }
+
+    #[test]
+    fn a_slice_is_cut_where_its_replicas_change() {
+        let placement = replicated(&[(slice(10, 19), &["b"]), (slice(20, 20), &["b", "c"])]);
+        let parts = |low, last| -> Vec<(Slice, usize)> {
+            let parts = placement.replicas_in(slice(low, last)).into_iter();
+            parts.map(|(part, nodes)| (part, nodes.len())).collect()
+        };
+        assert_eq!(parts(0, 9), [(slice(0, 9), 0)]);
+        assert_eq!(
+            parts(5, 30),
+            [
+                (slice(5, 9), 0),
+                (slice(10, 19), 1),
+                (slice(20, 20), 2),
+                (slice(21, 30), 0)
+            ]
+        );
+        assert_eq!(parts(12, 14), [(slice(12, 14), 1)]);
+        assert_eq!(parts(20, 20), [(slice(20, 20), 2)]);
+        let all = slice(5, u64::MAX);
+        let parts = placement.replicas_in(all);
+        assert_eq!(
+            parts.iter().map(|(part, _)| part.width()).sum::<u128>(),
+            all.width()
+        );
+    }
+
+    /// Plan: one owner, `a`; `b` and `c` may take, `d` drains. Whatever replicas break a rule are refused.
+    #[test]
+    fn replicas_that_break_a_rule_are_refused() {
+        let node = |name: &str, role| NodeView {
+            life: Life {
+                node: id(name),
+                incarnation: crate::generation::Incarnation::new(1),
+            },
+            state: NodeState::Serving,
+            capacity_bytes: 1,
+            zone: "".into(),
+            role,
+        };
+        let view = ClusterView {
+            previous: None,
+            nodes: vec![
+                node("a", NodeRole::Eligible),
+                node("b", NodeRole::Eligible),
+                node("c", NodeRole::Reserve),
+                node("d", NodeRole::Leaving),
+            ],
+            loads: Vec::new(),
+            hot_keys: Vec::new(),
+        };
+        let check = |replicas: &[(Slice, &[&str])]| replicated(replicas).check(&view);
+        let at = slice(3, 3);
+        assert_eq!(check(&[(at, &["c", "b"]), (slice(4, 9), &["b"])]), Ok(()));
+        for nodes in [&["a"][..], &["d"], &["nobody"], &["b", "b"]] {
+            assert_eq!(
+                check(&[(at, nodes)]),
+                Err(PlacementError::Replicas(at)),
+                "{nodes:?}"
+            );
+        }
+        let twice = check(&[(slice(3, 5), &["b"]), (slice(5, 6), &["c"])]);
+        assert_eq!(twice, Err(PlacementError::ReplicatedTwice(slice(5, 6))));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::assignment::RangeAssignment;
+use crate::assignment::{RangeAssignment, Readers};
 use crate::diff::AssignmentDiff;
 use crate::node::{NodeEntry, NodeId, NodeState, Peer};
 use crate::session::{ClaimPhase, LoadReport};
@@ -31,6 +31,7 @@ fn assignment(number: u64, listed: bool) -> Arc<Assignment> {
         owner: me(),
         since: generation(1),
         providers: Vec::new(),
+        readers: Readers::default(),
     };
     let entry = NodeEntry {
         incarnation: me().incarnation,

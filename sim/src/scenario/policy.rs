@@ -8,7 +8,7 @@ use softstore_sharding::sharder::auto::{
 };
 use softstore_sharding::sharder::{ClusterView, EvenRange, NodeRole, NodeView, Ring, Sharder};
 use softstore_sharding::{
-    Assignment, Generation, Incarnation, Life, NodeId, NodeState, RangeAssignment, Slice,
+    Assignment, Generation, Incarnation, Life, NodeId, NodeState, RangeAssignment, Readers, Slice,
 };
 
 use super::description::Sees;
@@ -171,6 +171,7 @@ fn assignment(seats: &[Seat], owned: &Owned) -> Option<Assignment> {
             owner: life(&seats[owners[0] as usize]),
             since: Generation::NONE,
             providers: Vec::new(),
+            readers: Readers::default(),
         };
         (*slice, range)
     });

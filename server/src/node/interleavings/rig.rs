@@ -7,7 +7,7 @@ use softstore_proto::v1::{OpKind, Reply, Status};
 use softstore_sharding::slicelet::SliceletEvent;
 use softstore_sharding::{
     Assignment, Epoch, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState as EntryState, Peer,
-    Provider, PullId, RangeAssignment, Slice, SliceKey, Timestamp, Version,
+    Provider, PullId, RangeAssignment, Readers, Slice, SliceKey, Timestamp, Version,
 };
 use softstore_store::{Frozen, MokaStore, MokaStoreConfig};
 use softstore_sync::explore::thread;
@@ -193,6 +193,7 @@ pub(super) fn whole(
                 since: since(number),
             })
             .collect(),
+        readers: Readers::default(),
     };
     let directory = [ME, OTHER].map(entry).into();
     let assignment = Assignment::new(since(generation), vec![(Slice::FULL, range)], directory);

@@ -68,7 +68,15 @@ impl Sharder for AutoSharder {
             let owner = piece.owners.first().map_or(0, |owner| *owner as usize);
             (piece.slice, names[owner].clone())
         });
-        Placement::new(ranges.collect()).expect("the planner cuts and joins a complete map")
+        let replicas = plan.pieces.iter().map(|piece| {
+            let others = piece.owners.iter().skip(1);
+            (
+                piece.slice,
+                others.map(|owner| names[*owner as usize].clone()).collect(),
+            )
+        });
+        let placement = Placement::new(ranges.collect()).expect("the planner cuts and joins a complete map");
+        placement.replicated(replicas.collect())
     }
 }
 
@@ -103,14 +111,17 @@ fn cluster_of(view: &ClusterView<'_>) -> (Cluster, Vec<NodeId>) {
         .flat_map(|previous| previous.ranges().iter());
     let mut pieces = Vec::new();
     for (slice, range) in ranges {
-        let owner = *index_of.entry(range.owner.clone()).or_insert_with(|| {
-            names.push(range.owner.node.clone());
-            nodes.push(gone(&range.owner));
-            NodeIndex::try_from(nodes.len() - 1).unwrap_or(NodeIndex::MAX)
+        let holders = std::iter::once(&range.owner).chain(&range.readers.replicas);
+        let owners = holders.map(|life| {
+            *index_of.entry(life.clone()).or_insert_with(|| {
+                names.push(life.node.clone());
+                nodes.push(gone(life));
+                NodeIndex::try_from(nodes.len() - 1).unwrap_or(NodeIndex::MAX)
+            })
         });
         pieces.push(Piece {
             slice,
-            owners: vec![owner],
+            owners: owners.collect(),
             is_pinned: !range.providers.is_empty(),
         });
     }
@@ -183,7 +194,7 @@ mod tests {
     use crate::generation::{Generation, Incarnation};
     use crate::node::NodeState;
     use crate::sharder::{HotKey, conformance};
-    use crate::{Assignment, RangeAssignment};
+    use crate::{Assignment, RangeAssignment, Readers};
 
     fn nodes(capacities: &[u64]) -> Vec<NodeView> {
         let node = |(index, capacity): (usize, &u64)| NodeView {
@@ -240,6 +251,7 @@ mod tests {
                     owner: owner.life.clone(),
                     since: Generation::NONE,
                     providers: Vec::new(),
+                    readers: Readers::default(),
                 };
                 (*slice, range)
             });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use softstore_sharding::session::{HandoffOutcome, HandoffReport, VersionRange};
 use softstore_sharding::{
     Assignment, Epoch, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, Peer, Provider, PullId,
-    RangeAssignment, Slice, SliceKey, Timestamp,
+    RangeAssignment, Readers, Slice, SliceKey, Timestamp,
 };
 
 use crate::config::HandoffConfig;
@@ -66,6 +66,7 @@ pub(super) fn range((owner, number, providers): Says<'_>) -> RangeAssignment {
                 since: since(number),
             })
             .collect(),
+        readers: Readers::default(),
     }
 }
 
