@@ -31,8 +31,12 @@ pub struct RoundFigures {
     pub changed_ranges: usize,
     /// How many ranges there are.
     pub ranges: usize,
-    /// Nodes that live.
+    /// Nodes that live and do not drain.
     pub living: usize,
+    /// Nodes that drain.
+    pub draining: usize,
+    /// Bytes that the control plane sends.
+    pub control_bytes: u64,
 }
 
 /// Judges one round.
@@ -118,6 +122,8 @@ impl Judge<'_> {
             seat.capacity_bytes as f64
         });
         figures.living = self.living().count();
+        let drains = |seat: &&Seat| seat.standing == Standing::Leaving;
+        figures.draining = self.seats.iter().filter(drains).count();
     }
 
     /// Walks both maps at once and adds up what each range's new owners did not have.
