@@ -21,6 +21,7 @@ pub mod cache;
 pub mod error;
 pub mod limits;
 pub mod load;
+pub mod readers;
 pub mod session;
 pub mod status;
 pub mod transfer;

@@ -22,7 +22,6 @@ pub const RATE_PER_SECOND_MAX: f64 = 1e15;
 pub const NODES_MAX: usize = 4_096;
 /// Most providers of one range.
 pub const PROVIDERS_MAX: usize = softstore_sharding::assignment::PROVIDERS_MAX;
-
 /// Most replicas of one range.
 pub const REPLICAS_MAX: usize = softstore_sharding::assignment::REPLICAS_MAX;
 /// Most ranges in one Take.
@@ -31,6 +30,12 @@ pub const TAKE_RANGES_MAX: usize = softstore_transfer::message::TAKE_RANGES_MAX;
 pub const TAKEN_RANGES_MAX: usize = softstore_transfer::message::TAKEN_RANGES_MAX;
 /// Most keys in one peek.
 pub const PEEK_KEYS_MAX: usize = 1_024;
+/// Most ranges in one request for read leases and in its answer, and most slices and positions in one invalidation.
+pub const READ_PARTS_MAX: usize = softstore_transfer::message::READ_PARTS_MAX;
+/// Longest read lease, in milliseconds.
+pub const READ_LEASE_MS: u64 = softstore_transfer::handoff::READ_LEASE_MS;
+/// Most keys in one fill.
+pub const FILL_KEYS_MAX: usize = 1_024;
 /// Longest `host:port` in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 512;
 /// Longest name of a zone in bytes.

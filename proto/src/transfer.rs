@@ -324,7 +324,7 @@ impl TryFrom<v1::ReleaseRequest> for Release {
     }
 }
 
-fn checked_key(field: &'static str, key: Bytes) -> Result<Bytes, WireError> {
+pub(crate) fn checked_key(field: &'static str, key: Bytes) -> Result<Bytes, WireError> {
     if key.is_empty() {
         return Err(WireError::Missing { field });
     }

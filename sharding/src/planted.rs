@@ -98,6 +98,16 @@ bugs! {
     LeaseNotAwaited, "lease-not-awaited", 2000, "a silent node's ranges are given away before its lease is over (leased mode)";
     FormerLeaseForgotten, "former-lease-forgotten", 2000, "a new Assigner does not wait for the longer leases that the last assignment tells of (leased mode)";
     LeaseWaitSkipped, "lease-wait-skipped", 2000, "a new Assigner does not wait for the leases of the one before (leased mode)";
+    ReplicaServedBeforeAdmission, "replica-served-before-admission", 2000, "a replica reads although its lease is over";
+    FillCrossesInvalidation, "fill-crosses-invalidation", 2000, "a fill's answer is kept although the key was invalidated meanwhile";
+    FillKeptWhileWritten, "fill-kept-while-written", 2000, "a fill's answer is kept although the owner was about to change the key";
+    FillSharedWhileWritten, "fill-shared-while-written", 2000, "who came while a fill was under way gets its value, although a change was under way, too";
+    LeaseOutlivesFence, "lease-outlives-fence", 2000, "a range is fenced while replicas hold read leases on it";
+    ReadLeaseFromReply, "read-lease-from-reply", 2000, "a read lease counts from the arrival of its grant";
+    ColdStartUnwaited, "cold-start-unwaited", 2000, "a range starts cold while a former owner's read leases may be out";
+    RevokedLeaseRevived, "revoked-lease-revived", 2000, "a grant that was on its way when the lease was revoked is believed";
+    CopiesKeptOverLeases, "copies-kept-over-leases", 2000, "a replica keeps its copies from one lease to the next";
+    WriteBeforeInvalidated, "write-before-invalidated", 2000, "an owner changes a key before its replicas have forgotten it";
 }
 
 #[cfg(feature = "planted-bugs")]

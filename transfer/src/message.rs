@@ -1,4 +1,4 @@
-//! What the two nodes of a hand-off say to each other. Pure data; the wire form is in `proto`.
+//! What the two nodes of a hand-off say to each other, and an owner and its replicas. Pure data; the wire form is in `proto`.
 //!
 //! Each message carries ranges, the `since` under which they move, and both incarnations: the receiver's in
 //! [`Take::to`], so that a message meant for an earlier life is refused. Repeating a message repeats its answer.
@@ -198,4 +198,90 @@ pub struct Release {
     pub taker: Life,
     /// What.
     pub ranges: Vec<TakenRange>,
+}
+
+/// Most ranges in a [`LeaseRequest`], and most keys or slices in an [`Invalidate`] or a [`FillRequest`].
+pub const READ_PARTS_MAX: usize = 1 << 16;
+
+/// "Let me serve reads of these ranges." From a replica to the owner, at once when it becomes one, and again and again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeaseRequest {
+    /// The owner's life.
+    pub to: Life,
+    /// Who asks.
+    pub reader: Life,
+    /// What, each under the acquisition by which the asker knows the owner.
+    pub ranges: Vec<TakenRange>,
+}
+
+/// The owner's answer to a [`LeaseRequest`]. What is not granted is absent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeaseReply {
+    /// Who answers.
+    pub from: Life,
+    /// What it grants.
+    pub grants: Vec<LeaseGrant>,
+}
+
+/// A read lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaseGrant {
+    /// On what.
+    pub slice: Slice,
+    /// The acquisition it was asked under.
+    pub since: Generation,
+    /// Which lease: the same number as before if it goes on. From 1 on; one owner's life gives a number to a reader once.
+    pub number: u64,
+    /// How long it is, in milliseconds from the *sending* of the request.
+    pub lease_ms: u64,
+}
+
+/// "I am about to change these keys: forget your copies of them", and "these leases are over". Answered when it was done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Invalidate {
+    /// The replica's life.
+    pub to: Life,
+    /// Who says so.
+    pub owner: Life,
+    /// Where copies go, and fills that are under way are not kept.
+    pub keys: Vec<SliceKey>,
+    /// Where the leases that this owner granted are over.
+    pub revoked: Vec<Slice>,
+}
+
+/// "What have you under these keys?" From a replica that holds leases to the owner.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FillRequest {
+    /// The owner's life.
+    pub to: Life,
+    /// Who asks.
+    pub reader: Life,
+    /// The keys. All the answers come in one message, in this order.
+    pub keys: Vec<FillKey>,
+}
+
+/// One key of a [`FillRequest`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FillKey {
+    /// The application's key.
+    pub key: Bytes,
+    /// The read lease that its position is under.
+    pub number: u64,
+}
+
+/// The answer for one key of a [`FillRequest`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FillAnswer {
+    /// Here it is.
+    Found {
+        /// The entry; its TTL counts from the sending of the request (H5).
+        entry: Entry,
+        /// Nobody is about to change it: it may be kept, and given to whoever asked while the request was under way. Else it
+        /// is for those alone who asked before the request was sent.
+        may_keep: bool,
+    },
+    /// The owner does not have it.
+    Absent,
+    /// The owner does not serve the position, knows no such lease, or cannot tell yet: ask it as a client would.
+    NotLent,
 }

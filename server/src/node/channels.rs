@@ -9,7 +9,10 @@ use parking_lot::Mutex;
 use softstore_proto::error::WireError;
 use softstore_proto::v1;
 use softstore_proto::v1::transfer_client::TransferClient;
-use softstore_transfer::message::{PeekAnswer, PeekRequest, PullRequest, Release, Take, TakeReply};
+use softstore_transfer::handoff::READ_LEASE_MS;
+use softstore_transfer::message::{
+    FillAnswer, FillRequest, Invalidate, LeaseReply, LeaseRequest, PeekAnswer, PeekRequest, PullRequest, Release, Take, TakeReply,
+};
 use thiserror::Error;
 use tonic::transport::{Channel, Endpoint};
 
@@ -153,6 +156,52 @@ impl Channels {
             reply,
             peek.keys.len(),
         )?)
+    }
+
+    /// Asks an owner for read leases.
+    ///
+    /// # Errors
+    /// If the owner cannot be reached in time, refuses, or answers nonsense.
+    pub async fn read_lease(
+        &self,
+        address: &Arc<str>,
+        asked: &LeaseRequest,
+    ) -> Result<LeaseReply, PeerError> {
+        let request = within(v1::LeaseRequest::from(asked), READ_LEASE_MS);
+        let reply = self.client(address, Lane::Calls)?.read_lease(request).await?;
+        Ok(reply.into_inner().try_into()?)
+    }
+
+    /// Asks an owner for entries. The answers are for the first keys asked for: one at least, fewer than asked for if the
+    /// entries are large.
+    ///
+    /// # Errors
+    /// If the owner cannot be reached in time, refuses, or answers nonsense.
+    pub async fn fill(
+        &self,
+        address: &Arc<str>,
+        asked: &FillRequest,
+        timeout_ms: u64,
+    ) -> Result<Vec<FillAnswer>, PeerError> {
+        let request = within(v1::FillRequest::from(asked), timeout_ms);
+        let reply = self.client(address, Lane::Calls)?.fill(request).await?;
+        let answers = softstore_proto::readers::fill_reply_from_wire(reply.into_inner(), asked.keys.len());
+        Ok(answers?)
+    }
+
+    /// Has a replica forget something.
+    ///
+    /// # Errors
+    /// If the replica cannot be reached in time, or refuses.
+    pub async fn invalidate(
+        &self,
+        address: &Arc<str>,
+        invalidate: &Invalidate,
+        timeout_ms: u64,
+    ) -> Result<(), PeerError> {
+        let request = within(v1::InvalidateRequest::from(invalidate), timeout_ms);
+        self.client(address, Lane::Calls)?.invalidate(request).await?;
+        Ok(())
     }
 
     /// Opens the stream of a pull.

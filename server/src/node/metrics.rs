@@ -72,6 +72,24 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Reads answered as a replica from a copy that was here
+    reads_of_copies,
+    /// Keys asked of their owners as a replica
+    fills_asked,
+    /// Reads as a replica left to the owner because too many keys were being asked for
+    fills_shed,
+    /// Copies kept as a replica
+    copies_kept,
+    /// Positions that owners had this replica forget
+    keys_invalidated,
+    /// Keys told to replicas as their owner
+    fills_served,
+    /// Operations that changed something which replicas may have read: they had to forget it first
+    writes_of_replicated,
+    /// Messages to replicas that had them forget something, answered
+    invalidations_sent,
+    /// Times that a replica did not say that it had forgotten something, so that the end of its lease was waited for
+    invalidations_unanswered,
     /// Operations that were held back because their range's owner was being settled
     operations_held_back,
     /// Operations refused because too many were held back already

@@ -15,6 +15,8 @@ mod channels;
 mod data_stream;
 mod giving;
 mod in_order;
+mod invalidations;
+mod lending;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
 mod load;
@@ -26,6 +28,7 @@ mod mid_pull;
 mod operation;
 mod peeks;
 mod puller;
+mod reading;
 mod replies;
 mod saturation;
 mod session;

@@ -10,14 +10,15 @@ use softstore_proto::batch::{OpView, ReplyView, SHARED_BYTES_MIN, Value};
 use softstore_proto::v1;
 use softstore_proto::v1::{OpKind, Status};
 use softstore_sharding::load::Served;
-use softstore_sharding::{Generation, PullId, SliceKey, Timestamp, Version};
+use softstore_sharding::{Generation, PullId, Slice, SliceKey, Timestamp, Version, VersionCounter};
 use softstore_store::{Absence, KEY_BYTES_MAX, OpContext, Outcome, SetCondition, SetOutcome, StoreError};
 use softstore_sync::RwLockReadGuard;
 use softstore_sync::planted::{self, Race};
-use softstore_transfer::handoff::{Admission, HandoffCore, Serving};
+use softstore_transfer::handoff::{Admission, Clearance, HandoffCore, ReadingHere, Serving};
 
 use super::load::Counting;
 use super::metrics::count;
+use super::reading::{self, Filled};
 use super::replies::Replies;
 use super::state::NodeState;
 
@@ -42,6 +43,10 @@ pub(super) enum Wait {
     Assignment,
     /// For the giver's word about the key.
     Peek(PullId),
+    /// For the replicas of its key to forget it, before it is changed.
+    Readers,
+    /// For the owner's word about a key that this node may read as a replica, and has no copy of.
+    Fill,
     /// For nothing: it is a flush, which changes the core, and so does not run in an [`Execution`].
     Exclusive,
 }
@@ -55,6 +60,10 @@ pub(super) struct Asked<'a> {
     pub(super) since: Generation,
     /// The pull whose giver was asked for the key already.
     pub(super) peeked: Option<PullId>,
+    /// Which readers have forgotten the key; none if nobody was asked to.
+    pub(super) clearance: Option<&'a Clearance>,
+    /// It is not to be read as by a replica: the owner has said nothing of it.
+    pub(super) is_for_owner: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -65,6 +74,8 @@ impl<'a> Asked<'a> {
             at: SliceKey::of_key(op.key),
             since,
             peeked: None,
+            clearance: None,
+            is_for_owner: false,
         }
     }
 }
@@ -154,13 +165,23 @@ impl<'a> Execution<'a> {
         if op.key.is_empty() || op.key.len() > KEY_BYTES_MAX {
             return refused(op, StoreError::KeyLength(op.key.len()), replies);
         }
-        match self.core.admit(asked.at, asked.since) {
+        let admission = self.core.admit(asked.at, asked.since);
+        if !matches!(admission, Admission::Serve(_))
+            && kind == OpKind::Get
+            && let Some(reading) = self.may_read(asked)
+        {
+            return self.read_copy(asked, &reading, replies);
+        }
+        match admission {
             // Where a range went may be told at any time; serving it may not.
             Admission::Serve(_) if !self.may_serve => {
                 if !self.state.is_tenured(self.now) {
                     count(&self.state.metrics.operations_without_lease);
                 }
                 answered(op, Status::NotReady, replies)
+            }
+            Admission::Serve(_) if kind != OpKind::Get && !self.may_write(Slice::single(asked.at), asked) => {
+                Step::Wait(Wait::Readers)
             }
             Admission::Serve(serving) => {
                 let mut value_bytes = op.value.len();
@@ -188,6 +209,84 @@ impl<'a> Execution<'a> {
                 replies.push_moved(op.id, &moved);
                 Step::Answered(Status::Moved)
             }
+        }
+    }
+
+    /// Whether all who may read a slice elsewhere have forgotten what an operation is about to change there.
+    fn may_write(&self, slice: Slice, asked: &Asked<'_>) -> bool {
+        let nobody = Clearance::default();
+        let clearance = asked.clearance.unwrap_or(&nobody);
+        self.core.may_write(slice, clearance, self.now)
+    }
+
+    /// Leave to answer a get as a replica, if there is.
+    pub(super) fn may_read(&self, asked: &Asked<'_>) -> Option<ReadingHere> {
+        let may_read = self.may_serve && !asked.is_for_owner;
+        may_read
+            .then(|| self.core.admit_read(asked.at, asked.since, self.now))
+            .flatten()
+    }
+
+    /// Answers a get from a copy, if there is one.
+    fn read_copy(&mut self, asked: &Asked<'_>, reading: &ReadingHere, replies: &mut Replies) -> Step {
+        // A copy is read, and nothing is written.
+        let versions = VersionCounter::default();
+        let context = reading::context_of(reading.epoch, &versions, self.now);
+        let mut value_bytes = 0;
+        if read(self.state, asked, &context, replies, &mut value_bytes) != Outcome::Done(true) {
+            return Step::Wait(Wait::Fill);
+        }
+        count(&self.state.metrics.reads_of_copies);
+        self.count_read(asked, reading, value_bytes, true);
+        Step::Answered(Status::Ok)
+    }
+
+    /// Answers a get with what the owner has under its key.
+    pub(super) fn answer_filled(
+        &mut self,
+        asked: &Asked<'_>,
+        reading: &ReadingHere,
+        filled: &Filled,
+        replies: &mut Replies,
+    ) -> Option<Status> {
+        let id = asked.op.id;
+        let (status, value_bytes) = match filled {
+            // An entry that has expired on its way is none.
+            Filled::Found { deadline, .. } if *deadline <= self.now => (Status::NotFound, 0),
+            Filled::Found {
+                value,
+                version,
+                deadline,
+                ..
+            } => {
+                let reply = ReplyView {
+                    version: version.get(),
+                    ttl_ms: ttl_left_ms(*deadline, self.now),
+                    ..ReplyView::new(id, Status::Ok)
+                };
+                replies.push(&reply, Value::of(value));
+                (Status::Ok, value.len())
+            }
+            Filled::Absent => (Status::NotFound, 0),
+            Filled::Unread => return None,
+        };
+        if status == Status::NotFound {
+            replies.push_status(id, status);
+        }
+        self.count_read(asked, reading, value_bytes, status == Status::Ok);
+        Some(status)
+    }
+
+    fn count_read(&mut self, asked: &Asked<'_>, reading: &ReadingHere, value_bytes: usize, is_hit: bool) {
+        if let Some(tally) = &mut self.counting {
+            tally.count(&Served {
+                at: asked.at,
+                range: reading.slice,
+                key: asked.op.key,
+                bytes: asked.op.key.len() + value_bytes,
+                is_write: false,
+                is_hit,
+            });
         }
     }
 
@@ -271,8 +370,24 @@ fn get(
     replies: &mut Replies,
     value_bytes: &mut usize,
 ) -> Outcome<Step> {
+    read(state, asked, context, replies, value_bytes).map(|is_found| {
+        if is_found {
+            return Step::Answered(Status::Ok);
+        }
+        answered(asked.op, Status::NotFound, replies)
+    })
+}
+
+/// Whether there is an entry under the key, which is then the reply.
+fn read(
+    state: &NodeState,
+    asked: &Asked<'_>,
+    context: &OpContext<'_>,
+    replies: &mut Replies,
+    value_bytes: &mut usize,
+) -> Outcome<bool> {
     let id = asked.op.id;
-    let read = state.store.read(asked.op.key, asked.at, context, &mut |found| {
+    state.store.read(asked.op.key, asked.at, context, &mut |found| {
         let reply = ReplyView {
             version: found.version.get(),
             ttl_ms: ttl_left_ms(found.deadline, context.now),
@@ -285,12 +400,6 @@ fn get(
             Value::Shared(found.share())
         };
         replies.push(&reply, value);
-    });
-    read.map(|is_found| {
-        if is_found {
-            return Step::Answered(Status::Ok);
-        }
-        answered(asked.op, Status::NotFound, replies)
     })
 }
 

@@ -15,7 +15,7 @@ use softstore_store::{Part, Store};
 use softstore_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use softstore_sync::planted::{self, Race};
 use softstore_sync::{Mutex, RwLock, RwLockReadGuard};
-use softstore_transfer::handoff::{Action, HandoffCore, Notice};
+use softstore_transfer::handoff::{Action, Clearance, HandoffCore, Notice, Writes};
 use softstore_transfer::message::{Release, Take};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,10 +23,13 @@ use tokio_util::task::TaskTracker;
 
 use super::channels::Channels;
 use super::in_order::InOrder;
+use super::invalidations::Invalidations;
+use super::lending;
 use super::load::LoadMeter;
 use super::metrics::{NodeMetrics, count};
 use super::peeks::Peeks;
 use super::puller;
+use super::reading::{self, Copies};
 use super::saturation::Saturation;
 use super::standing::{Leave, Standing};
 use crate::clock::Clock;
@@ -57,6 +60,12 @@ pub struct NodeState {
     pub peeks: Peeks,
     /// Connections to other nodes.
     pub channels: Channels,
+    /// What is about to be changed here, and may be read elsewhere.
+    pub(super) writes: Mutex<Writes>,
+    /// What is told to replicas.
+    pub(super) invalidations: Invalidations,
+    /// What is fetched as a replica.
+    pub(super) copies: Copies,
     /// What its ports counted.
     pub listeners: Arc<ListenerCounters>,
     /// Fires when streams are to end after their last reply.
@@ -113,6 +122,9 @@ impl NodeState {
             metrics: NodeMetrics::default(),
             peeks: Peeks::default(),
             channels: Channels::default(),
+            writes: Mutex::default(),
+            invalidations: Invalidations::default(),
+            copies: Copies::default(),
             listeners: Arc::default(),
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -213,11 +225,23 @@ impl NodeState {
                 );
                 self.tell_slicelet(SliceletEvent::Contradicted);
             }
+            Action::AskLease {
+                request,
+                address,
+                sequence,
+            } => reading::ask_lease(self, request, address, sequence),
+            Action::Recall {
+                reader,
+                slices,
+                number,
+            } => lending::recall(self, reader, slices, number),
             Action::Purge(slice, epoch) => self.store.purge(Part { slice, epoch }),
             Action::Wake => self.wake.send_modify(|count| *count += 1),
             Action::Notice(notice) => self.notice(&notice),
             // Done already, before the lock was let go.
             Action::BeginPull(_) | Action::EndPull(_) => {}
+            // No node of this version asks for read leases, so none are out.
+            Action::AskLease { .. } | Action::Recall { .. } => {}
         }
     }
 
@@ -350,6 +374,7 @@ impl NodeState {
         self.closing.cancel();
         self.pulls.lock().clear();
         self.peeks.end_all();
+        self.invalidations.end_all();
     }
 
     /// The slicelet has looked around, and suspended serving if it had to.
@@ -541,9 +566,21 @@ impl NodeState {
         self.store.purges_waiting() >= FLUSH_BACKLOG_PARTS_MAX
     }
 
-    /// Removes everything of a slice that is held here. Returns the parts that are.
-    pub(super) fn flush(self: &Arc<Self>, slice: Slice) -> Vec<Slice> {
-        self.with_core(|core, _| core.flush(slice))
+    /// Removes everything of a slice that is held here, if all who may read it elsewhere have forgotten it. Returns the parts
+    /// that are.
+    pub(super) fn flush(
+        self: &Arc<Self>,
+        slice: Slice,
+        clearance: Option<&Clearance>,
+    ) -> Option<Vec<Slice>> {
+        let nobody = Clearance::default();
+        self.with_core(|core, now| {
+            if !core.may_write(slice, clearance.unwrap_or(&nobody), now) {
+                return (None, Vec::new());
+            }
+            let (flushed, actions) = core.flush(slice);
+            (Some(flushed), actions)
+        })
     }
 }
 

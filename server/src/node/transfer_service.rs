@@ -1,4 +1,4 @@
-//! The `Transfer` service: what takers ask of this node as a giver.
+//! The `Transfer` service: what takers ask of this node as a giver, and replicas and owners of each other.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use softstore_proto::v1;
 use softstore_sharding::SliceKey;
 use softstore_transfer::handoff::CopyGrant;
 use softstore_transfer::message::{
-    Entry, PeekAnswer, PeekKey, PeekRequest, PullRequest, Refusal, Release, Take,
+    Entry, FillAnswer, FillRequest, Invalidate, LeaseRequest, PeekAnswer, PeekKey, PeekRequest, PullRequest, Refusal, Release, Take,
 };
 use tonic::{Request, Response, Status};
 
-use super::giving;
 use super::metrics::{add, count};
 use super::peeks::{Asked, Peeks};
 use super::state::NodeState;
+use super::{giving, lending, reading};
 
 /// Bytes of entries in the answer to one peek. One larger entry is answered alone.
 const PEEK_REPLY_BYTES_MAX: usize = 1 << 20;
@@ -113,7 +113,7 @@ impl v1::transfer_server::Transfer for TransferService {
         add(&self.0.metrics.peeks_served, request.keys.len() as u64);
         let answers = request.keys.iter().map(|asked| self.peek_one(asked, &request));
         let mut answers = futures::future::join_all(answers).await;
-        answers.truncate(fitting(&answers));
+        answers.truncate(fitting(answers.iter().map(peeked_bytes)));
         Ok(Response::new(softstore_proto::transfer::peek_reply_to_wire(
             &answers,
         )))
@@ -130,6 +130,35 @@ impl v1::transfer_server::Transfer for TransferService {
         Ok(Response::new(Box::pin(stream)))
     }
 
+    async fn read_lease(
+        &self,
+        request: Request<v1::LeaseRequest>,
+    ) -> Result<Response<v1::LeaseReply>, Status> {
+        let request: LeaseRequest = self.decoded(request.into_inner())?;
+        let reply = lending::answer_lease(&self.0, &request).map_err(|refusal| refuse(&self.0, refusal))?;
+        Ok(Response::new((&reply).into()))
+    }
+
+    async fn fill(&self, request: Request<v1::FillRequest>) -> Result<Response<v1::FillReply>, Status> {
+        let request: FillRequest = self.decoded(request.into_inner())?;
+        let answers = lending::answer_fill(&self.0, &request).await;
+        let mut answers = answers.map_err(|refusal| refuse(&self.0, refusal))?;
+        answers.truncate(fitting(answers.iter().map(|answer| match answer {
+            FillAnswer::Found { entry, .. } => entry_bytes(entry),
+            FillAnswer::Absent | FillAnswer::NotLent => 0,
+        })));
+        Ok(Response::new(softstore_proto::readers::fill_reply_to_wire(&answers)))
+    }
+
+    async fn invalidate(
+        &self,
+        request: Request<v1::InvalidateRequest>,
+    ) -> Result<Response<v1::InvalidateReply>, Status> {
+        let invalidate: Invalidate = self.decoded(request.into_inner())?;
+        reading::forget(&self.0, &invalidate).map_err(|refusal| refuse(&self.0, refusal))?;
+        Ok(Response::new(v1::InvalidateReply {}))
+    }
+
     async fn release(
         &self,
         request: Request<v1::ReleaseRequest>,
@@ -144,16 +173,25 @@ impl v1::transfer_server::Transfer for TransferService {
     }
 }
 
-/// How many answers fit one reply: at least one.
-fn fitting(answers: &[PeekAnswer]) -> usize {
+/// How many answers with so many bytes each fit one reply: at least one.
+fn fitting(answers: impl Iterator<Item = usize>) -> usize {
     let mut bytes = 0;
-    let fits = |answer: &&PeekAnswer| {
-        if let PeekAnswer::Found(entry) = answer {
-            bytes += entry.key.len() + entry.value.len();
-        }
+    let fits = |answer: &usize| {
+        bytes += answer;
         bytes <= PEEK_REPLY_BYTES_MAX
     };
-    answers.iter().take_while(fits).count().max(1)
+    answers.take_while(fits).count().max(1)
+}
+
+fn peeked_bytes(answer: &PeekAnswer) -> usize {
+    match answer {
+        PeekAnswer::Found(entry) => entry_bytes(entry),
+        PeekAnswer::Absent | PeekAnswer::Unknown | PeekAnswer::Gone => 0,
+    }
+}
+
+fn entry_bytes(entry: &Entry) -> usize {
+    entry.key.len() + entry.value.len()
 }
 
 /// Answers a `Take`, however it came.
@@ -257,6 +295,7 @@ mod tests {
     #[test]
     fn a_reply_holds_so_many_bytes_of_entries_but_one_answer_at_least() {
         let large = PEEK_REPLY_BYTES_MAX / 2;
+        let fitting = |answers: &[PeekAnswer]| super::fitting(answers.iter().map(peeked_bytes));
         let answers = [found(large), PeekAnswer::Absent, found(large), PeekAnswer::Absent];
         assert_eq!(fitting(&answers), 2);
         assert_eq!(fitting(&[found(2 * PEEK_REPLY_BYTES_MAX)]), 1);

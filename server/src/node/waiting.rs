@@ -1,5 +1,6 @@
 //! Operations that cannot be answered at once: a range that is being taken over, a client that knows a newer
-//! assignment, a key that may still be at the giver, a flush.
+//! assignment, a key that may still be at the giver, one that replicas have to forget first, one to be fetched from its owner,
+//! a flush.
 //!
 //! Who waits holds no lock, and tries again from admission on, since the range may have moved meanwhile. What waits is
 //! bounded in count and bytes ([`HeldBack`]).
@@ -9,14 +10,16 @@ use std::time::Duration;
 
 use softstore_proto::batch::OpView;
 use softstore_proto::v1;
-use softstore_proto::v1::Status;
+use softstore_proto::v1::{OpKind, Status};
 use softstore_sharding::{Generation, Slice, SliceKey, Timestamp};
 use softstore_sync::atomic::Ordering;
-use softstore_transfer::handoff::Admission;
+use softstore_transfer::handoff::{Admission, Clearance};
 
+use super::lending::Cleared;
 use super::metrics::{add, count};
 use super::operation::{Asked, Execution, Step, StoodStill, Wait, invalid};
 use super::peeks::{self, Peeks};
+use super::reading::Copies;
 use super::replies::Replies;
 use super::state::NodeState;
 
@@ -93,10 +96,11 @@ async fn wait_and_run(
     let begun = state.clock.now();
     // Nearly every flush is answered at its first try, and so takes no place among those that are held back.
     if wait == Wait::Exclusive
-        && let Step::Answered(status) = flush(state, op, since, replies)?
+        && let Step::Answered(status) = flush(state, op, since, None, replies)?
     {
         return Ok(status);
     }
+    let mut cleared: Option<Cleared<'_>> = None;
     let Some(_place) = HeldBack::enter(state, op.key.len() + op.value.len()) else {
         replies.push_status(op.id, Status::Busy);
         return Ok(Status::Busy);
@@ -117,12 +121,44 @@ async fn wait_and_run(
         // Subscribed before the next try, so that no wake is missed in between.
         let mut wakes = state.wakes();
         let (until, status) = match wait {
+            Wait::Readers => {
+                // The one before ends first, so that nobody is asked twice at a time.
+                drop(cleared.take());
+                let Some(slice) = changed_slice(op, asked.at) else {
+                    return Ok(refuse_slice(&view, replies));
+                };
+                cleared = Cleared::get(state, slice, patience.expires).await;
+                let is_flush = op.kind == i32::from(OpKind::Flush);
+                let step = match &cleared {
+                    // Its patience has ended.
+                    None => continue,
+                    Some(cleared) if is_flush => flush(state, op, since, Some(cleared.clearance()), replies)?,
+                    Some(cleared) => {
+                        let clearance = Some(cleared.clearance());
+                        let asked = Asked { clearance, ..asked };
+                        try_once(state, &asked, patience.expires, replies)?
+                    }
+                };
+                match step {
+                    Step::Answered(status) => return Ok(status),
+                    Step::Wait(next) => wait = next,
+                }
+                continue;
+            }
+            Wait::Fill => {
+                match fill(state, op, &mut asked, patience.expires, replies).await? {
+                    Step::Answered(status) => return Ok(status),
+                    Step::Wait(next) => wait = next,
+                }
+                continue;
+            }
             Wait::Peek(pull) => {
                 let known = Peeks::ask(state, pull, asked.at, asked.op.key).await;
                 // A fill needs the giver's word: what it holds back would be refused for ever where the fill stands.
                 let is_unfounded = known == peeks::Asked::Unknown && op.fill;
                 asked.peeked = (!is_unfounded).then_some(pull);
-                match try_once(state, &asked, patience.expires, replies)? {
+                let clearance = cleared.as_ref().map(Cleared::clearance);
+                match try_once(state, &Asked { clearance, ..asked }, patience.expires, replies)? {
                     Step::Answered(status) => return Ok(status),
                     Step::Wait(Wait::Peek(again)) if is_unfounded && again == pull => {
                         replies.push_status(op.id, Status::NotReady);
@@ -132,12 +168,17 @@ async fn wait_and_run(
                 }
                 continue;
             }
-            Wait::Exclusive => match flush(state, op, since, replies)? {
+            Wait::Exclusive => match flush(state, op, since, None, replies)? {
                 Step::Answered(status) => return Ok(status),
+                Step::Wait(Wait::Readers) => {
+                    wait = Wait::Readers;
+                    continue;
+                }
                 Step::Wait(Wait::Assignment) => (patience.assignment_until, Status::Behind),
                 Step::Wait(_) => (patience.owner_until, Status::NotReady),
             },
             Wait::Owner | Wait::Assignment => {
+                drop(cleared.take());
                 // What it waited for may have come before the subscription.
                 match try_once(state, &asked, patience.expires, replies)? {
                     Step::Answered(status) => return Ok(status),
@@ -157,6 +198,43 @@ async fn wait_and_run(
             return Ok(status);
         }
     }
+}
+
+/// What an operation changes: a flush its slice, if it names one, and every other the position of its key.
+fn changed_slice(op: &v1::Op, at: SliceKey) -> Option<Slice> {
+    if op.kind == i32::from(OpKind::Flush) {
+        op.slice.and_then(|slice| Slice::try_from(slice).ok())
+    } else {
+        Some(Slice::single(at))
+    }
+}
+
+/// Asks the owner for the key of a get that this node may answer as a replica. What the owner does not say is for it to answer.
+async fn fill(
+    state: &Arc<NodeState>,
+    op: &v1::Op,
+    asked: &mut Asked<'_>,
+    expires: Timestamp,
+    replies: &mut Replies,
+) -> Result<Step, StoodStill> {
+    let reading = Execution::begin(state).may_read(asked);
+    if let Some(reading) = reading {
+        let left_ms = expires.ms_since(state.clock.now());
+        let filling = Copies::fill(state, &op.key, asked.at, &reading);
+        let filled = tokio::time::timeout(Duration::from_millis(left_ms), filling).await;
+        let Ok(filled) = filled else {
+            replies.push_status(op.id, Status::Expired);
+            return Ok(Step::Answered(Status::Expired));
+        };
+        let mut execution = Execution::begin(state);
+        let status = execution.answer_filled(asked, &reading, &filled, replies);
+        execution.end()?;
+        if let Some(status) = status {
+            return Ok(Step::Answered(status));
+        }
+    }
+    asked.is_for_owner = true;
+    try_once(state, asked, expires, replies)
 }
 
 /// Tries to run an operation, unless it has expired. The clock is read under the lock: nothing starts late, however long the
@@ -185,11 +263,12 @@ fn flush(
     state: &Arc<NodeState>,
     op: &v1::Op,
     since: Generation,
+    clearance: Option<&Clearance>,
     replies: &mut Replies,
 ) -> Result<Step, StoodStill> {
     let view = OpView::of(op);
     let Some(Ok(slice)) = op.slice.map(Slice::try_from) else {
-        return Ok(invalid(&view, "a flush needs a slice that is not empty", replies));
+        return Ok(Step::Answered(refuse_slice(&view, replies)));
     };
     // A node that may not serve, or knows less of the range than the client, drops nothing that it might not own.
     let before = look(state, op, slice.low(), since, replies)?;
@@ -201,7 +280,9 @@ fn flush(
         replies.push_status(op.id, Status::Busy);
         return Ok(Step::Answered(Status::Busy));
     }
-    let flushed = state.flush(slice);
+    let Some(flushed) = state.flush(slice, clearance) else {
+        return Ok(Step::Wait(Wait::Readers));
+    };
     let whole: u128 = flushed.iter().map(|part| part.width()).sum();
     if whole == slice.width() {
         replies.push_status(op.id, Status::Ok);
@@ -217,6 +298,11 @@ fn flush(
     // All of it is here by now, or it would cut what this node holds into too many parts: the client decides.
     replies.push_status(op.id, Status::NotReady);
     Ok(Step::Answered(Status::NotReady))
+}
+
+fn refuse_slice(op: &OpView<'_>, replies: &mut Replies) -> Status {
+    let _ = invalid(op, "a flush needs a slice that is not empty", replies);
+    Status::InvalidRequest
 }
 
 /// What stands against flushing at a position; `None`: nothing.
@@ -282,7 +368,7 @@ mod tests {
     use super::*;
     use crate::node::mid_pull::{MidPull, generation};
     use bytes::Bytes;
-    use softstore_proto::v1::{OpKind, SetCondition};
+    use softstore_proto::v1::SetCondition;
 
     fn get(id: u64) -> v1::Op {
         v1::Op {

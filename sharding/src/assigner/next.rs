@@ -65,9 +65,13 @@ pub(crate) fn refreshed(
             let mut range = range.clone();
             range.providers.retain(|provider| lives(living, &provider.life));
             if !range.providers.is_empty() && is_done(done, slice, range.since) {
+                // Whoever gave it away revoked every lease before. An owner that kept what it had revoked nothing.
+                let kept = range
+                    .providers
+                    .iter()
+                    .any(|provider| provider.life == range.owner);
+                range.readers.leases_out &= kept;
                 range.providers.clear();
-                // Whoever gave it away revoked every lease before, and so did who renewed it.
-                range.readers.leases_out = false;
             }
             range.readers = range.readers.without(|replica| lives(living, replica));
             (slice, range)
@@ -199,6 +203,7 @@ pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn
         .windows(2)
         .map(|pair| pair[0].1.owner == pair[1].1.owner)
         .collect();
+    let mut renewed: Vec<usize> = Vec::new();
     for (index, (_, range)) in ranges.iter_mut().enumerate() {
         let after = same_as_next.get(index).copied().unwrap_or(false);
         let before = index > 0 && same_as_next[index - 1];
@@ -212,6 +217,15 @@ pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn
             range.since = generation;
             range.providers = vec![former];
             range.readers = range.readers.under_next_acquisition(&range.owner);
+            renewed.push(index);
+        }
+    }
+    // Leases that may be out in a part of a run may be out in the whole of it: so its parts read the same, and merge.
+    let same_run = |left: &usize, right: &usize| left + 1 == *right && same_as_next[*left];
+    for run in renewed.chunk_by(same_run) {
+        let leases_out = run.iter().any(|&index| ranges[index].1.readers.leases_out);
+        for &index in run {
+            ranges[index].1.readers.leases_out = leases_out;
         }
     }
     ranges
@@ -430,5 +444,46 @@ mod tests {
             }
         );
         assert_eq!(next(&["b", "c"], "b", &["c"], &[9], &cold), cold);
+    }
+
+    /// Plan: an owner that keeps its range under a new acquisition is done. It has revoked nothing: the mark stays, as it does
+    /// where it is one of several providers.
+    #[test]
+    fn h2_an_owner_that_keeps_its_range_revokes_no_lease() {
+        let after = |providers: &[(&str, u64)]| {
+            let mut kept = range("a", 9, providers);
+            kept.readers.leases_out = true;
+            let held = Assignment::new(generation(9), vec![(Slice::FULL, kept)], BTreeMap::new());
+            let done = [(Slice::FULL, generation(9))].into_iter().collect();
+            let next = refreshed(&held.unwrap(), &living(&["a", "b"]), &done, &RangeMap::new());
+            assert!(next[0].1.providers.is_empty());
+            next[0].1.readers.leases_out
+        };
+        assert!(after(&[("a", 1)]));
+        assert!(after(&[("b", 5), ("a", 1)]));
+        assert!(!after(&[("b", 5)]));
+    }
+
+    /// Plan: a run of an owner's ranges is renewed; in one of them leases may be out. All of it says so then, and merges; another
+    /// owner's range does not.
+    #[test]
+    fn a_renewed_run_reads_the_same_throughout() {
+        let count = RANGES_BEFORE_RENEWAL as u64 + 3;
+        let width = u64::MAX / count;
+        let low = |index: u64| SliceKey::new(index * width);
+        let slice = |index: u64| Slice::new(low(index), (index + 1 < count).then(|| low(index + 1))).unwrap();
+        let owner = |index: u64| if index == count - 3 { "b" } else { "a" };
+        let mut ranges: Ranges = (0..count)
+            .map(|index| (slice(index), range(owner(index), index + 1, &[])))
+            .collect();
+        ranges[5].1.readers.leases_out = true;
+        let next = renewed(ranges, generation(900), |_| true);
+        for (index, (_, range)) in (0..).zip(&next) {
+            assert_eq!(range.readers.leases_out, index < count - 3, "range {index}");
+        }
+        let held = Assignment::new(generation(900), next, BTreeMap::new()).unwrap();
+        let done = [(Slice::FULL, generation(900))].into_iter().collect();
+        let merged = refreshed(&held, &living(&["a", "b"]), &done, &RangeMap::new());
+        assert_eq!(merged.len(), 3);
     }
 }

@@ -388,6 +388,7 @@ impl Node {
                 Action::Contradicted => self.step_slicelet(SliceletEvent::Contradicted, env),
                 Action::Purge(..) if planted::is(Bug::LeftoversKept) => {}
                 Action::Purge(slice, epoch) => self.store.purge(Part { slice, epoch }),
+                Action::AskLease { .. } | Action::Recall { .. } => {}
                 Action::Wake => self.woken = true,
                 Action::Notice(notice) => self.notice(&notice, env),
             }

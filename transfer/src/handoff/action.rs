@@ -5,7 +5,7 @@ use std::sync::Arc;
 use softstore_sharding::session::HandoffReport;
 use softstore_sharding::{Epoch, Generation, Life, Peer, PullId, Slice};
 
-use crate::message::{PullRequest, Release, Take};
+use crate::message::{LeaseRequest, PullRequest, Release, Take};
 
 /// Something for the shell to do. The store's actions (`BeginPull`, `EndPull`) must be carried out before the next
 /// operation is admitted, so a shell does them while it still has the core to itself; the rest may follow.
@@ -47,6 +47,27 @@ pub enum Action {
     /// Say hello to the Assigner again: the assignment gives this node what it will not serve under that acquisition, and
     /// the claims of a hello tell so.
     Contradicted,
+    /// As replica: ask an owner for read leases; bring the answer, with the sequence and the moment of *sending*, to
+    /// `HandoffCore::lease_answered`. A lost one needs no repeating: the next is due soon.
+    AskLease {
+        /// The message.
+        request: LeaseRequest,
+        /// Where the owner listens.
+        address: Arc<str>,
+        /// Which request it is.
+        sequence: u64,
+    },
+    /// As owner: tell a replica that its read leases are over (an `Invalidate` that revokes these slices); when it has answered
+    /// that this was done, say so to `HandoffCore::returned`, with this number. Best effort: a taker that waits asks again, and
+    /// leases end by themselves.
+    Recall {
+        /// Who reads.
+        reader: Peer,
+        /// What, disjoint.
+        slices: Vec<Slice>,
+        /// No lease given so far has a higher number.
+        number: u64,
+    },
     /// Reclaim the entries of an epoch that was left.
     Purge(Slice, Epoch),
     /// Requests held back may be tried again.

@@ -17,6 +17,10 @@ pub struct RangeCounts {
     pub pending: usize,
     /// Fenced, with the frozen copy still kept.
     pub giving: usize,
+    /// Read as a replica, under a lease.
+    pub reading: usize,
+    /// Read leases that replicas hold on what is served here, and that are not known to be over.
+    pub lent: usize,
 }
 
 impl HandoffCore {
@@ -121,6 +125,8 @@ impl HandoffCore {
             pulling: self.held.iter().filter(|(_, held)| held.pull.is_some()).count(),
             pending: self.pending.len(),
             giving: self.copies().count(),
+            reading: self.reading_count(),
+            lent: self.lent_count(),
         }
     }
 }

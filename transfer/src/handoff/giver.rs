@@ -130,6 +130,9 @@ impl HandoffCore {
         if let Some((_, held)) = self.held.get(at) {
             return if asked.from > held.since {
                 self.never_started(part, asked.from)
+            } else if self.recall(part, now, actions) && !planted::is(Bug::LeaseOutlivesFence) {
+                // The taker asks again, and finds the leases returned, or over.
+                Verdict::Searching
             } else {
                 self.fence(part, taker, asked.since, now, actions)
             };
@@ -427,7 +430,7 @@ impl HandoffCore {
             .extract(|slice, since| moved_on(slice, *since) && !listed(slice, *since));
     }
 
-    fn check_addressee(&self, to: &Life) -> Result<(), Refusal> {
+    pub(super) fn check_addressee(&self, to: &Life) -> Result<(), Refusal> {
         if *to == self.me.life {
             Ok(())
         } else {
@@ -436,7 +439,7 @@ impl HandoffCore {
     }
 
     /// A sender that the assignment does not list is dead, if the assignment is as new as what it wants.
-    fn check_living(&self, sender: &Life, since: Option<Generation>) -> Result<(), Refusal> {
+    pub(super) fn check_living(&self, sender: &Life, since: Option<Generation>) -> Result<(), Refusal> {
         let Some(assignment) = &self.assignment else {
             return Ok(());
         };
@@ -451,7 +454,7 @@ impl HandoffCore {
 
 /// Refuses ranges that share a position. No node asks for one twice; answered, what such a message costs would grow with
 /// the product of what it names and what is kept here, under the exclusive lock (H8).
-fn check_disjoint(slices: impl Iterator<Item = Slice>) -> Result<(), Refusal> {
+pub(super) fn check_disjoint(slices: impl Iterator<Item = Slice>) -> Result<(), Refusal> {
     let mut slices: Vec<Slice> = slices.collect();
     slices.sort_unstable();
     if slices.windows(2).any(|pair| pair[0].last() >= pair[1].low()) {

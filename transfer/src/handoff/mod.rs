@@ -8,6 +8,10 @@
 //!                                                       pull.rs: what still arrives
 //! ```
 //!
+//! A range that is held may be *lent*: replicas serve reads of it under leases (lending.rs). Of a range that another node
+//! owns this one may be a replica: it *reads* it (reading.rs), from copies (fills.rs), and the owner changes no key before it
+//! has been forgotten there (writes.rs).
+//!
 //! A range can be *held* (served) and *pending* (to be taken under a newer acquisition) at once: an old owner serves
 //! until it is fenced, by the taker or by itself. How holdings ended is remembered in *past*, so that a repeated `Take`
 //! gets its answer again and no older copy is ever taken for the newest.
@@ -22,13 +26,17 @@
 mod action;
 mod admission;
 mod claims;
+mod fills;
 mod giver;
+mod lending;
 mod pull;
+mod reading;
 mod reconcile;
 mod search;
 mod state;
 #[cfg(test)]
 mod tests;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,8 +51,17 @@ use softstore_sharding::{
 pub use action::{Action, ColdReason, CopyEnd, Notice, PullEnd};
 pub use admission::{Admission, Moved, Serving};
 pub use claims::RangeCounts;
+pub use fills::{Fills, Join};
 pub use giver::CopyGrant;
+pub use lending::{
+    Clearance, LiveLease, READ_LEASE_DRIFT_PERCENT, READ_LEASE_MS, READ_LEASE_OUT_MS_MAX, READ_LEASE_RENEW_MS,
+};
 pub use pull::ImportTarget;
+pub use reading::ReadingHere;
+pub use writes::Writes;
+
+use lending::Lending;
+use reading::Readings;
 use state::{Copy, End, Held, Past, Pending, Pull};
 
 use crate::config::HandoffConfig;
@@ -71,6 +88,8 @@ pub struct HandoffCore {
     /// Acquisitions up to this one will never start here: a taker was told so.
     never: RangeMap<Generation>,
     pulls: BTreeMap<PullId, Pull>,
+    lending: Lending,
+    readings: Readings,
     epochs_given: u32,
     pulls_given: u64,
 }
@@ -89,6 +108,8 @@ impl HandoffCore {
             past: RangeMap::new(),
             never: RangeMap::new(),
             pulls: BTreeMap::new(),
+            lending: Lending::default(),
+            readings: Readings::default(),
             epochs_given: 0,
             pulls_given: 0,
         }
@@ -122,6 +143,9 @@ impl HandoffCore {
         }
         self.pending.clear();
         self.never.clear();
+        self.lending.forget_all();
+        self.stop_reading(|_, _| true, &mut actions);
+        self.readings.is_replica = false;
         self.assignment = None;
         self.me = me;
         actions.push(Action::Wake);
@@ -139,6 +163,7 @@ impl HandoffCore {
         }
         self.assignment = Some(assignment.clone());
         let mut actions = Vec::new();
+        self.stop_reading_by_assignment(&mut actions);
         self.report_again(assignment, &mut actions);
         for (slice, range) in assignment.ranges().iter() {
             self.reconcile(slice, range, now, &mut actions);
@@ -146,6 +171,8 @@ impl HandoffCore {
         self.drop_orphaned_copies(&mut actions);
         self.end_pulls_of_the_dead(&mut actions);
         self.search(now, &mut actions);
+        self.recall_unlisted(now, &mut actions);
+        self.ask_at_once(now, &mut actions);
         if !self.contradictions().is_empty() {
             actions.push(Action::Contradicted);
         }
@@ -159,6 +186,8 @@ impl HandoffCore {
         self.drop_old_copies(now, &mut actions);
         self.tick_pulls(now, &mut actions);
         self.search(now, &mut actions);
+        self.lending.forget_ended(now);
+        self.tick_readings(now, &mut actions);
         actions
     }
 
@@ -177,7 +206,17 @@ impl HandoffCore {
             .copies()
             .filter(|_| !planted::is(Bug::CopyOutlivesTaker))
             .map(|(_, copy)| copy.received.plus_ms(self.config.copy_age_ms_max));
-        takes.chain(pulls).chain(copies).min()
+        let cold_starts = self
+            .pending
+            .iter()
+            .filter_map(|(_, pending)| Some(pending.cold_at?.0));
+        let leases = [self.lending.next_end(), self.readings_wake_at()];
+        takes
+            .chain(pulls)
+            .chain(copies)
+            .chain(cold_starts)
+            .chain(leases.into_iter().flatten())
+            .min()
     }
 
     /// Whether nothing is held, to be taken, or kept for a taker: a draining node may leave.

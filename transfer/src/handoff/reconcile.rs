@@ -29,6 +29,16 @@ impl HandoffCore {
             if self.is_settled_under(at, range.since) {
                 continue;
             }
+            let leases_out = range.readers.leases_out;
+            if leases_out
+                && self
+                    .pending
+                    .get(at)
+                    .is_some_and(|(_, pending)| pending.since == range.since)
+            {
+                // The policy may have taken a replica away meanwhile.
+                self.pending.update(part, |_, pending| pending.leases_out = true);
+            }
             if let Some((_, pending)) = self.pending.get(at)
                 && (pending.since >= range.since || pending.take_is_open())
             {
@@ -43,6 +53,8 @@ impl HandoffCore {
                     providers: range.providers.clone().into(),
                     next: 0,
                     asking: None,
+                    leases_out,
+                    cold_at: None,
                 },
             );
             self.advance(part, now, actions);

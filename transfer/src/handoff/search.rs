@@ -11,6 +11,7 @@ use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::session::{HandoffOutcome, HandoffReport};
 use softstore_sharding::{Generation, Life, Slice, Timestamp, Version};
 
+use super::lending::READ_LEASE_OUT_MS_MAX;
 use super::state::{Asking, End, Pending, Pull};
 use super::{Action, ColdReason, HandoffCore, Notice};
 use crate::message::{Take, TakeAnswer, TakeRange, TakeReply, Verdict};
@@ -286,11 +287,25 @@ impl HandoffCore {
         self.settled(part, now, actions);
     }
 
+    /// Ends a search without a provider: at once, or, where replicas of a former owner may still serve reads, when the last of
+    /// their leases is over (H2). A part reads the same throughout.
     fn start_cold(&mut self, part: Slice, reason: ColdReason, now: Timestamp, actions: &mut Vec<Action>) {
         let Some((_, pending)) = self.pending.get(part.low()) else {
             return;
         };
         let since = pending.since;
+        if pending.leases_out && !planted::is(Bug::ColdStartUnwaited) {
+            let (at, reason) = pending
+                .cold_at
+                .unwrap_or((now.plus_ms(READ_LEASE_OUT_MS_MAX), reason));
+            if now < at {
+                self.pending.update(part, |_, pending| {
+                    pending.asking = None;
+                    pending.cold_at = Some((at, reason));
+                });
+                return;
+            }
+        }
         let epoch = self.next_epoch();
         self.start(part, since, epoch, Version::default(), None, actions);
         if planted::is(Bug::ColdRestartsVersions)
@@ -327,6 +342,18 @@ impl HandoffCore {
                 self.start_cold(slice, ColdReason::HolderDead, now, actions);
             } else {
                 self.advance(slice, now, actions);
+            }
+        }
+        let waited: Vec<(Slice, ColdReason)> = self
+            .pending
+            .iter()
+            .filter_map(|(slice, pending)| Some((slice, pending.cold_at?)))
+            .filter(|(_, (at, _))| *at <= now)
+            .map(|(slice, (_, reason))| (slice, reason))
+            .collect();
+        for (slice, reason) in waited {
+            for part in self.parts(slice) {
+                self.start_cold(part, reason, now, actions);
             }
         }
         self.send_takes(now, actions);

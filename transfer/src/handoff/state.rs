@@ -6,6 +6,8 @@ use softstore_sharding::{
     Epoch, Generation, Life, Peer, Provider, PullId, Slice, Timestamp, Version, VersionCounter,
 };
 
+use super::ColdReason;
+
 /// A range that this node serves: unfenced, whether or not a newer assignment has given it away.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
@@ -30,6 +32,10 @@ pub(super) struct Pending {
     pub next: usize,
     /// Whom the search is asking now.
     pub asking: Option<Asking>,
+    /// Replicas of a former owner may hold read leases still, which only a provider that fences revokes.
+    pub leases_out: bool,
+    /// The search has ended cold, why, and when the last of those leases is over.
+    pub cold_at: Option<(Timestamp, ColdReason)>,
 }
 
 /// A `Take` on its way, or about to be.

@@ -5,6 +5,7 @@
 //!   answers     what a provider answers to a Take
 //!   lifecycle   a node drained, born again, without transfer
 //!   moves       who serves when: plain moves, swaps, A -> B -> A, renewals, deaths
+//!   replicas    read leases: granted, recalled, waited for, and what is read under them
 //!   pulls       what still arrives, where it may go, and when it ends
 //! ```
 
@@ -13,3 +14,4 @@ mod cluster;
 mod lifecycle;
 mod moves;
 mod pulls;
+mod replicas;

@@ -11,7 +11,7 @@ use softstore_sharding::{
 
 use crate::config::HandoffConfig;
 use crate::handoff::{Action, Admission, HandoffCore, Notice};
-use crate::message::{PullRequest, Refusal, Release, Take, TakeRange, TakeReply};
+use crate::message::{LeaseRequest, PullRequest, Refusal, Release, Take, TakeRange, TakeReply};
 
 pub(super) const CHUNK_VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
 
@@ -90,6 +90,24 @@ pub(super) fn whole(generation: u64, living: &str, says: Says<'_>) -> Arc<Assign
     assignment(generation, living, &[(Slice::FULL, says)])
 }
 
+/// The same, read by others besides, and whether leases may be out.
+pub(super) fn whole_read_by(
+    generation: u64,
+    living: &str,
+    says: Says<'_>,
+    replicas: &[&str],
+    leases_out: bool,
+) -> Arc<Assignment> {
+    let plain = whole(generation, living, says);
+    let mut range = plain.range_at(key(0)).clone();
+    range.readers = Readers {
+        replicas: replicas.iter().map(|name| life(name)).collect(),
+        leases_out,
+    };
+    let ranges = vec![(Slice::FULL, range)];
+    Arc::new(Assignment::new(since(generation), ranges, plain.directory().clone()).unwrap())
+}
+
 #[derive(Default)]
 pub(super) struct Cluster {
     cores: BTreeMap<String, HandoffCore>,
@@ -97,6 +115,12 @@ pub(super) struct Cluster {
     pub(super) takes: VecDeque<(Take, bool)>,
     pub(super) replies: VecDeque<(String, TakeReply)>,
     pub(super) releases: VecDeque<Release>,
+    /// Requests for read leases, with their sequences.
+    pub(super) lease_requests: VecDeque<(LeaseRequest, u64)>,
+    /// Leases that an owner asks back: owner, reader, slices, number.
+    pub(super) recalls: VecDeque<(String, String, Vec<Slice>, u64)>,
+    /// Epochs left, by node.
+    pub(super) purges: Vec<(String, Slice, Epoch)>,
     /// Streams opened, by taker.
     pub(super) pulls: Vec<(String, PullId, PullRequest)>,
     /// Pulls open in each node's store.
@@ -158,7 +182,21 @@ impl Cluster {
                 Action::BeginPull(pull) => self.store_pulls.push((name.to_owned(), pull)),
                 Action::EndPull(pull) => self.store_pulls.retain(|open| *open != (name.to_owned(), pull)),
                 Action::StartPull { pull, request, .. } => self.pulls.push((name.to_owned(), pull, request)),
-                Action::StopPull(_) | Action::Purge(..) => {}
+                Action::StopPull(_) => {}
+                Action::Purge(slice, epoch) => self.purges.push((name.to_owned(), slice, epoch)),
+                Action::AskLease {
+                    request, sequence, ..
+                } => {
+                    self.lease_requests.push_back((request, sequence));
+                }
+                Action::Recall {
+                    reader,
+                    slices,
+                    number,
+                } => {
+                    let recall = (name.to_owned(), name_of(&reader.life), slices, number);
+                    self.recalls.push_back(recall);
+                }
                 Action::SendRelease { release, .. } => self.releases.push_back(release),
                 Action::Report(reports) => {
                     let reports = reports.into_iter().map(|report| (name.to_owned(), report));
