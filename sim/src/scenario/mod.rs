@@ -21,6 +21,7 @@ mod policy;
 mod reasons;
 mod report;
 mod truth;
+pub mod wire;
 
 use rustix::time::{ClockId, clock_gettime};
 
