@@ -6,7 +6,7 @@
 //!   fleet         who lives in each round          load      what there is to bear in each round
 //!   policy        the sharders                     truth     weighs ranges
 //!   measure       judges one round                 control   what the control plane sends
-//!   report        what a run showed
+//!   report        what a run showed              reasons   what the planner said of its moves
 //! ```
 //!
 //! Members and loads are functions of the scenario and the seed alone: every sharder is judged on the same rounds.
@@ -18,8 +18,10 @@ mod fleet;
 mod load;
 mod measure;
 mod policy;
+mod reasons;
 mod report;
 mod truth;
+pub mod wire;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -29,6 +31,7 @@ pub use description::{
 };
 pub use measure::RoundFigures;
 pub use policy::SharderName;
+pub use reasons::{ReasonFigures, Reasons};
 pub use report::{Moved, Quantiles, ScenarioReport, Times};
 
 use description::Sees::PreviousRound;
@@ -53,6 +56,7 @@ pub fn run(scenario: &Scenario, sharder: SharderName, seed: u64) -> Result<Scena
     let mut owned = Owned::new();
     let mut has_owned: Vec<bool> = Vec::new();
     let (mut figures, mut times) = (Vec::new(), Vec::new());
+    let mut reasons = Reasons::default();
     let mut last_reports = None;
     for round in 0..scenario.rounds {
         fleet.step(round);
@@ -65,8 +69,9 @@ pub fn run(scenario: &Scenario, sharder: SharderName, seed: u64) -> Result<Scena
         };
         let question = policy.question(&fleet.seats, &owned, seen);
         let began = thread_cpu_ms();
-        let after = policy.answer(question, &fleet.seats);
+        let (after, moves) = policy.answer(question, &fleet.seats);
         times.push(thread_cpu_ms() - began);
+        reasons.add(&moves);
         has_owned.resize(fleet.seats.len(), false);
         let judge = Judge {
             seats: &fleet.seats,
@@ -75,20 +80,23 @@ pub fn run(scenario: &Scenario, sharder: SharderName, seed: u64) -> Result<Scena
             pull_bytes_per_s: scenario.settings.pull_bytes_per_s,
             is_new: has_owned.iter().map(|owned| !owned).collect(),
         };
-        figures.push(judge.judge(&owned, &after));
+        let mut judged = judge.judge(&owned, &after);
+        judged.control_bytes = control::bytes(&judged);
+        figures.push(judged);
         for owner in after.iter().flat_map(|(_, owners)| owners) {
             has_owned[*owner as usize] = true;
         }
         owned = after;
     }
-    Ok(report(scenario, sharder, figures, times))
+    Ok(report(scenario, sharder, seed, (figures, times), reasons))
 }
 
 fn report(
     scenario: &Scenario,
     sharder: SharderName,
-    figures: Vec<RoundFigures>,
-    times: Vec<f64>,
+    seed: u64,
+    (figures, times): (Vec<RoundFigures>, Vec<f64>),
+    reasons: Reasons,
 ) -> ScenarioReport {
     let counted = || figures.iter().skip(scenario.warm_up_rounds as usize);
     let forced = counted().filter(|round| round.forced_load.max(round.moved_load) > FORCED_MIN);
@@ -102,8 +110,12 @@ fn report(
             membership: counted().map(|round| round.moved_by_membership).sum(),
             balancing: counted().map(|round| round.moved_to_balance).sum(),
         },
-        round_ms: Quantiles::of(times.into_iter()).into(),
-        control_bytes: figures.iter().map(control::bytes).sum(),
+        round_ms: Quantiles::of(times.iter().copied()).into(),
+        control_bytes: figures.iter().map(|round| round.control_bytes).sum(),
+        seed,
+        warm_up_rounds: scenario.warm_up_rounds,
+        reasons,
+        round_ms_each: times,
         churn_over_forced_max: over.fold(0.0, f64::max),
         figures,
     }

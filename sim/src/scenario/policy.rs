@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use softstore_sharding::sharder::auto::{
-    self, Cluster, Forecast, HotSpot, Node, NodeIndex, Part, Piece, Settings, Standing,
+    self, Cluster, Forecast, HotSpot, Move, Node, NodeIndex, Part, Piece, Settings, Standing,
 };
 use softstore_sharding::sharder::{ClusterView, EvenRange, NodeRole, NodeView, Ring, Sharder};
 use softstore_sharding::{
@@ -93,8 +93,8 @@ impl Policy {
         }
     }
 
-    /// Who is to own what.
-    pub(super) fn answer(&mut self, question: Question, seats: &[Seat]) -> Owned {
+    /// Who is to own what, and why, where the sharder says.
+    pub(super) fn answer(&mut self, question: Question, seats: &[Seat]) -> (Owned, Vec<Move>) {
         match (self, question) {
             (Self::Fixed(sharder), Question::Fixed { previous, nodes }) => {
                 let view = ClusterView {
@@ -110,11 +110,12 @@ impl Policy {
                     .map(|seat| (node_id(seat), seat.life))
                     .collect();
                 let placement = sharder.place(&view);
-                placement
+                let owned = placement
                     .ranges()
                     .iter()
                     .map(|(slice, node)| (*slice, vec![lives[node]]))
-                    .collect()
+                    .collect();
+                (owned, Vec::new())
             }
             (Self::Auto { settings, forecast }, Question::Auto(mut cluster, lives)) => {
                 if let Some(forecast) = forecast {
@@ -123,12 +124,14 @@ impl Policy {
                 }
                 let plan = auto::plan(&cluster, settings);
                 let life = |owner: &NodeIndex| lives[*owner as usize];
-                plan.pieces
+                let owned = plan
+                    .pieces
                     .iter()
                     .map(|piece| (piece.slice, piece.owners.iter().map(life).collect()))
-                    .collect()
+                    .collect();
+                (owned, plan.moves)
             }
-            _ => Owned::new(),
+            _ => (Owned::new(), Vec::new()),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::measure::RoundFigures;
+use super::reasons::Reasons;
 
 /// What a run showed.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -23,6 +24,18 @@ pub struct ScenarioReport {
     pub round_ms: Times,
     /// Bytes that the control plane sends, reckoned: see [`super::control`].
     pub control_bytes: u64,
+    /// What chance was drawn from.
+    #[serde(skip)]
+    pub seed: u64,
+    /// Rounds whose moves do not count in `moved_fraction`.
+    #[serde(skip)]
+    pub warm_up_rounds: u32,
+    /// Why things moved, where the sharder says, over all rounds.
+    #[serde(skip)]
+    pub reasons: Reasons,
+    /// CPU milliseconds of each round.
+    #[serde(skip)]
+    pub round_ms_each: Vec<f64>,
     /// The most that a round moved, over what it had to.
     #[serde(skip)]
     pub churn_over_forced_max: f64,

@@ -78,6 +78,8 @@ pub(super) struct Work<'a> {
     /// How many of `pieces` the cluster had: these lie in order.
     given: usize,
     alive: usize,
+    /// Pieces that lost a replica and have others left, with whose it was.
+    lost_replicas: Vec<(PieceIndex, NodeIndex)>,
     /// Bytes that balancing has moved, moves that are under way included.
     churned_bytes: f64,
     moves: Vec<Move>,
@@ -107,6 +109,7 @@ impl<'a> Work<'a> {
             sharing: 0,
             given: 0,
             alive: 0,
+            lost_replicas: Vec::new(),
             churned_bytes: 0.0,
             moves: Vec::new(),
         };
@@ -152,6 +155,13 @@ impl<'a> Work<'a> {
             node.shares = true;
         }
         let known = |owner: &NodeIndex| (*owner as usize) < self.nodes.len();
+        if !owners.is_empty() {
+            let lost = piece
+                .owners
+                .iter()
+                .filter(|owner| known(owner) && !owners.contains(owner));
+            self.lost_replicas.extend(lost.map(|owner| (index, *owner)));
+        }
         let is_pinned = piece.is_pinned && !owners.is_empty();
         if is_pinned {
             self.churned_bytes += weight.bytes;
@@ -456,8 +466,13 @@ impl<'a> Work<'a> {
         self.pieces[piece].is_settled = true;
     }
 
+    /// Pieces that lost a replica and have others left, with whose it was.
+    pub(super) fn lost_replicas(&self) -> Vec<(PieceIndex, NodeIndex)> {
+        self.lost_replicas.clone()
+    }
+
     /// Adds a replica.
-    pub(super) fn replicate(&mut self, piece: PieceIndex, to: NodeIndex) {
+    pub(super) fn replicate(&mut self, piece: PieceIndex, to: NodeIndex, reason: Reason) {
         let before: f64 = self.excess_of(&self.pieces[piece].owners) + self.excess_of(&[to]);
         let cost = self.cost(piece);
         let from = self.pieces[piece].owners.first().copied();
@@ -465,8 +480,10 @@ impl<'a> Work<'a> {
         owners.push(to);
         self.set_owners(piece, owners);
         let gain = before - self.excess_of(&self.pieces[piece].owners);
-        self.churned_bytes += cost.0;
-        self.record(piece, from, Some(to), Reason::Replicated, gain, cost);
+        if !reason.is_membership() {
+            self.churned_bytes += cost.0;
+        }
+        self.record(piece, from, Some(to), reason, gain, cost);
     }
 
     /// Drops a replica.
