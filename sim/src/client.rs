@@ -156,7 +156,11 @@ impl Client {
         if self.random.chance(env.plan.flush_per_mille) {
             return self.begin_flush(key, env);
         }
-        let (what, did) = if env.plan.is_counter(key) {
+        // Where slices are replicated there is more to be read.
+        let is_read = env.plan.replication.is_some() && self.random.chance(500);
+        let (what, did) = if is_read {
+            (Operation::Get, Did::Read)
+        } else if env.plan.is_counter(key) {
             self.on_counter(env)
         } else {
             self.on_plain(key, env)

@@ -20,7 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::slicelet::{Identity, Slicelet, SliceletEvent};
-use softstore_sharding::{Generation, Incarnation, Life, NodeId, Peer, PullId, SliceKey, Timestamp};
+use softstore_sharding::{
+    Generation, Incarnation, Life, NodeId, Peer, PullId, RangeMap, SliceKey, Timestamp,
+};
 use softstore_store::{ModelStore, ModelStoreConfig, Part, Store};
 use softstore_transfer::chunk::CHUNK_VERSIONS;
 use softstore_transfer::handoff::{ColdReason, Notice, PullEnd};
@@ -486,6 +488,44 @@ impl Node {
         for connection in env.connections_of(Some(self.slot)) {
             env.break_connection(connection);
         }
+    }
+
+    /// Leases lent or read that should not be in a cluster at rest, where these lives are living; and what should be read here
+    /// and is not.
+    pub(crate) fn wrong_leases(&self, living: &BTreeSet<&Life>) -> Vec<String> {
+        let Some(assignment) = self.core.assignment() else {
+            return Vec::new();
+        };
+        let mut wrong = Vec::new();
+        for (slice, reader) in self.core.lent() {
+            let range = assignment.range_at(slice.low());
+            if range.owner != *self.life()
+                || !range.readers.replicas.contains(reader)
+                || !living.contains(reader)
+            {
+                wrong.push(format!("n{} lends {slice} to {reader}", self.slot));
+            }
+        }
+        let mut read: RangeMap<()> = RangeMap::new();
+        for (slice, owner) in self.core.readings() {
+            read.insert(slice, ());
+            let range = assignment.range_at(slice.low());
+            if range.owner != *owner
+                || !range.readers.replicas.contains(self.life())
+                || !living.contains(owner)
+            {
+                wrong.push(format!("n{} reads {slice} of {owner}", self.slot));
+            }
+        }
+        for (slice, range) in assignment.ranges().iter() {
+            if range.readers.replicas.contains(self.life()) && !read.gaps(slice).is_empty() {
+                wrong.push(format!(
+                    "n{} is a replica of {slice} and does not read it",
+                    self.slot
+                ));
+            }
+        }
+        wrong
     }
 
     /// What is still on in a cluster where nothing should be; empty if nothing is.
