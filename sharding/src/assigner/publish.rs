@@ -268,6 +268,9 @@ fn first_ranges(placement: &Placement, living: &Living, generation: Generation) 
     ranges
         .map(|(slice, node)| {
             let mut range = next::unowned(generation);
+            // There was none before it, by all that was heard, so nobody has let others read. (Who was not heard: a read lease
+            // is over sooner than the wait for such nodes.)
+            range.readers.leases_out = false;
             if let Some(&incarnation) = living.get(node) {
                 range.owner = Life {
                     node: node.clone(),
