@@ -164,6 +164,11 @@ impl Assigner {
         actions
     }
 
+    /// Has the Sharder asked at the end of the publish interval although nobody came or went: for whom only the load has changed.
+    pub fn rebalance(&mut self) {
+        self.wants(Pending::Soon);
+    }
+
     /// The newest assignment published.
     #[must_use]
     pub fn assignment(&self) -> Option<&Arc<Assignment>> {
