@@ -54,7 +54,12 @@ struct Order {
 impl Invalidations {
     /// Has a replica forget something. Returns true when it has said that it did, and false when the leases that it has on it
     /// are over: one or the other, at `until` at the latest. False at once if the node ends.
-    pub(super) async fn forget(state: &Arc<NodeState>, reader: &Peer, what: Forget, until: Timestamp) -> bool {
+    pub(super) async fn forget(
+        state: &Arc<NodeState>,
+        reader: &Peer,
+        what: Forget,
+        until: Timestamp,
+    ) -> bool {
         let (done, told) = oneshot::channel();
         let order = Order { what, until, done };
         if state.invalidations.enqueue(state, reader, order) {

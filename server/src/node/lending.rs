@@ -93,7 +93,11 @@ pub(super) fn answer_lease(state: &Arc<NodeState>, request: &LeaseRequest) -> Re
             (0, _) => None,
             (_, left_ms) => Some(left_ms),
         };
-        let tenure_left_ms = if state.may_serve(now) { tenure_left_ms } else { Some(0) };
+        let tenure_left_ms = if state.may_serve(now) {
+            tenure_left_ms
+        } else {
+            Some(0)
+        };
         (core.lend(request, tenure_left_ms, now), Vec::new())
     })
 }
@@ -168,7 +172,11 @@ fn read(
         epoch: serving.epoch,
         versions: serving.versions,
         pull: serving.pull,
-        absence: if is_peeked { Absence::Final } else { Absence::AskGiver },
+        absence: if is_peeked {
+            Absence::Final
+        } else {
+            Absence::AskGiver
+        },
     };
     let found = match (state.store.get(&asked.key, at, &context), serving.pull) {
         (Outcome::Done(found), _) => found,

@@ -7,9 +7,10 @@
 //! waits for a tally: an execution that finds none free goes on uncounted, and a heartbeat that finds one taken for longer
 //! than [`TALLY_PATIENCE`] leaves its counts for the next. So these locks decide nothing, and are none for an explorer.
 //!
-//! A tally is made when it is first taken: 300 KiB for each thread that serves.
+//! A tally is made when it is first taken: 430 KiB for each thread that serves.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(super) struct LoadMeter {
     places: Box<[Place]>,
     kept: Mutex<Option<Kept>>,
     totals: Totals,
+    /// As of the last heartbeat, for whoever asks.
+    hot_keys: Mutex<Arc<[HotKeyLoad]>>,
 }
 
 /// What is kept from heartbeat to heartbeat.
@@ -86,6 +89,7 @@ impl Default for LoadMeter {
             places: (0..count).map(|_| Place::default()).collect(),
             kept: Mutex::default(),
             totals: Totals::default(),
+            hot_keys: Mutex::default(),
         }
     }
 }
@@ -100,11 +104,19 @@ fn thread_number() -> usize {
 }
 
 impl LoadMeter {
+    /// One that measures nothing, to compare with.
+    #[cfg(test)]
+    pub(super) fn off() -> Self {
+        Self {
+            places: Box::default(),
+            ..Self::default()
+        }
+    }
+
     /// A tally for an execution, this thread's own if it is free; `None` if none is.
     pub(super) fn counting(&self) -> Counting<'_> {
         let count = self.places.len();
-        let first = thread_number() % count;
-        let mut places = (0..count).map(|offset| (first + offset) % count);
+        let mut places = (0..count).map(|offset| thread_number().wrapping_add(offset) % count);
         places.find_map(|number| {
             let place = self.places[number].0.try_lock()?;
             Some(MutexGuard::map(place, |tally| {
@@ -150,11 +162,17 @@ impl LoadMeter {
         };
         drop(kept);
         self.totals.set(&measured);
+        *self.hot_keys.lock() = measured.hot_keys.as_slice().into();
         measured
     }
 
     pub(super) fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// The hot keys of the last heartbeat, hottest first.
+    pub(super) fn hot_keys(&self) -> Arc<[HotKeyLoad]> {
+        self.hot_keys.lock().clone()
     }
 }
 
@@ -189,7 +207,10 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
     let (gets, hits) = state.metrics.gets_and_hits();
     let (counts, held) = {
         let core = state.core();
-        (core.counts(), core.held().collect::<Vec<_>>())
+        // What is read as a replica is load as well.
+        let mut held: Vec<(Slice, Epoch)> = core.held().chain(core.readings()).collect();
+        held.sort_unstable_by_key(|(slice, _)| slice.low());
+        (core.counts(), held)
     };
     let bytes_of = |part| state.store.part_stats(part).bytes;
     let measured = state.load.measure(&held, state.clock.now(), bytes_of);
@@ -214,7 +235,7 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
 #[cfg(test)]
 mod tests {
     use softstore_sharding::SliceKey;
-    use softstore_sharding::load::Served;
+    use softstore_sharding::load::{Served, Was};
 
     use super::*;
 
@@ -228,8 +249,7 @@ mod tests {
                 range: Slice::FULL,
                 key: b"k",
                 bytes: 10,
-                is_write: false,
-                is_hit: true,
+                was: Was::Hit,
             });
         }
         true

@@ -32,8 +32,8 @@
 //! look-up compares 8 numbers, and there is neither a heap nor a table to keep. **The bound:** a key's sampled rate is
 //! overestimated by at most 1/[`WAYS`] of what its set got, on average 1/512 of the node's load, and any key with more than
 //! that is in the summary. Sampling adds noise: a key that draws `r` operations a second is off by more than
-//! `3 sqrt(SAMPLE_GAP_MEAN r ln 2 / (2 half-life))` in one of some hundred looks only: 2.4% of `r` at 100,000 a second,
-//! 7.6% at 10,000, 24% at 1,000. [`HotKeyLoad::error_per_second`](crate::session::HotKeyLoad) is the sum of both.
+//! `3 sqrt(SAMPLE_GAP_MEAN r ln 2 / (2 half-life))` in one of some hundred looks only: 3.2% of `r` at 100,000 a second,
+//! 10% at 10,000, 32% at 1,000. [`HotKeyLoad::error_per_second`](crate::session::HotKeyLoad) is the sum of both.
 
 mod atoms;
 pub mod cut;
@@ -50,7 +50,7 @@ use std::ops::AddAssign;
 pub use hot_keys::{HOT_KEYS_MAX, HOT_SHARE_MIN};
 pub use memory::Memory;
 pub use sketch::{KeyPrefix, SETS, WAYS};
-pub use tally::{SAMPLE_GAP_MEAN, Served, Tally};
+pub use tally::{SAMPLE_GAP_MEAN, Served, Tally, Was};
 pub use window::{FOLD_INTERVAL_MS_MIN, Fold, HALF_LIFE_MS, Window};
 
 /// Most parts that a node reports its load in, unless it owns more ranges than that: then one for each.

@@ -33,8 +33,7 @@ impl Rig {
             range,
             key: &at.get().to_be_bytes(),
             bytes: 100,
-            is_write: false,
-            is_hit: true,
+            was: Was::Hit,
         });
     }
 
@@ -111,8 +110,7 @@ fn the_length_of_an_interval_does_not_matter() {
                 range: Slice::FULL,
                 key: b"k",
                 bytes: 1,
-                is_write: true,
-                is_hit: false,
+                was: Was::Write,
             });
         }
         let mut fold = window
@@ -173,6 +171,44 @@ fn a_hot_key_is_named_and_then_isolated() {
         rig.window.hot_keys(&[below, above], 40_000.0).is_empty(),
         "it is held no more"
     );
+}
+
+/// Plan: a key draws 5% of 20,000 operations a second, at places that are drawn; looked at often, with each look's sample as
+/// good as new (four half-lives apart). The truth lies within the error that is stated, which is three deviations, in all
+/// looks but one in some hundred; and the error is not stated larger than it has to be: a third of it does not do.
+#[test]
+fn a_hot_key_draws_what_is_said_within_the_error_that_is_said() {
+    const LOOKS: usize = 150;
+    let (mut rig, held) = (Rig::new(), [Slice::FULL]);
+    let hot = at(77, 12_345);
+    let (mut within, mut within_a_third) = (0, 0);
+    let mut draw = 1_u64;
+    for _ in 0..LOOKS {
+        for _ in 0..8 {
+            for _ in 0..10_000 {
+                draw = draw
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                let slot = u16::try_from((draw >> 40) % 16_384).expect("a slot");
+                rig.get(
+                    &held,
+                    if draw >> 32 < (1 << 32) / 20 {
+                        hot
+                    } else {
+                        at(slot, draw >> 20)
+                    },
+                );
+            }
+            rig.beat(&held);
+        }
+        let hot_keys = rig.window.hot_keys(&held, 20_000.0);
+        let named = hot_keys.iter().find(|key| key.at == hot).expect("it is named");
+        let off = (named.operations_per_second - 1_000.0).abs();
+        within += usize::from(off <= named.error_per_second);
+        within_a_third += usize::from(off <= named.error_per_second / 3.0);
+    }
+    assert!(within >= LOOKS - 3, "{within} of {LOOKS}");
+    assert!(within_a_third <= LOOKS * 9 / 10, "{within_a_third} of {LOOKS}");
 }
 
 /// Plan: keys that all draw the same. None is hot, however few operations there were.

@@ -158,6 +158,7 @@ impl Walk {
             nodes: self.nodes.values().cloned().collect(),
             loads: Vec::new(),
             hot_keys: Vec::new(),
+            churn_max: 1.0,
         }
     }
 

@@ -101,7 +101,9 @@ pub fn run(scenario: &Scenario, sharder: SharderName, seed: u64) -> Result<Scena
 #[derive(Default)]
 struct Run {
     figures: Vec<RoundFigures>,
+    /// Each time that the sharder was asked.
     sharder_ms: Vec<f64>,
+    sharder_ms_each: Vec<f64>,
     assigner_ms: Vec<f64>,
     /// Empty where nobody talks.
     traffic: Vec<Traffic>,
@@ -135,7 +137,19 @@ impl Decider {
         };
         let held = (!owned.is_empty()).then(|| plane::dealt(seats, owned)).flatten();
         let sharder = sharder.shipped(&scenario.settings);
-        Self::Assigner(Box::new(Plane::new(sharder, expected, wait_rounds, held)))
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 to 1, by the settings' own check"
+        )]
+        let churn_percent = (100.0 * scenario.settings.churn_budget).ceil() as u32;
+        Self::Assigner(Box::new(Plane::new(
+            sharder,
+            expected,
+            wait_rounds,
+            churn_percent,
+            held,
+        )))
     }
 
     fn decide(
@@ -152,7 +166,12 @@ impl Decider {
                 let decided = plane
                     .round(seats, seen, keys_max)
                     .map_err(ScenarioError::Refused)?;
-                run.sharder_ms.push(decided.sharder_ms);
+                run.sharder_ms_each.push(decided.sharder_ms.iter().sum());
+                run.sharder_ms.extend(decided.sharder_ms);
+                for change in &decided.moves {
+                    run.reasons
+                        .note(change.reason, change.gain, change.cost_bytes, change.cost_misses);
+                }
                 run.assigner_ms.push(decided.assigner_ms);
                 run.traffic.push(decided.traffic);
                 Ok(decided.owned)
@@ -162,7 +181,15 @@ impl Decider {
                 let began = thread_cpu_ms();
                 let (after, moves) = policy.answer(question, seats);
                 run.sharder_ms.push(thread_cpu_ms() - began);
-                run.reasons.add(&moves);
+                run.sharder_ms_each.extend(run.sharder_ms.last());
+                for change in &moves {
+                    run.reasons.note(
+                        change.reason,
+                        change.gain_load,
+                        change.cost_bytes,
+                        change.cost_misses,
+                    );
+                }
                 Ok(after)
             }
         }
@@ -190,7 +217,7 @@ fn report(scenario: &Scenario, sharder: SharderName, seed: u64, run: Run) -> Sce
         reasons: run.reasons,
         assigner_ms: Quantiles::of(run.assigner_ms.into_iter()).into(),
         traffic: run.traffic,
-        round_ms_each: run.sharder_ms,
+        round_ms_each: run.sharder_ms_each,
         churn_over_forced_max: over.fold(0.0, f64::max),
         figures,
     }

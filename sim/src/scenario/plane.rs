@@ -1,12 +1,12 @@
 //! [`Plane`]: the real Assigner core in a scenario. Simulated nodes say hello, report what they bear, carry out their hand-offs at
 //! once, drain and die; messages are counted with the length of their encoding ([`super::wire`]).
 //!
-//! A round is 1.2 s of the Assigner's time. In this order:
+//! A round is a minute of the Assigner's time: what it smooths over seconds is what was reported last, and what it may move in a
+//! minute is what it may move in a round. In this order:
 //!
 //! 1. nodes that are new say hello; all report the load that they are to be seen with, in one heartbeat each;
 //! 2. who leaves says so; who is dead has been silent for longer than the failure timeout, and is buried;
-//! 3. the Sharder is asked once more, for the load alone;
-//! 4. takers report their hand-offs as completed; who left and owns nothing any more says goodbye.
+//! 3. takers report their hand-offs as completed; who left and owns nothing any more says goodbye.
 //!
 //! So a round counts one heartbeat of each node, however long it stands for.
 
@@ -22,7 +22,7 @@ use softstore_sharding::session::{
     NodeMessage, SESSION_VERSIONS, SliceLoad,
 };
 use softstore_sharding::sharder::auto::Standing;
-use softstore_sharding::sharder::{ClusterView, Placement, Sharder};
+use softstore_sharding::sharder::{ClusterView, PlacedMove, Placement, Sharder};
 use softstore_sharding::{
     Assignment, Generation, Incarnation, Life, NodeEntry, NodeState, Peer, RangeAssignment, Readers, Slice,
     Timestamp,
@@ -37,16 +37,16 @@ use super::{thread_cpu_ms, wire};
 pub const OPERATIONS_PER_LOAD_UNIT: f64 = 100.0;
 
 /// A round in the Assigner's time.
-const ROUND_MS: u64 = 1_200;
+const ROUND_MS: u64 = 60_000;
 
 /// More than the time between two heartbeats, less than a round and what it lasts until its deaths are looked at.
-const FAILURE_TIMEOUT_MS: u64 = 1_000;
+const FAILURE_TIMEOUT_MS: u64 = 50_000;
 
 /// Between two steps when nothing happens: less than half a failure timeout.
-const STEP_MS: u64 = 400;
+const STEP_MS: u64 = 20_000;
 
 /// When the first round begins.
-const START_MS: u64 = 10_000;
+const START_MS: u64 = 100_000;
 
 /// Most hot keys that a node reports.
 const HOT_KEYS_MAX: usize = softstore_sharding::load::HOT_KEYS_MAX;
@@ -55,8 +55,10 @@ const HOT_KEYS_MAX: usize = softstore_sharding::load::HOT_KEYS_MAX;
 #[derive(Default)]
 pub(super) struct Decided {
     pub(super) owned: Owned,
-    /// CPU milliseconds of the Sharder.
-    pub(super) sharder_ms: f64,
+    /// CPU milliseconds of the Sharder, each time that it was asked.
+    pub(super) sharder_ms: Vec<f64>,
+    /// What it gave as reasons.
+    pub(super) moves: Vec<PlacedMove>,
     /// CPU milliseconds of the Assigner, the Sharder's included.
     pub(super) assigner_ms: f64,
     /// What the Assigner and the nodes said.
@@ -92,7 +94,7 @@ pub(super) struct Plane {
     sessions: BTreeMap<LifeNumber, Session>,
     life_on: BTreeMap<SessionId, LifeNumber>,
     next_session: u64,
-    spent_ms: Arc<Mutex<f64>>,
+    answers: Arc<Mutex<Answers>>,
     decided: Decided,
     /// What the nodes of the first round hold.
     held: Option<Generation>,
@@ -101,24 +103,28 @@ pub(super) struct Plane {
 }
 
 impl Plane {
-    /// An Assigner that waits for the nodes of the first round. `rebalance_rounds`: for how many rounds who joins empty waits.
+    /// An Assigner that waits for the nodes of the first round. `rebalance_rounds`: for how many rounds who joins empty waits. `churn_percent`:
+    /// how much of the data balancing may move in a round.
     /// `held`: what they hold already, if anything.
     pub(super) fn new(
         sharder: Box<dyn Sharder>,
         expected: usize,
         rebalance_rounds: u32,
+        churn_percent: u32,
         held: Option<Assignment>,
     ) -> Self {
-        let spent_ms = Arc::default();
+        let answers = Arc::default();
         let timed = Timed {
             inner: sharder,
-            spent_ms: Arc::clone(&spent_ms),
+            answers: Arc::clone(&answers),
         };
         let config = AssignerConfig {
             failure_timeout_ms: FAILURE_TIMEOUT_MS,
             settle_ms: FAILURE_TIMEOUT_MS * 2,
             expect_nodes: Some(expected),
             rebalance_delay_ms: u64::from(rebalance_rounds) * ROUND_MS,
+            balance_interval_ms: FAILURE_TIMEOUT_MS,
+            balance_churn_percent_per_minute: churn_percent,
             ..AssignerConfig::default()
         };
         let (incarnation, now) = (Incarnation::new(u64::MAX), Timestamp::from_ms(START_MS));
@@ -133,7 +139,7 @@ impl Plane {
             sessions: BTreeMap::new(),
             life_on: BTreeMap::new(),
             next_session: 1,
-            spent_ms,
+            answers,
             decided: Decided::default(),
             held: first,
             refused: None,
@@ -147,8 +153,6 @@ impl Plane {
         self.report(seen, keys_max);
         self.leave(seats);
         self.tick(0);
-        self.assigner.rebalance();
-        self.tick(50);
         self.complete();
         self.tick(50);
         self.say_goodbye();
@@ -160,8 +164,8 @@ impl Plane {
         }
         self.now_ms = began_ms + ROUND_MS;
         let mut decided = std::mem::take(&mut self.decided);
-        decided.sharder_ms =
-            std::mem::take(&mut *self.spent_ms.lock().unwrap_or_else(PoisonError::into_inner));
+        let answers = std::mem::take(&mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner));
+        (decided.sharder_ms, decided.moves) = (answers.spent_ms, answers.moves);
         decided.owned = self.owned(seats.len());
         self.refused.take().map_or(Ok(decided), Err)
     }
@@ -187,7 +191,7 @@ impl Plane {
             GENERATION_EPOCH_UNIX_MS + self.now_ms,
         );
         let began = thread_cpu_ms();
-        let actions = self.assigner.step(event, now, unix_ms);
+        let actions = self.assigner.step_at_once(event, now, unix_ms);
         self.decided.assigner_ms += thread_cpu_ms() - began;
         // All nodes are told the same: it is measured once.
         let mut measured: Option<(AssignmentUpdate, u64)> = None;
@@ -475,11 +479,18 @@ fn slice_load(slice: Slice, weight: Weight, share: f64) -> SliceLoad {
     }
 }
 
-/// A Sharder whose time is taken.
+/// What a Sharder was heard to say since this was last looked at.
+#[derive(Debug, Default)]
+struct Answers {
+    spent_ms: Vec<f64>,
+    moves: Vec<PlacedMove>,
+}
+
+/// A Sharder whose time is taken, and whose reasons are noted.
 #[derive(Debug)]
 struct Timed {
     inner: Box<dyn Sharder>,
-    spent_ms: Arc<Mutex<f64>>,
+    answers: Arc<Mutex<Answers>>,
 }
 
 impl Sharder for Timed {
@@ -487,10 +498,16 @@ impl Sharder for Timed {
         self.inner.name()
     }
 
+    fn reacts_to_load(&self) -> bool {
+        self.inner.reacts_to_load()
+    }
+
     fn place(&self, view: &ClusterView<'_>) -> Placement {
         let began = thread_cpu_ms();
         let placement = self.inner.place(view);
-        *self.spent_ms.lock().unwrap_or_else(PoisonError::into_inner) += thread_cpu_ms() - began;
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.spent_ms.push(thread_cpu_ms() - began);
+        answers.moves.extend_from_slice(placement.moves());
         placement
     }
 }

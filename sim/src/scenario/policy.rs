@@ -111,6 +111,7 @@ impl Policy {
                     nodes,
                     loads: Vec::new(),
                     hot_keys: Vec::new(),
+                    churn_max: 1.0,
                 };
                 let lives: BTreeMap<NodeId, LifeNumber> = seats
                     .iter()

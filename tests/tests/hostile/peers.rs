@@ -206,6 +206,21 @@ impl Transfer for Mute {
         Ok(Response::new(Box::pin(futures::stream::pending())))
     }
 
+    async fn read_lease(&self, _: Request<v1::LeaseRequest>) -> Result<Response<v1::LeaseReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn fill(&self, _: Request<v1::FillRequest>) -> Result<Response<v1::FillReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn invalidate(
+        &self,
+        _: Request<v1::InvalidateRequest>,
+    ) -> Result<Response<v1::InvalidateReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
     async fn release(&self, _: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseReply>, Status> {
         Ok(Response::new(v1::ReleaseReply {}))
     }

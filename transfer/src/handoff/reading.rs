@@ -391,6 +391,12 @@ impl HandoffCore {
         }
     }
 
+    /// What is read here as a replica, in order, with the epochs of the copies.
+    pub fn readings(&self) -> impl Iterator<Item = (Slice, Epoch)> {
+        let readings = self.readings.readings.iter();
+        readings.map(|(slice, reading)| (slice, reading.epoch))
+    }
+
     /// How many ranges are read.
     pub(super) fn reading_count(&self) -> usize {
         self.readings.readings.len()

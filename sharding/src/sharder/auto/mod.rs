@@ -39,7 +39,7 @@ pub use cluster::{Cluster, HotSpot, Node, NodeIndex, Part, Piece, Standing};
 pub use forecast::Forecast;
 pub use plan::{Move, Plan, Reason};
 pub use settings::{Settings, SettingsError};
-pub use sharder::{AutoSharder, IDLE_OPERATIONS_PER_SECOND};
+pub use sharder::{AutoSharder, IDLE_OPERATIONS_PER_SECOND, imbalance};
 
 use work::Work;
 
