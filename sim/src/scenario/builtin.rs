@@ -49,6 +49,7 @@ fn scenario(rounds: u32) -> Scenario {
         rounds,
         warm_up_rounds: 20,
         sees: Sees::ThisRound,
+        assigner: true,
         cluster: ClusterShape::default(),
         membership: Membership::Steady,
         load: LoadShape::default(),
@@ -144,6 +145,7 @@ fn scale() -> Scenario {
         cluster: ClusterShape {
             nodes: 1_000,
             zones: 3,
+            slices_at_start: 64_000,
             ..ClusterShape::default()
         },
         membership: Membership::Deaths { every_rounds: 4 },
@@ -156,7 +158,6 @@ fn scale() -> Scenario {
             ..LoadShape::default()
         },
         settings: Settings {
-            slices_per_node_min: 64,
             slices_per_node_max: 256,
             ..settings()
         },

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use softstore_sharding::sharder::auto::{Move, Reason};
+use softstore_sharding::sharder::auto::Reason;
 
 /// Moves by reason.
 #[derive(Clone, PartialEq, Default, Debug)]
@@ -13,7 +13,7 @@ pub struct Reasons(BTreeMap<Reason, ReasonFigures>);
 pub struct ReasonFigures {
     /// How many.
     pub count: u64,
-    /// By how many load units less nodes are above their fair shares, as predicted.
+    /// By how many load units (through the Assigner: operations per second) less nodes are above their fair shares, as predicted.
     pub gain_load: f64,
     /// Bytes to be pulled, as predicted.
     pub cost_bytes: f64,
@@ -22,15 +22,13 @@ pub struct ReasonFigures {
 }
 
 impl Reasons {
-    /// Adds what a round said.
-    pub(super) fn add(&mut self, moves: &[Move]) {
-        for change in moves {
-            let sum = self.0.entry(change.reason).or_default();
-            sum.count += 1;
-            sum.gain_load += change.gain_load;
-            sum.cost_bytes += change.cost_bytes;
-            sum.cost_misses += change.cost_misses;
-        }
+    /// Adds a change.
+    pub(super) fn note(&mut self, reason: Reason, gain_load: f64, cost_bytes: f64, cost_misses: f64) {
+        let sum = self.0.entry(reason).or_default();
+        sum.count += 1;
+        sum.gain_load += gain_load;
+        sum.cost_bytes += cost_bytes;
+        sum.cost_misses += cost_misses;
     }
 
     /// In a fixed order. Empty for a sharder that does not say.

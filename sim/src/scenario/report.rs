@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::measure::RoundFigures;
+use super::plane::Traffic;
 use super::reasons::Reasons;
 
 /// What a run showed.
@@ -33,7 +34,13 @@ pub struct ScenarioReport {
     /// Why things moved, where the sharder says, over all rounds.
     #[serde(skip)]
     pub reasons: Reasons,
-    /// CPU milliseconds of each round.
+    /// CPU milliseconds of the Assigner, the sharder's included. 0 where it was not asked.
+    #[serde(skip)]
+    pub assigner_ms: Times,
+    /// What the Assigner and its nodes said in each round; empty where the sharder was asked directly.
+    #[serde(skip)]
+    pub traffic: Vec<Traffic>,
+    /// CPU milliseconds of the sharder in each round.
     #[serde(skip)]
     pub round_ms_each: Vec<f64>,
     /// The most that a round moved, over what it had to.

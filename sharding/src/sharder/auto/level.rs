@@ -128,6 +128,10 @@ struct Choice {
 
 /// Moves about so much load, or some of it, from one node to another. Whether anything moved.
 fn transfer(work: &mut Work<'_>, giver: NodeIndex, taker: NodeIndex, wanted: f64, reason: Reason) -> bool {
+    let pieces = |node: NodeIndex| work.nodes[node as usize].pieces.len();
+    if !work.may_look_at(pieces(giver) + pieces(taker)) {
+        return false;
+    }
     let choices = choices(work, giver, taker);
     let at_most = wanted + work.grain(taker);
     let by_density = |a: &&Choice, b: &&Choice| {

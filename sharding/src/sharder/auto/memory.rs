@@ -37,6 +37,10 @@ fn relieve_once(work: &mut Work<'_>, giver: NodeIndex, excess: f64) -> bool {
     if wanted <= 0.0 {
         return false;
     }
+    let pieces = |node: NodeIndex| work.nodes[node as usize].pieces.len();
+    if !work.may_look_at(work.sharing() + pieces(giver) * pieces(taker)) {
+        return false;
+    }
     give(work, giver, taker, wanted)
         || swap(work, giver, taker, wanted)
         || swap_parts(work, giver, taker, wanted)

@@ -44,6 +44,9 @@ pub struct Settings {
     pub pull_bytes_per_s: f64,
     /// A move to balance must make up for its predicted misses, at one load unit each, within this many seconds. Default 300.
     pub payback_s: f64,
+    /// Balancing stops when it has looked at so many slices in a round; each look takes some 10 ns. What is uneven then is for the
+    /// next round; what drains or died is placed all the same. 1,000 to 1,000,000,000; default 4,000,000.
+    pub looks_max: u64,
 }
 
 /// Why settings are refused.
@@ -73,6 +76,7 @@ impl Default for Settings {
             replicas_max: 1,
             pull_bytes_per_s: 200e6,
             payback_s: 300.0,
+            looks_max: 4_000_000,
         }
     }
 }
@@ -127,7 +131,9 @@ impl Settings {
             f64::MAX,
             "above 0",
         )?;
-        within("payback_s", self.payback_s, 0.0, f64::MAX, "0 or above")
+        within("payback_s", self.payback_s, 0.0, f64::MAX, "0 or above")?;
+        let range = "1,000 to 1,000,000,000";
+        within("looks_max", self.looks_max as f64, 1_000.0, 1e9, range)
     }
 }
 

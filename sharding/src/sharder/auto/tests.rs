@@ -353,6 +353,71 @@ fn memory_is_levelled_too() {
     assert!(loads(&cluster, &planned.pieces).iter().all(|load| *load < 1.1));
 }
 
+/// Plan: 2,000 nodes with 50 slices each, dealt in turn; loads are as uneven as an exponential distribution makes them, and a
+/// node dies. With few looks a round the plan is valid, places all that the dead node had, and moves something; with each
+/// round the loads get more even, until nothing more is to be done. The worst that a round of the default may take is as many.
+#[test]
+fn a_round_is_bounded_and_what_it_has_done_is_valid() {
+    const NODES: u32 = 2_000;
+    let drawn: Vec<f64> = (0..100_000_u64)
+        .map(|index| {
+            let mixed = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11;
+            -((mixed as f64 + 1.0) / (1_u64 << 53) as f64).ln()
+        })
+        .collect();
+    let loads_now = parts(&drawn);
+    let piece = |(index, part): (u32, &Part)| Piece {
+        slice: part.slice,
+        owners: vec![index % NODES],
+        is_pinned: false,
+    };
+    let mut cluster = Cluster {
+        nodes: nodes(NODES as usize),
+        pieces: (0..).zip(&loads_now).map(piece).collect(),
+        loads: loads_now,
+        ..Cluster::default()
+    };
+    cluster.nodes[7].standing = Standing::Dead;
+    let settings = |looks_max| Settings {
+        looks_max,
+        noise: 0.0,
+        tolerance_high: 0.02,
+        churn_budget: 1.0,
+        ..Settings::default()
+    };
+    let worst = |pieces: &[Piece]| loads(&cluster, pieces).into_iter().fold(0.0, f64::max);
+    let few = plan(&cluster, &settings(20_000));
+    let all = plan(&cluster, &settings(1_000_000_000));
+    assert!(
+        few.moves.len() < all.moves.len() / 3,
+        "{} of {}",
+        few.moves.len(),
+        all.moves.len()
+    );
+    assert!(
+        few.moves
+            .iter()
+            .any(|change| change.reason == Reason::OverTolerance)
+    );
+    for pieces in [&few.pieces, &all.pieces] {
+        let mut next = Some(SliceKey::MIN);
+        for piece in pieces {
+            assert_eq!(Some(piece.slice.low()), next);
+            assert!(piece.owners.len() == 1 && piece.owners[0] != 7);
+            next = piece.slice.high_excluded();
+        }
+        assert_eq!(next, None);
+    }
+    // The tolerance is of the capacities, twice what is borne.
+    assert!(worst(&all.pieces) < 1.05);
+    assert!(worst(&few.pieces) > worst(&all.pieces) && worst(&few.pieces) < worst(&cluster.pieces));
+    let more = Cluster {
+        pieces: few.pieces.clone(),
+        ..cluster.clone()
+    };
+    assert!(worst(&plan(&more, &settings(20_000)).pieces) < worst(&few.pieces));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

@@ -82,6 +82,8 @@ pub(super) struct Work<'a> {
     lost_replicas: Vec<(PieceIndex, NodeIndex)>,
     /// Bytes that balancing has moved, moves that are under way included.
     churned_bytes: f64,
+    /// How many pieces balancing has looked at.
+    looks: u64,
     moves: Vec<Move>,
 }
 
@@ -111,6 +113,7 @@ impl<'a> Work<'a> {
             alive: 0,
             lost_replicas: Vec::new(),
             churned_bytes: 0.0,
+            looks: 0,
             moves: Vec::new(),
         };
         work.take_pieces();
@@ -406,6 +409,14 @@ impl<'a> Work<'a> {
             let key = self.key_of(index);
             self.order.insert(key);
         }
+    }
+
+    // What a round may take.
+
+    /// Balancing is about to look at so many pieces or nodes. Whether it may.
+    pub(super) fn may_look_at(&mut self, count: usize) -> bool {
+        self.looks = self.looks.saturating_add(count as u64);
+        self.looks <= self.settings.looks_max
     }
 
     // Moves, and their price.
