@@ -405,7 +405,7 @@ impl Node {
         self.told.ranges(reply.grants.len());
         let actions = self.core.lease_answered(reply, u64::MAX, self.now, self.now);
         self.carry_out(actions);
-        for (slice, _) in self.core.readings() {
+        for (slice, _) in self.core.read_parts() {
             let admission = self.core.admit(slice.low(), Generation::NONE);
             assert!(
                 !matches!(admission, Admission::Serve(_) | Admission::Hold),

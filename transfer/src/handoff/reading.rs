@@ -399,7 +399,7 @@ impl HandoffCore {
     }
 
     /// What is read here as a replica, in order, with the epochs of the copies.
-    pub fn readings(&self) -> impl Iterator<Item = (Slice, Epoch)> {
+    pub fn read_parts(&self) -> impl Iterator<Item = (Slice, Epoch)> {
         let readings = self.readings.readings.iter();
         readings.map(|(slice, reading)| (slice, reading.epoch))
     }
