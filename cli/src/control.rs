@@ -55,7 +55,7 @@ impl Control {
 
     /// What the cluster looks like.
     pub(crate) async fn status(&mut self) -> Result<ClusterStatus> {
-        let answer = self.client.status(StatusRequest {}).await;
+        let answer = self.client.status(StatusRequest::default()).await;
         Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
     }
 

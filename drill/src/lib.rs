@@ -19,7 +19,7 @@
 mod args;
 mod arm;
 mod assigner_status;
-mod chart;
+pub mod chart;
 mod choreography;
 mod client_target;
 mod control;
@@ -39,6 +39,7 @@ mod moved;
 mod options;
 mod oracle;
 mod pace;
+pub mod page;
 mod position_rng;
 mod process_fleet;
 mod progress;

@@ -11,6 +11,9 @@ use crate::random::Random;
 /// Of the seeds of `available` mode, so many in a thousand keep nodes from the Assigner for longer than the failure timeout.
 const CUT_OFF_PER_MILLE: u64 = 40;
 
+/// Of all seeds, so many in a thousand replicate slices.
+const REPLICATED_PER_MILLE: u64 = 500;
+
 /// The shape of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -55,6 +58,21 @@ pub(crate) struct Plan {
     /// The leases that every second Assigner gives.
     pub other_lease_ms: Option<u64>,
     pub slicelet: SliceletConfig,
+    /// How slices are replicated, if they are.
+    pub replication: Option<Replication>,
+}
+
+/// How slices are replicated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replication {
+    /// What it is drawn from.
+    pub seed: u64,
+    /// How often other slices are, or others read them, in microseconds.
+    pub change_us: u64,
+    /// Of the keys, so many in a thousand are replicated by themselves.
+    pub keys_per_mille: u64,
+    /// How many wide slices are.
+    pub wide: u64,
 }
 
 impl Plan {
@@ -138,6 +156,12 @@ impl Plan {
             },
             other_lease_ms,
             slicelet: SliceletConfig::default(),
+            replication: random.chance(REPLICATED_PER_MILLE).then(|| Replication {
+                seed: random.bits(),
+                change_us: [300_000, 1_500_000, 6_000_000][random.index(3)],
+                keys_per_mille: [200, 500, 900][random.index(3)],
+                wide: random.below(4),
+            }),
         };
         plan.clients = plan.clients.min(config.clients_max.unwrap_or(usize::MAX));
         if plan.is_gentle {

@@ -54,6 +54,7 @@ fn a_rolling_restart_moves_each_key_once() {
     let in_place = report("rolling-in-place-16", SharderName::Auto, u32::MAX).moved_fraction;
     assert!(in_place.membership + in_place.balancing <= 1.15, "{in_place:?}");
     assert!(surge.balancing <= 0.01, "{surge:?}");
+    assert!(in_place.balancing <= 0.01, "{in_place:?}");
 }
 
 #[test]
@@ -63,6 +64,19 @@ fn what_stands_still_is_left_alone() {
     assert!(stationary.imbalance.p50 <= 0.05, "{stationary}");
     let noise = report("noise", SharderName::Auto, 200);
     assert!(noise.moved_fraction.balancing <= 0.005, "{noise}");
+}
+
+/// Plan: a third of the nodes die and are back 40 rounds later; and crowds that nobody announced. What no sharder can know
+/// costs one round; afterwards the load is even.
+#[test]
+fn crowds_and_losses_cost_one_round() {
+    let loss = report("zone-loss", SharderName::Auto, u32::MAX);
+    assert!(loss.imbalance.p99 <= 0.06, "{loss}");
+    let crowd = report("flash-crowd", SharderName::Auto, u32::MAX);
+    let uneven = crowd.figures.iter().filter(|round| round.imbalance > 0.1);
+    // The first placement, which knows no load yet, and five times that keys come or go.
+    assert!(uneven.count() <= 2 + 5, "{crowd}");
+    assert!(crowd.moved_fraction.balancing <= 0.3, "{crowd}");
 }
 
 #[test]

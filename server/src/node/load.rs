@@ -222,7 +222,7 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
     let (counts, held) = {
         let core = state.core();
         // What is read as a replica is load as well.
-        let mut held: Vec<(Slice, Epoch)> = core.held().chain(core.readings()).collect();
+        let mut held: Vec<(Slice, Epoch)> = core.held().chain(core.read_parts()).collect();
         held.sort_unstable_by_key(|(slice, _)| slice.low());
         (core.counts(), held)
     };

@@ -253,6 +253,7 @@ impl Walk {
             nodes: self.nodes.values().cloned().collect(),
             loads,
             hot_keys,
+            churn_max: 1.0,
         }
     }
 

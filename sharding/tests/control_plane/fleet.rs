@@ -241,7 +241,7 @@ impl Fleet {
         let Some(assigner) = &mut self.assigner else {
             return Vec::new();
         };
-        let actions = assigner.step(event, self.now, unix_ms);
+        let actions = assigner.step_at_once(event, self.now, unix_ms);
         for action in &actions {
             self.carry_out(action.clone());
         }
@@ -346,7 +346,7 @@ impl Fleet {
             AssignerAction::Published(assignment) => self.published.push(assignment),
             AssignerAction::WakeAt(at) => self.assigner_wake = at,
             AssignerAction::Notice(notice) => self.notices.push(notice),
-            AssignerAction::DrainAnswered { .. } => {}
+            AssignerAction::DrainAnswered { .. } | AssignerAction::Place(_) => {}
         }
     }
 

@@ -294,15 +294,6 @@ impl HandoffCore {
             }
         }
     }
-
-    /// How many leases are lent.
-    pub(super) fn lent_count(&self) -> usize {
-        self.lending
-            .readers
-            .values()
-            .map(|reader| reader.lent.len())
-            .sum()
-    }
 }
 
 impl Lending {
@@ -383,6 +374,11 @@ impl Lending {
                 }),
             }
         }
+    }
+
+    pub(super) fn lent(&self) -> impl Iterator<Item = (Slice, &Life)> {
+        let readers = self.readers.iter();
+        readers.flat_map(|(life, reader)| reader.lent.iter().map(move |(slice, _)| (slice, life)))
     }
 
     /// Forgets what is over.
