@@ -3,8 +3,9 @@
 //! A report says what a node measured over the last seconds, and that lags behind what the Assigner knows: who has just taken a
 //! range reports next to nothing of it. Acted on as it stands, it would be given more, and all would swing. So:
 //!
-//! - What each node bears is smoothed with a half-life of [`BORNE_HALF_LIFE_MS`], and counts as its *share* of what all report
-//!   now: that does not lag when all load rises or falls. A range that moves takes its part along at once. How a share lies
+//! - What each node bears is smoothed with a half-life of [`BORNE_HALF_LIFE_MS`], unless [`ODD_MAX`] reports on end are all far
+//!   off on the same side, which is no noise; and it counts as its *share* of what all report now, which does not lag when all
+//!   load rises or falls. A range that moves takes its part along at once. How a share lies
 //!   within the node is as it was reported last, or, of what it reports nothing yet, even over what it owns.
 //! - A hot key is shown with the highest of what its owner and replicas reported together within [`HOT_HELD_MS`]: at once when
 //!   it heats up, and for that long when it moves and its new owner has yet to see it.
@@ -21,12 +22,30 @@ use crate::slice::Slice;
 use crate::slice_key::SliceKey;
 use crate::time::Timestamp;
 
-/// What a node bears is smoothed with this half-life: noise of 10% of it, new in each second, is 2% then, and a step is seen to
-/// a third in five seconds.
-const BORNE_HALF_LIFE_MS: f64 = 8_000.0;
+/// What a node bears is smoothed with this half-life: noise of 10% of it, new in each second, is 1.5% then.
+const BORNE_HALF_LIFE_MS: f64 = 16_000.0;
+
+/// A report that differs from what is smoothed by more than this part of it is odd: by three standard deviations of noise of 10%.
+const ODD: f64 = 0.3;
+
+/// So many odd reports on end are a step in load. By noise of 10% that is one in years; and who has just taken a range, and sees
+/// half of the rest of its load in each second, is odd for three.
+const ODD_MAX: u32 = 4;
+
+/// What came with a range is taken for the mean of so many reports.
+const REPORTS_MIN: u32 = 32;
+
+/// Reports are looked at no more often than nodes send them.
+const REFRESH_MS_MIN: u64 = 500;
 
 /// A hot key counts with what was reported of it highest within so many milliseconds.
 const HOT_HELD_MS: u64 = 3_000;
+
+/// A hot key rises while a round finds it above the last one by more than this part...
+const RISING: f64 = 0.2;
+
+/// ...and it draws more than this part of a node's fair load.
+const RISING_FROM: f64 = 0.1;
 
 /// What a node reports is scaled up to its share by this much; the rest lies evenly over what it owns.
 const SCALE_MAX: f64 = 2.0;
@@ -36,16 +55,57 @@ const SCALE_MAX: f64 = 2.0;
 pub(super) struct Loads {
     hot: BTreeMap<SliceKey, HotSeen>,
     /// What each reporter bears, hot keys apart, in operations per second, smoothed.
-    borne: BTreeMap<Life, f64>,
+    borne: BTreeMap<Life, Borne>,
     /// The last reports of the dead, until their ranges are placed.
     ghosts: BTreeMap<Life, LoadReport>,
     refreshed_at: Option<Timestamp>,
+}
+
+/// What one reporter bears.
+#[derive(Clone, Copy, Default, Debug)]
+struct Borne {
+    smoothed: f64,
+    /// How many reports that is of: the first ones count alike.
+    reports: u32,
+    /// Odd reports on end, above what is smoothed if more than 0 and else below, and their sum.
+    odd: i32,
+    odd_sum: f64,
+}
+
+impl Borne {
+    fn heard(self, is: f64, weight: f64) -> Self {
+        let off = is - self.smoothed;
+        let side = if off > 0.0 { 1 } else { -1 };
+        let is_odd = off.abs() > ODD * self.smoothed;
+        let goes_on = self.odd.signum() == side;
+        let (odd, odd_sum) = match (is_odd, goes_on) {
+            (true, true) => (self.odd + side, self.odd_sum + is),
+            (true, false) => (side, is),
+            (false, _) => (0, 0.0),
+        };
+        if odd.unsigned_abs() >= ODD_MAX {
+            return Self {
+                smoothed: odd_sum / f64::from(odd.unsigned_abs()),
+                reports: odd.unsigned_abs(),
+                ..Self::default()
+            };
+        }
+        let weight = weight.max(1.0 / f64::from(self.reports + 1));
+        Self {
+            smoothed: self.smoothed + weight * off,
+            reports: self.reports.saturating_add(1),
+            odd,
+            odd_sum,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct HotSeen {
     rate: f64,
     at: Timestamp,
+    /// What it was when it was last asked whether it rises.
+    asked: f64,
 }
 
 /// What one node reports of what it holds.
@@ -62,14 +122,39 @@ impl Loads {
         self.ghosts.insert(life.clone(), last);
     }
 
+    /// Whether a key that draws a good part of a node's load has drawn more than before since this was last asked: what it will
+    /// draw is not known yet.
+    pub(super) fn is_any_rising(&mut self, fair: f64) -> bool {
+        let mut is_rising = false;
+        for seen in self.hot.values_mut() {
+            let is_more = seen.rate > seen.asked * (1.0 + RISING);
+            is_rising |= is_more && seen.rate > fair * RISING_FROM;
+            seen.asked = seen.rate;
+        }
+        is_rising
+    }
+
     /// A range moves: it takes its part of the share with it.
     pub(super) fn moved(&mut self, slice: Slice, from: &Life, to: &Life, report: &LoadReport) {
         let Some(borne) = self.borne.get_mut(from) else {
             return;
         };
-        let part = (*borne * part_of(report, slice)).min(*borne);
-        *borne -= part;
-        *self.borne.entry(to.clone()).or_insert(0.0) += part;
+        let part = borne.smoothed * part_of(report, slice).min(1.0);
+        // What is odd by what was before is not by what is now.
+        *borne = Borne {
+            smoothed: borne.smoothed - part,
+            odd: 0,
+            odd_sum: 0.0,
+            ..*borne
+        };
+        let taken = self.borne.entry(to.clone()).or_default();
+        *taken = Borne {
+            smoothed: taken.smoothed + part,
+            // Who has had nothing does not learn from its first report that it has nothing.
+            reports: taken.reports.max(REPORTS_MIN),
+            odd: 0,
+            odd_sum: 0.0,
+        };
     }
 
     /// What the dead held has been placed.
@@ -87,34 +172,42 @@ impl Loads {
     /// Smooths what each bears. Until all owners have reported, there is nothing to smooth.
     fn refresh(&mut self, reported: &[Reported<'_>], all_known: bool, now: Timestamp) {
         // What came after nothing is not smoothed.
-        let is_known = self.borne.values().any(|borne| *borne > 0.0);
-        let passed_ms = self
-            .refreshed_at
-            .filter(|_| is_known)
-            .map(|at| now.ms_since(at) as f64);
-        let weight = passed_ms.map_or(1.0, |ms| 1.0 - (-ms / BORNE_HALF_LIFE_MS).exp2());
+        let is_known = self.borne.values().any(|borne| borne.smoothed > 0.0);
+        let passed_ms = self.refreshed_at.filter(|_| is_known).map(|at| now.ms_since(at));
+        if passed_ms.is_some_and(|ms| ms < REFRESH_MS_MIN) {
+            return;
+        }
+        let weight = passed_ms.map_or(1.0, |ms| 1.0 - (-(ms as f64) / BORNE_HALF_LIFE_MS).exp2());
         if all_known || passed_ms.is_some() {
             self.refreshed_at = Some(now);
         }
         let smoothed = |node: &Reported<'_>| {
-            let was = self.borne.get(node.life).copied().unwrap_or(0.0);
-            (node.life.clone(), was + weight * (node.base - was))
+            let was = self.borne.get(node.life).copied().unwrap_or_default();
+            (node.life.clone(), was.heard(node.base, weight))
         };
         self.borne = reported.iter().map(smoothed).collect();
     }
 
     /// A node's share of the load, hot keys apart.
     fn share(&self, life: &Life) -> f64 {
-        let whole: f64 = self.borne.values().sum();
-        let borne = self.borne.get(life).copied().unwrap_or(0.0);
+        let whole: f64 = self.borne.values().map(|borne| borne.smoothed).sum();
+        let borne = self.borne.get(life).map_or(0.0, |borne| borne.smoothed);
         if whole > 0.0 { borne / whole } else { 0.0 }
     }
 
     fn see_hot(&mut self, sums: BTreeMap<SliceKey, f64>, now: Timestamp) -> Vec<HotKey> {
         for (at, rate) in sums {
-            let seen = self.hot.entry(at).or_insert(HotSeen { rate, at: now });
+            let seen = self.hot.entry(at).or_insert(HotSeen {
+                rate,
+                at: now,
+                asked: 0.0,
+            });
             if rate >= seen.rate || now.ms_since(seen.at) >= HOT_HELD_MS {
-                *seen = HotSeen { rate, at: now };
+                *seen = HotSeen {
+                    rate,
+                    at: now,
+                    ..*seen
+                };
             }
         }
         self.hot.retain(|_, seen| now.ms_since(seen.at) < HOT_HELD_MS);

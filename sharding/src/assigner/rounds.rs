@@ -94,13 +94,28 @@ impl Assigner {
             self.publish_placed(base, None, urgency, now, unix_ms, actions);
             return;
         }
-        let snapshot = self.snapshot(base, now);
+        let is_balancing = urgency == Pending::Nothing || !self.sharder.reacts_to_load();
+        if !is_balancing && base.as_ref().is_some_and(|base| self.is_all_owned(base)) {
+            // Nothing must move, and what may will be looked at when the next round is due.
+            let present = self.membership(base);
+            let placement = forced::by_even_ranges(&present.members());
+            self.publish_placed(present.previous, Some(placement), urgency, now, unix_ms, actions);
+            return;
+        }
+        let mut snapshot = self.snapshot(base, now);
+        let fair = snapshot.operations_per_second() / snapshot.nodes.len().max(1) as f64;
+        // While a hot key is still on its way up, it is isolated and replicated, and what lies around it stays.
+        if !is_balancing || (urgency == Pending::Nothing && self.loads.is_any_rising(fair)) {
+            snapshot.churn_max = 0.0;
+        }
         if self.overdue.is_some() {
             let placement = forced::by_even_ranges(&snapshot.members());
             self.publish_placed(snapshot.previous, Some(placement), urgency, now, unix_ms, actions);
             return;
         }
-        self.balance.asked_at = now;
+        if urgency == Pending::Nothing {
+            self.balance.asked_at = now;
+        }
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let snapshot = Arc::new(snapshot);
@@ -142,7 +157,8 @@ impl Assigner {
             self.place_without(&EvenRange, round.urgency, now, unix_ms, actions);
             return;
         }
-        let is_held = self.is_held();
+        // A Sharder that reacts to load balances at its interval: who ends a hand-off has yet to measure what came by it.
+        let is_held = self.is_held() || (self.sharder.reacts_to_load() && round.urgency != Pending::Nothing);
         // Whatever has happened since has left something pending.
         if self.pending == Pending::Nothing {
             let placement = if is_held {
@@ -190,6 +206,15 @@ impl Assigner {
             unix_ms,
             actions,
         );
+    }
+
+    /// Whether every range has an owner that stays.
+    fn is_all_owned(&self, base: &Assignment) -> bool {
+        let stays = |life: &crate::node::Life| {
+            let member = self.members.get(&life.node).filter(|member| member.life == *life);
+            member.is_some_and(|member| member.role().may_take())
+        };
+        base.ranges().iter().all(|(_, range)| stays(&range.owner))
     }
 
     /// The Sharder will not answer: it broke.
