@@ -102,10 +102,10 @@ impl Assigner {
             self.publish_placed(present.previous, Some(placement), urgency, now, unix_ms, actions);
             return;
         }
-        let mut snapshot = self.snapshot(base, now);
-        let fair = snapshot.operations_per_second() / snapshot.nodes.len().max(1) as f64;
-        // While a hot key is still on its way up, it is isolated and replicated, and what lies around it stays.
-        if !is_balancing || (urgency == Pending::Nothing && self.loads.is_any_rising(fair)) {
+        let (mut snapshot, is_changing) = self.snapshot(base, urgency == Pending::Nothing, now);
+        // While a hot key is on its way up or down, it gets and loses replicas, and what lies around it stays. All stays while
+        // the whole load begins, ends or leaps.
+        if !is_balancing || (urgency == Pending::Nothing && is_changing) {
             snapshot.churn_max = 0.0;
         }
         if self.overdue.is_some() {
@@ -298,18 +298,25 @@ impl Assigner {
         }
     }
 
-    /// The cluster as the Sharder is to see it.
-    pub(super) fn snapshot(&mut self, base: Option<Arc<Assignment>>, now: Timestamp) -> ClusterSnapshot {
-        let (loads, hot_keys) = self.loads_seen(base.as_deref(), now);
-        ClusterSnapshot {
-            loads,
-            hot_keys,
+    /// The cluster as the Sharder is to see it, and whether its load is changing too much to move
+    /// anything by it.
+    pub(super) fn snapshot(
+        &mut self,
+        base: Option<Arc<Assignment>>,
+        is_round: bool,
+        now: Timestamp,
+    ) -> (ClusterSnapshot, bool) {
+        let seen = self.loads_seen(base.as_deref(), is_round, now);
+        let snapshot = ClusterSnapshot {
+            loads: seen.slices,
+            hot_keys: seen.hot_keys,
             churn_max: match self.is_held() {
                 true => 0.0,
                 false => self.balance.churn_left(&self.config, now),
             },
             ..self.membership(base)
-        }
+        };
+        (snapshot, seen.is_changing)
     }
 
     /// The same without loads.

@@ -45,12 +45,6 @@ impl ClusterSnapshot {
         }
     }
 
-    /// Operations per second that the nodes report, all together.
-    #[must_use]
-    pub fn operations_per_second(&self) -> f64 {
-        self.loads.iter().map(|load| load.operations_per_second).sum()
-    }
-
     /// Bytes that the nodes report, all together.
     #[must_use]
     pub fn bytes(&self) -> f64 {

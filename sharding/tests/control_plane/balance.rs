@@ -226,7 +226,7 @@ fn levelled(nodes: usize) -> (Fleet, Rc<RefCell<Truth>>) {
     (fleet, truth)
 }
 
-/// Plan: an uneven load, over 3, 6 and 16 nodes that own equal parts of the key space. Within ten seconds nobody bears more than
+/// Plan: an uneven load, over 3, 6 and 16 nodes that own equal parts of the key space. Within 20 s nobody bears more than
 /// a tenth above the mean; and that is done by load, of which the record tells, with what was expected and how it ended.
 #[test]
 fn an_uneven_load_is_levelled() {
@@ -234,9 +234,9 @@ fn an_uneven_load_is_levelled() {
         let (mut fleet, truth) = loaded(nodes, Truth::uneven(100_000.0), AssignerConfig::default());
         let peak = |fleet: &Fleet| truth.borrow().peak(fleet.assignment(), nodes);
         assert!(peak(&fleet) > 1.4, "{nodes} nodes: too soft a test");
-        fleet.run_ms(10_000);
+        fleet.run_ms(20_000);
         assert!(
-            peak(&fleet) < 1.15,
+            peak(&fleet) < 1.12,
             "{nodes} nodes: {}\n{}",
             peak(&fleet),
             told(&mut fleet)
@@ -270,7 +270,7 @@ fn an_uneven_load_is_levelled() {
     }
 }
 
-/// Plan: a load that stays, of which each node's report is off by 10% (standard deviation), another 10% each time. After two
+/// Plan: a load that stays, of which each node's report is off by 10% (standard deviation), another 10% each time. After three
 /// minutes in which it may find its place, nothing moves for 1,000 rounds.
 #[test]
 fn noise_of_a_tenth_moves_nothing_in_a_thousand_rounds() {
@@ -278,7 +278,7 @@ fn noise_of_a_tenth_moves_nothing_in_a_thousand_rounds() {
         let mut truth = Truth::uneven(100_000.0);
         truth.noise = 0.1;
         let (mut fleet, truth) = loaded(nodes, truth, AssignerConfig::default());
-        fleet.run_ms(120_000);
+        fleet.run_ms(180_000);
         let settled = fleet.published.len() - 1;
         assert!(settled > 0, "something was levelled");
         fleet.run_ms(1_000_000);
@@ -417,7 +417,7 @@ fn a_freeze_stops_balancing_and_nothing_else() {
     assert!(peak < 1.12, "{peak}");
 }
 
-/// Plan: the wall clock of the fleet begins a little after midnight, and the hours until 00:20 are quiet. Nothing is balanced until
+/// Plan: the hours until the fleet's next full minute but one are quiet. Nothing is balanced until
 /// then; then it is.
 #[test]
 fn quiet_hours_are_kept() {
