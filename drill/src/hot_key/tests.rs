@@ -1,0 +1,1 @@
+//! Whole runs of the scenario against a cluster in memory.
