@@ -66,7 +66,7 @@ impl From<Move> for MoveJson {
         let some = |text: String| (!text.is_empty()).then_some(text);
         Self {
             low: format!("{:016x}", slice.low),
-            last: format!("{:016x}", slice.last),
+            last: format!("{:016x}", slice.high.wrapping_sub(1)),
             from: some(change.from),
             to: some(change.to),
             reason: change.reason,
@@ -149,7 +149,7 @@ mod tests {
         let change = Move {
             slice: Some(Slice {
                 low: 0x10,
-                last: 0x1f,
+                high: 0x20,
             }),
             from: "cache-0".into(),
             to: "cache-1".into(),
