@@ -121,7 +121,7 @@ impl Client {
                     Endpoint::Node(slot),
                     Message::Watch { generation },
                 );
-                let delay_us = self.random.between(50_000, 400_000);
+                let delay_us = self.random.between(50_000, env.plan.watch_us_max);
                 self.timer(delay_us, ClientTimer::Watch, env);
             }
             ClientTimer::Retry { operation, attempt } => {

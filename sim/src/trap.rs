@@ -65,7 +65,7 @@ const PHASES_OF_LEASES: [Phase; 6] = [
 ];
 
 /// Where slices are replicated, so many traps in a thousand are set at the phases of leases.
-const TRAPS_OF_LEASES_PER_MILLE: u64 = 450;
+const TRAPS_OF_LEASES_PER_MILLE: u64 = 550;
 
 /// The longest time that passes from such a phase to what is done then, in microseconds: within it leases are asked for again,
 /// and end.
@@ -146,6 +146,9 @@ impl Trap {
 /// A trap at a phase of leases. What the two nodes and the Assigner say to each other is lost or late, for about as long as a
 /// lease is; or the owner is gone and another life of it comes back at once, so that its ranges start cold within a lease.
 fn draw_of_leases(plan: &Plan, random: &mut Random) -> Trap {
+    if random.chance(450) {
+        return draw_owner_gone(random);
+    }
     let mut deed = || {
         let for_us = random.between(50 * MS, 1_500 * MS);
         let deed = match random.below(100) {
@@ -172,6 +175,22 @@ fn draw_of_leases(plan: &Plan, random: &mut Random) -> Trap {
         phase: PHASES_OF_LEASES[random.index(PHASES_OF_LEASES.len())],
         first,
         second: random.chance(750).then_some(second),
+    }
+}
+
+/// A trap that ends an owner's tenure while its replica does not hear of that.
+fn draw_owner_gone(random: &mut Random) -> Trap {
+    let for_us = random.between(700 * MS, 1_300 * MS);
+    let back_after_us = Some(random.between(5 * MS, 80 * MS));
+    let gone = if random.chance(500) {
+        Deed::Kill(Role::Giver, back_after_us)
+    } else {
+        Deed::Drain(Role::Giver, back_after_us)
+    };
+    Trap {
+        phase: [Phase::Granted, Phase::Filled][random.index(2)],
+        first: (Deed::Sever(Role::Taker, for_us), 0),
+        second: Some((gone, random.below(50 * MS))),
     }
 }
 

@@ -319,7 +319,7 @@ impl Node {
             waiting: vec![operation],
         };
         self.replicas.open_fills.insert(fill, open);
-        self.timer(env.plan.peek_timeout_us, NodeTimer::Fill { fill }, env);
+        self.timer(env.plan.fill_timeout_us, NodeTimer::Fill { fill }, env);
         if let Some(slot) = slot_of(&owner.address) {
             env.send(
                 self.endpoint(),
