@@ -53,8 +53,17 @@ pub(super) struct Copies(Mutex<Questions>);
 #[derive(Debug, Default)]
 struct Questions {
     fills: Fills,
-    /// By token. None until there is an answer; closed if there will be none.
-    answers: HashMap<u64, watch::Receiver<Option<Filled>>>,
+    /// By token.
+    open: HashMap<u64, Open>,
+}
+
+/// A question whose answer is to come.
+#[derive(Debug)]
+struct Open {
+    /// None until there is an answer; closed if there will be none.
+    answer: watch::Receiver<Option<Filled>>,
+    /// It has left: who comes now has not asked it.
+    is_sent: bool,
 }
 
 /// A question to an owner.
@@ -75,7 +84,7 @@ impl Copies {
         reading: &ReadingHere,
     ) -> Filled {
         for _ in 0..ASKED_ANEW_MAX {
-            let Some((mut answer, has_asked)) = state.copies.join(state, key, at, reading) else {
+            let Some((mut answer, is_asker)) = state.copies.join(state, key, at, reading) else {
                 return Filled::Unread;
             };
             let filled = match answer.wait_for(Option::is_some).await {
@@ -83,17 +92,18 @@ impl Copies {
                 Err(_) => return Filled::Unread,
             };
             let may_have = match filled {
-                Filled::Found { may_keep, .. } => has_asked || Fills::is_for_joiners(may_keep),
-                Filled::Absent | Filled::Unread => has_asked,
+                Filled::Found { may_keep, .. } => Fills::is_for_joiners(may_keep),
+                Filled::Absent | Filled::Unread => false,
             };
-            if may_have || filled == Filled::Unread {
+            if is_asker || may_have || filled == Filled::Unread {
                 return filled;
             }
         }
         Filled::Unread
     }
 
-    /// The answer to a question for the key, and whether it was asked for this reader; none if too many are under way.
+    /// The answer to a question for the key, and whether that leaves only now, so that it is this reader's as much as anybody's;
+    /// none if too many are under way.
     fn join(
         &self,
         state: &Arc<NodeState>,
@@ -107,14 +117,17 @@ impl Copies {
             return None;
         }
         match questions.fills.join(at, key, reading.epoch) {
-            Join::Wait(token) => questions
-                .answers
-                .get(&token)
-                .cloned()
-                .map(|answer| (answer, false)),
+            Join::Wait(token) => {
+                let open = questions.open.get(&token)?;
+                Some((open.answer.clone(), !open.is_sent))
+            }
             Join::Ask(token) => {
                 let (answer, answers) = watch::channel(None);
-                questions.answers.insert(token, answers.clone());
+                let open = Open {
+                    answer: answers.clone(),
+                    is_sent: false,
+                };
+                questions.open.insert(token, open);
                 let question = Question {
                     key: key.clone(),
                     at,
@@ -128,11 +141,18 @@ impl Copies {
         }
     }
 
+    /// A question leaves.
+    fn leaves(&self, token: u64) {
+        if let Some(open) = self.0.lock().open.get_mut(&token) {
+            open.is_sent = true;
+        }
+    }
+
     /// Takes note of an answer, and keeps it if it may be kept.
     fn answered(&self, state: &NodeState, question: &Question, filled: &Filled) {
         let may_be_kept = matches!(filled, Filled::Found { may_keep: true, .. });
         let mut questions = self.0.lock();
-        questions.answers.remove(&question.token);
+        questions.open.remove(&question.token);
         let is_kept = questions.fills.answered(question.at, question.token, may_be_kept);
         if is_kept {
             keep(state, question, filled);
@@ -162,6 +182,10 @@ async fn ask_owner(state: &Arc<NodeState>, question: &Question) -> Filled {
         }],
     };
     count(&state.metrics.fills_asked);
+    // Those who have waited for the answer before in vain, because the key was being written, are just being woken: they all
+    // ask with this one, so that each round trip serves everybody who waits.
+    tokio::task::yield_now().await;
+    state.copies.leaves(question.token);
     let sent = state.clock.now();
     let answers = state
         .channels
