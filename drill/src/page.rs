@@ -15,16 +15,18 @@ h1{font-size:1.35em;margin:.2em 0}h2{font-size:1.05em;margin:1.2em 0 .2em}p{marg
 svg{width:100%;height:auto;display:block}.grid{stroke:var(--grid)}.tick{fill:var(--dim);font-size:11px}\
 .end{text-anchor:end}.middle{text-anchor:middle}.arm{fill:none;stroke-width:1.8;stroke-linejoin:round}\
 .control,.control2{--c:var(--control)}.transfer{--c:var(--transfer)}.cold{--c:var(--cold)}\
-.reference{--c:var(--reference)}\
+.reference{--c:var(--reference)}.hot{--c:var(--transfer)}.mark{--c:var(--control)}\
+.node1{--c:var(--transfer)}.node2{--c:var(--cold)}.node3{--c:var(--reference)}.node4{--c:#9a6bd0}.node5{--c:#c08a1e}.node6{--c:#1f9c9c}\
 .arm,.moment{stroke:var(--c)}.control2.arm{stroke-dasharray:2 3}.moment{stroke-dasharray:3 3;opacity:.55}\
-text.transfer,text.cold{fill:var(--c)}.key{display:inline-block;margin-right:1em;color:var(--c)}\
+text.transfer,text.cold,text.mark{fill:var(--c)}.key{display:inline-block;margin-right:1em;color:var(--c)}\
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 th,td{padding:.15em .8em;border-bottom:1px solid var(--grid);text-align:right;white-space:nowrap}th:first-child,\
 td:first-child{text-align:left;padding-left:0}pre{overflow-x:auto;font-size:12px}\
 details{margin:1em 0}ul{padding-left:1.2em}@media(max-width:480px){.tick{font-size:13px}\
 table{font-size:12px}th,td{padding:.15em .3em;white-space:normal}td:not(:first-child){min-width:3.6em}}";
 
-/// The beginning of a page, up to its body. Classes that draw in a colour of their own: `control`, `transfer`, `cold`, `reference`.
+/// The beginning of a page, up to its body. Classes that draw in a colour of their own: `control`, `transfer`, `cold`,
+/// `reference`, `hot`, `mark`, and `node1` to `node6`.
 #[must_use]
 pub fn begin(title: &str) -> String {
     format!(

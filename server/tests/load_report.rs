@@ -70,7 +70,7 @@ impl Cluster {
 
     /// What the Assigner knows of the load: the node's, and its hot keys.
     async fn load(&mut self) -> (v1::LoadReport, Vec<v1::HotKeyStatus>) {
-        let answer = self.status.status(v1::StatusRequest {}).await;
+        let answer = self.status.status(v1::StatusRequest::default()).await;
         let mut status = answer.expect("the Assigner answers").into_inner();
         let node = status.nodes.pop().expect("one node");
         (node.load.unwrap_or_default(), status.hot_keys)

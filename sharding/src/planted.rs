@@ -105,7 +105,7 @@ bugs! {
     LeaseOutlivesFence, "lease-outlives-fence", 2000, "a range is fenced while replicas hold read leases on it";
     ReadLeaseFromReply, "read-lease-from-reply", 2000, "a read lease counts from the arrival of its grant";
     ColdStartUnwaited, "cold-start-unwaited", 2000, "a range starts cold while a former owner's read leases may be out";
-    RevokedLeaseRevived, "revoked-lease-revived", 2000, "a grant that was on its way when the lease was revoked is believed";
+    RevokedLeaseRevived, "revoked-lease-revived", 2000, "a grant that was on its way when the lease was revoked is believed, and the copies of before with it";
     CopiesKeptOverLeases, "copies-kept-over-leases", 2000, "a replica keeps its copies from one lease to the next";
     WriteBeforeInvalidated, "write-before-invalidated", 2000, "an owner changes a key before its replicas have forgotten it";
 }

@@ -46,8 +46,21 @@ struct Open {
     attempt: u32,
     is_in_flight: bool,
     may_be_applied: bool,
+    /// Where the present attempt went is not the owner.
+    is_at_replica: bool,
+    /// A replica did not answer, or sent it on: from now on it goes to the owner.
+    is_for_owner: bool,
     /// One of several that were sent at once, and not the last: when it ends, nothing new begins.
     is_extra: bool,
+}
+
+/// Where the replicas of a key are, as the assignment says; none if its owner has changed since.
+fn replica_slots(clerk: &Clerk, at: SliceKey, since: Generation) -> Vec<usize> {
+    let Some(readers) = clerk.readers(at).filter(|readers| readers.since() == since) else {
+        return Vec::new();
+    };
+    let peers = (1..readers.count()).filter_map(|index| readers.peer(index));
+    peers.filter_map(|peer| slot_of(&peer.address)).collect()
 }
 
 impl Client {
@@ -108,7 +121,7 @@ impl Client {
                     Endpoint::Node(slot),
                     Message::Watch { generation },
                 );
-                let delay_us = self.random.between(50_000, 400_000);
+                let delay_us = self.random.between(50_000, env.plan.watch_us_max);
                 self.timer(delay_us, ClientTimer::Watch, env);
             }
             ClientTimer::Retry { operation, attempt } => {
@@ -143,7 +156,11 @@ impl Client {
         if self.random.chance(env.plan.flush_per_mille) {
             return self.begin_flush(key, env);
         }
-        let (what, did) = if env.plan.is_counter(key) {
+        // Where slices are replicated there is more to be read.
+        let is_read = env.plan.replication.is_some() && self.random.chance(500);
+        let (what, did) = if is_read {
+            (Operation::Get, Did::Read)
+        } else if env.plan.is_counter(key) {
             self.on_counter(env)
         } else {
             self.on_plain(key, env)
@@ -273,6 +290,8 @@ impl Client {
             attempt: 0,
             is_in_flight,
             may_be_applied,
+            is_at_replica: false,
+            is_for_owner: false,
             is_extra,
         };
         self.open.insert(operation, open);
@@ -293,14 +312,25 @@ impl Client {
         }
         open.attempt += 1;
         let (attempt, at) = (open.attempt, open.at);
-        let target = match self.clerk.route(at) {
+        let owner = match self.clerk.route(at) {
             Route::To { address, since, .. } => slot_of(address).map(|slot| (slot, since)),
             Route::Unreachable { .. } | Route::Unknown => None,
         };
-        let Some((slot, since)) = target else {
+        let Some((owner, since)) = owner else {
             open.is_in_flight = false;
             return self.retry_later(operation, attempt, env);
         };
+        let may_be_read = open.what == Operation::Get && !open.is_for_owner;
+        let readers = if may_be_read {
+            replica_slots(&self.clerk, at, since)
+        } else {
+            Vec::new()
+        };
+        let slot = match self.random.index(readers.len() + 1) {
+            0 => owner,
+            index => readers[index - 1],
+        };
+        open.is_at_replica = slot != owner;
         open.is_in_flight = true;
         let what = match (&open.what, open.left.first()) {
             (Operation::Flush { .. }, Some(&slice)) => Operation::Flush { slice },
@@ -336,6 +366,7 @@ impl Client {
         }
         open.is_in_flight = false;
         open.may_be_applied |= open.what.changes_something();
+        open.is_for_owner |= open.is_at_replica;
         if open.what.is_repeatable() {
             self.attempt(operation, env);
         } else {
@@ -406,9 +437,11 @@ impl Client {
                 address,
                 since,
             } => {
+                let was_at_replica = std::mem::take(&mut open.is_at_replica);
+                open.is_for_owner |= was_at_replica;
                 let follows = self.clerk.moved(slice, owner, address, since);
                 let knows_better = matches!(self.clerk.route(open.at), Route::To { since: known, .. } if known > Generation::NONE);
-                return if follows && knows_better {
+                return if (follows || was_at_replica) && knows_better {
                     self.attempt(operation, env)
                 } else {
                     self.retry_later(operation, attempt, env)

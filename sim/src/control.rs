@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use softstore_sharding::assigner::{Assigner, AssignerAction, AssignerEvent, DeathCause, Notice, SessionId};
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::NodeMessage;
-use softstore_sharding::sharder::EvenRange;
-use softstore_sharding::{Assignment, Incarnation, Life};
+use softstore_sharding::sharder::{EvenRange, Sharder};
+use softstore_sharding::{Assignment, Incarnation, Life, SliceKey};
 
 use crate::clock::Clock;
 use crate::config::Mode;
 use crate::env::{Env, Event};
 use crate::message::Message;
 use crate::node::slot_of_node;
+use crate::replicating::Replicating;
 use crate::trap::Phase;
 
 /// See the head of this file.
@@ -21,6 +23,8 @@ pub(crate) struct Control {
     process: u64,
     core: Assigner,
     clock: Clock,
+    /// Of the Sharder, which sees no time.
+    turn: Arc<AtomicU64>,
     started_us: u64,
     still_until_us: u64,
     /// When it last went on after a standstill that it has to notice.
@@ -55,6 +59,14 @@ fn is_within(from_us: Option<u64>, ms: u64, env: &Env) -> bool {
     from_us.is_some_and(|from_us| env.now_us < from_us + ms * 10 * FULL_TIME_PERCENT)
 }
 
+fn sharder(turn: Arc<AtomicU64>, env: &Env) -> Box<dyn Sharder> {
+    let Some(how) = env.plan.replication else {
+        return Box::new(EvenRange);
+    };
+    let keys = (0..env.plan.keys()).map(|key| SliceKey::of_key(&env.plan.key_bytes(key)));
+    Box::new(Replicating::new(how, keys.collect(), turn))
+}
+
 impl Control {
     /// The first Assigner knows how many nodes to expect. A later one is not told: it would begin anew as soon as that
     /// many fresh nodes said hello, before those that hold something come back. Its leases may be of another length.
@@ -72,14 +84,17 @@ impl Control {
         let now = clock.now(env);
         let incarnation = Incarnation::new(env.random.bits() | 1);
         env.trace(|| format!("an Assigner starts as {incarnation}"));
+        let turn = Arc::new(AtomicU64::new(0));
+        let sharder = sharder(turn.clone(), env);
         let core = match env.stored.clone().filter(|_| env.config.mode == Mode::Leased) {
-            Some(stored) => Assigner::resuming(config, incarnation, Box::new(EvenRange), stored, now),
-            None => Assigner::new(config, incarnation, Box::new(EvenRange), now),
+            Some(stored) => Assigner::resuming(config, incarnation, sharder, stored, now),
+            None => Assigner::new(config, incarnation, sharder, now),
         };
         let mut control = Self {
             process,
             core,
             clock,
+            turn,
             started_us: env.now_us,
             still_until_us: 0,
             woke_us: None,
@@ -173,6 +188,9 @@ impl Control {
 
     fn step(&mut self, event: AssignerEvent, env: &mut Env) {
         let now = self.clock.now(env);
+        if let Some(how) = env.plan.replication {
+            self.turn.store(env.now_us / how.change_us, Ordering::Relaxed);
+        }
         // One wall clock for all: where every node that knew of the highest generation has died together with the Assigner,
         // the clock is what keeps generations growing.
         let unix_ms = GENERATION_EPOCH_UNIX_MS + 60_000_000 + env.now_us / 1_000;

@@ -69,6 +69,28 @@ pub struct Counters {
     pub unknown: u64,
     /// Flushes acknowledged.
     pub flushes: u64,
+    /// Read leases granted or extended, by range.
+    pub leases: u64,
+    /// Reads that replicas answered.
+    pub replica_reads: u64,
+    /// Of those, from copies of their own.
+    pub copies_read: u64,
+    /// Questions of replicas to owners.
+    pub fills: u64,
+    /// Answers to them that were kept as copies.
+    pub copies_kept: u64,
+    /// Answers that were not, since the key was invalidated meanwhile or was about to change.
+    pub copies_not_kept: u64,
+    /// Reads that waited for a question which another one had asked, and were sent on, since it was not for them.
+    pub joiners_sent_on: u64,
+    /// Writes that waited for replicas.
+    pub writes_waited: u64,
+    /// Invalidations that replicas carried out.
+    pub invalidations: u64,
+    /// Leases that owners asked back.
+    pub recalls: u64,
+    /// Replicas that did not answer, and were lent nothing for a while.
+    pub withheld: u64,
 }
 
 impl Counters {
@@ -108,6 +130,17 @@ impl Counters {
             failed,
             unknown,
             flushes,
+            leases,
+            replica_reads,
+            copies_read,
+            fills,
+            copies_kept,
+            copies_not_kept,
+            joiners_sent_on,
+            writes_waited,
+            invalidations,
+            recalls,
+            withheld,
         } = other;
         self.handoffs += handoffs;
         self.cold_starts += cold_starts;
@@ -142,5 +175,16 @@ impl Counters {
         self.failed += failed;
         self.unknown += unknown;
         self.flushes += flushes;
+        self.leases += leases;
+        self.replica_reads += replica_reads;
+        self.copies_read += copies_read;
+        self.fills += fills;
+        self.copies_kept += copies_kept;
+        self.copies_not_kept += copies_not_kept;
+        self.joiners_sent_on += joiners_sent_on;
+        self.writes_waited += writes_waited;
+        self.invalidations += invalidations;
+        self.recalls += recalls;
+        self.withheld += withheld;
     }
 }

@@ -64,6 +64,13 @@ pub(crate) enum NodeTimer {
     ConnectTimeout {
         connection: u64,
     },
+    /// A write waits for replicas.
+    Readers {
+        token: u64,
+    },
+    Fill {
+        fill: u64,
+    },
     DrainDeadline,
     Maintain,
     Execute {
@@ -259,6 +266,12 @@ impl Env {
                 | Message::Release(_)
                 | Message::Peek { .. }
                 | Message::PeekReply { .. }
+                | Message::AskLease { .. }
+                | Message::LeaseReply { .. }
+                | Message::Invalidate { .. }
+                | Message::Invalidated { .. }
+                | Message::Fill { .. }
+                | Message::FillReply { .. }
         );
         let copies = if bears_doubling && self.random.chance(self.plan.double_per_mille) {
             2

@@ -8,6 +8,7 @@
 //!   control      the Assigner's shell                  message   what travels
 //!   node         a node's shell                        client    an application's shell
 //!   trap         what is done at a phase of a hand-off
+//!   replicating  the Sharder: even ranges, and random replicas
 //!   history      what was seen                         check     what must not have been
 //!   scenario     rounds of the control plane alone: what a sharder's placements are worth
 //! ```
@@ -25,6 +26,7 @@ mod inflict;
 mod message;
 mod node;
 mod plan;
+mod replicating;
 mod trap;
 
 pub mod check;

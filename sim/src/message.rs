@@ -5,7 +5,10 @@ use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, NodeMessage};
 use softstore_sharding::{Generation, Life, PullId, Slice, SliceKey, Version};
 use softstore_transfer::HandoffConfig;
-use softstore_transfer::message::{PeekAnswer, PeekRequest, PullRequest, Refusal, Release, Take, TakeReply};
+use softstore_transfer::message::{
+    FillAnswer, FillRequest, Invalidate, LeaseReply, LeaseRequest, PeekAnswer, PeekRequest, PullRequest,
+    READ_PARTS_MAX, Refusal, Release, Take, TakeReply,
+};
 use std::sync::Arc;
 
 /// Who sends and receives. A node's slot is its address: the next process there answers to it too.
@@ -39,6 +42,32 @@ pub(crate) enum Message {
     PeekReply {
         peek: u64,
         answers: Result<Vec<PeekAnswer>, Refusal>,
+    },
+    /// From a replica to an owner.
+    AskLease {
+        sequence: u64,
+        request: LeaseRequest,
+    },
+    LeaseReply {
+        sequence: u64,
+        answer: Result<LeaseReply, Refusal>,
+    },
+    /// From an owner to a replica; a refusal is silence.
+    Invalidate {
+        order: u64,
+        message: Invalidate,
+    },
+    Invalidated {
+        order: u64,
+    },
+    /// From a replica to an owner.
+    Fill {
+        fill: u64,
+        request: FillRequest,
+    },
+    FillReply {
+        fill: u64,
+        answers: Result<Vec<FillAnswer>, Refusal>,
     },
     OpenPull {
         stream: u64,
@@ -82,6 +111,14 @@ impl Message {
             Self::TakeReply(Ok(reply)) => (reply.answers.len(), limits.taken_ranges_max),
             Self::OpenPull { request, .. } => (request.ranges.len(), limits.taken_ranges_max),
             Self::Release(release) => (release.ranges.len(), limits.taken_ranges_max),
+            Self::AskLease { request, .. } => (request.ranges.len(), READ_PARTS_MAX),
+            Self::LeaseReply {
+                answer: Ok(reply), ..
+            } => (reply.grants.len(), READ_PARTS_MAX),
+            Self::Invalidate { message, .. } => {
+                (message.keys.len().max(message.revoked.len()), READ_PARTS_MAX)
+            }
+            Self::Fill { request, .. } => (request.keys.len(), READ_PARTS_MAX),
             _ => (0, 0),
         };
         count > count_max

@@ -11,6 +11,13 @@ use crate::random::Random;
 /// Of the seeds of `available` mode, so many in a thousand keep nodes from the Assigner for longer than the failure timeout.
 const CUT_OFF_PER_MILLE: u64 = 40;
 
+/// How long most clients go without asking a node for a newer assignment, at the most, in microseconds. (Others hear of a move
+/// from a node that says so, and read on from replicas of before.)
+const WATCH_US_MAX: u64 = 400_000;
+
+/// Of all seeds, so many in a thousand replicate slices.
+const REPLICATED_PER_MILLE: u64 = 400;
+
 /// The shape of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -23,6 +30,8 @@ pub(crate) struct Plan {
     pub clients: usize,
     pub lanes: usize,
     pub think_us_max: u64,
+    /// How long a client goes without asking a node for a newer assignment, at the most.
+    pub watch_us_max: u64,
     pub operation_ms: u64,
     pub attempt_us: u64,
     pub delay_us_min: u64,
@@ -39,6 +48,8 @@ pub(crate) struct Plan {
     pub stream_step_us: u64,
     pub hold_ms: u64,
     pub peek_timeout_us: u64,
+    /// How long a replica waits for its owner's answer.
+    pub fill_timeout_us: u64,
     pub drain_deadline_us: u64,
     pub fault_pause_us: u64,
     pub flush_per_mille: u64,
@@ -55,6 +66,21 @@ pub(crate) struct Plan {
     /// The leases that every second Assigner gives.
     pub other_lease_ms: Option<u64>,
     pub slicelet: SliceletConfig,
+    /// How slices are replicated, if they are.
+    pub replication: Option<Replication>,
+}
+
+/// How slices are replicated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replication {
+    /// What it is drawn from.
+    pub seed: u64,
+    /// How often other slices are, or others read them, in microseconds.
+    pub change_us: u64,
+    /// Of the keys, so many in a thousand are replicated by themselves.
+    pub keys_per_mille: u64,
+    /// How many wide slices are.
+    pub wide: u64,
 }
 
 impl Plan {
@@ -92,6 +118,7 @@ impl Plan {
             counter_keys: random.index(4) + 1,
             clients: random.index(3) + 2,
             lanes: random.index(3) + 1,
+            watch_us_max: [WATCH_US_MAX, WATCH_US_MAX, 5 * WATCH_US_MAX][random.index(3)],
             think_us_max: [2_000, 10_000, 40_000][random.index(3)],
             operation_ms: 1_000,
             attempt_us: 250_000,
@@ -116,6 +143,7 @@ impl Plan {
             stream_step_us: [300, 3_000, 30_000, 150_000][random.index(4)],
             hold_ms: [20, 200, 1_000][random.index(3)],
             peek_timeout_us: 20_000,
+            fill_timeout_us: 200_000,
             drain_deadline_us: if random.chance(150) {
                 random.between(5_000, 500_000)
             } else {
@@ -138,6 +166,12 @@ impl Plan {
             },
             other_lease_ms,
             slicelet: SliceletConfig::default(),
+            replication: random.chance(REPLICATED_PER_MILLE).then(|| Replication {
+                seed: random.bits(),
+                change_us: [300_000, 1_500_000, 6_000_000][random.index(3)],
+                keys_per_mille: [200, 500, 900][random.index(3)],
+                wide: random.below(4),
+            }),
         };
         plan.clients = plan.clients.min(config.clients_max.unwrap_or(usize::MAX));
         if plan.is_gentle {
@@ -172,6 +206,7 @@ impl Plan {
         self.double_per_mille = 0;
         self.corrupt_per_mille = 0;
         self.stream_loss_per_mille = 0;
+        self.watch_us_max = WATCH_US_MAX;
         // A client that only knows addresses where nobody is any more needs a while to find one.
         self.operation_ms = 5_000;
     }

@@ -393,6 +393,8 @@ impl Simulation {
         }
         let nodes: Vec<&Node> = self.slots.iter().filter_map(|slot| slot.node.as_ref()).collect();
         left.extend(nodes.iter().map(|node| node.unfinished(&self.env)));
+        let living: BTreeSet<&Life> = nodes.iter().map(|node| node.life()).collect();
+        left.extend(nodes.iter().flat_map(|node| node.wrong_leases(&living)));
         if self.slots.iter().any(|slot| slot.is_start_planned) {
             left.push("a node is to start".to_owned());
         }

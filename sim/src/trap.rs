@@ -6,6 +6,8 @@
 //! - `Take`, with the answer held up and the taker drained: the range moves on to a third node, which asks the taker while
 //!   that does not know yet whether the giver has fenced the range for it (`not-started-while-searching`).
 //! - `Fenced`, with the taker killed before or just after it has heard: what the giver has frozen is nobody's.
+//! - A granted lease, with the owner killed and back at once, and the replica cut off from the Assigner: the range starts cold
+//!   while the replica still reads it (`cold-start-unwaited`).
 //! - `Release` or the last chunk, with the giver killed or drained: the end of a hand-off is told to a new Assigner only.
 
 use crate::faults;
@@ -37,7 +39,37 @@ pub(crate) enum Phase {
     Peeked,
     /// The taker is done.
     Release,
+    /// A replica asks its owner for leases. Here and in what follows the owner stands for the giver, the replica for the
+    /// taker.
+    AskLease,
+    /// The owner grants some.
+    Granted,
+    /// The owner tells the replica to forget keys, or that its leases are over.
+    Invalidate,
+    /// The replica has done so.
+    Invalidated,
+    /// The replica asks for a key.
+    Fill,
+    /// The owner has answered that.
+    Filled,
 }
+
+/// What happens between an owner and a replica.
+const PHASES_OF_LEASES: [Phase; 6] = [
+    Phase::AskLease,
+    Phase::Granted,
+    Phase::Invalidate,
+    Phase::Invalidated,
+    Phase::Fill,
+    Phase::Filled,
+];
+
+/// Where slices are replicated, so many traps in a thousand are set at the phases of leases.
+const TRAPS_OF_LEASES_PER_MILLE: u64 = 550;
+
+/// The longest time that passes from such a phase to what is done then, in microseconds: within it leases are asked for again,
+/// and end.
+const LEASES_LATER_US_MAX: u64 = 1_100 * MS;
 
 const PHASES: [Phase; 10] = [
     Phase::Assigned,
@@ -111,8 +143,62 @@ impl Trap {
     }
 }
 
+/// A trap at a phase of leases. What the two nodes and the Assigner say to each other is lost or late, for about as long as a
+/// lease is; or the owner is gone and another life of it comes back at once, so that its ranges start cold within a lease.
+fn draw_of_leases(plan: &Plan, random: &mut Random) -> Trap {
+    if random.chance(450) {
+        return draw_owner_gone(random);
+    }
+    let mut deed = || {
+        let for_us = random.between(50 * MS, 1_500 * MS);
+        let deed = match random.below(100) {
+            0..22 => Deed::Stall {
+                by: role(random),
+                for_us,
+            },
+            22..44 => Deed::Cut {
+                by: role(random),
+                both: random.chance(500),
+                for_us,
+            },
+            44..64 => Deed::Sever(role(random), for_us.min(1_300 * MS)),
+            64..76 => Deed::Kill(Role::Giver, Some(random.between(5 * MS, 200 * MS))),
+            76..84 => Deed::Pause(role(random), for_us.min(1_300 * MS)),
+            84..92 => Deed::Drain(Role::Giver, Some(random.between(5 * MS, 200 * MS))),
+            _ => any_deed(plan, random),
+        };
+        let us_max = [1, 2 * MS, 200 * MS, LEASES_LATER_US_MAX][random.index(4)];
+        (deed, random.below(us_max))
+    };
+    let (first, second) = (deed(), deed());
+    Trap {
+        phase: PHASES_OF_LEASES[random.index(PHASES_OF_LEASES.len())],
+        first,
+        second: random.chance(750).then_some(second),
+    }
+}
+
+/// A trap that ends an owner's tenure while its replica does not hear of that.
+fn draw_owner_gone(random: &mut Random) -> Trap {
+    let for_us = random.between(700 * MS, 1_300 * MS);
+    let back_after_us = Some(random.between(5 * MS, 80 * MS));
+    let gone = if random.chance(500) {
+        Deed::Kill(Role::Giver, back_after_us)
+    } else {
+        Deed::Drain(Role::Giver, back_after_us)
+    };
+    Trap {
+        phase: [Phase::Granted, Phase::Filled][random.index(2)],
+        first: (Deed::Sever(Role::Taker, for_us), 0),
+        second: Some((gone, random.below(50 * MS))),
+    }
+}
+
 /// Any trap.
 pub(crate) fn draw(plan: &Plan, random: &mut Random) -> Trap {
+    if plan.replication.is_some() && random.chance(TRAPS_OF_LEASES_PER_MILLE) {
+        return draw_of_leases(plan, random);
+    }
     let mut deed = || (any_deed(plan, random), soon_us(random));
     let (first, second) = (deed(), deed());
     Trap {
@@ -219,6 +305,14 @@ impl Phase {
             Message::Peek { .. } => (Self::Peek, Role::Taker),
             Message::PeekReply { .. } => (Self::Peeked, Role::Giver),
             Message::Release(_) => (Self::Release, Role::Taker),
+            Message::AskLease { .. } => (Self::AskLease, Role::Taker),
+            Message::LeaseReply {
+                answer: Ok(reply), ..
+            } if !reply.grants.is_empty() => (Self::Granted, Role::Giver),
+            Message::Invalidate { .. } => (Self::Invalidate, Role::Giver),
+            Message::Invalidated { .. } => (Self::Invalidated, Role::Taker),
+            Message::Fill { .. } => (Self::Fill, Role::Taker),
+            Message::FillReply { .. } => (Self::Filled, Role::Giver),
             _ => return None,
         };
         Some(match by {

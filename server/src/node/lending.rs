@@ -34,7 +34,8 @@ impl Drop for Cleared<'_> {
 
 impl<'a> Cleared<'a> {
     /// Waits until every replica that may have a copy of a key in `slice` has forgotten it, or its lease is over; none if
-    /// `expires` comes first. More may have to be waited for when the write is admitted: then this is called again.
+    /// `expires` comes first, or the node ends. More may have to be waited for when the write is admitted: then this is called
+    /// again.
     pub(super) async fn get(state: &'a Arc<NodeState>, slice: Slice, expires: Timestamp) -> Option<Self> {
         state.writes.lock().begin(slice);
         // From here on the mark ends with this.
@@ -46,6 +47,9 @@ impl<'a> Cleared<'a> {
         cleared.clearance = state.core().clearance();
         count(&state.metrics.writes_of_replicated);
         while !cleared.has_all() {
+            if state.stop.is_cancelled() {
+                return None;
+            }
             let left_ms = expires.ms_since(state.clock.now());
             let patience = std::time::Duration::from_millis(left_ms);
             tokio::time::timeout(patience, cleared.ask_readers(state))
@@ -62,8 +66,7 @@ impl<'a> Cleared<'a> {
 
     fn has_all(&self) -> bool {
         let now = self.state.clock.now();
-        let core = self.state.core();
-        self.state.stop.is_cancelled() || core.may_write(self.slice, &self.clearance, now)
+        self.state.core().may_write(self.slice, &self.clearance, now)
     }
 
     async fn ask_readers(&mut self, state: &Arc<NodeState>) {

@@ -52,6 +52,8 @@ pub(super) struct LoadMeter {
 struct Kept {
     window: Window,
     memory: Memory,
+    /// How long the threads had been busy at the last fold.
+    busy_us: u64,
 }
 
 /// What was last reported, rounded, for whoever scrapes.
@@ -68,6 +70,8 @@ pub(super) struct Totals {
 #[derive(Debug)]
 pub(super) struct Measured {
     pub(super) rates: Rates,
+    /// What the threads were busy, in microseconds per second.
+    pub(super) busy_us: f64,
     pub(super) slices: Vec<SliceLoad>,
     pub(super) hot_keys: Vec<HotKeyLoad>,
 }
@@ -125,18 +129,25 @@ impl LoadMeter {
         })
     }
 
-    /// What was measured until `now` of what the node holds, in order. `bytes_of` estimates what a part holds.
+    /// What was measured until `now` of what the node holds, in order. `busy_us`: how long the threads have been busy until
+    /// now, in microseconds since whenever. `bytes_of` estimates what a part holds.
     pub(super) fn measure(
         &self,
         held: &[(Slice, Epoch)],
         now: Timestamp,
+        busy_us: u64,
         bytes_of: impl Fn(Part) -> u64,
     ) -> Measured {
         let slices: Vec<Slice> = held.iter().map(|(slice, _)| *slice).collect();
         let mut kept = self.kept.lock();
-        let Kept { window, memory } = kept.get_or_insert_with(|| Kept {
+        let Kept {
+            window,
+            memory,
+            busy_us: busy_us_before,
+        } = kept.get_or_insert_with(|| Kept {
             window: Window::starting_at(now),
             memory: Memory::default(),
+            busy_us,
         });
         if let Some(mut fold) = window.fold(&slices, now) {
             for place in &self.places {
@@ -146,6 +157,8 @@ impl LoadMeter {
                     fold.add(tally);
                 }
             }
+            let before = std::mem::replace(busy_us_before, busy_us);
+            fold.add_busy(busy_us.saturating_sub(before));
             memory.look(&slices, |number, slice| {
                 let (_, epoch) = held[number];
                 bytes_of(Part { slice, epoch })
@@ -157,6 +170,7 @@ impl LoadMeter {
         }
         let measured = Measured {
             rates,
+            busy_us: window.busy_us(),
             hot_keys: window.hot_keys(&slices, rates.operations),
             slices: cut::reports(window, memory, &slices),
         };
@@ -182,7 +196,7 @@ impl Totals {
         let set = |total: &AtomicU64, value: f64| total.store(rounded(value), Ordering::Relaxed);
         set(&self.operations_per_second, measured.rates.operations);
         set(&self.bytes_per_second, measured.rates.bytes);
-        set(&self.cpu_us_per_second, measured.rates.cpu_us());
+        set(&self.cpu_us_per_second, measured.busy_us);
         set(
             &self.hottest_key_operations_per_second,
             hottest.map_or(0.0, |key| key.operations_per_second),
@@ -208,12 +222,14 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
     let (counts, held) = {
         let core = state.core();
         // What is read as a replica is load as well.
-        let mut held: Vec<(Slice, Epoch)> = core.held().chain(core.readings()).collect();
+        let mut held: Vec<(Slice, Epoch)> = core.held().chain(core.read_parts()).collect();
         held.sort_unstable_by_key(|(slice, _)| slice.low());
         (core.counts(), held)
     };
     let bytes_of = |part| state.store.part_stats(part).bytes;
-    let measured = state.load.measure(&held, state.clock.now(), bytes_of);
+    let measured = state
+        .load
+        .measure(&held, state.clock.now(), state.saturation.busy_us(), bytes_of);
     LoadReport {
         entries: stats.entries,
         bytes: stats.bytes,
@@ -225,7 +241,7 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
         bytes_imported: stats.imported_bytes,
         operations_per_second: measured.rates.operations,
         bytes_per_second: measured.rates.bytes,
-        cpu_us_per_second: measured.rates.cpu_us(),
+        cpu_us_per_second: measured.busy_us,
         busy_percent: u8::try_from(state.saturation.busy_percent()).unwrap_or(100),
         slices: measured.slices,
         hot_keys: measured.hot_keys,
@@ -266,7 +282,7 @@ mod tests {
         const THREADS: usize = 6;
         const TIMES: usize = 2_000;
         let meter = LoadMeter::default();
-        meter.measure(&held(), Timestamp::ZERO, |_| 0);
+        meter.measure(&held(), Timestamp::ZERO, 0, |_| 0);
         let mut counted = 0;
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..THREADS)
@@ -277,12 +293,52 @@ mod tests {
                 .map(|thread| thread.join().expect("it counts"))
                 .sum();
         });
-        let rates = meter.measure(&held(), Timestamp::from_ms(1_000), |_| 0).rates;
+        let rates = meter.measure(&held(), Timestamp::from_ms(1_000), 0, |_| 0).rates;
         assert!(counted > THREADS * TIMES / 2, "{counted}");
         assert!(
             (rates.operations - (counted * 32) as f64).abs() < 1e-3,
             "{rates:?} {counted}"
         );
+    }
+
+    /// Plan: two ranges, one of which draws twice the gets of the other; the threads were busy for 60 ms in a second, having been
+    /// so for long before. That second's busy time is shared out, two to one, and no more; without an operation nobody has it.
+    #[test]
+    fn slices_share_the_busy_time() {
+        let meter = LoadMeter::default();
+        let (low, high) = Slice::FULL.split_before(SliceKey::new(1 << 63)).expect("inside");
+        let held = [(low, Epoch::new(1)), (high, Epoch::new(2))];
+        let measure = |ms, busy_us| meter.measure(&held, Timestamp::from_ms(ms), busy_us, |_| 0);
+        measure(0, 7_000_000);
+        let idle = measure(1_000, 7_001_000);
+        assert!(
+            idle.slices.iter().all(|slice| slice.cpu_us_per_second == 0.0),
+            "{idle:?}"
+        );
+        let meter = LoadMeter::default();
+        let measure = |ms, busy_us| meter.measure(&held, Timestamp::from_ms(ms), busy_us, |_| 0);
+        measure(0, 7_000_000);
+        let mut tally = meter.counting().expect("it is free");
+        for (range, times) in [(low, 200), (high, 100)] {
+            for _ in 0..times {
+                tally.count(&Served {
+                    at: range.low(),
+                    range,
+                    key: b"k",
+                    bytes: 10,
+                    was: Was::Hit,
+                });
+            }
+        }
+        drop(tally);
+        let measured = measure(1_000, 7_060_000);
+        assert!((measured.busy_us - 60_000.0).abs() < 1e-6, "{measured:?}");
+        let of = |range: Slice| {
+            let within = measured.slices.iter().filter(|part| range.covers(part.slice));
+            within.map(|part| part.cpu_us_per_second).sum::<f64>()
+        };
+        assert!((of(low) - 40_000.0).abs() < 1e-6, "{measured:?}");
+        assert!((of(high) - 20_000.0).abs() < 1e-6, "{measured:?}");
     }
 
     /// Plan: the thread's own tally is taken; the next one counts. All are taken: nobody waits, and nothing is counted.

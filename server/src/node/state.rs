@@ -481,7 +481,7 @@ impl NodeState {
             ),
             gauge(
                 "load_cpu_us_per_second",
-                "Microseconds of processor time per second that operations are estimated to take, as of the last heartbeat",
+                "Microseconds per second for which the threads of the node's runtime were busy, together, decayed, as of the last heartbeat",
                 load(&totals.cpu_us_per_second),
             ),
             gauge(

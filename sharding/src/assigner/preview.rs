@@ -42,12 +42,12 @@ impl Assigner {
             return None;
         }
         let base = self.base(Pending::Soon).ok()??;
-        let (loads, hot_keys) = self.loads_seen(Some(&base), now);
+        let seen = self.loads_seen(Some(&base), false, now);
         let snapshot = ClusterSnapshot {
             previous: Some(base),
             nodes: self.members.values().map(|member| member.view()).collect(),
-            loads,
-            hot_keys,
+            loads: seen.slices,
+            hot_keys: seen.hot_keys,
             churn_max: f64::from(self.config.balance_churn_percent_per_minute) / 100.0,
         };
         Some(PlanJob {

@@ -103,7 +103,7 @@ impl Assigner {
         {
             return Vec::new();
         }
-        let snapshot = self.snapshot(base, now);
+        let (snapshot, _) = self.snapshot(base, false, now);
         explain::moves_of(&snapshot.view(), placement)
     }
 
@@ -134,7 +134,7 @@ impl Assigner {
         if moved_bytes > 0.0 && self.sharder.reacts_to_load() {
             self.balance.spend(moved_bytes / bytes.max(moved_bytes), now);
         }
-        self.loads_moved(&handed);
+        self.loads_moved(handed, now);
         let members = &self.members;
         let load_of = |life: &Life| {
             let member = members.get(&life.node).filter(|member| member.life == *life);
@@ -268,6 +268,9 @@ fn first_ranges(placement: &Placement, living: &Living, generation: Generation) 
     ranges
         .map(|(slice, node)| {
             let mut range = next::unowned(generation);
+            // There was none before it, by all that was heard, so nobody has let others read. (Who was not heard: a read lease
+            // is over sooner than the wait for such nodes.)
+            range.readers.leases_out = false;
             if let Some(&incarnation) = living.get(node) {
                 range.owner = Life {
                     node: node.clone(),

@@ -94,13 +94,28 @@ impl Assigner {
             self.publish_placed(base, None, urgency, now, unix_ms, actions);
             return;
         }
-        let snapshot = self.snapshot(base, now);
+        let is_balancing = urgency == Pending::Nothing || !self.sharder.reacts_to_load();
+        if !is_balancing && base.as_ref().is_some_and(|base| self.is_all_owned(base)) {
+            // Nothing must move, and what may will be looked at when the next round is due.
+            let present = self.membership(base);
+            let placement = forced::by_even_ranges(&present.members());
+            self.publish_placed(present.previous, Some(placement), urgency, now, unix_ms, actions);
+            return;
+        }
+        let (mut snapshot, is_changing) = self.snapshot(base, urgency == Pending::Nothing, now);
+        // While a hot key is on its way up or down, it gets and loses replicas, and what lies around it stays. All stays while
+        // the whole load begins, ends or leaps.
+        if !is_balancing || (urgency == Pending::Nothing && is_changing) {
+            snapshot.churn_max = 0.0;
+        }
         if self.overdue.is_some() {
             let placement = forced::by_even_ranges(&snapshot.members());
             self.publish_placed(snapshot.previous, Some(placement), urgency, now, unix_ms, actions);
             return;
         }
-        self.balance.asked_at = now;
+        if urgency == Pending::Nothing {
+            self.balance.asked_at = now;
+        }
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let snapshot = Arc::new(snapshot);
@@ -142,7 +157,8 @@ impl Assigner {
             self.place_without(&EvenRange, round.urgency, now, unix_ms, actions);
             return;
         }
-        let is_held = self.is_held();
+        // A Sharder that reacts to load balances at its interval: who ends a hand-off has yet to measure what came by it.
+        let is_held = self.is_held() || (self.sharder.reacts_to_load() && round.urgency != Pending::Nothing);
         // Whatever has happened since has left something pending.
         if self.pending == Pending::Nothing {
             let placement = if is_held {
@@ -190,6 +206,15 @@ impl Assigner {
             unix_ms,
             actions,
         );
+    }
+
+    /// Whether every range has an owner that stays.
+    fn is_all_owned(&self, base: &Assignment) -> bool {
+        let stays = |life: &crate::node::Life| {
+            let member = self.members.get(&life.node).filter(|member| member.life == *life);
+            member.is_some_and(|member| member.role().may_take())
+        };
+        base.ranges().iter().all(|(_, range)| stays(&range.owner))
     }
 
     /// The Sharder will not answer: it broke.
@@ -273,18 +298,25 @@ impl Assigner {
         }
     }
 
-    /// The cluster as the Sharder is to see it.
-    pub(super) fn snapshot(&mut self, base: Option<Arc<Assignment>>, now: Timestamp) -> ClusterSnapshot {
-        let (loads, hot_keys) = self.loads_seen(base.as_deref(), now);
-        ClusterSnapshot {
-            loads,
-            hot_keys,
+    /// The cluster as the Sharder is to see it, and whether its load is changing too much to move
+    /// anything by it.
+    pub(super) fn snapshot(
+        &mut self,
+        base: Option<Arc<Assignment>>,
+        is_round: bool,
+        now: Timestamp,
+    ) -> (ClusterSnapshot, bool) {
+        let seen = self.loads_seen(base.as_deref(), is_round, now);
+        let snapshot = ClusterSnapshot {
+            loads: seen.slices,
+            hot_keys: seen.hot_keys,
             churn_max: match self.is_held() {
                 true => 0.0,
                 false => self.balance.churn_left(&self.config, now),
             },
             ..self.membership(base)
-        }
+        };
+        (snapshot, seen.is_changing)
     }
 
     /// The same without loads.

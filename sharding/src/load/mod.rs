@@ -13,7 +13,7 @@
 //!
 //! **Counting.** A slice is a run of Redis slots, nearly always, so a tally counts by slot: one table look-up and a few
 //! additions per operation, whatever the slices are. A slot that is cut finer (a hot key that was isolated) is counted by
-//! its pieces, at the price of a search.
+//! its pieces: the last few are at hand, and others take a search.
 //!
 //! **Rates** are exponentially decayed, with a half-life of [`HALF_LIFE_MS`]: a step in load is seen to a half after one
 //! second and to 97% after five. A slot that a node has just got has a history of less than that, and is divided by the
@@ -56,7 +56,8 @@ pub use window::{FOLD_INTERVAL_MS_MIN, Fold, HALF_LIFE_MS, Window};
 /// Most parts that a node reports its load in, unless it owns more ranges than that: then one for each.
 pub const SLICE_REPORTS_MAX: usize = 256;
 
-/// Processor time of an operation, in nanoseconds: reading it, finding its entry, and answering.
+/// Processor time of an operation, in nanoseconds: reading it, finding its entry, and answering. This and the two below only
+/// say how much heavier one slice is than another: what all take together is measured ([`Window::busy_us`]).
 const OPERATION_NS: f64 = 1_000.0;
 
 /// What a write costs beyond that, in nanoseconds.
@@ -79,10 +80,10 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Microseconds of processor time per second that these operations are estimated to take: weights by which slices are
-    /// compared. What an operation takes in truth depends on how many travel together.
+    /// Microseconds of processor time per second that these operations would take by the weights above: by this a node's
+    /// busy time is shared out among its slices.
     #[must_use]
-    pub fn cpu_us(&self) -> f64 {
+    pub fn cpu_weight(&self) -> f64 {
         (self.operations * OPERATION_NS + self.writes * WRITE_EXTRA_NS + self.bytes * BYTE_NS) / 1_000.0
     }
 

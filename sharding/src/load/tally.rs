@@ -65,6 +65,13 @@ impl Cell {
         self.bytes = self.bytes.wrapping_add(bytes as u64);
     }
 
+    fn add(&mut self, other: Self) {
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+        for (count, other) in self.operations.iter_mut().zip(other.operations) {
+            *count = count.wrapping_add(other);
+        }
+    }
+
     /// Its counts as numbers to be weighted.
     pub(super) fn counts(self) -> Rates {
         let [misses, hits, writes] = self.operations.map(f64::from);
@@ -81,11 +88,26 @@ impl Cell {
     }
 }
 
+/// Pieces that are counted without a search, so many at a time: an isolated key is a piece, and draws much.
+const RECENT_PIECES: usize = 8;
+
+/// A piece that was counted lately.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    /// The range that it is a piece of.
+    range: Slice,
+    slice: Slice,
+    /// What is not in [`Tally::pieces`] yet.
+    cell: Cell,
+}
+
 /// See the head of this file. 430 KiB.
 #[derive(Clone, Debug)]
 pub struct Tally {
     pub(super) slots: Box<[Cell; SLOTS]>,
-    pub(super) pieces: BTreeMap<Slice, Cell>,
+    pieces: BTreeMap<Slice, Cell>,
+    /// By the low bits of the positions counted: those of a key that is alone are always the same.
+    recent: [Option<Recent>; RECENT_PIECES],
     pub(super) sketch: Sketch,
     /// Operations until the next sample, 1 or more.
     until_sample: u32,
@@ -102,6 +124,7 @@ impl Tally {
         Self {
             slots: slots.expect("so many were made"),
             pieces: BTreeMap::new(),
+            recent: [None; RECENT_PIECES],
             sketch: Sketch::default(),
             until_sample: 1,
             draw: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -120,8 +143,13 @@ impl Tally {
         } = *served;
         if range.covers(Slice::of_slot(at.slot())) {
             self.slots[usize::from(at.slot().get())].count(was, bytes);
+        } else if let Some(recent) = &mut self.recent[recent_of(at)]
+            && recent.range == range
+            && recent.slice.contains(at)
+        {
+            recent.cell.count(was, bytes);
         } else {
-            self.count_piece(at, range, was, bytes);
+            self.count_other_piece(at, range, was, bytes);
         }
         self.until_sample -= 1;
         if self.until_sample == 0 {
@@ -131,13 +159,32 @@ impl Tally {
 
     #[cold]
     #[inline(never)]
-    fn count_piece(&mut self, at: SliceKey, range: Slice, was: Was, bytes: usize) {
-        let piece = atom_of(at, range).slice;
-        if let Some(cell) = self.pieces.get_mut(&piece) {
-            cell.count(was, bytes);
-        } else if self.pieces.len() < PIECES_MAX {
-            self.pieces.entry(piece).or_default().count(was, bytes);
+    fn count_other_piece(&mut self, at: SliceKey, range: Slice, was: Was, bytes: usize) {
+        let mut next = Recent {
+            range,
+            slice: atom_of(at, range).slice,
+            cell: Cell::default(),
+        };
+        next.cell.count(was, bytes);
+        if let Some(before) = self.recent[recent_of(at)].replace(next) {
+            self.keep(&before);
         }
+    }
+
+    fn keep(&mut self, piece: &Recent) {
+        if let Some(cell) = self.pieces.get_mut(&piece.slice) {
+            cell.add(piece.cell);
+        } else if self.pieces.len() < PIECES_MAX {
+            self.pieces.insert(piece.slice, piece.cell);
+        }
+    }
+
+    /// What was counted by pieces, which is forgotten.
+    pub(super) fn take_pieces(&mut self) -> BTreeMap<Slice, Cell> {
+        for piece in std::mem::take(&mut self.recent).iter().flatten() {
+            self.keep(piece);
+        }
+        std::mem::take(&mut self.pieces)
     }
 
     #[cold]
@@ -149,4 +196,9 @@ impl Tally {
         self.draw ^= self.draw << 17;
         self.until_sample = 1 + u32::try_from(self.draw >> 58).expect("six bits");
     }
+}
+
+#[inline]
+fn recent_of(at: SliceKey) -> usize {
+    usize::try_from(at.get() % RECENT_PIECES as u64).expect("below a usize")
 }

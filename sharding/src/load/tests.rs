@@ -227,6 +227,38 @@ fn an_even_load_names_no_hot_key() {
     }
 }
 
+/// Plan: a slot is cut into three around each of some keys, whose low bits are the same or not, and cut anew between and
+/// within heartbeats; operations go to all of the pieces in turns. Each piece has just what came to it while it was one.
+#[test]
+fn pieces_are_counted_exactly_however_they_take_turns() {
+    let mut rig = Rig::new();
+    let cut_at = |key: SliceKey| {
+        let (below, rest) = Slice::FULL.split_before(key).expect("inside");
+        let (alone, above) = rest
+            .split_before(key.next().expect("not the last"))
+            .expect("inside");
+        [below, alone, above]
+    };
+    for key in [at(9, 8), at(9, 16), at(9, 17)] {
+        let (before, held) = (cut_at(at(9, 500)), cut_at(key));
+        for number in 0..8 {
+            rig.get(&before, at(9, number));
+        }
+        for number in 0..700 {
+            rig.get(&held, key);
+            rig.get(&held, at(9, number % 8));
+            rig.get(&held, at(9, 1_000 + number));
+            rig.get(&held, at(10, number));
+        }
+        rig.beat(&held);
+        for (number, range) in held.into_iter().enumerate() {
+            let expected = if number == 2 { 2_800.0 } else { 1_400.0 };
+            let rate = rig.window.rates(range).operations;
+            assert!((rate - expected).abs() < 1e-6, "{range}: {rate}");
+        }
+    }
+}
+
 proptest! {
     /// Plan: any ranges, any loads, any memory. The parts cover the ranges in order, are no more than allowed, add up to
     /// what the ranges draw and hold, are cut on slot borders, and none that could be cut has a large share of the load.

@@ -47,7 +47,8 @@ pub use snapshot::ClusterSnapshot;
 /// - replicate a range only to nodes that may take, each once, and not to its owner;
 /// - neither move, split nor merge a range that lists providers while its owner stays ([`ClusterView::is_pinned`]), and
 ///   move it whole when its owner leaves;
-/// - be pure: the same view gives the same placement; and stable: placed again on its own result, nothing moves.
+/// - be pure: the same view gives the same placement; and stable: placed again on its own result, nothing moves (who looks at
+///   load may take some rounds to come to rest under one that does not change).
 ///
 /// [`conformance::check`] tests these.
 ///

@@ -4,6 +4,7 @@
 //! ```text
 //!   owners     H1: no two nodes serve a key as its owner at a time
 //!   staleness  H2, H3: nothing older than what was acknowledged
+//!   monotonic  H2: no read goes back, whoever served it
 //!   versions   H4: versions only grow
 //!   expiry     H5: nothing outlives its TTL
 //!   warmth     H6, H7: what nobody lost is still there
@@ -12,6 +13,7 @@
 
 pub mod deadlines;
 pub mod expiry;
+pub mod monotonic;
 pub mod owners;
 pub mod staleness;
 pub mod versions;
@@ -33,6 +35,7 @@ pub struct Violation {
 pub fn check(history: &History) -> Vec<Violation> {
     let mut violations = owners::check(history);
     violations.extend(staleness::check(history));
+    violations.extend(monotonic::check(history));
     violations.extend(versions::check(history));
     violations.extend(expiry::check(history));
     violations.extend(warmth::check(history));

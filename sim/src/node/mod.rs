@@ -6,10 +6,12 @@
 //!   peeks        ask a giver before a key is called absent; answer a taker
 //!   session      the slicelet and its session with the Assigner
 //!   streams      both ends of a pull
+//!   replicas     both ends of a read lease
 //! ```
 
 mod operations;
 mod peeks;
+mod replicas;
 mod session;
 mod streams;
 
@@ -18,7 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::slicelet::{Identity, Slicelet, SliceletEvent};
-use softstore_sharding::{Generation, Incarnation, Life, NodeId, Peer, PullId, SliceKey, Timestamp};
+use softstore_sharding::{
+    Generation, Incarnation, Life, NodeId, Peer, PullId, RangeMap, SliceKey, Timestamp,
+};
 use softstore_store::{ModelStore, ModelStoreConfig, Part, Store};
 use softstore_transfer::chunk::CHUNK_VERSIONS;
 use softstore_transfer::handoff::{ColdReason, Notice, PullEnd};
@@ -29,6 +33,7 @@ use crate::env::{Env, Event, NodeTimer};
 use crate::message::{Endpoint, Message, Reply, Request};
 use operations::Waiting;
 use peeks::{Asked, OpenPeek, ServedPeek};
+use replicas::{COPIES, Replicas};
 use streams::{Incoming, Outgoing};
 
 /// See the head of this file.
@@ -56,6 +61,7 @@ pub(crate) struct Node {
     asked: BTreeMap<(PullId, Bytes), Asked>,
     open_peeks: BTreeMap<u64, OpenPeek>,
     served_peeks: BTreeMap<u64, ServedPeek>,
+    replicas: Replicas,
     outgoing: BTreeMap<u64, Outgoing>,
     incoming: BTreeMap<PullId, Incoming>,
     /// All that this process has ever opened.
@@ -143,6 +149,7 @@ impl Node {
             asked: BTreeMap::new(),
             open_peeks: BTreeMap::new(),
             served_peeks: BTreeMap::new(),
+            replicas: Replicas::default(),
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
             streams_opened: BTreeSet::new(),
@@ -152,6 +159,7 @@ impl Node {
             keys,
         };
         env.trace(|| format!("n{slot} starts as {}", node.core.me().life));
+        node.store.begin_pull(COPIES);
         node.timer(100_000, NodeTimer::Maintain, env);
         node.tick_slicelet(env);
         node
@@ -236,6 +244,8 @@ impl Node {
             }
             NodeTimer::Waiting { token } => self.waited_long_enough(token, env),
             NodeTimer::Peek { peek } => self.peek_timed_out(peek, env),
+            NodeTimer::Readers { token } => self.still_waits_for_readers(token, env),
+            NodeTimer::Fill { fill } => self.fill_timed_out(fill, env),
             NodeTimer::StreamStep { stream } => self.step_stream(stream, env),
             NodeTimer::StreamCheck { pull, stream, seen } => self.check_stream(pull, stream, seen, env),
             NodeTimer::ConnectTimeout { connection } => {
@@ -279,6 +289,12 @@ impl Node {
             }
             Message::Peek { peek, request } => self.serve_peek(from, peek, &request, env),
             Message::PeekReply { peek, answers } => self.peek_answered(peek, answers, env),
+            Message::AskLease { sequence, request } => self.lend(from, sequence, &request, env),
+            Message::LeaseReply { sequence, answer } => self.lease_answered(sequence, answer, env),
+            Message::Invalidate { order, message } => self.forget(from, order, &message, env),
+            Message::Invalidated { order } => self.invalidated(order, env),
+            Message::Fill { fill, request } => self.serve_fill(from, fill, &request, env),
+            Message::FillReply { fill, answers } => self.filled(fill, answers, env),
             Message::OpenPull {
                 stream,
                 pull,
@@ -388,7 +404,16 @@ impl Node {
                 Action::Contradicted => self.step_slicelet(SliceletEvent::Contradicted, env),
                 Action::Purge(..) if planted::is(Bug::LeftoversKept) => {}
                 Action::Purge(slice, epoch) => self.store.purge(Part { slice, epoch }),
-                Action::AskLease { .. } | Action::Recall { .. } => {}
+                Action::AskLease {
+                    request,
+                    address,
+                    sequence,
+                } => self.ask_lease(request, &address, sequence, env),
+                Action::Recall {
+                    reader,
+                    slices,
+                    number,
+                } => self.recall(&reader, slices, number, env),
                 Action::Wake => self.woken = true,
                 Action::Notice(notice) => self.notice(&notice, env),
             }
@@ -465,6 +490,44 @@ impl Node {
         }
     }
 
+    /// Leases lent or read that should not be in a cluster at rest, where these lives are living; and what should be read here
+    /// and is not.
+    pub(crate) fn wrong_leases(&self, living: &BTreeSet<&Life>) -> Vec<String> {
+        let Some(assignment) = self.core.assignment() else {
+            return Vec::new();
+        };
+        let mut wrong = Vec::new();
+        for (slice, reader) in self.core.lent() {
+            let range = assignment.range_at(slice.low());
+            if range.owner != *self.life()
+                || !range.readers.replicas.contains(reader)
+                || !living.contains(reader)
+            {
+                wrong.push(format!("n{} lends {slice} to {reader}", self.slot));
+            }
+        }
+        let mut read: RangeMap<()> = RangeMap::new();
+        for (slice, owner) in self.core.readings() {
+            read.insert(slice, ());
+            let range = assignment.range_at(slice.low());
+            if range.owner != *owner
+                || !range.readers.replicas.contains(self.life())
+                || !living.contains(owner)
+            {
+                wrong.push(format!("n{} reads {slice} of {owner}", self.slot));
+            }
+        }
+        for (slice, range) in assignment.ranges().iter() {
+            if range.readers.replicas.contains(self.life()) && !read.gaps(slice).is_empty() {
+                wrong.push(format!(
+                    "n{} is a replica of {slice} and does not read it",
+                    self.slot
+                ));
+            }
+        }
+        wrong
+    }
+
     /// What is still on in a cluster where nothing should be; empty if nothing is.
     pub(crate) fn unfinished(&self, env: &Env) -> String {
         let counts = self.core.counts();
@@ -483,6 +546,9 @@ impl Node {
             "keys remembered as written",
             usize::try_from(self.store.stats().written_keys).unwrap_or(usize::MAX),
         );
+        for (what, count) in self.unfinished_of_replicas() {
+            note(what, count);
+        }
         note("without leave to serve", usize::from(!self.may_serve(env)));
         if left.is_empty() {
             String::new()

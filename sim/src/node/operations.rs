@@ -2,13 +2,14 @@
 //! then admitted again.
 
 use softstore_sharding::planted::{self, Bug};
-use softstore_sharding::{Epoch, Generation, PullId, Timestamp, Version, VersionCounter};
+use softstore_sharding::{Epoch, Generation, PullId, Slice, Timestamp, Version, VersionCounter};
 use softstore_store::{Absence, OpContext, Outcome, SetCondition, SetOutcome, Store};
 use softstore_transfer::Admission;
-use softstore_transfer::handoff::{Moved, Serving};
+use softstore_transfer::handoff::{Moved, ReadingHere, Serving};
 
 use super::Node;
 use super::peeks::Waiter;
+use super::replicas::Leave;
 use crate::env::{Env, NodeTimer};
 use crate::history::Execution;
 use crate::message::{Condition, Endpoint, Message, Operation, Reply, Request};
@@ -20,6 +21,8 @@ const BEHIND_WAIT_US: u64 = 100_000;
 pub(super) struct Waiting {
     pub request: Request,
     pub absence: Absence,
+    /// What it knows of those who read what it may change.
+    pub leave: Leave,
     why: Why,
     arrived_us: u64,
 }
@@ -30,6 +33,10 @@ enum Why {
     Owner,
     Assignment,
     Peek(PullId),
+    /// Replicas have to forget first.
+    Readers,
+    /// As a replica: what the owner has.
+    Fill,
     /// [`Bug::NoFenceWait`] and [`Bug::WritesOutliveFence`]: it was admitted and runs later.
     Admitted {
         epoch: Epoch,
@@ -43,6 +50,8 @@ enum Why {
 enum Step {
     Reply(Reply),
     Wait(Why),
+    /// Ask the owner as a replica.
+    Fill(ReadingHere),
 }
 
 impl Node {
@@ -55,6 +64,7 @@ impl Node {
         let waiting = Waiting {
             request,
             absence,
+            leave: Leave::default(),
             why: Why::JustArrived,
             arrived_us,
         };
@@ -70,7 +80,8 @@ impl Node {
 
     /// Tries a waiting operation again, from admission on.
     pub(super) fn retry(&mut self, token: u64, env: &mut Env) {
-        let late = |waiting: &Waiting| matches!(waiting.why, Why::Admitted { .. });
+        // The question of a replica brings its own answer.
+        let late = |waiting: &Waiting| matches!(waiting.why, Why::Admitted { .. } | Why::Fill);
         if self.waiting.get(&token).is_some_and(|waiting| !late(waiting))
             && let Some(waiting) = self.waiting.remove(&token)
         {
@@ -99,24 +110,53 @@ impl Node {
             _ => return,
         };
         if let Some(waiting) = self.waiting.remove(&token) {
-            self.reply(&waiting.request, reply, env);
+            self.answer(waiting, reply, env);
         }
+    }
+
+    /// A write that waits for replicas looks around.
+    pub(super) fn still_waits_for_readers(&mut self, token: u64, env: &mut Env) {
+        let waits = |waiting: &Waiting| waiting.why == Why::Readers;
+        if !self.waiting.get(&token).is_some_and(waits) {
+            return;
+        }
+        self.retry(token, env);
+        if let Some(waiting) = self.waiting.remove(&token) {
+            if waits(&waiting) {
+                self.tell_readers(token, changed(&waiting.request), &waiting.leave, env);
+            }
+            self.waiting.insert(token, waiting);
+        }
+    }
+
+    /// Answers an operation, which no longer is about to change anything.
+    fn answer(&mut self, mut waiting: Waiting, reply: Reply, env: &mut Env) {
+        self.unmark(&mut waiting.leave);
+        self.reply(&waiting.request, reply, env);
     }
 
     fn attempt(&mut self, token: u64, mut waiting: Waiting, env: &mut Env) {
         let expires_us = waiting.arrived_us + waiting.request.remaining_us;
         let is_late = env.now_us >= expires_us && !planted::is(Bug::ExpiredHeldWrite);
         if is_late || !self.may_serve(env) {
-            self.reply(&waiting.request, Reply::NotReady, env);
-            return;
+            return self.answer(waiting, Reply::NotReady, env);
         }
-        match self.execute(&waiting.request, waiting.absence, env) {
+        match self.execute(token, &mut waiting, env) {
             Step::Reply(reply) if self.answers_late(&waiting.request, &reply, env) => {
+                self.unmark(&mut waiting.leave);
                 self.applied.insert(token, (waiting.request, reply));
                 let delay_us = env.random.between(2_000, 30_000);
                 self.timer(delay_us, NodeTimer::Execute { token }, env);
             }
-            Step::Reply(reply) => self.reply(&waiting.request, reply, env),
+            Step::Reply(reply) => self.answer(waiting, reply, env),
+            Step::Fill(reading) => {
+                let delay_us = expires_us.saturating_sub(env.now_us);
+                self.timer(delay_us, NodeTimer::Waiting { token }, env);
+                let (key, at) = (waiting.request.key.clone(), waiting.request.at);
+                waiting.why = Why::Fill;
+                self.waiting.insert(token, waiting);
+                self.fill(token, &key, at, reading, env);
+            }
             Step::Wait(why) => {
                 let until_us = match why {
                     Why::Owner => waiting.arrived_us + env.plan.hold_ms * 1_000,
@@ -143,9 +183,26 @@ impl Node {
         }
     }
 
-    fn execute(&mut self, request: &Request, absence: Absence, env: &mut Env) -> Step {
+    fn execute(&mut self, token: u64, waiting: &mut Waiting, env: &mut Env) -> Step {
+        let (request, absence) = (&waiting.request, waiting.absence);
         if let Operation::Flush { slice } = request.what {
+            if !self.may_change(token, slice, &mut waiting.leave, env) {
+                return Step::Wait(Why::Readers);
+            }
             return Step::Reply(self.flush(slice, env));
+        }
+        let is_served = matches!(self.core.admit(request.at, request.since), Admission::Serve(_));
+        if is_served
+            && request.what.changes_something()
+            && !self.may_change(token, Slice::single(request.at), &mut waiting.leave, env)
+        {
+            return Step::Wait(Why::Readers);
+        }
+        if !is_served
+            && request.what == Operation::Get
+            && let Some((reading, found)) = self.read_here(&request.key, request.at, request.since, env)
+        {
+            return found.map_or(Step::Fill(reading), Step::Reply);
         }
         match self.core.admit(request.at, request.since) {
             Admission::Serve(serving) => {
@@ -277,9 +334,10 @@ impl Node {
             };
             return self.reply(&request, reply, env);
         }
-        let Some(waiting) = self.waiting.remove(&token) else {
+        let Some(mut waiting) = self.waiting.remove(&token) else {
             return;
         };
+        self.unmark(&mut waiting.leave);
         let Why::Admitted {
             epoch,
             pull,
@@ -324,6 +382,14 @@ impl Node {
             reply,
         };
         env.send(self.endpoint(), Endpoint::Client(request.client), message);
+    }
+}
+
+/// What an operation changes, if it changes something.
+fn changed(request: &Request) -> Slice {
+    match request.what {
+        Operation::Flush { slice } => slice,
+        _ => Slice::single(request.at),
     }
 }
 

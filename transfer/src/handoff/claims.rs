@@ -117,6 +117,16 @@ impl HandoffCore {
         self.held.iter().map(|(slice, held)| (slice, held.epoch))
     }
 
+    /// The read leases that replicas hold on what is served here, with who holds them.
+    pub fn lent(&self) -> impl Iterator<Item = (Slice, &Life)> {
+        self.lending.lent()
+    }
+
+    /// The ranges read here as a replica, with their owners.
+    pub fn readings(&self) -> impl Iterator<Item = (Slice, &Life)> {
+        self.readings.all()
+    }
+
     /// How many ranges are in which state.
     #[must_use]
     pub fn counts(&self) -> RangeCounts {
@@ -125,8 +135,8 @@ impl HandoffCore {
             pulling: self.held.iter().filter(|(_, held)| held.pull.is_some()).count(),
             pending: self.pending.len(),
             giving: self.copies().count(),
-            reading: self.reading_count(),
-            lent: self.lent_count(),
+            reading: self.readings().count(),
+            lent: self.lent().count(),
         }
     }
 }

@@ -130,7 +130,7 @@ impl HandoffCore {
         if let Some((_, held)) = self.held.get(at) {
             return if asked.from > held.since {
                 self.never_started(part, asked.from)
-            } else if self.recall(part, now, actions) && !planted::is(Bug::LeaseOutlivesFence) {
+            } else if !planted::is(Bug::LeaseOutlivesFence) && self.recall(part, now, actions) {
                 // The taker asks again, and finds the leases returned, or over.
                 Verdict::Searching
             } else {

@@ -275,6 +275,9 @@ impl HandoffCore {
         let Some(assignment) = self.assignment.clone() else {
             return;
         };
+        if planted::is(Bug::LeaseOutlivesFence) {
+            return;
+        }
         self.lending.forget_ended(now);
         let lent: Vec<Slice> = self
             .lending
@@ -293,15 +296,6 @@ impl HandoffCore {
                 );
             }
         }
-    }
-
-    /// How many leases are lent.
-    pub(super) fn lent_count(&self) -> usize {
-        self.lending
-            .readers
-            .values()
-            .map(|reader| reader.lent.len())
-            .sum()
     }
 }
 
@@ -383,6 +377,11 @@ impl Lending {
                 }),
             }
         }
+    }
+
+    pub(super) fn lent(&self) -> impl Iterator<Item = (Slice, &Life)> {
+        let readers = self.readers.iter();
+        readers.flat_map(|(life, reader)| reader.lent.iter().map(move |(slice, _)| (slice, life)))
     }
 
     /// Forgets what is over.

@@ -172,7 +172,8 @@ impl HandoffCore {
         let goes_on = |reading: &Reading| {
             let is_same = reading.owner.life == granted.owner.life && reading.since == granted.since;
             is_same
-                && ((reading.number == granted.number && reading.until > now)
+                && ((reading.number == granted.number
+                    && (reading.until > now || planted::is(Bug::RevokedLeaseRevived)))
                     || planted::is(Bug::CopiesKeptOverLeases))
         };
         let mut anew = self.readings.readings.gaps(part);
@@ -225,6 +226,12 @@ impl HandoffCore {
                 .map(|(part, _)| part)
                 .collect();
             for part in ended {
+                if planted::is(Bug::RevokedLeaseRevived) {
+                    self.readings
+                        .readings
+                        .update(part, |_, reading| reading.until = now);
+                    continue;
+                }
                 self.stop_reading_part(part, &mut actions);
             }
         }
@@ -392,18 +399,18 @@ impl HandoffCore {
     }
 
     /// What is read here as a replica, in order, with the epochs of the copies.
-    pub fn readings(&self) -> impl Iterator<Item = (Slice, Epoch)> {
+    pub fn read_parts(&self) -> impl Iterator<Item = (Slice, Epoch)> {
         let readings = self.readings.readings.iter();
         readings.map(|(slice, reading)| (slice, reading.epoch))
-    }
-
-    /// How many ranges are read.
-    pub(super) fn reading_count(&self) -> usize {
-        self.readings.readings.len()
     }
 }
 
 impl Readings {
+    pub(super) fn all(&self) -> impl Iterator<Item = (Slice, &Life)> {
+        let readings = self.readings.iter();
+        readings.map(|(slice, reading)| (slice, &reading.owner.life))
+    }
+
     /// The parts of a slice where nothing was revoked after the request with this sequence.
     fn not_revoked_since(&self, slice: Slice, sequence: u64) -> Vec<Slice> {
         if planted::is(Bug::RevokedLeaseRevived) {
@@ -422,5 +429,7 @@ impl Readings {
 
 /// For the planted bugs that go on after the end of a lease.
 fn ended_leases_stay() -> bool {
-    planted::is(Bug::ReplicaServedBeforeAdmission) || planted::is(Bug::CopiesKeptOverLeases)
+    planted::is(Bug::ReplicaServedBeforeAdmission)
+        || planted::is(Bug::CopiesKeptOverLeases)
+        || planted::is(Bug::RevokedLeaseRevived)
 }

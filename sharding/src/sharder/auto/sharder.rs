@@ -30,15 +30,15 @@ pub struct AutoSharder {
 }
 
 impl Default for AutoSharder {
-    /// The Assigner's nodes report averages over seconds, and the Assigner smooths them: they are taken to waver by 2%, and a
+    /// The Assigner's nodes report averages over seconds, and the Assigner smooths them: they are taken to waver by 1%, and a
     /// node may bear a tenth more than its share, since what is reported of one node may waver as a whole. How much is moved is
     /// the Assigner's setting ([`ClusterView::churn_max`]).
     fn default() -> Self {
         Self {
             settings: Settings {
                 tolerance_high: 0.1,
-                tolerance_low: 0.05,
-                noise: 0.02,
+                tolerance_low: 0.02,
+                noise: 0.01,
                 slices_per_node_min: 1,
                 churn_budget: 1.0,
                 replicas_max: 8,
