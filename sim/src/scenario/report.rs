@@ -23,7 +23,7 @@ pub struct ScenarioReport {
     pub moved_fraction: Moved,
     /// CPU milliseconds of the sharder's thread.
     pub round_ms: Times,
-    /// Bytes that the control plane sends, reckoned: see [`super::control`].
+    /// Bytes that the control plane sends: the Assigner and the nodes to it, counted; or reckoned, see [`super::control`].
     pub control_bytes: u64,
     /// What chance was drawn from.
     #[serde(skip)]
@@ -158,6 +158,20 @@ impl fmt::Display for ScenarioReport {
             f,
             "  control plane      {} bytes; {} ranges, {} nodes at the end",
             self.control_bytes, last.ranges, last.living
+        )?;
+        if self.traffic.is_empty() {
+            return Ok(());
+        }
+        let sum = |of: fn(&Traffic) -> u64| self.traffic.iter().map(of).sum::<u64>();
+        write!(
+            f,
+            "\n  Assigner           told {} bytes in {} messages, heard {} in {}; CPU of a round p50 {:.2} ms  p99 {:.2} ms",
+            sum(|said| said.told_bytes),
+            sum(|said| said.told),
+            sum(|said| said.heard_bytes),
+            sum(|said| said.heard),
+            self.assigner_ms.p50,
+            self.assigner_ms.p99
         )
     }
 }
