@@ -137,7 +137,7 @@ impl Truth {
             slices.push(SliceLoad {
                 operations_per_second: load * off,
                 hits_per_second: load * off,
-                bytes: CELL_BYTES * u64::try_from(slice.width() >> 40).unwrap() / (1 << 16),
+                bytes: CELL_BYTES * u64::try_from(slice.width() >> 40).expect("64 bits less 40") / (1 << 16),
                 ..SliceLoad::idle(*slice)
             });
         }
@@ -173,7 +173,7 @@ impl Truth {
 fn cell_slice(cell: usize) -> Slice {
     let width = (u64::MAX / CELLS as u64) + 1;
     let low = cell as u64 * width;
-    Slice::between(SliceKey::new(low), SliceKey::new(low + (width - 1))).unwrap()
+    Slice::between(SliceKey::new(low), SliceKey::new(low + (width - 1))).expect("in order")
 }
 
 /// A settled fleet of so many nodes under a load, with the AutoSharder.

@@ -172,7 +172,7 @@ fn ends_well(mut fleet: Fleet, events: Vec<Event>, uneven: u32) {
     fleet.run_ms(60_000);
     fleet.settle();
     check_run(&fleet);
-    let even = 1_000 / u32::try_from(fleet.nodes.len()).unwrap();
+    let even = 1_000 / u32::try_from(fleet.nodes.len()).expect("five at most");
     let owners: Vec<&str> = NAMES
         .iter()
         .filter(|name| fleet.nodes.contains_key(&id(name)))

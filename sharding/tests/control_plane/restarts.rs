@@ -1,13 +1,13 @@
 //! Planned moves: rolling restarts in place and with a surge node, scaling out and in, chains.
 
-use crate::fleet::{Fleet, id};
-use softstore_sharding::sharder::{AutoSharder, EvenRange, Sharder};
+use crate::fleet::{Fleet, MakeSharder, id};
+use softstore_sharding::sharder::{AutoSharder, EvenRange};
 use softstore_sharding::slicelet::DrainEnd;
 use softstore_sharding::{AssignerConfig, NodeState};
 
 /// The sharders that keep the promises of rolling restarts, and how uneven, in thousandths of a node's share, they leave an idle
 /// cluster.
-const BOTH: [(fn() -> Box<dyn Sharder>, u32); 2] = [
+const BOTH: [(MakeSharder, u32); 2] = [
     (|| Box::new(EvenRange), 0),
     (|| Box::new(AutoSharder::default()), 150),
 ];
