@@ -16,11 +16,11 @@ use tonic::transport::Endpoint;
 /// How long something may take that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How late the answer to a heartbeat may be.
+/// How late an answer may be.
 const LATE_MAX: Duration = Duration::from_millis(50);
 
-/// Heartbeats that are sent while the Sharder is stuck.
-const HEARTBEATS: u64 = 40;
+/// Questions that are asked while the Sharder is stuck.
+const QUESTIONS: u64 = 40;
 
 /// A door that is open or shut, and how many stand before it.
 #[derive(Debug, Default)]
@@ -61,9 +61,10 @@ impl Sharder for Behind {
     }
 }
 
-/// Plan: an Assigner with a node, and the Sharder's door is shut. A second node says hello, so that the Sharder is asked, and gets
-/// stuck. Each heartbeat on that session is answered all the same, in the middle within 50 ms (this machine may stand still for
-/// one or the other), and so are operators; a drain is placed after `place_timeout_ms`. With the door still shut, the Assigner ends.
+/// Plan: an Assigner with a node, and the Sharder's door is shut. A second node joins, so that the Sharder is asked, and gets stuck.
+/// Questions to the task that answers heartbeats, through the same queue, are answered all the same, in the middle within 50 ms
+/// (this machine may stand still for one or the other); the nodes' heartbeats have been heard. A drain is placed after
+/// `place_timeout_ms`. With the door still shut, the Assigner ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heartbeats_are_answered_while_the_sharder_is_stuck() {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -101,7 +102,7 @@ async fn heartbeats_are_answered_while_the_sharder_is_stuck() {
     until(async || door.waiting() > 0).await;
     let mut lateness = Vec::new();
     let asked = Instant::now();
-    for _ in 0..HEARTBEATS {
+    for _ in 0..QUESTIONS {
         let sent = Instant::now();
         let status = tokio::time::timeout(PATIENCE, client.status(v1::StatusRequest::default())).await;
         let status = status.expect("in time").expect("it answers").into_inner();

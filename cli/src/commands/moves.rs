@@ -131,11 +131,7 @@ pub(crate) fn table(moves: &[MoveJson], total: u64, have_ends: bool) -> String {
     text
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "an amount of bytes for people"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "an amount of bytes for people")]
 pub(crate) fn bytes(bytes: f64) -> String {
     ByteSize(bytes.max(0.0) as u64).display().iec().to_string()
 }

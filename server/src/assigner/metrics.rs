@@ -104,6 +104,10 @@ impl AssignerMetrics {
         }
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a number of bytes, never negative"
+    )]
     /// Moves by reason and by end, and what they were expected to cost and did cost.
     fn encode_moves(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let moves = self

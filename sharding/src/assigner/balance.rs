@@ -138,7 +138,7 @@ impl Assigner {
         if let Some(hold) = self.balance.hold(&self.config, now, self.unix_ms) {
             return Some(hold);
         }
-        if self.overdue.is_some() {
+        if self.is_sharder_overdue(now) {
             return Some(HeldBack::SharderOverdue);
         }
         if !self.sharder.reacts_to_load() {

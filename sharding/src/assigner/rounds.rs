@@ -5,7 +5,8 @@
 //!     the answer fits what is now  --> published (or nothing, if it says what is)
 //!     it does not any more         --> thrown away, asked anew
 //!     it breaks the rules          --> even ranges, this time
-//!     it takes too long            --> given up: even ranges place what must move; until it answers after all, each time
+//!     it takes too long, and somebody waits for it --> given up: even ranges place what must move; until it answers after
+//!                                      all, each time
 //! ```
 //!
 //! There is one round at a time. So heartbeats are answered however long a Sharder thinks, and a drain waits for it no longer than
@@ -74,10 +75,17 @@ pub(super) struct Round {
 }
 
 impl Assigner {
-    /// When a round is given up.
+    /// When a round is given up. One that nobody waits for is not: what it says is as good later, unless something happens.
     pub(super) fn round_ends_at(&self) -> Option<Timestamp> {
         let round = self.round.as_ref()?;
-        Some(round.asked_at.plus_ms(self.config.place_timeout_ms))
+        let is_waited_for = round.urgency.max(self.pending) > Pending::Nothing;
+        is_waited_for.then(|| round.asked_at.plus_ms(self.config.place_timeout_ms))
+    }
+
+    /// Whether the Sharder takes longer than it may.
+    pub(super) fn is_sharder_overdue(&self, now: Timestamp) -> bool {
+        let is_late = |round: &Round| now.ms_since(round.asked_at) >= self.config.place_timeout_ms;
+        self.overdue.is_some() || self.round.as_ref().is_some_and(is_late)
     }
 
     /// Asks the Sharder, or does without it where it is not needed or does not answer.

@@ -137,7 +137,7 @@ impl Truth {
             slices.push(SliceLoad {
                 operations_per_second: load * off,
                 hits_per_second: load * off,
-                bytes: CELL_BYTES * u64::try_from(slice.width() >> 40).unwrap() / (1 << 16),
+                bytes: CELL_BYTES * u64::try_from(slice.width() >> 40).expect("64 bits less 40") / (1 << 16),
                 ..SliceLoad::idle(*slice)
             });
         }
@@ -173,7 +173,7 @@ impl Truth {
 fn cell_slice(cell: usize) -> Slice {
     let width = (u64::MAX / CELLS as u64) + 1;
     let low = cell as u64 * width;
-    Slice::between(SliceKey::new(low), SliceKey::new(low + (width - 1))).unwrap()
+    Slice::between(SliceKey::new(low), SliceKey::new(low + (width - 1))).expect("in order")
 }
 
 /// A settled fleet of so many nodes under a load, with the AutoSharder.
@@ -423,13 +423,13 @@ fn a_freeze_stops_balancing_and_nothing_else() {
 fn quiet_hours_are_kept() {
     let mut config = AssignerConfig::default();
     let begun = 1_000_000 + 10_000;
-    let minutes = begun / 60_000 % (24 * 60) + 1;
+    let minutes = begun / 60_000 % (24 * 60) + 2;
     let until = format!("{:02}:{:02}", minutes / 60, minutes % 60);
     let quiet: QuietHours = format!("00:00-{until}").parse().unwrap();
     config.balance_quiet_hours[0] = Some(quiet);
     let (mut fleet, truth) = loaded(3, Truth::uneven(100_000.0), config);
     let first = fleet.published.len() - 1;
-    fleet.run_ms(5_000);
+    fleet.run_ms(40_000);
     assert_eq!(fleet.status().balance.held_back, Some(HeldBack::QuietHours));
     assert_eq!(moves_since(&fleet, first), 0);
     fleet.run_ms(70_000);

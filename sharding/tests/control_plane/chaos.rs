@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use crate::fleet::{Fleet, id};
+use softstore_sharding::sharder::{AutoSharder, Sharder};
 use softstore_sharding::{AssignerConfig, Assignment, Life};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -126,33 +127,64 @@ proptest! {
     /// the end the cluster be settled with every node that runs owning an even part.
     #[test]
     fn any_life_of_a_fleet_ends_well(events in events()) {
-        let mut fleet = Fleet::new(AssignerConfig::default());
-        for event in events {
-            happen(&mut fleet, event);
+        ends_well(Fleet::new(AssignerConfig::default()), events, 1);
+    }
+
+    /// Plan: the same with the AutoSharder, which balances as well, and takes its time over each answer, up to longer than it may:
+    /// so answers come too late, or for what is no more. It leaves an idle cluster uneven by a sixth or so.
+    #[test]
+    fn any_life_under_a_slow_sharder_ends_well(events in events(), delay_ms in 0_u64..1_500) {
+        let sharder = || -> Box<dyn Sharder> { Box::new(AutoSharder::default()) };
+        let mut fleet = Fleet::with_sharder(AssignerConfig::default(), sharder);
+        fleet.place_delay_ms = Some(delay_ms);
+        ends_well(fleet, events, 180);
+    }
+}
+
+fn ends_well(mut fleet: Fleet, events: Vec<Event>, uneven: u32) {
+    for event in events {
+        happen(&mut fleet, event);
+    }
+    for name in NAMES {
+        let gone = fleet
+            .nodes
+            .get(&id(name))
+            .is_some_and(|node| node.slicelet.is_draining());
+        if gone {
+            fleet.kill(name);
         }
-        for name in NAMES {
-            let gone = fleet.nodes.get(&id(name)).is_some_and(|node| node.slicelet.is_draining());
-            if gone {
-                fleet.kill(name);
-            }
+    }
+    for name in &NAMES[..2] {
+        if !fleet.nodes.contains_key(&id(name)) {
+            fleet.start(name);
         }
-        for name in &NAMES[..2] {
-            if !fleet.nodes.contains_key(&id(name)) {
-                fleet.start(name);
-            }
-        }
-        fleet.start_assigner_if_none();
-        for name in NAMES.iter().filter(|name| fleet.nodes.contains_key(&id(name))).copied().collect::<Vec<_>>() {
-            fleet.reconnect(name);
-            fleet.complete_handoffs(name);
-        }
-        fleet.run_ms(60_000);
-        fleet.settle();
-        check_run(&fleet);
-        let even = 1_000 / u32::try_from(fleet.nodes.len()).unwrap();
-        let owners: Vec<&str> = NAMES.iter().filter(|name| fleet.nodes.contains_key(&id(name))).copied().collect();
-        for name in owners {
-            prop_assert!(fleet.share(name).abs_diff(even) <= 1, "{} has {} of {}", name, fleet.share(name), even);
-        }
+    }
+    fleet.start_assigner_if_none();
+    for name in NAMES
+        .iter()
+        .filter(|name| fleet.nodes.contains_key(&id(name)))
+        .copied()
+        .collect::<Vec<_>>()
+    {
+        fleet.reconnect(name);
+        fleet.complete_handoffs(name);
+    }
+    fleet.run_ms(60_000);
+    fleet.settle();
+    check_run(&fleet);
+    let even = 1_000 / u32::try_from(fleet.nodes.len()).expect("five at most");
+    let owners: Vec<&str> = NAMES
+        .iter()
+        .filter(|name| fleet.nodes.contains_key(&id(name)))
+        .copied()
+        .collect();
+    for name in owners {
+        assert!(
+            fleet.share(name).abs_diff(even) <= uneven.max(1),
+            "{} has {} of {}",
+            name,
+            fleet.share(name),
+            even
+        );
     }
 }

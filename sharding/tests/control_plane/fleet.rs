@@ -40,13 +40,16 @@ pub(crate) struct Node {
     inbox: VecDeque<AssignerMessage>,
 }
 
+/// Makes the Sharder of an Assigner.
+pub(crate) type MakeSharder = fn() -> Box<dyn Sharder>;
+
 /// What a node measures, given what it holds and the moment.
 pub(crate) type LoadOf = Box<dyn FnMut(&Life, Option<&Assignment>, Timestamp) -> LoadReport>;
 
 pub(crate) struct Fleet {
     pub(crate) config: AssignerConfig,
     /// The Sharder of Assigners that start.
-    pub(crate) sharder: fn() -> Box<dyn Sharder>,
+    pub(crate) sharder: MakeSharder,
     /// How long the Sharder takes, in milliseconds; none: it never answers.
     pub(crate) place_delay_ms: Option<u64>,
     /// What it was asked, and when it will answer.
@@ -72,7 +75,7 @@ impl Fleet {
         Self::with_sharder(config, || Box::new(EvenRange))
     }
 
-    pub(crate) fn with_sharder(config: AssignerConfig, sharder: fn() -> Box<dyn Sharder>) -> Self {
+    pub(crate) fn with_sharder(config: AssignerConfig, sharder: MakeSharder) -> Self {
         let mut fleet = Self {
             config,
             sharder,
@@ -101,11 +104,7 @@ impl Fleet {
         Self::settled_with(AssignerConfig::default(), || Box::new(EvenRange), names)
     }
 
-    pub(crate) fn settled_with(
-        config: AssignerConfig,
-        sharder: fn() -> Box<dyn Sharder>,
-        names: &[&str],
-    ) -> Self {
+    pub(crate) fn settled_with(config: AssignerConfig, sharder: MakeSharder, names: &[&str]) -> Self {
         let config = AssignerConfig {
             expect_nodes: Some(names.len()),
             ..config

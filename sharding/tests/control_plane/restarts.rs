@@ -1,8 +1,16 @@
 //! Planned moves: rolling restarts in place and with a surge node, scaling out and in, chains.
 
-use crate::fleet::{Fleet, id};
-use softstore_sharding::NodeState;
+use crate::fleet::{Fleet, MakeSharder, id};
+use softstore_sharding::sharder::{AutoSharder, EvenRange};
 use softstore_sharding::slicelet::DrainEnd;
+use softstore_sharding::{AssignerConfig, NodeState};
+
+/// The sharders that keep the promises of rolling restarts, and how uneven, in thousandths of a node's share, they leave an idle
+/// cluster.
+const BOTH: [(MakeSharder, u32); 2] = [
+    (|| Box::new(EvenRange), 0),
+    (|| Box::new(AutoSharder::default()), 150),
+];
 
 /// Drains a node, waits until its process has gone, and returns how it ended.
 fn drain_and_leave(fleet: &mut Fleet, name: &str) {
@@ -23,11 +31,16 @@ fn drain_and_leave(fleet: &mut Fleet, name: &str) {
 
 /// Plan: three nodes; each is drained, stays away 3 s, and comes back, the next going 1 s after the cluster has settled.
 /// 30 s later the last one is filled. What changed hands must be 1 + 2/n of the key space (not 2, as it would be if each
-/// were filled on its return), and all must end even.
+/// were filled on its return), and all must end even: as even as the Sharder wants it.
 #[test]
 fn a_rolling_restart_in_place_moves_one_and_two_nths() {
-    for names in [&["a", "b", "c"][..], &["a", "b", "c", "d", "e"]] {
-        let mut fleet = Fleet::settled(names);
+    for (sharder, names) in BOTH.iter().flat_map(|sharder| {
+        [
+            (sharder, &["a", "b", "c"][..]),
+            (sharder, &["a", "b", "c", "d", "e"]),
+        ]
+    }) {
+        let mut fleet = Fleet::settled_with(AssignerConfig::default(), sharder.0, names);
         let first = fleet.published.len() - 1;
         for name in names {
             drain_and_leave(&mut fleet, name);
@@ -48,13 +61,13 @@ fn a_rolling_restart_in_place_moves_one_and_two_nths() {
         let n = u32::try_from(names.len()).unwrap();
         let expected = 1_000 + 2_000 / n;
         assert!(
-            fleet.moved_since(first).abs_diff(expected) <= 2,
+            fleet.moved_since(first) <= expected + 2 && fleet.moved_since(first) + 2 + sharder.1 >= expected,
             "{} of {expected}",
             fleet.moved_since(first)
         );
         for name in names {
             assert!(
-                fleet.share(name).abs_diff(1_000 / n) <= 1,
+                fleet.share(name).abs_diff(1_000 / n) <= 1 + sharder.1 / n,
                 "{name} has {}",
                 fleet.share(name)
             );
@@ -66,22 +79,24 @@ fn a_rolling_restart_in_place_moves_one_and_two_nths() {
 /// hands must be the key space once, each node's ranges whole to one taker.
 #[test]
 fn a_rolling_restart_with_a_surge_node_moves_each_key_once() {
-    let mut fleet = Fleet::settled(&["a", "b", "c"]);
-    let first = fleet.published.len() - 1;
-    for (old, new) in [("a", "a2"), ("b", "b2"), ("c", "c2")] {
-        fleet.start(new);
-        fleet.settle();
-        drain_and_leave(&mut fleet, old);
-        fleet.settle();
-        assert!(
-            fleet.share(new).abs_diff(333) <= 1,
-            "{new} has {}",
-            fleet.share(new)
-        );
+    for (sharder, _) in BOTH {
+        let mut fleet = Fleet::settled_with(AssignerConfig::default(), sharder, &["a", "b", "c"]);
+        let first = fleet.published.len() - 1;
+        for (old, new) in [("a", "a2"), ("b", "b2"), ("c", "c2")] {
+            fleet.start(new);
+            fleet.settle();
+            drain_and_leave(&mut fleet, old);
+            fleet.settle();
+            assert!(
+                fleet.share(new).abs_diff(333) <= 1,
+                "{new} has {}",
+                fleet.share(new)
+            );
+        }
+        fleet.run_ms(40_000);
+        assert_eq!(fleet.moved_since(first), 1_000);
+        assert_eq!(fleet.assignment().ranges().len(), 3, "nothing was cut");
     }
-    fleet.run_ms(40_000);
-    assert_eq!(fleet.moved_since(first), 1_000);
-    assert_eq!(fleet.assignment().ranges().len(), 3, "nothing was cut");
 }
 
 /// Plan: many rolling restarts in place. The number of ranges must stay low, and the parts even.
