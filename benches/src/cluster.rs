@@ -89,7 +89,11 @@ impl InProcess {
     async fn wait_for(&mut self, node: &Node) -> Result<()> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let status = self.status.status(v1::StatusRequest {}).await?.into_inner();
+            let status = self
+                .status
+                .status(v1::StatusRequest::default())
+                .await?
+                .into_inner();
             let is_listed = |listed: &v1::NodeStatus| {
                 listed
                     .life

@@ -250,6 +250,10 @@ impl Client {
         self.shared.operator.run(operation).await
     }
 
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.shared.config
+    }
+
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }

@@ -20,7 +20,7 @@
 //! - It follows the cluster through restarts and moves, and needs one living node of it.
 //!
 //! ```text
-//!   client, many, flush, load, typed    what applications call
+//!   client, many, flush, load, typed, hot_keys    what applications call
 //!        |
 //!   operation      one operation to its end: what is tried again, what its outcome is
 //!        |
@@ -40,6 +40,7 @@ mod config;
 mod error;
 mod flush;
 mod follow;
+mod hot_keys;
 mod lane;
 mod load;
 mod many;
@@ -58,6 +59,7 @@ pub use builder::Builder;
 pub use client::Client;
 pub use config::{ClientConfig, ConfigError, ReadPolicy, SEEDS_MAX};
 pub use error::{Cause, ConnectError, LoadError, ReadError, SeedFailure, TypedError, WriteError};
+pub use hot_keys::{HotKey, HotKeys};
 pub use metrics::ClientMetrics;
 pub use options::{Found, SetOptions, SetOutcome};
 pub use payload::{IntoBytes, KeyError};

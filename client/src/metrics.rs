@@ -41,6 +41,10 @@ counters! {
     adds,
     /// Flushes sent, one per owned range.
     flushes,
+    /// Attempts at reads that went to a replica of the key's range.
+    replica_reads,
+    /// Of those, attempts that the replica did not answer, so that the owner was asked.
+    replica_refusals,
     /// Reads that are misses because no owner answered within the deadline.
     unreachable_misses,
     /// Writes that may or may not have been applied.

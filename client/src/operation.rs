@@ -236,6 +236,9 @@ impl Operator {
         let (since, submitted, replica) = match target {
             Target::Lane { lane, since, replica } => {
                 let submitted = lane.submit(op, value, since, deadline, waker);
+                if replica.is_some() {
+                    self.counters.replica_reads.one();
+                }
                 (since, submitted, replica.cloned())
             }
             Target::Nowhere { since } => (since, Err(NotSent::NoConnection), None),
@@ -320,6 +323,7 @@ impl Operator {
             Next::Unreachable(_) => Cause::Unreachable,
             other => return other,
         };
+        self.counters.replica_refusals.one();
         replica.refused_to_read();
         Next::AskOwner(cause)
     }

@@ -5,15 +5,20 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::OptionsError;
-use crate::options::{ArmName, DrillOptions, PullOrder, RestartMode};
+use crate::hot_key::HotKeyOptions;
+use crate::options::{ArmName, DrillOptions, PullOrder, RestartMode, Scenario};
 use crate::workload::{Mix, Preset, WorkloadSpec};
 
-/// Restart every node of a cluster under load, and judge what that costs.
+/// Restart every node of a cluster under load, or make a key hot, and judge what that costs.
 ///
 /// Without flags: three nodes on this machine, 10,000 requests a second, one rolling restart with state transfer and one
-/// without, each beside a run without restarts. Takes under three minutes. docs/drill.md defines every figure.
+/// without, each beside a run without restarts. Takes under three minutes. With --scenario hot-key: a key takes half of all
+/// reads, beside a run without it; under two minutes. docs/drill.md defines every figure.
 #[derive(Debug, Clone, Args)]
 pub struct DrillArgs {
+    /// What happens to the cluster: every node is restarted, or a key becomes hot.
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Scenario::Restart)]
+    pub scenario: Scenario,
     /// Nodes of each cluster.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub nodes: usize,
@@ -47,9 +52,9 @@ pub struct DrillArgs {
     /// Replay this recorded load: 4-byte ids, or CSV of time,key,size,op,ttl if its name ends in .csv; plain or xz.
     #[arg(long, value_name = "FILE", help_heading = "Load")]
     pub trace: Option<PathBuf>,
-    /// Requests a second, whether or not the cluster keeps up.
-    #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Load")]
-    pub rate: u32,
+    /// Requests a second, whether or not the cluster keeps up. Default: 10,000; hot-key: 4,000.
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    pub rate: Option<u32>,
     /// Most requests in flight at once.
     #[arg(long, value_name = "N", default_value_t = 16_384, help_heading = "Load")]
     pub in_flight: usize,
@@ -77,12 +82,31 @@ pub struct DrillArgs {
     /// Requests before anything is measured. Default: four per key; of a trace its first 40%.
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub warm_up_requests: Option<u64>,
-    /// Seconds of load before the first restart.
-    #[arg(long, value_name = "S", default_value_t = 2.0, help_heading = "Load")]
-    pub lead_in_s: f64,
+    /// Seconds of load before the first restart, or before the key is hot. Default: 2; hot-key: 10.
+    #[arg(long, value_name = "S", help_heading = "Load")]
+    pub lead_in_s: Option<f64>,
     /// Milliseconds that a load from the backend takes.
     #[arg(long, value_name = "MS", default_value_t = 0, help_heading = "Load")]
     pub load_ms: u64,
+
+    /// Part of all reads that the key takes.
+    #[arg(long, value_name = "PART", default_value_t = 0.5, help_heading = "Hot key")]
+    pub hot_share: f64,
+    /// How often a second it is written meanwhile.
+    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Hot key")]
+    pub hot_writes_per_s: u32,
+    /// Seconds that it is hot.
+    #[arg(long, value_name = "S", default_value_t = 20.0, help_heading = "Hot key")]
+    pub hot_s: f64,
+    /// Seconds of load after that.
+    #[arg(long, value_name = "S", default_value_t = 10.0, help_heading = "Hot key")]
+    pub cool_s: f64,
+    /// Fail if it takes longer until the key has a slice of its own.
+    #[arg(long, value_name = "MS", default_value_t = 3_000, help_heading = "Hot key")]
+    pub max_isolated_ms: u64,
+    /// Fail if it takes longer until reads of the key are spread over nodes.
+    #[arg(long, value_name = "MS", default_value_t = 5_000, help_heading = "Hot key")]
+    pub max_spread_ms: u64,
 
     /// Drive this standing cluster, which its operator restarts, instead of starting one.
     #[arg(
@@ -109,7 +133,7 @@ pub struct DrillArgs {
     )]
     pub duration_s: f64,
 
-    /// Fail if the transfer arm loses more points of hit rate. Default: 1, or unlimited where a loss is inherent (kill, tight
+    /// Fail if the transfer arm (hot-key: what is not the hot key, or the key itself) loses more points of hit rate. Default: 1, or unlimited where a loss is inherent (kill, tight
     /// memory, a drain deadline, shuffled order).
     #[arg(long, value_name = "POINTS", help_heading = "Verdict and reports")]
     pub max_dip: Option<f64>,
@@ -147,17 +171,25 @@ impl TryFrom<DrillArgs> for DrillOptions {
     type Error = OptionsError;
 
     fn try_from(args: DrillArgs) -> Result<Self, OptionsError> {
+        let (rate, lead_in_ms) = match args.scenario {
+            Scenario::Restart => (Self::default().rate_per_second, Self::default().lead_in_ms),
+            Scenario::HotKey => (HotKeyOptions::RATE_PER_SECOND, HotKeyOptions::LEAD_IN_MS),
+        };
         let options = Self {
+            scenario: args.scenario,
+            hot_key: hot_key(&args)?,
             nodes: args.nodes,
             workload: workload(&args)?,
             trace: args.trace,
-            rate_per_second: args.rate,
+            rate_per_second: args.rate.unwrap_or(rate),
             in_flight_max: args.in_flight,
             seed: args.seed,
             warm_up_requests: args.warm_up_requests,
             restart: args.restart,
             absent_ms: millis("absent-s", args.absent_s)?,
-            lead_in_ms: millis("lead-in-s", args.lead_in_s)?,
+            lead_in_ms: args
+                .lead_in_s
+                .map_or(Ok(lead_in_ms), |seconds| millis("lead-in-s", seconds))?,
             rebalance_delay_ms: args.rebalance_delay_ms,
             memory_per_node_bytes: args
                 .memory_per_node
@@ -182,6 +214,17 @@ impl TryFrom<DrillArgs> for DrillOptions {
         options.validate()?;
         Ok(options)
     }
+}
+
+fn hot_key(args: &DrillArgs) -> Result<HotKeyOptions, OptionsError> {
+    Ok(HotKeyOptions {
+        share: args.hot_share,
+        writes_per_second: args.hot_writes_per_s,
+        hot_ms: millis("hot-s", args.hot_s)?,
+        cool_ms: millis("cool-s", args.cool_s)?,
+        isolated_ms_max: args.max_isolated_ms,
+        spread_ms_max: args.max_spread_ms,
+    })
 }
 
 fn workload(args: &DrillArgs) -> Result<WorkloadSpec, OptionsError> {
@@ -264,6 +307,33 @@ mod tests {
         assert_eq!((options.workload.keys, options.workload.ttl_ms_max), (7, 9_000));
         assert_eq!(options.workload.mix, WorkloadSpec::preset(Preset::WriteHeavy).mix);
         assert_eq!(options.memory_per_node_bytes, Some(64 << 20));
+    }
+
+    /// Plan: the other scenario has its own defaults of what both have, and refuses what it cannot do.
+    #[test]
+    fn a_hot_key_has_defaults_and_refusals_of_its_own() {
+        let hot = options(&["--scenario=hot-key"]).unwrap();
+        assert_eq!(hot.hot_key, HotKeyOptions::default());
+        assert_eq!((hot.rate_per_second, hot.lead_in_ms), (4_000, 10_000));
+        assert_eq!(
+            options(&["--scenario=hot-key", "--rate=7"])
+                .unwrap()
+                .rate_per_second,
+            7
+        );
+        for flag in [
+            "--restart=kill",
+            "--seeds=a:1",
+            "--trace=f",
+            "--arms=control,cold",
+        ] {
+            let refused = options(&["--scenario=hot-key", flag]);
+            assert!(matches!(refused, Err(OptionsError::Conflict { .. })), "{flag}");
+        }
+        for flag in ["--hot-share=1", "--hot-share=NaN", "--nodes=1", "--hot-s=0.5"] {
+            let refused = options(&["--scenario=hot-key", flag]);
+            assert!(matches!(refused, Err(OptionsError::OutOfRange { .. })), "{flag}");
+        }
     }
 
     #[test]

@@ -162,6 +162,16 @@ impl Load {
 }
 
 impl<T: Target> ArmInProgress<T> {
+    /// When the first measured request was due.
+    pub(crate) fn started(&self) -> Instant {
+        self.open_loop.started()
+    }
+
+    /// The application, for what is asked beside the sequence.
+    pub(crate) fn replay(&self) -> Arc<Replay<T>> {
+        self.replay.clone()
+    }
+
     /// For arms without restarts: until all positions have been replayed.
     pub(crate) async fn run_out(self) -> ArmRun {
         let live = self.live();

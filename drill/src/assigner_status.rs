@@ -31,7 +31,7 @@ impl AssignerStatus {
 impl ClusterControl for AssignerStatus {
     async fn view(&self) -> Result<ClusterView, String> {
         let mut client = self.client.clone();
-        let status = client.status(StatusRequest {}).await;
+        let status = client.status(StatusRequest::default()).await;
         status
             .map(|reply| view(reply.into_inner()))
             .map_err(|error| format!("the Assigner does not answer: {error}"))

@@ -1,4 +1,4 @@
-//! One chart over time as inline SVG: a line per arm, the restarts as vertical lines.
+//! One chart over time as inline SVG: a line per arm, the restarts as vertical lines. Other reports than the drill's draw with it too.
 //!
 //! Colours come from the page's CSS classes, so that one drawing serves light and dark. The drawing is 420 units wide, about
 //! a phone's width, so its letters stay readable there.
@@ -13,31 +13,43 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 18.0;
 const BOTTOM: f64 = 22.0;
 
-/// One arm's values, one a second.
-pub(crate) struct Line {
+/// One arm's values: one a second, or one a round.
+#[derive(Debug, Clone)]
+pub struct Line {
     /// CSS class: the arm's name.
-    pub(crate) class: &'static str,
-    pub(crate) values: Vec<Option<f64>>,
+    pub class: &'static str,
+    /// None breaks the line.
+    pub values: Vec<Option<f64>>,
 }
 
 /// A moment.
-pub(crate) struct Moment {
-    pub(crate) class: &'static str,
-    pub(crate) label: String,
-    pub(crate) second: f64,
+#[derive(Debug, Clone)]
+pub struct Moment {
+    /// CSS class.
+    pub class: &'static str,
+    /// Above its line; may be empty.
+    pub label: String,
+    /// When: a second, or a round.
+    pub second: f64,
 }
 
 /// What is drawn.
-pub(crate) struct Chart {
-    pub(crate) title: &'static str,
-    pub(crate) lines: Vec<Line>,
-    pub(crate) moments: Vec<Moment>,
+#[derive(Debug, Clone)]
+pub struct Chart {
+    /// Above it.
+    pub title: &'static str,
+    /// Drawn in this order.
+    pub lines: Vec<Line>,
+    /// Vertical lines.
+    pub moments: Vec<Moment>,
     /// The axis begins at 0; else a little below the least value.
-    pub(crate) from_zero: bool,
+    pub from_zero: bool,
     /// The axis ends no higher.
-    pub(crate) ceiling: Option<f64>,
+    pub ceiling: Option<f64>,
     /// After each number of the axis.
-    pub(crate) unit: &'static str,
+    pub unit: &'static str,
+    /// After each number of the horizontal axis.
+    pub time_unit: &'static str,
 }
 
 struct Scale {
@@ -96,7 +108,8 @@ impl Chart {
     }
 
     /// The chart as an `<svg>` element.
-    pub(crate) fn svg(&self) -> String {
+    #[must_use]
+    pub fn svg(&self) -> String {
         let scale = self.scale();
         let mut svg = format!(
             "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>",
@@ -132,9 +145,10 @@ impl Chart {
         while second <= scale.seconds {
             let _ = write!(
                 svg,
-                "<text class=\"tick middle\" x=\"{:.1}\" y=\"{:.1}\">{second:.0} s</text>",
+                "<text class=\"tick middle\" x=\"{:.1}\" y=\"{:.1}\">{second:.0}{}</text>",
                 scale.x(second),
-                HEIGHT - 7.0
+                HEIGHT - 7.0,
+                escape(self.time_unit)
             );
             second += time_step(scale.seconds);
         }
@@ -213,7 +227,8 @@ fn draw_line(line: &Line, scale: &Scale, svg: &mut String) {
 }
 
 /// Text for HTML and for attributes in double quotes.
-pub(crate) fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
@@ -239,6 +254,7 @@ mod tests {
             from_zero: false,
             ceiling: Some(1.0),
             unit: "%",
+            time_unit: " s",
         }
     }
 

@@ -7,29 +7,10 @@ use crate::chart::{Chart, Line, Moment, escape};
 use crate::judge::{Second, seconds};
 use crate::options::ArmName;
 use crate::pace::Rate;
+use crate::page;
 use crate::reference::Reference;
 use crate::report::Report;
 use crate::table::{self, REFERENCE_COLUMNS};
-
-const STYLE: &str = "\
-:root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#667;--grid:#e3e6ea;--control:#7a828c;--transfer:#0b6bcb;--cold:#c8321e;--reference:#2e8540}\
-@media(prefers-color-scheme:dark){:root{--bg:#14171a;--fg:#e6e9ec;--dim:#98a1ab;--grid:#2b3137;--control:#99a3ad;\
---transfer:#5db0ff;--cold:#ff7a66;--reference:#6fc586}}\
-body{background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif;margin:0 auto;padding:16px;max-width:1040px}\
-h1{font-size:1.35em;margin:.2em 0}h2{font-size:1.05em;margin:1.2em 0 .2em}p{margin:.4em 0}.dim{color:var(--dim)}\
-.verdict{display:inline-block;padding:0 .6em;border-radius:.4em;border:1px solid currentColor;font-weight:600}\
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:8px 24px}\
-svg{width:100%;height:auto;display:block}.grid{stroke:var(--grid)}.tick{fill:var(--dim);font-size:11px}\
-.end{text-anchor:end}.middle{text-anchor:middle}.arm{fill:none;stroke-width:1.8;stroke-linejoin:round}\
-.control,.control2{--c:var(--control)}.transfer{--c:var(--transfer)}.cold{--c:var(--cold)}\
-.reference{--c:var(--reference)}\
-.arm,.moment{stroke:var(--c)}.control2.arm{stroke-dasharray:2 3}.moment{stroke-dasharray:3 3;opacity:.55}\
-text.transfer,text.cold{fill:var(--c)}.key{display:inline-block;margin-right:1em;color:var(--c)}\
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
-th,td{padding:.15em .8em;border-bottom:1px solid var(--grid);text-align:right;white-space:nowrap}th:first-child,\
-td:first-child{text-align:left;padding-left:0}pre{overflow-x:auto;font-size:12px}\
-details{margin:1em 0}ul{padding-left:1.2em}@media(max-width:480px){.tick{font-size:13px}\
-table{font-size:12px}th,td{padding:.15em .3em;white-space:normal}td:not(:first-child){min-width:3.6em}}";
 
 /// What a page tells of.
 #[derive(Debug, Clone, Copy)]
@@ -50,11 +31,10 @@ impl<'a> Judged<'a> {
 /// The whole page.
 pub(crate) fn page(judged: &Judged<'_>) -> String {
     let Judged { report, runs, .. } = *judged;
-    let mut page = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <title>softstore drill: {0}</title><style>{STYLE}</style></head><body>\
-         <h1>softstore drill <span class=\"verdict {1}\">{0}</span></h1><p>{2}</p><p class=\"dim\">{3}</p>",
+    let mut page = page::begin(&format!("softstore drill: {}", report.verdict.as_str()));
+    let _ = write!(
+        page,
+        "<h1>softstore drill <span class=\"verdict {1}\">{0}</span></h1><p>{2}</p><p class=\"dim\">{3}</p>",
         report.verdict.as_str(),
         if report.verdict.as_str() == "fail" {
             "cold"
@@ -84,15 +64,8 @@ pub(crate) fn page(judged: &Judged<'_>) -> String {
             drawn.name
         );
     }
-    page += "</p><div class=\"charts\">";
-    for chart in charts(judged) {
-        let _ = write!(
-            page,
-            "<section><h2>{}</h2>{}</section>",
-            escape(chart.title),
-            chart.svg()
-        );
-    }
+    page += "</p>";
+    page += &page::charts(&charts(judged));
     let moments = if report.workload.nodes.is_some() {
         "a node of the transfer arm (named) or of the cold arm gets its signal"
     } else {
@@ -100,7 +73,7 @@ pub(crate) fn page(judged: &Judged<'_>) -> String {
     };
     let _ = write!(
         page,
-        "</div><p class=\"dim\">Dashed vertical lines: {moments}. Seconds count from the end of the warm-up.</p>"
+        "<p class=\"dim\">Dashed vertical lines: {moments}. Seconds count from the end of the warm-up.</p>"
     );
     write_table(report, &mut page);
     write_messages(runs, &mut page);
@@ -139,6 +112,7 @@ fn charts(judged: &Judged<'_>) -> [Chart; 3] {
             from_zero: false,
             ceiling: Some(100.0),
             unit: "%",
+            time_unit: " s",
         },
         Chart {
             title: "p99 latency, all operations",
@@ -147,6 +121,7 @@ fn charts(judged: &Judged<'_>) -> [Chart; 3] {
             from_zero: true,
             ceiling: None,
             unit: " ms",
+            time_unit: " s",
         },
         Chart {
             title: "Backend loads a second",
@@ -155,6 +130,7 @@ fn charts(judged: &Judged<'_>) -> [Chart; 3] {
             from_zero: true,
             ceiling: None,
             unit: "",
+            time_unit: " s",
         },
     ]
 }

@@ -1,4 +1,4 @@
-//! The drill: restarts every node of a cluster under load, and judges what that cost.
+//! The drill: restarts every node of a cluster under load, or makes a key hot, and judges what that cost.
 //!
 //! ```text
 //!   workload, trace  -> request (one sequence, the same for every arm)
@@ -10,6 +10,8 @@
 //!   arm ---- choreography (restarts) -> fleet (process_fleet: child processes)
 //!    |                \-> control (assigner_status: is it settled, what moved)
 //!   judge (window, dip, avoidable misses, stalls) -> report -> table, json, html
+//!
+//!   hot_key    the other scenario: nothing is restarted, a key becomes hot
 //! ```
 //!
 //! It talks to the cluster as an application does, through `softstore-client`, and asks the Assigner for its status as an
@@ -19,7 +21,7 @@
 mod args;
 mod arm;
 mod assigner_status;
-mod chart;
+pub mod chart;
 mod choreography;
 mod client_target;
 mod control;
@@ -30,6 +32,7 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod fleet;
+mod hot_key;
 mod html;
 mod id_trace;
 mod ideal;
@@ -39,6 +42,7 @@ mod moved;
 mod options;
 mod oracle;
 mod pace;
+pub mod page;
 mod position_rng;
 mod process_fleet;
 mod progress;
@@ -59,7 +63,11 @@ mod workload;
 
 pub use args::DrillArgs;
 pub use error::{DrillError, OptionsError, TraceError};
-pub use options::{ArmName, DrillOptions, PullOrder, RestartMode};
+pub use hot_key::{
+    HotKeyOptions, HotKeyReport, HotReads, HotWrites, Imbalance, Moments, PhaseReport, SecondReport,
+    SettingsReport, run as run_hot_key,
+};
+pub use options::{ArmName, DrillOptions, PullOrder, RestartMode, Scenario};
 pub use report::{ArmReport, ReferenceReport, Report, RestartReport, Verdict, WindowReport, WorkloadReport};
 pub use run::run;
 pub use workload::{Preset, WorkloadSpec};

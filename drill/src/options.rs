@@ -5,9 +5,20 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::error::OptionsError;
+use crate::hot_key::HotKeyOptions;
 use crate::request::VALUE_BYTES_MAX;
 use crate::value::VALUE_BYTES_MIN;
 use crate::workload::WorkloadSpec;
+
+/// What happens to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Scenario {
+    /// Every node is restarted.
+    #[default]
+    Restart,
+    /// A key that nobody asked for takes a good part of all reads, and cools again.
+    HotKey,
+}
 
 /// One replay of the sequence against a cluster of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
@@ -20,10 +31,13 @@ pub enum ArmName {
     Transfer,
     /// Restarts, without state transfer.
     Cold,
+    /// A key becomes hot: the scenario `hot-key` runs it, and a control.
+    #[value(skip)]
+    Hot,
 }
 
 impl ArmName {
-    /// All, in the order of the report.
+    /// All of a restart, in the order of the report.
     pub const ALL: [Self; 4] = [Self::Control, Self::Control2, Self::Transfer, Self::Cold];
 
     /// Its name in the report.
@@ -34,6 +48,7 @@ impl ArmName {
             Self::Control2 => "control2",
             Self::Transfer => "transfer",
             Self::Cold => "cold",
+            Self::Hot => "hot",
         }
     }
 
@@ -92,6 +107,10 @@ impl PullOrder {
 /// What a drill does. Every field has a default ([`Default`]) and is checked by [`Self::validate`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct DrillOptions {
+    /// Default restart.
+    pub scenario: Scenario,
+    /// Of the scenario `hot-key`.
+    pub hot_key: HotKeyOptions,
     /// Nodes of each arm's cluster, 1 to 64. Default 3.
     pub nodes: usize,
     /// The generated load; of a trace, the sizes that it lacks.
@@ -160,6 +179,8 @@ pub struct DrillOptions {
 impl Default for DrillOptions {
     fn default() -> Self {
         Self {
+            scenario: Scenario::default(),
+            hot_key: HotKeyOptions::default(),
             nodes: 3,
             workload: WorkloadSpec::default(),
             trace: None,
@@ -210,7 +231,36 @@ impl DrillOptions {
         if !self.seeds.is_empty() {
             self.validate_seeds()?;
         }
+        if self.scenario == Scenario::HotKey {
+            self.hot_key.validate()?;
+            self.validate_hot_key()?;
+        }
         Ok(())
+    }
+
+    fn validate_hot_key(&self) -> Result<(), OptionsError> {
+        let conflict = |option, because| {
+            Err(OptionsError::Conflict {
+                option,
+                with: "--scenario hot-key",
+                because,
+            })
+        };
+        if !self.seeds.is_empty() {
+            return conflict("seeds", "it reads the counters of nodes that it starts itself");
+        }
+        if self.trace.is_some() {
+            return conflict("trace", "it must know which key nobody asks for");
+        }
+        if self.restart != RestartMode::Rolling {
+            return conflict("restart", "nothing is restarted");
+        }
+        if self.arms != ArmName::ALL {
+            return conflict("arms", "it always has two, hot and control");
+        }
+        // One node has nobody to spread anything to, and of one key nothing else can be read.
+        within("nodes", self.nodes, 2, 64)?;
+        within("keys", self.workload.keys, 2, 20_000_000)
     }
 
     fn validate_cluster(&self) -> Result<(), OptionsError> {
@@ -311,7 +361,7 @@ impl DrillOptions {
     }
 }
 
-fn within<T: PartialOrd + ToString>(
+pub(crate) fn within<T: PartialOrd + ToString>(
     option: &'static str,
     value: T,
     min: T,

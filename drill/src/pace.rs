@@ -113,6 +113,11 @@ impl OpenLoop {
         Ok(Self { state, sender })
     }
 
+    /// When position 0 was due.
+    pub(crate) fn started(&self) -> Instant {
+        self.state.start
+    }
+
     /// Measured positions made due so far: the next request sent has this position or a higher one.
     pub(crate) fn position(&self) -> u64 {
         self.state.issued.load(Ordering::Acquire)

@@ -38,6 +38,8 @@ pub(crate) struct FleetPlan {
     pub(crate) memory_bytes: u64,
     pub(crate) drain_deadline_ms: Option<u64>,
     pub(crate) pull_order: &'static str,
+    /// Default: the Assigner's own.
+    pub(crate) sharder: Option<&'static str>,
 }
 
 /// A running cluster. Dropping it kills its processes.
@@ -55,6 +57,7 @@ struct Node {
     id: String,
     process: Process,
     address: String,
+    http: String,
 }
 
 #[derive(Debug)]
@@ -72,17 +75,19 @@ struct AssignerAnnouncement {
 #[derive(Debug, Deserialize)]
 struct NodeAnnouncement {
     grpc: String,
+    http: String,
 }
 
 impl ProcessFleet {
     /// Starts the Assigner, then all nodes. Returns when all listen; they may not be settled yet.
     pub(crate) async fn start_all(plan: FleetPlan) -> Result<Self, DrillError> {
-        let arguments = [
+        let mut arguments = vec![
             "assigner".to_owned(),
             "--listen=127.0.0.1:0".to_owned(),
             format!("--expect-nodes={}", plan.nodes),
             format!("--rebalance-delay-ms={}", plan.rebalance_delay_ms),
         ];
+        arguments.extend(plan.sharder.map(|sharder| format!("--sharder={sharder}")));
         let (assigner, line) = spawn(&plan, "assigner", 0, &arguments).await?;
         let announcement: AssignerAnnouncement = parse("assigner", &assigner, &line)?;
         let nodes = plan.nodes;
@@ -102,6 +107,11 @@ impl ProcessFleet {
     /// `host:port` of every node.
     pub(crate) fn addresses(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.address.clone()).collect()
+    }
+
+    /// `host:port` of every node's HTTP.
+    pub(crate) fn http_addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.http.clone()).collect()
     }
 
     /// The Assigner's status service.
@@ -206,6 +216,7 @@ impl Fleet for ProcessFleet {
             id: node.to_owned(),
             process,
             address: announcement.grpc,
+            http: announcement.http,
         });
         Ok(())
     }
@@ -306,6 +317,7 @@ mod tests {
             memory_bytes: 1 << 20,
             drain_deadline_ms: Some(5),
             pull_order: "hottest",
+            sharder: Some("auto"),
         }
     }
 

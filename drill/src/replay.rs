@@ -146,6 +146,17 @@ impl<T: Target> Replay<T> {
         }
     }
 
+    /// Writes a key beside the sequence, in its turn; the value has the key's size and does not expire.
+    pub(crate) async fn write(&self, key: KeyIndex) -> Outcome {
+        let request = Request {
+            key,
+            kind: RequestKind::Set,
+            value_bytes: self.sequence.value_bytes(key),
+            ttl_ms: 0,
+        };
+        self.mutate(request, self.sequence.key_bytes(key)).await
+    }
+
     async fn fill(&self, request: Request, key_bytes: Bytes, miss: Sight) {
         let mut turn = self.ledger.turn(request.key).await;
         let Some(number) = turn.begin_fill(miss) else {

@@ -8,6 +8,7 @@ use rand::RngExt;
 use rand_distr::{Distribution, LogNormal, Zipf};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::hot_key::{Crowd, CrowdRead};
 use crate::position_rng::PositionRng;
 use crate::trace::Trace;
 use crate::value::VALUE_BYTES_MIN;
@@ -58,6 +59,8 @@ pub(crate) struct Sequence {
     /// Distinguishes the keys of runs against one standing cluster; 0 for clusters of the drill's own.
     run_nonce: u64,
     sizes: LogNormal<f64>,
+    /// Whose positions ask for something else (the scenario `hot-key`).
+    crowd: Option<Crowd>,
 }
 
 #[derive(Debug)]
@@ -87,7 +90,21 @@ impl Sequence {
             seed,
             run_nonce,
             sizes,
+            crowd: None,
         }
+    }
+
+    /// The same, but for the positions of a crowd.
+    pub(crate) fn with_crowd(self, crowd: Crowd) -> Self {
+        Self {
+            crowd: Some(crowd),
+            ..self
+        }
+    }
+
+    /// Whether a position is a crowd's.
+    pub(crate) fn is_crowd(&self, position: u64) -> bool {
+        self.crowd.as_ref().is_some_and(|crowd| crowd.has(position))
     }
 
     /// Number of positions; `None`: without end.
@@ -110,6 +127,24 @@ impl Sequence {
     ///
     /// Requires: a position below [`Self::length`].
     pub(crate) fn at(&self, position: u64) -> Request {
+        match self.crowd.as_ref().and_then(|crowd| crowd.read(position)) {
+            None => self.own(position),
+            Some(CrowdRead::Hot(key)) => self.get(key),
+            Some(CrowdRead::AsAt(earlier)) => self.get(self.own(earlier).key),
+        }
+    }
+
+    fn get(&self, key: KeyIndex) -> Request {
+        Request {
+            key,
+            kind: RequestKind::Get,
+            value_bytes: self.value_bytes(key),
+            ttl_ms: self.spec.ttl_ms_max,
+        }
+    }
+
+    /// The request at a position if there is no crowd.
+    fn own(&self, position: u64) -> Request {
         let mut rng = PositionRng::new(self.seed, position);
         match &self.source {
             Source::Generated { ranks } => {

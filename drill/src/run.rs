@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::arm::{ArmRun, Load};
@@ -18,7 +19,7 @@ use crate::error::DrillError;
 use crate::html::{self, Judged};
 use crate::ideal;
 use crate::judge;
-use crate::options::{ArmName, DrillOptions};
+use crate::options::{ArmName, DrillOptions, Scenario};
 use crate::pace::Rate;
 use crate::process_fleet::{FleetPlan, ProcessFleet};
 use crate::progress::Progress;
@@ -58,15 +59,13 @@ pub async fn run(options: DrillOptions) -> Result<Report, DrillError> {
     progress.end();
     let runs = result?;
     let (report, references) = judge_all(&options, &load, &runs);
-    write_reports(
-        &options,
-        &Judged {
-            report: &report,
-            runs: &runs,
-            references: &references,
-            rate: load.rate,
-        },
-    )?;
+    let judged = Judged {
+        report: &report,
+        runs: &runs,
+        references: &references,
+        rate: load.rate,
+    };
+    write_reports(&options, &report, || html::page(&judged))?;
     if !options.quiet {
         print(&report, &runs).map_err(|source| DrillError::System {
             what: "cannot write to stdout",
@@ -102,7 +101,7 @@ fn print(report: &Report, runs: &[ArmRun]) -> io::Result<()> {
     out.flush()
 }
 
-fn load(options: &DrillOptions) -> Result<Load, DrillError> {
+pub(crate) fn load(options: &DrillOptions) -> Result<Load, DrillError> {
     let run_nonce = if options.seeds.is_empty() { 0 } else { unix_nanos() };
     let sequence = match &options.trace {
         None => Sequence::generated(&options.workload, options.seed, run_nonce),
@@ -140,7 +139,7 @@ fn unix_nanos() -> u64 {
 }
 
 /// Enough for one node to hold everything twice.
-fn memory_bytes(options: &DrillOptions, load: &Load) -> u64 {
+pub(crate) fn memory_bytes(options: &DrillOptions, load: &Load) -> u64 {
     options.memory_per_node_bytes.unwrap_or_else(|| {
         let overhead = u64::from(load.sequence.keys()) * ENTRY_OVERHEAD_BYTES;
         (2 * (load.sequence.state_bytes_max() + overhead)).max(MEMORY_BYTES_MIN)
@@ -184,13 +183,13 @@ async fn run_arms(
 }
 
 /// Where the processes' logs go.
-enum Logs {
+pub(crate) enum Logs {
     Given(PathBuf),
     Temporary(TempDir),
 }
 
 impl Logs {
-    fn new(given: Option<&Path>) -> Result<Self, DrillError> {
+    pub(crate) fn new(given: Option<&Path>) -> Result<Self, DrillError> {
         match given {
             Some(path) => {
                 let made = fs::create_dir_all(path);
@@ -209,7 +208,7 @@ impl Logs {
         }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Given(path) => path,
             Self::Temporary(dir) => dir.path(),
@@ -217,7 +216,7 @@ impl Logs {
     }
 
     /// The error names a file in it.
-    fn keep(self) {
+    pub(crate) fn keep(self) {
         if let Self::Temporary(dir) = self {
             let _ = dir.keep();
         }
@@ -254,7 +253,7 @@ async fn run_arm(
 }
 
 /// Nobody listens while a cluster starts.
-struct Quiet;
+pub(crate) struct Quiet;
 
 impl Observer for Quiet {
     fn signal(&mut self, _node: &str) {}
@@ -263,7 +262,7 @@ impl Observer for Quiet {
     fn stage(&mut self, _stage: String) {}
 }
 
-fn fleet_plan(
+pub(crate) fn fleet_plan(
     options: &DrillOptions,
     load: &Load,
     name: ArmName,
@@ -286,10 +285,11 @@ fn fleet_plan(
         memory_bytes: memory_bytes(options, load),
         drain_deadline_ms: options.drain_deadline_ms,
         pull_order: options.pull_order.as_str(),
+        sharder: (options.scenario == Scenario::HotKey).then_some("auto"),
     })
 }
 
-fn restart_plan(options: &DrillOptions) -> RestartPlan {
+pub(crate) fn restart_plan(options: &DrillOptions) -> RestartPlan {
     RestartPlan {
         mode: options.restart,
         absent: Duration::from_millis(options.absent_ms),
@@ -448,7 +448,12 @@ fn workload_report(options: &DrillOptions, load: &Load) -> WorkloadReport {
     }
 }
 
-fn write_reports(options: &DrillOptions, judged: &Judged<'_>) -> Result<(), DrillError> {
+/// The files asked for: any report as JSON, and its page.
+pub(crate) fn write_reports(
+    options: &DrillOptions,
+    report: &impl Serialize,
+    page: impl FnOnce() -> String,
+) -> Result<(), DrillError> {
     let write = |path: &PathBuf, text: String| {
         fs::write(path, text).map_err(|source| DrillError::File {
             path: path.clone(),
@@ -456,14 +461,14 @@ fn write_reports(options: &DrillOptions, judged: &Judged<'_>) -> Result<(), Dril
         })
     };
     if let Some(path) = &options.json {
-        let json = serde_json::to_string_pretty(judged.report).map_err(|error| DrillError::File {
+        let json = serde_json::to_string_pretty(report).map_err(|error| DrillError::File {
             path: path.clone(),
             source: error.into(),
         })?;
         write(path, json + "\n")?;
     }
     if let Some(path) = &options.report {
-        write(path, html::page(judged))?;
+        write(path, page())?;
     }
     Ok(())
 }

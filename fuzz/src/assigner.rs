@@ -160,7 +160,7 @@ impl Cluster {
     fn happens(&mut self, event: AssignerEvent) {
         // The wall clock stays within what generation numbers have room for: it is no input from outside.
         let unix_ms = GENERATION_EPOCH_UNIX_MS + self.now.as_ms() % WALL_MS_MAX;
-        let actions = self.assigner.step(event, self.now, unix_ms);
+        let actions = self.assigner.step_at_once(event, self.now, unix_ms);
         let members = self.assigner.status(self.now).nodes.len();
         assert!(
             members <= 4,

@@ -11,7 +11,10 @@ use softstore_proto::transfer::{Relayed, peek_reply_from_wire, peek_reply_to_wir
 use softstore_proto::{WireError, v1};
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, NodeMessage};
 use softstore_sharding::{Assignment, AssignmentDiff};
-use softstore_transfer::message::{Entry, PeekAnswer, PeekRequest, PullRequest, Release, Take, TakeReply};
+use softstore_transfer::message::{
+    Entry, FillAnswer, FillRequest, Invalidate, LeaseReply, LeaseRequest, PeekAnswer, PeekRequest,
+    PullRequest, Release, Take, TakeReply,
+};
 
 use crate::heap;
 
@@ -19,7 +22,7 @@ use crate::heap;
 const HEAP_FACTOR: usize = 2_048;
 
 /// How many kinds of messages there are: the first byte of an input counts modulo this.
-pub const KINDS: u8 = 20;
+pub const KINDS: u8 = 25;
 
 /// Tries one input.
 pub fn run(input: &[u8]) {
@@ -49,7 +52,12 @@ fn check(kind: u8, bytes: &[u8]) {
         16 => plain::<v1::Reply>(bytes),
         17 => plain::<v1::PullItem>(bytes),
         18 => plain::<v1::ClusterStatus>(bytes),
-        _ => plain::<v1::DrainRequest>(bytes),
+        19 => plain::<v1::DrainRequest>(bytes),
+        20 => converted::<v1::LeaseRequest, LeaseRequest>(bytes),
+        21 => converted::<v1::LeaseReply, LeaseReply>(bytes),
+        22 => converted::<v1::FillRequest, FillRequest>(bytes),
+        23 => converted::<v1::FillAnswer, FillAnswer>(bytes),
+        _ => converted::<v1::InvalidateRequest, Invalidate>(bytes),
     }
 }
 

@@ -13,13 +13,14 @@ use softstore_proto::v1;
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, LoadReport, VersionRange};
 use softstore_sharding::slicelet::Identity;
 use softstore_sharding::{
-    Assignment, AssignmentDiff, Generation, Incarnation, Life, PullId, SliceKey, Slicelet, SliceletAction,
-    SliceletConfig, SliceletEvent, Timestamp, Version,
+    Assignment, AssignmentDiff, Generation, Incarnation, Life, PullId, Slice, SliceKey, Slicelet,
+    SliceletAction, SliceletConfig, SliceletEvent, Timestamp, Version,
 };
 use softstore_transfer::chunk::{self, CHUNK_VERSIONS};
-use softstore_transfer::handoff::PullEnd;
+use softstore_transfer::handoff::{Clearance, PullEnd};
 use softstore_transfer::message::{
-    PeekKey, PeekRequest, PullRequest, Release, Take, TakeAnswer, TakeRange, TakeReply, TakenRange, Verdict,
+    Invalidate, LeaseReply, LeaseRequest, PeekKey, PeekRequest, PullRequest, Release, Take, TakeAnswer,
+    TakeRange, TakeReply, TakenRange, Verdict,
 };
 use softstore_transfer::{Action, Admission, HandoffConfig, HandoffCore};
 
@@ -101,7 +102,7 @@ impl Node {
     fn step(&mut self, step: Step<'_>) {
         self.now = later(self.now, step.time);
         let mut argument = step.argument;
-        match step.operation % 32 {
+        match step.operation % 36 {
             0 => self.hear_bytes(argument.bytes()),
             1 => decoded::<v1::TakeRequest, Take>(argument.bytes(), |take| self.take(&take)),
             2 => decoded::<v1::TakeReply, TakeReply>(argument.bytes(), |reply| self.take_answered(&reply)),
@@ -150,7 +151,17 @@ impl Node {
                 taker: argument.life(),
                 ranges: taken(&mut argument),
             }),
-            _ => self.admit(argument.position(), argument.generation()),
+            31 => self.admit(argument.position(), argument.generation()),
+            32 => decoded::<v1::LeaseRequest, LeaseRequest>(argument.bytes(), |request| self.lend(&request)),
+            33 => {
+                decoded::<v1::LeaseReply, LeaseReply>(argument.bytes(), |reply| self.lease_answered(&reply))
+            }
+            34 => decoded::<v1::InvalidateRequest, Invalidate>(argument.bytes(), |told| self.revoked(&told)),
+            _ => self.lend(&LeaseRequest {
+                to: self.core.me().life.clone(),
+                reader: argument.life(),
+                ranges: taken(&mut argument),
+            }),
         }
         self.check();
     }
@@ -369,6 +380,49 @@ impl Node {
     fn peek(&mut self, request: &PeekRequest) {
         for PeekKey { key, since } in &request.keys {
             let _ = self.core.copy_at(SliceKey::of_key(key), *since, &request.taker);
+        }
+    }
+
+    /// A replica asks for leases. What is granted is lent, and what is lent is not written without a word to its reader (H2).
+    fn lend(&mut self, request: &LeaseRequest) {
+        self.told.ranges(request.ranges.len());
+        let Ok(reply) = self.core.lend(request, None, self.now) else {
+            return;
+        };
+        for grant in &reply.grants {
+            let at = grant.slice.low();
+            assert!(self.core.is_lent(at, &request.reader, grant.number, self.now));
+            let unasked = Clearance::default();
+            assert!(!self.core.may_write(Slice::single(at), &unasked, self.now));
+            let mut asked = self.core.clearance();
+            asked.answered(request.reader.clone());
+            let others = self.core.waits_for(Slice::single(at), &asked, self.now);
+            assert!(others.iter().all(|lease| lease.reader.life != request.reader));
+        }
+    }
+
+    fn lease_answered(&mut self, reply: &LeaseReply) {
+        self.told.ranges(reply.grants.len());
+        let actions = self.core.lease_answered(reply, u64::MAX, self.now, self.now);
+        self.carry_out(actions);
+        for (slice, _) in self.core.read_parts() {
+            let admission = self.core.admit(slice.low(), Generation::NONE);
+            assert!(
+                !matches!(admission, Admission::Serve(_) | Admission::Hold),
+                "it reads what it owns"
+            );
+        }
+    }
+
+    /// An owner takes leases back: nothing of theirs is read after it.
+    fn revoked(&mut self, told: &Invalidate) {
+        self.told.ranges(told.revoked.len());
+        if let Ok(actions) = self.core.revoked(told, self.now) {
+            self.carry_out(actions);
+            for slice in &told.revoked {
+                let reading = self.core.admit_read(slice.low(), Generation::NONE, self.now);
+                assert!(reading.is_none_or(|reading| reading.owner.life != told.owner));
+            }
         }
     }
 

@@ -202,7 +202,7 @@ impl<'a> Argument<'a> {
             providers.push(Provider { life, since: before });
         }
         let mut readers = Readers::default();
-        readers.leases_out = self.byte().is_multiple_of(2);
+        readers.leases_out = !self.byte().is_multiple_of(2);
         readers = readers.replaced((0..self.byte() % 3).map(|_| self.life()).collect());
         RangeAssignment {
             owner,

@@ -22,8 +22,8 @@ use softstore_sharding::{
 };
 use softstore_transfer::chunk::{CHUNK_VERSIONS, ChunkEntry};
 use softstore_transfer::message::{
-    Entry, PeekAnswer, PeekKey, PeekRequest, PullRequest, Release, Take, TakeAnswer, TakeRange, TakeReply,
-    TakenRange, Verdict,
+    Entry, FillAnswer, FillKey, FillRequest, Invalidate, LeaseGrant, LeaseReply, LeaseRequest, PeekAnswer,
+    PeekKey, PeekRequest, PullRequest, Release, Take, TakeAnswer, TakeRange, TakeReply, TakenRange, Verdict,
 };
 
 use crate::chunk::encoded;
@@ -157,7 +157,7 @@ fn assignment(number: u64) -> Assignment {
         owner: life(0, 0),
         since: since(5),
         providers: Vec::new(),
-        readers: Readers::default(),
+        readers: Readers::default().replaced(vec![life(2, 0)]),
     };
     let moving = RangeAssignment {
         owner: life(1, 0),
@@ -196,6 +196,7 @@ fn assignment(number: u64) -> Assignment {
         directory.into_iter().collect(),
     )
     .expect("a valid assignment")
+    .under_leases(Some(2_000))
 }
 
 fn hello() -> Hello {
@@ -381,6 +382,55 @@ fn peek() -> PeekRequest {
     }
 }
 
+fn lease_request() -> LeaseRequest {
+    LeaseRequest {
+        to: life(0, 0),
+        reader: life(1, 0),
+        ranges: taken(),
+    }
+}
+
+fn lease_reply() -> LeaseReply {
+    let grant = LeaseGrant {
+        slice: halves().1,
+        since: since(9),
+        number: 1,
+        lease_ms: 1_000,
+    };
+    LeaseReply {
+        from: life(1, 0),
+        grants: vec![grant],
+    }
+}
+
+fn fill() -> FillRequest {
+    let key = FillKey {
+        key: Bytes::from_static(b"user:42"),
+        number: 1,
+    };
+    FillRequest {
+        to: life(0, 0),
+        reader: life(1, 0),
+        keys: vec![key],
+    }
+}
+
+fn filled() -> FillAnswer {
+    FillAnswer::Found {
+        entry: entry(),
+        may_keep: true,
+    }
+}
+
+fn invalidate() -> Invalidate {
+    Invalidate {
+        to: life(0, 0),
+        owner: life(1, 0),
+        keys: vec![SliceKey::of_key(b"user:42")],
+        revoked: vec![halves().1],
+    }
+}
+
 fn entry() -> Entry {
     Entry {
         key: Bytes::from_static(b"user:42"),
@@ -439,6 +489,11 @@ pub fn messages() -> Vec<Vec<u8>> {
         (11, v1::Moved::from(&moved()).encode_to_vec()),
         (12, v1::Entry::from(&entry()).encode_to_vec()),
         (13, peek_reply_to_wire(&answers).encode_to_vec()),
+        (20, v1::LeaseRequest::from(&lease_request()).encode_to_vec()),
+        (21, v1::LeaseReply::from(&lease_reply()).encode_to_vec()),
+        (22, v1::FillRequest::from(&fill()).encode_to_vec()),
+        (23, v1::FillAnswer::from(&filled()).encode_to_vec()),
+        (24, v1::InvalidateRequest::from(&invalidate()).encode_to_vec()),
         (14, Relayed::Take(take()).encode()),
         (14, Relayed::TakeReply(take_reply()).encode()),
     ]);
@@ -472,6 +527,24 @@ pub fn node_scripts() -> Vec<Vec<u8>> {
         0,
         1,
         &v1::AssignerMessage::from(&held).encode_to_vec(),
+    );
+    push_step(
+        &mut given,
+        32,
+        3,
+        &v1::LeaseRequest::from(&lease_request()).encode_to_vec(),
+    );
+    push_step(
+        &mut given,
+        33,
+        3,
+        &v1::LeaseReply::from(&lease_reply()).encode_to_vec(),
+    );
+    push_step(
+        &mut given,
+        34,
+        3,
+        &v1::InvalidateRequest::from(&invalidate()).encode_to_vec(),
     );
     push_step(&mut given, 1, 3, &v1::TakeRequest::from(&take()).encode_to_vec());
     push_step(

@@ -1,7 +1,11 @@
 //! `assigner.proto`: what operators are told of the cluster, from `softstore_sharding::assigner`. One way only: those who
 //! ask read the wire's types.
 
-use softstore_sharding::assigner::{ClusterStatus, HotKeyStatus, NodeStatus};
+use softstore_sharding::assigner::{
+    BalanceStatus, ChangeRecord, ClusterStatus, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX, MoveRecord,
+    NodeStatus, PlanReport,
+};
+use softstore_sharding::sharder::PlacedMove;
 
 use crate::load::totals;
 use crate::v1;
@@ -19,6 +23,102 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             recovering: status.recovering,
             lease_ms: status.lease_ms.unwrap_or(0),
             hot_keys: status.hot_keys.iter().map(Into::into).collect(),
+            balance: Some((&status.balance).into()),
+            changes: Vec::new(),
+        }
+    }
+}
+
+impl From<&BalanceStatus> for v1::BalanceStatus {
+    fn from(balance: &BalanceStatus) -> Self {
+        use v1::balance_status::Hold;
+        let (mut frozen_ms, mut silent_node) = (0, String::new());
+        let hold = match &balance.held_back {
+            None => Hold::Unspecified,
+            Some(HeldBack::Frozen { left_ms }) => {
+                // 0 would say that it does not end.
+                frozen_ms = left_ms.map_or(0, |left_ms| left_ms.max(1));
+                Hold::Frozen
+            }
+            Some(HeldBack::QuietHours) => Hold::QuietHours,
+            Some(HeldBack::SharderOverdue) => Hold::SharderOverdue,
+            Some(HeldBack::ChurnSpent) => Hold::ChurnSpent,
+            Some(HeldBack::NoReport(node)) => {
+                silent_node = node.to_string();
+                Hold::NoReport
+            }
+        };
+        Self {
+            sharder: balance.sharder.to_owned(),
+            reacts_to_load: balance.reacts_to_load,
+            hold: hold.into(),
+            frozen_ms,
+            silent_node,
+            churn_left: balance.churn_left,
+        }
+    }
+}
+
+impl From<&ChangeRecord> for v1::Change {
+    fn from(change: &ChangeRecord) -> Self {
+        Self {
+            generation: Some(change.generation.into()),
+            unix_ms: change.unix_ms,
+            cause: change.cause.as_str().to_owned(),
+            moves: change.moves.iter().map(Into::into).collect(),
+            moves_total: change.moves_total,
+            predicted_bytes: change.predicted_bytes,
+            pulled_bytes: change.pulled_bytes,
+            pulled_entries: change.pulled_entries,
+        }
+    }
+}
+
+impl From<&MoveRecord> for v1::Move {
+    fn from(record: &MoveRecord) -> Self {
+        Self {
+            end: record.end.map(|end| end.as_str().to_owned()).unwrap_or_default(),
+            took_ms: record.took_ms,
+            ..(&record.change).into()
+        }
+    }
+}
+
+impl From<&PlacedMove> for v1::Move {
+    fn from(change: &PlacedMove) -> Self {
+        let name = |node: &Option<softstore_sharding::NodeId>| {
+            node.as_ref().map(ToString::to_string).unwrap_or_default()
+        };
+        Self {
+            slice: Some(change.slice.into()),
+            from: name(&change.from),
+            to: name(&change.to),
+            reason: change.reason.as_str().to_owned(),
+            gain: change.gain,
+            cost_bytes: change.cost_bytes,
+            cost_misses: change.cost_misses,
+            end: String::new(),
+            took_ms: 0,
+        }
+    }
+}
+
+impl From<&PlanReport> for v1::PlanReply {
+    fn from(plan: &PlanReport) -> Self {
+        Self {
+            sharder: plan.sharder.to_owned(),
+            generation: Some(plan.generation.into()),
+            moves: plan
+                .moves
+                .iter()
+                .take(MOVES_PER_CHANGE_MAX)
+                .map(Into::into)
+                .collect(),
+            moves_total: plan.moves.len() as u64,
+            imbalance_before: plan.imbalance_before,
+            imbalance_after: plan.imbalance_after,
+            bytes: plan.bytes,
+            moved_bytes: plan.moves.iter().map(|change| change.cost_bytes).sum(),
         }
     }
 }
@@ -28,6 +128,7 @@ impl From<&HotKeyStatus> for v1::HotKeyStatus {
         Self {
             key: Some((&hot.load).into()),
             owner: Some((&hot.owner).into()),
+            replicas: hot.replicas.iter().map(Into::into).collect(),
         }
     }
 }

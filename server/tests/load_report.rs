@@ -64,13 +64,13 @@ impl Cluster {
             _assigner: assigner,
             _node: node,
             status: AssignerClient::new(channel),
-            client: client.expect("the client connects"),
+            client: client.expect("the client connects").with_timeout(PATIENCE),
         }
     }
 
     /// What the Assigner knows of the load: the node's, and its hot keys.
     async fn load(&mut self) -> (v1::LoadReport, Vec<v1::HotKeyStatus>) {
-        let answer = self.status.status(v1::StatusRequest {}).await;
+        let answer = self.status.status(v1::StatusRequest::default()).await;
         let mut status = answer.expect("the Assigner answers").into_inner();
         let node = status.nodes.pop().expect("one node");
         (node.load.unwrap_or_default(), status.hot_keys)
@@ -104,9 +104,21 @@ impl Reader {
     }
 }
 
+/// The client hears the same from the node itself.
+async fn told_to_the_application(client: &Client) {
+    let told = client.hot_keys().await;
+    assert_eq!((told.nodes_asked, told.nodes_silent), (1, 0), "{told:?}");
+    let [hot] = &told.keys[..] else {
+        panic!("{told:?}");
+    };
+    assert!(hot.is_whole() && hot.key == HOT, "{told:?}");
+    let share = hot.operations_per_second / told.operations_per_second;
+    assert!((0.2..0.8).contains(&share), "{told:?}");
+}
+
 /// Plan: a node without load reports none. Then a client reads 4,000 keys a second, each second one the same. Within 5 s (and
 /// however long this machine stood still) the Assigner knows the rate to a fifth, what bytes come with it, and the
-/// hot key by its name, position and rate, within the error that is stated. When the reads have ended, it is forgotten.
+/// hot key by its name, position and rate, within the error that is stated; and the client knows it too. When the reads have ended, it is forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_in_load_and_a_hot_key_are_seen_within_five_seconds() {
     let mut cluster = Cluster::start().await;
@@ -156,12 +168,14 @@ async fn a_step_in_load_and_a_hot_key_are_seen_within_five_seconds() {
         "{bytes_each} and not {expected}"
     );
     assert!(load.cpu_us_per_second > 0.0);
+    told_to_the_application(&client).await;
 
     let ended = Instant::now();
     loop {
         ticks.tick().await;
         let (load, hot_keys) = cluster.load().await;
-        if load.operations_per_second < 0.05 * reader.rate() && hot_keys.is_empty() {
+        let told = client.hot_keys().await;
+        if load.operations_per_second < 0.05 * reader.rate() && hot_keys.is_empty() && told.keys.is_empty() {
             break;
         }
         assert!(ended.elapsed() < PATIENCE, "{load:?} {hot_keys:?}");

@@ -105,7 +105,7 @@ pub struct SliceLoad {
     pub bytes_per_second: f64,
     /// Gets that found something, per second: what would be missed if the slice were empty.
     pub hits_per_second: f64,
-    /// Microseconds of processor time per second, an estimate from the three above ([`Rates::cpu_us`](crate::load::Rates::cpu_us)).
+    /// Microseconds of processor time per second: its share, by the three above, of what the node's threads were busy.
     pub cpu_us_per_second: f64,
 }
 
@@ -165,7 +165,8 @@ pub struct LoadReport {
     pub operations_per_second: f64,
     /// Bytes of keys and values per second, in and out, decayed.
     pub bytes_per_second: f64,
-    /// Microseconds of processor time per second that the operations are estimated to take.
+    /// For how many microseconds per second the node's threads were busy, measured and decayed: of several threads the sum, with
+    /// all that they do. What the slices have of it adds up to it, if they draw anything.
     pub cpu_us_per_second: f64,
     /// How much of their time the node's threads were busy lately, measured, 0 to 100.
     pub busy_percent: u8,

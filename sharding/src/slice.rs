@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::slice_key::SliceKey;
+use crate::slice_key::{SliceKey, Slot};
 
 /// A range of the key space, ordered by its low bound.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,6 +45,15 @@ impl Slice {
         Self {
             low: position,
             last: position,
+        }
+    }
+
+    /// All positions of a slot.
+    #[must_use]
+    pub const fn of_slot(slot: Slot) -> Self {
+        Self {
+            low: SliceKey::first_of_slot(slot),
+            last: SliceKey::last_of_slot(slot),
         }
     }
 

@@ -194,7 +194,7 @@ impl Control {
         // One wall clock for all: where every node that knew of the highest generation has died together with the Assigner,
         // the clock is what keeps generations growing.
         let unix_ms = GENERATION_EPOCH_UNIX_MS + 60_000_000 + env.now_us / 1_000;
-        let actions = self.core.step(event, now, unix_ms);
+        let actions = self.core.step_at_once(event, now, unix_ms);
         let published = |action: &AssignerAction| match action {
             AssignerAction::Published(assignment) => Some(assignment.clone()),
             _ => None,
@@ -264,7 +264,8 @@ impl Control {
                         self.buried.push(burial);
                     }
                 }
-                AssignerAction::DrainAnswered { .. } => {}
+                // The Sharder was asked at once.
+                AssignerAction::DrainAnswered { .. } | AssignerAction::Place(_) => {}
             }
         }
     }

@@ -92,7 +92,7 @@ impl EmbeddedCluster {
             .expect("the Assigner listens");
         let mut client = AssignerClient::new(channel);
         client
-            .status(v1::StatusRequest {})
+            .status(v1::StatusRequest::default())
             .await
             .expect("the Assigner answers")
             .into_inner()

@@ -286,7 +286,9 @@ impl ProcessCluster {
     pub async fn status(&self) -> Option<v1::ClusterStatus> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.assigner_grpc)).expect("an address");
         let channel = endpoint.connect().await.ok()?;
-        let status = AssignerClient::new(channel).status(v1::StatusRequest {}).await;
+        let status = AssignerClient::new(channel)
+            .status(v1::StatusRequest::default())
+            .await;
         status.ok().map(tonic::Response::into_inner)
     }
 

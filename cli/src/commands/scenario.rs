@@ -1,5 +1,7 @@
 //! `softstore scenario`: the scenarios and the figures are the `sim` crate's.
 
+mod page;
+
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -15,6 +17,7 @@ use crate::say;
 Examples:
   softstore scenario dicer-chaos --sharder auto
   softstore scenario rolling-surge-16 --sharder ring --json ring.json
+  softstore scenario flash-crowd --report flash-crowd.html
   softstore scenario mine.toml --sharder auto --seed 7
 
 Shipped: dicer-chaos, dicer-chaos-lagged, zipf-16, rolling-surge-16, rolling-in-place-16, stationary, noise,
@@ -31,6 +34,9 @@ pub(crate) struct ScenarioArgs {
     /// Write the figures to a file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write a report with charts over the rounds, as one HTML file
+    #[arg(long)]
+    report: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -64,6 +70,10 @@ pub(crate) fn run(args: &ScenarioArgs) -> Result<Exit> {
     if let Some(path) = &args.json {
         let text = serde_json::to_string(&report).wrap_err("the figures cannot be written as JSON")?;
         std::fs::write(path, text).wrap_err_with(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.report {
+        std::fs::write(path, page::page(&report))
+            .wrap_err_with(|| format!("cannot write {}", path.display()))?;
     }
     say::result(&report)?;
     Ok(Exit::Ok)

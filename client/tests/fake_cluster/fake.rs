@@ -408,4 +408,10 @@ impl Cache for Service {
     async fn flush(&self, _: Request<v1::Op>) -> Result<Response<v1::Reply>, tonic::Status> {
         Err(tonic::Status::unimplemented("not asked for by the client"))
     }
+    async fn hot_keys(
+        &self,
+        _: Request<v1::HotKeysRequest>,
+    ) -> Result<Response<v1::HotKeysReply>, tonic::Status> {
+        Err(tonic::Status::unimplemented("as by a node of an older build"))
+    }
 }

@@ -53,6 +53,8 @@ async fn reads_are_spread_and_writes_are_not() {
         reads.iter().all(|reads| (900..1_350).contains(reads)),
         "{reads:?}"
     );
+    assert_eq!(client.metrics().replica_reads, (reads[1] + reads[2]) as u64);
+    assert_eq!(client.metrics().replica_refusals, 0);
     client.set("hot", "value").await.unwrap();
     client.delete("hot").await.unwrap();
     for node in &nodes[1..] {

@@ -5,7 +5,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
 use softstore_proto::cache::Moved;
-use softstore_proto::limits::{KEY_BYTES_MAX, PROVIDERS_MAX, RANGES_MAX, RATE_PER_SECOND_MAX, REPLICAS_MAX};
+use softstore_proto::limits::{
+    KEY_BYTES_MAX, PROVIDERS_MAX, RANGES_MAX, RATE_PER_SECOND_MAX, READ_LEASE_MS, REPLICAS_MAX,
+};
 use softstore_proto::transfer::Relayed;
 use softstore_proto::{WireError, v1};
 use softstore_sharding::load::HOT_KEYS_MAX;
@@ -14,8 +16,9 @@ use softstore_sharding::session::{
 };
 use softstore_sharding::{Assignment, Generation, Incarnation, Life, Peer, Slice};
 use softstore_transfer::message::{
-    Entry, PeekAnswer, PeekRequest, PullRequest, Release, TAKE_RANGES_MAX, TAKEN_RANGES_MAX, Take, TakeRange,
-    TakeReply, TakenRange,
+    Entry, FillAnswer, FillRequest, Invalidate, LeaseGrant, LeaseReply, LeaseRequest, PeekAnswer,
+    PeekRequest, PullRequest, Release, TAKE_RANGES_MAX, TAKEN_RANGES_MAX, Take, TakeRange, TakeReply,
+    TakenRange,
 };
 
 use crate::values;
@@ -37,6 +40,11 @@ fn probe_all(bytes: &[u8]) {
     probe::<v1::PeekRequest, PeekRequest>(bytes);
     probe::<v1::PeekAnswer, PeekAnswer>(bytes);
     probe::<v1::ReleaseRequest, Release>(bytes);
+    probe::<v1::LeaseRequest, LeaseRequest>(bytes);
+    probe::<v1::LeaseReply, LeaseReply>(bytes);
+    probe::<v1::FillRequest, FillRequest>(bytes);
+    probe::<v1::FillAnswer, FillAnswer>(bytes);
+    probe::<v1::InvalidateRequest, Invalidate>(bytes);
     probe::<v1::Moved, Moved>(bytes);
     drop(Relayed::decode(bytes));
 }
@@ -317,4 +325,26 @@ fn a_take_is_bounded_as_the_core_bounds_it() {
     let converted = |count| Release::try_from(v1::ReleaseRequest::from(&release(count)));
     assert!(converted(TAKEN_RANGES_MAX).is_ok());
     assert!(converted(TAKEN_RANGES_MAX + 1).is_err());
+}
+
+/// A longer read lease would outlast what others wait for (H2); one of no length says nothing.
+#[test]
+fn h2_a_read_lease_is_no_longer_than_all_believe() {
+    let granted = |lease_ms| {
+        let wire = v1::LeaseGrant {
+            slice: Some(Slice::FULL.into()),
+            since: Some(Generation::NONE.into()),
+            number: 1,
+            lease_ms,
+        };
+        LeaseGrant::try_from(wire).map(|grant| grant.lease_ms)
+    };
+    assert_eq!(granted(READ_LEASE_MS), Ok(READ_LEASE_MS));
+    for lease_ms in [0, READ_LEASE_MS + 1, u64::MAX] {
+        let refused = granted(lease_ms);
+        assert!(
+            matches!(refused, Err(WireError::Bad { field, .. }) if field == "lease_grant.lease_ms"),
+            "{refused:?}"
+        );
+    }
 }

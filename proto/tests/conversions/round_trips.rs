@@ -3,11 +3,14 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
+use softstore_proto::readers::{fill_reply_from_wire, fill_reply_to_wire};
 use softstore_proto::transfer::{Relayed, peek_reply_from_wire, peek_reply_to_wire};
 use softstore_proto::{WireError, v1};
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, NodeMessage};
 use softstore_sharding::{Assignment, Life, Slice};
-use softstore_transfer::message::{PeekRequest, PullRequest, Release, Take, TakeReply};
+use softstore_transfer::message::{
+    FillRequest, Invalidate, LeaseReply, LeaseRequest, PeekRequest, PullRequest, Release, Take, TakeReply,
+};
 
 use crate::values;
 
@@ -71,6 +74,23 @@ proptest! {
         // Large entries: the first keys only.
         prop_assert_eq!(peek_reply_from_wire(wire.clone(), answers.len() + 1), Ok(answers.clone()));
         prop_assert_eq!(peek_reply_from_wire(wire, answers.len()), Ok(answers));
+    }
+
+    #[test]
+    fn read_leases(asked in values::lease_request(), reply in values::lease_reply(), told in values::invalidate()) {
+        prop_assert_eq!(over_the_wire::<LeaseRequest, v1::LeaseRequest>(&asked), Ok(asked));
+        prop_assert_eq!(over_the_wire::<LeaseReply, v1::LeaseReply>(&reply), Ok(reply));
+        prop_assert_eq!(over_the_wire::<Invalidate, v1::InvalidateRequest>(&told), Ok(told));
+    }
+
+    #[test]
+    fn fills(fill in values::fill(), answers in vec(values::fill_answer(), 1..5)) {
+        prop_assert_eq!(over_the_wire::<FillRequest, v1::FillRequest>(&fill), Ok(fill));
+        let wire = fill_reply_to_wire(&answers);
+        prop_assert!(fill_reply_from_wire(wire.clone(), answers.len() - 1).is_err());
+        prop_assert!(fill_reply_from_wire(v1::FillReply::default(), answers.len()).is_err());
+        prop_assert_eq!(fill_reply_from_wire(wire.clone(), answers.len() + 1), Ok(answers.clone()));
+        prop_assert_eq!(fill_reply_from_wire(wire, answers.len()), Ok(answers));
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use softstore_proto::limits::READ_LEASE_MS;
 use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{
     AssignerMessage, AssignmentUpdate, ClaimPhase, HOT_KEY_BYTES_MAX, HandoffOutcome, HandoffReport, Hello,
@@ -17,8 +18,8 @@ use softstore_sharding::{
     Peer, Provider, RangeAssignment, Readers, Slice, SliceKey, Version,
 };
 use softstore_transfer::message::{
-    Entry, PeekAnswer, PeekKey, PeekRequest, PullRequest, Release, Take, TakeAnswer, TakeRange, TakeReply,
-    TakenRange, Verdict,
+    Entry, FillAnswer, FillKey, FillRequest, Invalidate, LeaseGrant, LeaseReply, LeaseRequest, PeekAnswer,
+    PeekKey, PeekRequest, PullRequest, Release, Take, TakeAnswer, TakeRange, TakeReply, TakenRange, Verdict,
 };
 
 pub(crate) fn generation() -> impl Strategy<Value = Generation> {
@@ -373,8 +374,8 @@ pub(crate) fn peek() -> impl Strategy<Value = PeekRequest> {
     (life(), life(), vec(key, 0..5)).prop_map(|(to, taker, keys)| PeekRequest { to, taker, keys })
 }
 
-pub(crate) fn peek_answer() -> impl Strategy<Value = PeekAnswer> {
-    let entry = (
+fn entry() -> impl Strategy<Value = Entry> {
+    (
         bytes(1..40),
         bytes(0..40),
         any::<u64>(),
@@ -387,11 +388,52 @@ pub(crate) fn peek_answer() -> impl Strategy<Value = PeekAnswer> {
             version: Version::new(version),
             ttl_ms,
             class: FrequencyClass::clamped(class),
-        });
+        })
+}
+
+pub(crate) fn peek_answer() -> impl Strategy<Value = PeekAnswer> {
     prop_oneof![
-        entry.prop_map(PeekAnswer::Found),
+        entry().prop_map(PeekAnswer::Found),
         Just(PeekAnswer::Absent),
         Just(PeekAnswer::Unknown),
         Just(PeekAnswer::Gone)
     ]
+}
+
+pub(crate) fn lease_request() -> impl Strategy<Value = LeaseRequest> {
+    (life(), life(), vec(taken(), 0..5)).prop_map(|(to, reader, ranges)| LeaseRequest { to, reader, ranges })
+}
+
+pub(crate) fn lease_reply() -> impl Strategy<Value = LeaseReply> {
+    let grant = (slice(), generation(), any::<u64>(), 1..=READ_LEASE_MS);
+    let grant = grant.prop_map(|(slice, since, number, lease_ms)| LeaseGrant {
+        slice,
+        since,
+        number,
+        lease_ms,
+    });
+    (life(), vec(grant, 0..5)).prop_map(|(from, grants)| LeaseReply { from, grants })
+}
+
+pub(crate) fn fill() -> impl Strategy<Value = FillRequest> {
+    let key = (bytes(1..40), any::<u64>()).prop_map(|(key, number)| FillKey { key, number });
+    (life(), life(), vec(key, 0..5)).prop_map(|(to, reader, keys)| FillRequest { to, reader, keys })
+}
+
+pub(crate) fn fill_answer() -> impl Strategy<Value = FillAnswer> {
+    prop_oneof![
+        (entry(), any::<bool>()).prop_map(|(entry, may_keep)| FillAnswer::Found { entry, may_keep }),
+        Just(FillAnswer::Absent),
+        Just(FillAnswer::NotLent)
+    ]
+}
+
+pub(crate) fn invalidate() -> impl Strategy<Value = Invalidate> {
+    let key = any::<u64>().prop_map(SliceKey::new);
+    (life(), life(), vec(key, 0..5), vec(slice(), 0..5)).prop_map(|(to, owner, keys, revoked)| Invalidate {
+        to,
+        owner,
+        keys,
+        revoked,
+    })
 }

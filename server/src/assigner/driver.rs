@@ -1,12 +1,14 @@
 //! The task that owns the Assigner's core: events in, actions out.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use softstore_proto::v1;
 use softstore_sharding::assigner::{
-    Assigner, AssignerAction, AssignerEvent, ClusterStatus, DrainError, DrainStart, Notice, SessionId,
+    Assigner, AssignerAction, AssignerEvent, ChangeRecord, ClusterStatus, DrainError, DrainStart, Notice,
+    PlaceJob, PlanJob, SessionId,
 };
 use softstore_sharding::session::{AssignerMessage, NodeMessage};
 use softstore_sharding::{NodeId, Timestamp};
@@ -17,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::metrics::AssignerMetrics;
 use crate::clock::{Clock, unix_ms};
 use crate::events;
+
+/// Answers of the Sharder that wait for the driver: it is asked one question at a time.
+const PLACED_MAX: usize = 4;
 
 /// Where a session's messages to its node go. Dropping it ends the session. A node that does not read them, until it is
 /// full, is not there: its session ends.
@@ -34,7 +39,22 @@ pub(super) enum Call {
     /// A session ended.
     Closed { session: SessionId },
     /// What does the cluster look like?
-    Status { answer: oneshot::Sender<ClusterStatus> },
+    Status {
+        /// How many of the last changes are wanted with it.
+        changes_max: usize,
+        answer: oneshot::Sender<(ClusterStatus, Vec<ChangeRecord>)>,
+    },
+    /// What would the Sharder do now?
+    Plan {
+        answer: oneshot::Sender<Option<PlanJob>>,
+    },
+    /// Balance nothing, for so long, or until told otherwise.
+    Freeze {
+        for_ms: Option<u64>,
+        answer: oneshot::Sender<()>,
+    },
+    /// Balance again.
+    Unfreeze { answer: oneshot::Sender<()> },
     /// Make a node leave.
     Drain {
         node: NodeId,
@@ -46,6 +66,8 @@ pub(super) enum Call {
 pub(super) struct Driver {
     core: Assigner,
     calls: mpsc::Receiver<Call>,
+    /// What the Sharder says, from its thread.
+    placed: (mpsc::Sender<AssignerEvent>, mpsc::Receiver<AssignerEvent>),
     sessions: BTreeMap<SessionId, ToNode>,
     /// Sessions that were ended here, which the core is yet to be told.
     overflowed: Vec<SessionId>,
@@ -59,6 +81,7 @@ impl Driver {
         Self {
             core,
             calls,
+            placed: mpsc::channel(PLACED_MAX),
             sessions: BTreeMap::new(),
             overflowed: Vec::new(),
             drains: Vec::new(),
@@ -76,6 +99,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                Some(event) = self.placed.1.recv() => self.step(event),
                 call = self.calls.recv() => match call {
                     Some(call) => self.take(call),
                     None => return,
@@ -105,7 +129,20 @@ impl Driver {
                 }
             }
             // Whoever asked may have gone.
-            Call::Status { answer } => drop(answer.send(self.core.status(Clock.now()))),
+            Call::Status { changes_max, answer } => {
+                let changes = self.core.explanations().changes().rev().take(changes_max);
+                let changes = changes.cloned().collect();
+                drop(answer.send((self.core.status(Clock.now()), changes)));
+            }
+            Call::Plan { answer } => drop(answer.send(self.core.plan(Clock.now()))),
+            Call::Freeze { for_ms, answer } => {
+                self.step(AssignerEvent::Freeze { for_ms });
+                let _ = answer.send(());
+            }
+            Call::Unfreeze { answer } => {
+                self.step(AssignerEvent::Unfreeze);
+                let _ = answer.send(());
+            }
             Call::Drain { node, answer } => {
                 self.drains.push((node.clone(), answer));
                 self.step(AssignerEvent::DrainNode { node });
@@ -126,6 +163,7 @@ impl Driver {
                     events::published(&assignment);
                     self.metrics.published();
                 }
+                AssignerAction::Place(job) => self.place(job),
                 AssignerAction::WakeAt(at) => self.wake_at = at,
                 AssignerAction::DrainAnswered { node, answer } => {
                     if let Some(index) = self.drains.iter().position(|(asked, _)| *asked == node) {
@@ -138,6 +176,25 @@ impl Driver {
         }
         while let Some(session) = self.overflowed.pop() {
             self.step(AssignerEvent::SessionClosed { session });
+        }
+    }
+
+    /// Has the Sharder answer on a thread of its own, which nothing waits for: not the heartbeats, and not the end of the
+    /// process either.
+    fn place(&mut self, job: PlaceJob) {
+        let ticket = job.ticket();
+        let (placed, metrics) = (self.placed.0.clone(), self.metrics.clone());
+        let run = move || {
+            let begun = Clock.now();
+            let answer = std::panic::catch_unwind(AssertUnwindSafe(|| job.run()));
+            metrics.round_ran(Clock.now().ms_since(begun));
+            // The core asks one question at a time, so there is room; and the driver may have gone.
+            let _ = placed.blocking_send(answer.unwrap_or(AssignerEvent::PlacingFailed { ticket }));
+        };
+        let thread = std::thread::Builder::new().name("sharder".to_owned());
+        if let Err(error) = thread.spawn(run) {
+            tracing::warn!(%error, "no thread for the Sharder");
+            let _ = self.placed.0.try_send(AssignerEvent::PlacingFailed { ticket });
         }
     }
 
@@ -165,6 +222,7 @@ impl Driver {
             | Notice::SecondAssigner { .. }
             | Notice::StoodStill { .. }
             | Notice::PlacementRefused(_)
+            | Notice::PlacingGivenUp { .. }
             | Notice::ProtocolBroken(_)
             | Notice::NotPublished(_) => tracing::warn!(?notice),
             _ => tracing::info!(?notice),

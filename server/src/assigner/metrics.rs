@@ -1,11 +1,14 @@
 //! What the Assigner counts.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
-use softstore_sharding::assigner::{Assigner, Notice};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::registry::Unit;
+use softstore_sharding::assigner::{Assigner, MoveTotals, Notice};
 
 use crate::listener::ListenerCounters;
 use crate::readings::{Reading, encode_readings};
@@ -24,6 +27,14 @@ pub(super) struct AssignerMetrics {
     sessions: AtomicU64,
     generation: AtomicU64,
     has_assignment: AtomicBool,
+    rounds: AtomicU64,
+    round_ms_last: AtomicU64,
+    rounds_given_up: AtomicU64,
+    placements_refused: AtomicU64,
+    placements_outdated: AtomicU64,
+    is_frozen: AtomicBool,
+    is_held: AtomicBool,
+    moves: Mutex<MoveTotals>,
     /// What its ports counted.
     pub(super) listeners: Arc<ListenerCounters>,
 }
@@ -43,6 +54,12 @@ impl AssignerMetrics {
         self.sessions_overflowed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The Sharder has taken so long to answer.
+    pub(super) fn round_ran(&self, ms: u64) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+        self.round_ms_last.store(ms, Ordering::Relaxed);
+    }
+
     pub(super) fn notice(&self, notice: &Notice) {
         let counter = match notice {
             Notice::Joined(_) => &self.joined,
@@ -53,12 +70,24 @@ impl AssignerMetrics {
             Notice::SecondAssigner { .. } => &self.second_assigners,
             Notice::StoodStill { .. } => &self.stood_still,
             Notice::RelayDropped { .. } => &self.relays_dropped,
+            Notice::PlacingGivenUp { .. } => &self.rounds_given_up,
+            Notice::PlacementRefused(_) => &self.placements_refused,
+            Notice::PlacementOutdated => &self.placements_outdated,
             _ => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn observe(&self, core: &Assigner, sessions: usize) {
+        self.is_frozen.store(core.is_frozen(), Ordering::Relaxed);
+        self.is_held.store(core.is_held(), Ordering::Relaxed);
+        let totals = core.explanations().totals();
+        // A scrape that reads it meanwhile gets the next one.
+        if let Ok(mut held) = self.moves.try_lock()
+            && *held != *totals
+        {
+            held.clone_from(totals);
+        }
         self.sessions.store(sessions as u64, Ordering::Relaxed);
         if let Some(assignment) = core.assignment() {
             self.has_assignment.store(true, Ordering::Relaxed);
@@ -73,6 +102,55 @@ impl AssignerMetrics {
         } else {
             Err("no assignment has been published yet")
         }
+    }
+
+    /// Moves by reason and by end, and what they were expected to cost and did cost.
+    fn encode_moves(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let moves = self
+            .moves
+            .lock()
+            .map_or_else(|held| held.into_inner().clone(), |held| held.clone());
+        let by_reason = moves
+            .moves
+            .iter()
+            .map(|(reason, count)| (reason.as_str(), *count));
+        let by_end = moves.ended.iter().map(|(end, count)| (*end, *count));
+        let name = "softstore_moves";
+        family(
+            name,
+            "Moves of ranges published, by reason",
+            "reason",
+            by_reason,
+            encoder,
+        )?;
+        let name = "softstore_moves_ended";
+        family(
+            name,
+            "Moves of ranges that are over, by how they ended",
+            "end",
+            by_end,
+            encoder,
+        )?;
+        let bytes = |name, help, value| Reading {
+            name,
+            help,
+            unit: Some(Unit::Bytes),
+            is_counter: true,
+            value,
+        };
+        let readings = [
+            bytes(
+                "moves_predicted",
+                "Bytes that moves were expected to pull",
+                moves.predicted_bytes as u64,
+            ),
+            bytes(
+                "moves_pulled",
+                "Bytes that the takers of moves have pulled, keys and values",
+                moves.pulled_bytes,
+            ),
+        ];
+        encode_readings(&readings, encoder)
     }
 
     fn readings(&self) -> Vec<Reading> {
@@ -129,6 +207,50 @@ impl AssignerMetrics {
                 &self.sessions,
             ),
             reading(
+                "sharder_rounds",
+                "Questions that the Sharder has answered",
+                true,
+                &self.rounds,
+            ),
+            reading(
+                "sharder_rounds_given_up",
+                "Questions to the Sharder that were given up after place_timeout_ms",
+                true,
+                &self.rounds_given_up,
+            ),
+            reading(
+                "sharder_placements_refused",
+                "Placements of the Sharder that broke the rules, or that it broke off; even ranges were used instead",
+                true,
+                &self.placements_refused,
+            ),
+            reading(
+                "sharder_placements_outdated",
+                "Placements of the Sharder that came too late for what had happened meanwhile",
+                true,
+                &self.placements_outdated,
+            ),
+            reading(
+                "sharder_round_last_milliseconds",
+                "How long the Sharder's last answer took",
+                false,
+                &self.round_ms_last,
+            ),
+            Reading {
+                name: "balance_frozen",
+                help: "Whether an operator has frozen balancing",
+                unit: None,
+                is_counter: false,
+                value: self.is_frozen.load(Ordering::Relaxed).into(),
+            },
+            Reading {
+                name: "balance_held",
+                help: "Whether nothing is balanced, by a freeze or quiet hours",
+                unit: None,
+                is_counter: false,
+                value: self.is_held.load(Ordering::Relaxed).into(),
+            },
+            reading(
                 "generation",
                 "Number of the newest assignment's generation",
                 false,
@@ -138,6 +260,22 @@ impl AssignerMetrics {
     }
 }
 
+/// One counter for each value of a label.
+fn family(
+    name: &str,
+    help: &str,
+    label: &str,
+    values: impl Iterator<Item = (&'static str, u64)>,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), std::fmt::Error> {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (value, count) in values {
+        let counter = ConstCounter::new(count);
+        counter.encode(metric.encode_family(&[(label, value)])?)?;
+    }
+    Ok(())
+}
+
 /// Renders them when they are scraped.
 #[derive(Debug)]
 pub(super) struct AssignerCollector(pub(super) Arc<AssignerMetrics>);
@@ -145,6 +283,7 @@ pub(super) struct AssignerCollector(pub(super) Arc<AssignerMetrics>);
 impl Collector for AssignerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         encode_readings(&self.0.listeners.readings(), &mut encoder)?;
-        encode_readings(&self.0.readings(), &mut encoder)
+        encode_readings(&self.0.readings(), &mut encoder)?;
+        self.0.encode_moves(&mut encoder)
     }
 }

@@ -24,12 +24,17 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// Messages that wait for a node to read them. It gets one for each of its heartbeats, and one for each assignment.
 const SESSION_MESSAGES_MAX: usize = 1_024;
 
+/// Longest time for which balancing may be frozen beforehand: 30 days.
+const FREEZE_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
+
 /// The service.
 #[derive(Clone, Debug)]
 pub(super) struct AssignerService {
     calls: mpsc::Sender<Call>,
     metrics: Arc<AssignerMetrics>,
     sessions_opened: Arc<AtomicU64>,
+    /// Held while a plan is made.
+    planning: Arc<tokio::sync::Mutex<()>>,
     stop: CancellationToken,
 }
 
@@ -43,6 +48,7 @@ impl AssignerService {
             calls,
             metrics,
             sessions_opened: Arc::default(),
+            planning: Arc::default(),
             stop,
         }
     }
@@ -50,6 +56,15 @@ impl AssignerService {
     async fn call(&self, call: Call) -> Result<(), Status> {
         self.calls
             .send(call)
+            .await
+            .map_err(|_| Status::unavailable("the Assigner is stopping"))
+    }
+
+    /// Calls, and waits for the answer.
+    async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<T, Status> {
+        let (answer, answered) = oneshot::channel();
+        self.call(call(answer)).await?;
+        answered
             .await
             .map_err(|_| Status::unavailable("the Assigner is stopping"))
     }
@@ -115,24 +130,63 @@ impl v1::assigner_server::Assigner for AssignerService {
         Ok(Response::new(Box::pin(messages)))
     }
 
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::ClusterStatus>, Status> {
-        let (answer, status) = oneshot::channel();
-        self.call(Call::Status { answer }).await?;
-        let status = status
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::ClusterStatus>, Status> {
+        let changes_max = request.into_inner().changes_max as usize;
+        let status = |answer| Call::Status { changes_max, answer };
+        let (status, changes) = self.ask(status).await?;
+        Ok(Response::new(v1::ClusterStatus {
+            changes: changes.iter().map(Into::into).collect(),
+            ..(&status).into()
+        }))
+    }
+
+    async fn plan(&self, _: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
+        let job = self.ask(|answer| Call::Plan { answer }).await?;
+        let job = job.ok_or_else(|| {
+            Status::failed_precondition("there is no assignment yet, or no node that may take anything")
+        })?;
+        // One at a time: whoever asks again and again must not have the Sharder run on all threads.
+        let running = self.planning.clone().try_lock_owned();
+        let running =
+            running.map_err(|_| Status::resource_exhausted("another plan is being made: ask again"))?;
+        let (done, report) = oneshot::channel();
+        let run = move || {
+            // Whoever asked may have gone.
+            let _ = done.send(job.run());
+            drop(running);
+        };
+        let thread = std::thread::Builder::new().name("plan".to_owned());
+        thread
+            .spawn(run)
+            .map_err(|error| Status::resource_exhausted(format!("no thread to plan on: {error}")))?;
+        let report = report
             .await
-            .map_err(|_| Status::unavailable("the Assigner is stopping"))?;
-        Ok(Response::new((&status).into()))
+            .map_err(|_| Status::internal("the Sharder broke off; see the Assigner's log"))?;
+        Ok(Response::new((&report).into()))
+    }
+
+    async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Result<Response<v1::FreezeReply>, Status> {
+        let for_ms = request.into_inner().for_ms;
+        if for_ms > FREEZE_MS_MAX {
+            return Err(Status::invalid_argument("a freeze lasts at most 30 days"));
+        }
+        let for_ms = (for_ms > 0).then_some(for_ms);
+        self.ask(|answer| Call::Freeze { for_ms, answer }).await?;
+        Ok(Response::new(v1::FreezeReply {}))
+    }
+
+    async fn unfreeze(&self, _: Request<v1::UnfreezeRequest>) -> Result<Response<v1::UnfreezeReply>, Status> {
+        self.ask(|answer| Call::Unfreeze { answer }).await?;
+        Ok(Response::new(v1::UnfreezeReply {}))
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
         let node = NodeId::new(&request.into_inner().node)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let (answer, started) = oneshot::channel();
-        self.call(Call::Drain { node, answer }).await?;
-        let started = started
-            .await
-            .map_err(|_| Status::unavailable("the Assigner is stopping"))?;
-        match started {
+        match self.ask(|answer| Call::Drain { node, answer }).await? {
             Ok(start) => Ok(Response::new(v1::DrainReply {
                 bytes: start.bytes,
                 entries: start.entries,

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::{Stream, StreamExt};
 use softstore_proto::batch::{OpBatch, ReplyBatch, ReplyBatchNotes};
@@ -125,6 +126,17 @@ impl v1::cache_server::Cache for CacheService {
             .take_until(self.0.closing.clone().cancelled_owned())
             .take_until(lease_ended);
         Ok(Response::new(Box::pin(updates)))
+    }
+
+    async fn hot_keys(
+        &self,
+        _request: Request<v1::HotKeysRequest>,
+    ) -> Result<Response<v1::HotKeysReply>, Status> {
+        let load = &self.0.load;
+        Ok(Response::new(v1::HotKeysReply {
+            hot_keys: load.hot_keys().iter().map(Into::into).collect(),
+            operations_per_second: load.totals().operations_per_second.load(Ordering::Relaxed) as f64,
+        }))
     }
 }
 

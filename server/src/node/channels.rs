@@ -11,7 +11,8 @@ use softstore_proto::v1;
 use softstore_proto::v1::transfer_client::TransferClient;
 use softstore_transfer::handoff::READ_LEASE_MS;
 use softstore_transfer::message::{
-    FillAnswer, FillRequest, Invalidate, LeaseReply, LeaseRequest, PeekAnswer, PeekRequest, PullRequest, Release, Take, TakeReply,
+    FillAnswer, FillRequest, Invalidate, LeaseReply, LeaseRequest, PeekAnswer, PeekRequest, PullRequest,
+    Release, Take, TakeReply,
 };
 use thiserror::Error;
 use tonic::transport::{Channel, Endpoint};

@@ -54,25 +54,27 @@ struct Order {
 impl Invalidations {
     /// Has a replica forget something. Returns true when it has said that it did, and false when the leases that it has on it
     /// are over: one or the other, at `until` at the latest. False at once if the node ends.
-    pub(super) async fn forget(state: &Arc<NodeState>, reader: &Peer, what: Forget, until: Timestamp) -> bool {
+    pub(super) async fn forget(
+        state: &Arc<NodeState>,
+        reader: &Peer,
+        what: Forget,
+        until: Timestamp,
+    ) -> bool {
         let (done, told) = oneshot::channel();
         let order = Order { what, until, done };
-        if state.invalidations.enqueue(state, reader, order) {
-            let left_ms = until.ms_since(state.clock.now());
-            let patience = Duration::from_millis(left_ms.min(CALL_TIMEOUT_MS));
-            let told = async { told.await.is_ok() };
-            tokio::pin!(told);
-            match tokio::time::timeout(patience, &mut told).await {
-                Ok(true) => return true,
-                Ok(false) => {}
-                Err(_) => {
-                    // Would its leases be extended meanwhile, this would wait for as long as it does not answer.
-                    state.with_core(|core, now| (core.withhold(&reader.life, now), Vec::new()));
-                    let left_ms = until.ms_since(state.clock.now());
-                    let is_told = tokio::time::timeout(Duration::from_millis(left_ms), told).await;
-                    if is_told == Ok(true) {
-                        return true;
-                    }
+        let is_queued = state.invalidations.enqueue(state, reader, order);
+        let told = async { is_queued && told.await.is_ok() };
+        tokio::pin!(told);
+        let left = |until: Timestamp| Duration::from_millis(until.ms_since(state.clock.now()));
+        let patience = left(until).min(Duration::from_millis(CALL_TIMEOUT_MS));
+        match tokio::time::timeout(patience, &mut told).await {
+            Ok(true) => return true,
+            Ok(false) => state.with_core(|core, now| (core.withhold(&reader.life, now), Vec::new())),
+            Err(_) => {
+                // Would its leases be extended meanwhile, this would wait for as long as it does not answer.
+                state.with_core(|core, now| (core.withhold(&reader.life, now), Vec::new()));
+                if tokio::time::timeout(left(until), told).await == Ok(true) {
+                    return true;
                 }
             }
         }

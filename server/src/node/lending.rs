@@ -34,7 +34,8 @@ impl Drop for Cleared<'_> {
 
 impl<'a> Cleared<'a> {
     /// Waits until every replica that may have a copy of a key in `slice` has forgotten it, or its lease is over; none if
-    /// `expires` comes first. More may have to be waited for when the write is admitted: then this is called again.
+    /// `expires` comes first, or the node ends. More may have to be waited for when the write is admitted: then this is called
+    /// again.
     pub(super) async fn get(state: &'a Arc<NodeState>, slice: Slice, expires: Timestamp) -> Option<Self> {
         state.writes.lock().begin(slice);
         // From here on the mark ends with this.
@@ -46,6 +47,9 @@ impl<'a> Cleared<'a> {
         cleared.clearance = state.core().clearance();
         count(&state.metrics.writes_of_replicated);
         while !cleared.has_all() {
+            if state.stop.is_cancelled() {
+                return None;
+            }
             let left_ms = expires.ms_since(state.clock.now());
             let patience = std::time::Duration::from_millis(left_ms);
             tokio::time::timeout(patience, cleared.ask_readers(state))
@@ -62,8 +66,7 @@ impl<'a> Cleared<'a> {
 
     fn has_all(&self) -> bool {
         let now = self.state.clock.now();
-        let core = self.state.core();
-        self.state.stop.is_cancelled() || core.may_write(self.slice, &self.clearance, now)
+        self.state.core().may_write(self.slice, &self.clearance, now)
     }
 
     async fn ask_readers(&mut self, state: &Arc<NodeState>) {
@@ -93,7 +96,11 @@ pub(super) fn answer_lease(state: &Arc<NodeState>, request: &LeaseRequest) -> Re
             (0, _) => None,
             (_, left_ms) => Some(left_ms),
         };
-        let tenure_left_ms = if state.may_serve(now) { tenure_left_ms } else { Some(0) };
+        let tenure_left_ms = if state.may_serve(now) {
+            tenure_left_ms
+        } else {
+            Some(0)
+        };
         (core.lend(request, tenure_left_ms, now), Vec::new())
     })
 }
@@ -168,7 +175,11 @@ fn read(
         epoch: serving.epoch,
         versions: serving.versions,
         pull: serving.pull,
-        absence: if is_peeked { Absence::Final } else { Absence::AskGiver },
+        absence: if is_peeked {
+            Absence::Final
+        } else {
+            Absence::AskGiver
+        },
     };
     let found = match (state.store.get(&asked.key, at, &context), serving.pull) {
         (Outcome::Done(found), _) => found,

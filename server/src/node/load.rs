@@ -7,9 +7,10 @@
 //! waits for a tally: an execution that finds none free goes on uncounted, and a heartbeat that finds one taken for longer
 //! than [`TALLY_PATIENCE`] leaves its counts for the next. So these locks decide nothing, and are none for an explorer.
 //!
-//! A tally is made when it is first taken: 300 KiB for each thread that serves.
+//! A tally is made when it is first taken: 430 KiB for each thread that serves.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -43,12 +44,16 @@ pub(super) struct LoadMeter {
     places: Box<[Place]>,
     kept: Mutex<Option<Kept>>,
     totals: Totals,
+    /// As of the last heartbeat, for whoever asks.
+    hot_keys: Mutex<Arc<[HotKeyLoad]>>,
 }
 
 /// What is kept from heartbeat to heartbeat.
 struct Kept {
     window: Window,
     memory: Memory,
+    /// How long the threads had been busy at the last fold.
+    busy_us: u64,
 }
 
 /// What was last reported, rounded, for whoever scrapes.
@@ -65,6 +70,8 @@ pub(super) struct Totals {
 #[derive(Debug)]
 pub(super) struct Measured {
     pub(super) rates: Rates,
+    /// What the threads were busy, in microseconds per second.
+    pub(super) busy_us: f64,
     pub(super) slices: Vec<SliceLoad>,
     pub(super) hot_keys: Vec<HotKeyLoad>,
 }
@@ -86,6 +93,7 @@ impl Default for LoadMeter {
             places: (0..count).map(|_| Place::default()).collect(),
             kept: Mutex::default(),
             totals: Totals::default(),
+            hot_keys: Mutex::default(),
         }
     }
 }
@@ -100,11 +108,19 @@ fn thread_number() -> usize {
 }
 
 impl LoadMeter {
+    /// One that measures nothing, to compare with.
+    #[cfg(test)]
+    pub(super) fn off() -> Self {
+        Self {
+            places: Box::default(),
+            ..Self::default()
+        }
+    }
+
     /// A tally for an execution, this thread's own if it is free; `None` if none is.
     pub(super) fn counting(&self) -> Counting<'_> {
         let count = self.places.len();
-        let first = thread_number() % count;
-        let mut places = (0..count).map(|offset| (first + offset) % count);
+        let mut places = (0..count).map(|offset| thread_number().wrapping_add(offset) % count);
         places.find_map(|number| {
             let place = self.places[number].0.try_lock()?;
             Some(MutexGuard::map(place, |tally| {
@@ -113,18 +129,25 @@ impl LoadMeter {
         })
     }
 
-    /// What was measured until `now` of what the node holds, in order. `bytes_of` estimates what a part holds.
+    /// What was measured until `now` of what the node holds, in order. `busy_us`: how long the threads have been busy until
+    /// now, in microseconds since whenever. `bytes_of` estimates what a part holds.
     pub(super) fn measure(
         &self,
         held: &[(Slice, Epoch)],
         now: Timestamp,
+        busy_us: u64,
         bytes_of: impl Fn(Part) -> u64,
     ) -> Measured {
         let slices: Vec<Slice> = held.iter().map(|(slice, _)| *slice).collect();
         let mut kept = self.kept.lock();
-        let Kept { window, memory } = kept.get_or_insert_with(|| Kept {
+        let Kept {
+            window,
+            memory,
+            busy_us: busy_us_before,
+        } = kept.get_or_insert_with(|| Kept {
             window: Window::starting_at(now),
             memory: Memory::default(),
+            busy_us,
         });
         if let Some(mut fold) = window.fold(&slices, now) {
             for place in &self.places {
@@ -134,6 +157,8 @@ impl LoadMeter {
                     fold.add(tally);
                 }
             }
+            let before = std::mem::replace(busy_us_before, busy_us);
+            fold.add_busy(busy_us.saturating_sub(before));
             memory.look(&slices, |number, slice| {
                 let (_, epoch) = held[number];
                 bytes_of(Part { slice, epoch })
@@ -145,16 +170,23 @@ impl LoadMeter {
         }
         let measured = Measured {
             rates,
+            busy_us: window.busy_us(),
             hot_keys: window.hot_keys(&slices, rates.operations),
             slices: cut::reports(window, memory, &slices),
         };
         drop(kept);
         self.totals.set(&measured);
+        *self.hot_keys.lock() = measured.hot_keys.as_slice().into();
         measured
     }
 
     pub(super) fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// The hot keys of the last heartbeat, hottest first.
+    pub(super) fn hot_keys(&self) -> Arc<[HotKeyLoad]> {
+        self.hot_keys.lock().clone()
     }
 }
 
@@ -164,7 +196,7 @@ impl Totals {
         let set = |total: &AtomicU64, value: f64| total.store(rounded(value), Ordering::Relaxed);
         set(&self.operations_per_second, measured.rates.operations);
         set(&self.bytes_per_second, measured.rates.bytes);
-        set(&self.cpu_us_per_second, measured.rates.cpu_us());
+        set(&self.cpu_us_per_second, measured.busy_us);
         set(
             &self.hottest_key_operations_per_second,
             hottest.map_or(0.0, |key| key.operations_per_second),
@@ -189,10 +221,15 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
     let (gets, hits) = state.metrics.gets_and_hits();
     let (counts, held) = {
         let core = state.core();
-        (core.counts(), core.held().collect::<Vec<_>>())
+        // What is read as a replica is load as well.
+        let mut held: Vec<(Slice, Epoch)> = core.held().chain(core.read_parts()).collect();
+        held.sort_unstable_by_key(|(slice, _)| slice.low());
+        (core.counts(), held)
     };
     let bytes_of = |part| state.store.part_stats(part).bytes;
-    let measured = state.load.measure(&held, state.clock.now(), bytes_of);
+    let measured = state
+        .load
+        .measure(&held, state.clock.now(), state.saturation.busy_us(), bytes_of);
     LoadReport {
         entries: stats.entries,
         bytes: stats.bytes,
@@ -204,7 +241,7 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
         bytes_imported: stats.imported_bytes,
         operations_per_second: measured.rates.operations,
         bytes_per_second: measured.rates.bytes,
-        cpu_us_per_second: measured.rates.cpu_us(),
+        cpu_us_per_second: measured.busy_us,
         busy_percent: u8::try_from(state.saturation.busy_percent()).unwrap_or(100),
         slices: measured.slices,
         hot_keys: measured.hot_keys,
@@ -214,7 +251,7 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
 #[cfg(test)]
 mod tests {
     use softstore_sharding::SliceKey;
-    use softstore_sharding::load::Served;
+    use softstore_sharding::load::{Served, Was};
 
     use super::*;
 
@@ -228,8 +265,7 @@ mod tests {
                 range: Slice::FULL,
                 key: b"k",
                 bytes: 10,
-                is_write: false,
-                is_hit: true,
+                was: Was::Hit,
             });
         }
         true
@@ -246,7 +282,7 @@ mod tests {
         const THREADS: usize = 6;
         const TIMES: usize = 2_000;
         let meter = LoadMeter::default();
-        meter.measure(&held(), Timestamp::ZERO, |_| 0);
+        meter.measure(&held(), Timestamp::ZERO, 0, |_| 0);
         let mut counted = 0;
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..THREADS)
@@ -257,12 +293,52 @@ mod tests {
                 .map(|thread| thread.join().expect("it counts"))
                 .sum();
         });
-        let rates = meter.measure(&held(), Timestamp::from_ms(1_000), |_| 0).rates;
+        let rates = meter.measure(&held(), Timestamp::from_ms(1_000), 0, |_| 0).rates;
         assert!(counted > THREADS * TIMES / 2, "{counted}");
         assert!(
             (rates.operations - (counted * 32) as f64).abs() < 1e-3,
             "{rates:?} {counted}"
         );
+    }
+
+    /// Plan: two ranges, one of which draws twice the gets of the other; the threads were busy for 60 ms in a second, having been
+    /// so for long before. That second's busy time is shared out, two to one, and no more; without an operation nobody has it.
+    #[test]
+    fn slices_share_the_busy_time() {
+        let meter = LoadMeter::default();
+        let (low, high) = Slice::FULL.split_before(SliceKey::new(1 << 63)).expect("inside");
+        let held = [(low, Epoch::new(1)), (high, Epoch::new(2))];
+        let measure = |ms, busy_us| meter.measure(&held, Timestamp::from_ms(ms), busy_us, |_| 0);
+        measure(0, 7_000_000);
+        let idle = measure(1_000, 7_001_000);
+        assert!(
+            idle.slices.iter().all(|slice| slice.cpu_us_per_second == 0.0),
+            "{idle:?}"
+        );
+        let meter = LoadMeter::default();
+        let measure = |ms, busy_us| meter.measure(&held, Timestamp::from_ms(ms), busy_us, |_| 0);
+        measure(0, 7_000_000);
+        let mut tally = meter.counting().expect("it is free");
+        for (range, times) in [(low, 200), (high, 100)] {
+            for _ in 0..times {
+                tally.count(&Served {
+                    at: range.low(),
+                    range,
+                    key: b"k",
+                    bytes: 10,
+                    was: Was::Hit,
+                });
+            }
+        }
+        drop(tally);
+        let measured = measure(1_000, 7_060_000);
+        assert!((measured.busy_us - 60_000.0).abs() < 1e-6, "{measured:?}");
+        let of = |range: Slice| {
+            let within = measured.slices.iter().filter(|part| range.covers(part.slice));
+            within.map(|part| part.cpu_us_per_second).sum::<f64>()
+        };
+        assert!((of(low) - 40_000.0).abs() < 1e-6, "{measured:?}");
+        assert!((of(high) - 20_000.0).abs() < 1e-6, "{measured:?}");
     }
 
     /// Plan: the thread's own tally is taken; the next one counts. All are taken: nobody waits, and nothing is counted.

@@ -15,10 +15,10 @@ mod channels;
 mod data_stream;
 mod giving;
 mod in_order;
-mod invalidations;
-mod lending;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
+mod invalidations;
+mod lending;
 mod load;
 #[cfg(test)]
 mod load_cost;

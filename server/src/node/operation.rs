@@ -9,7 +9,7 @@ use std::sync::Arc;
 use softstore_proto::batch::{OpView, ReplyView, SHARED_BYTES_MIN, Value};
 use softstore_proto::v1;
 use softstore_proto::v1::{OpKind, Status};
-use softstore_sharding::load::Served;
+use softstore_sharding::load::{Served, Was};
 use softstore_sharding::{Generation, PullId, Slice, SliceKey, Timestamp, Version, VersionCounter};
 use softstore_store::{Absence, KEY_BYTES_MAX, OpContext, Outcome, SetCondition, SetOutcome, StoreError};
 use softstore_sync::RwLockReadGuard;
@@ -118,20 +118,6 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// One whose operations are not counted, to compare with.
-    #[cfg(test)]
-    pub(super) fn begin_uncounted(state: &'a Arc<NodeState>) -> Self {
-        let core = state.core();
-        let now = state.clock.now();
-        Self {
-            state,
-            core,
-            now,
-            may_serve: state.may_serve(now),
-            counting: None,
-        }
-    }
-
     /// The moment of all its operations.
     pub(super) fn now(&self) -> Timestamp {
         self.now
@@ -184,21 +170,22 @@ impl<'a> Execution<'a> {
                 Step::Wait(Wait::Readers)
             }
             Admission::Serve(serving) => {
-                let mut value_bytes = op.value.len();
-                let step = self.serve(asked, kind, &serving, replies, &mut value_bytes);
-                if let Some(tally) = &mut self.counting
-                    && let Step::Answered(status) = step
-                {
-                    tally.count(&Served {
-                        at: asked.at,
-                        range: serving.slice,
-                        key: op.key,
-                        bytes: op.key.len() + value_bytes,
-                        is_write: kind != OpKind::Get,
-                        is_hit: kind == OpKind::Get && status == Status::Ok,
-                    });
+                let context = context_of(asked, &serving, self.now);
+                if kind == OpKind::Get {
+                    get(self.state, asked, &serving, &context, replies, &mut self.counting)
+                } else {
+                    let step = self.write(asked, kind, &serving, &context, replies);
+                    if let Step::Answered(_) = step {
+                        counted(
+                            &mut self.counting,
+                            asked,
+                            serving.slice,
+                            Was::Write,
+                            op.value.len(),
+                        );
+                    }
+                    step
                 }
-                step
             }
             // What a node that has stopped was still to take, it will not own.
             Admission::Hold if self.state.is_stopped() => answered(op, Status::NotReady, replies),
@@ -230,14 +217,14 @@ impl<'a> Execution<'a> {
     /// Answers a get from a copy, if there is one.
     fn read_copy(&mut self, asked: &Asked<'_>, reading: &ReadingHere, replies: &mut Replies) -> Step {
         // A copy is read, and nothing is written.
-        let versions = VersionCounter::default();
+        let versions = VersionCounter::starting_at(Version::default());
         let context = reading::context_of(reading.epoch, &versions, self.now);
         let mut value_bytes = 0;
         if read(self.state, asked, &context, replies, &mut value_bytes) != Outcome::Done(true) {
             return Step::Wait(Wait::Fill);
         }
         count(&self.state.metrics.reads_of_copies);
-        self.count_read(asked, reading, value_bytes, true);
+        counted(&mut self.counting, asked, reading.slice, Was::Hit, value_bytes);
         Step::Answered(Status::Ok)
     }
 
@@ -270,86 +257,58 @@ impl<'a> Execution<'a> {
             Filled::Absent => (Status::NotFound, 0),
             Filled::Unread => return None,
         };
+        let mut was = Was::Hit;
         if status == Status::NotFound {
+            was = Was::Miss;
             replies.push_status(id, status);
         }
-        self.count_read(asked, reading, value_bytes, status == Status::Ok);
+        counted(&mut self.counting, asked, reading.slice, was, value_bytes);
         Some(status)
     }
 
-    fn count_read(&mut self, asked: &Asked<'_>, reading: &ReadingHere, value_bytes: usize, is_hit: bool) {
-        if let Some(tally) = &mut self.counting {
-            tally.count(&Served {
-                at: asked.at,
-                range: reading.slice,
-                key: asked.op.key,
-                bytes: asked.op.key.len() + value_bytes,
-                is_write: false,
-                is_hit,
-            });
-        }
-    }
-
-    /// Runs an admitted operation in the store, and tells how many bytes of a value went out.
-    fn serve(
+    /// Runs an admitted operation that is no get in the store.
+    fn write(
         &self,
         asked: &Asked<'_>,
         kind: OpKind,
         serving: &Serving<'_>,
+        context: &OpContext<'_>,
         replies: &mut Replies,
-        value_bytes: &mut usize,
     ) -> Step {
-        let (op, at, now) = (asked.op, asked.at, self.now);
-        let is_peeked = serving.pull.is_some() && serving.pull == asked.peeked;
-        let context = OpContext {
-            now,
-            epoch: serving.epoch,
-            versions: serving.versions,
-            pull: serving.pull,
-            absence: if is_peeked {
-                Absence::Final
-            } else {
-                Absence::AskGiver
-            },
-        };
+        let (op, at) = (asked.op, asked.at);
         let store = &self.state.store;
-        let deadline = deadline_of(op.ttl_ms, now);
+        let deadline = deadline_of(op.ttl_ms, context.now);
         let outcome = match kind {
-            OpKind::Get => Ok(get(self.state, asked, &context, replies, value_bytes)),
             OpKind::Set => match set_condition(op) {
                 None => return invalid(op, "the set's condition is none of this protocol", replies),
                 Some(condition) => store
-                    .set(op.key, at, op.value, deadline, condition, &context)
+                    .set(op.key, at, op.value, deadline, condition, context)
                     .map(|outcome| outcome.map(|outcome| stored(op, outcome, replies))),
             },
             OpKind::Delete => Ok(store
-                .delete(op.key, at, op.report_existence, &context)
+                .delete(op.key, at, op.report_existence, context)
                 .map(|existed| present(op, existed || !op.report_existence, replies))),
             OpKind::Touch => Ok(store
-                .touch(op.key, at, deadline, &context)
+                .touch(op.key, at, deadline, context)
                 .map(|existed| present(op, existed, replies))),
-            OpKind::Add => store
-                .add(op.key, at, op.delta, deadline, &context)
-                .map(|outcome| {
-                    outcome.map(|added| {
-                        replies.push_plain(&ReplyView {
-                            number: added.number,
-                            version: added.version.get(),
-                            ..ReplyView::new(op.id, Status::Ok)
-                        });
-                        Step::Answered(Status::Ok)
-                    })
-                }),
-            OpKind::Flush | OpKind::Unspecified => {
+            OpKind::Add => store.add(op.key, at, op.delta, deadline, context).map(|outcome| {
+                outcome.map(|added| {
+                    replies.push_plain(&ReplyView {
+                        number: added.number,
+                        version: added.version.get(),
+                        ..ReplyView::new(op.id, Status::Ok)
+                    });
+                    Step::Answered(Status::Ok)
+                })
+            }),
+            OpKind::Get | OpKind::Flush | OpKind::Unspecified => {
                 return invalid(op, "the operation's kind is none of this protocol", replies);
             }
         };
-        match (outcome, serving.pull) {
-            (Ok(Outcome::Done(step)), _) => step,
-            (Err(error), _) => refused(op, error, replies),
-            (Ok(Outcome::Unknown), Some(pull)) => Step::Wait(Wait::Peek(pull)),
-            // A store answers `Unknown` only while a pull is open.
-            (Ok(Outcome::Unknown), None) => answered(op, Status::NotReady, replies),
+        match outcome {
+            Ok(Outcome::Done(step)) => step,
+            Err(error) => refused(op, error, replies),
+            Ok(Outcome::Unknown) => unknown(op, serving, replies),
         }
     }
 
@@ -363,22 +322,47 @@ impl<'a> Execution<'a> {
     }
 }
 
+fn context_of<'a>(asked: &Asked<'_>, serving: &Serving<'a>, now: Timestamp) -> OpContext<'a> {
+    let is_peeked = serving.pull.is_some() && serving.pull == asked.peeked;
+    OpContext {
+        now,
+        epoch: serving.epoch,
+        versions: serving.versions,
+        pull: serving.pull,
+        absence: if is_peeked {
+            Absence::Final
+        } else {
+            Absence::AskGiver
+        },
+    }
+}
+
+/// Runs an admitted get. By itself, because it must cost little to count one.
+#[inline]
 fn get(
     state: &NodeState,
     asked: &Asked<'_>,
+    serving: &Serving<'_>,
     context: &OpContext<'_>,
     replies: &mut Replies,
-    value_bytes: &mut usize,
-) -> Outcome<Step> {
-    read(state, asked, context, replies, value_bytes).map(|is_found| {
-        if is_found {
-            return Step::Answered(Status::Ok);
+    counting: &mut Counting<'_>,
+) -> Step {
+    let mut value_bytes = 0;
+    match read(state, asked, context, replies, &mut value_bytes) {
+        Outcome::Done(true) => {
+            counted(counting, asked, serving.slice, Was::Hit, value_bytes);
+            Step::Answered(Status::Ok)
         }
-        answered(asked.op, Status::NotFound, replies)
-    })
+        Outcome::Done(false) => {
+            counted(counting, asked, serving.slice, Was::Miss, 0);
+            answered(asked.op, Status::NotFound, replies)
+        }
+        Outcome::Unknown => unknown(asked.op, serving, replies),
+    }
 }
 
 /// Whether there is an entry under the key, which is then the reply.
+#[inline]
 fn read(
     state: &NodeState,
     asked: &Asked<'_>,
@@ -393,7 +377,7 @@ fn read(
             ttl_ms: ttl_left_ms(found.deadline, context.now),
             ..ReplyView::new(id, Status::Ok)
         };
-        *value_bytes += found.value.len();
+        *value_bytes = found.value.len();
         let value = if found.value.len() < SHARED_BYTES_MIN {
             Value::Copied(found.value)
         } else {
@@ -401,6 +385,30 @@ fn read(
         };
         replies.push(&reply, value);
     })
+}
+
+/// The store cannot tell before the giver was asked.
+#[cold]
+fn unknown(op: &OpView<'_>, serving: &Serving<'_>, replies: &mut Replies) -> Step {
+    match serving.pull {
+        Some(pull) => Step::Wait(Wait::Peek(pull)),
+        // A store answers `Unknown` only while a pull is open.
+        None => answered(op, Status::NotReady, replies),
+    }
+}
+
+/// Counts an operation that was answered.
+#[inline]
+fn counted(counting: &mut Counting<'_>, asked: &Asked<'_>, range: Slice, was: Was, value_bytes: usize) {
+    if let Some(tally) = counting {
+        tally.count(&Served {
+            at: asked.at,
+            range,
+            key: asked.op.key,
+            bytes: asked.op.key.len() + value_bytes,
+            was,
+        });
+    }
 }
 
 fn set_condition(op: &OpView<'_>) -> Option<SetCondition> {

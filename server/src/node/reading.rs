@@ -13,9 +13,7 @@ use softstore_sharding::{Epoch, SliceKey, Timestamp, Version, VersionCounter};
 use softstore_store::{Absence, OpContext, SetCondition};
 use softstore_sync::Mutex;
 use softstore_transfer::handoff::{Fills, Join, ReadingHere};
-use softstore_transfer::message::{
-    FillAnswer, FillKey, FillRequest, Invalidate, LeaseRequest, Refusal,
-};
+use softstore_transfer::message::{FillAnswer, FillKey, FillRequest, Invalidate, LeaseRequest, Refusal};
 use tokio::sync::watch;
 
 use super::channels::PeerError;
@@ -70,7 +68,12 @@ struct Question {
 
 impl Copies {
     /// What the owner has under a key of which there is no copy. Whoever asks was admitted under `reading`.
-    pub(super) async fn fill(state: &Arc<NodeState>, key: &Bytes, at: SliceKey, reading: &ReadingHere) -> Filled {
+    pub(super) async fn fill(
+        state: &Arc<NodeState>,
+        key: &Bytes,
+        at: SliceKey,
+        reading: &ReadingHere,
+    ) -> Filled {
         for _ in 0..ASKED_ANEW_MAX {
             let Some((mut answer, has_asked)) = state.copies.join(state, key, at, reading) else {
                 return Filled::Unread;
@@ -104,7 +107,11 @@ impl Copies {
             return None;
         }
         match questions.fills.join(at, key, reading.epoch) {
-            Join::Wait(token) => questions.answers.get(&token).cloned().map(|answer| (answer, false)),
+            Join::Wait(token) => questions
+                .answers
+                .get(&token)
+                .cloned()
+                .map(|answer| (answer, false)),
             Join::Ask(token) => {
                 let (answer, answers) = watch::channel(None);
                 questions.answers.insert(token, answers.clone());
@@ -126,9 +133,7 @@ impl Copies {
         let may_be_kept = matches!(filled, Filled::Found { may_keep: true, .. });
         let mut questions = self.0.lock();
         questions.answers.remove(&question.token);
-        let is_kept = questions
-            .fills
-            .answered(question.at, question.token, may_be_kept);
+        let is_kept = questions.fills.answered(question.at, question.token, may_be_kept);
         if is_kept {
             keep(state, question, filled);
         }
@@ -158,7 +163,10 @@ async fn ask_owner(state: &Arc<NodeState>, question: &Question) -> Filled {
     };
     count(&state.metrics.fills_asked);
     let sent = state.clock.now();
-    let answers = state.channels.fill(&owner.address, &request, FILL_TIMEOUT_MS).await;
+    let answers = state
+        .channels
+        .fill(&owner.address, &request, FILL_TIMEOUT_MS)
+        .await;
     match answers.map(|answers| answers.into_iter().next()) {
         Ok(Some(FillAnswer::Found { entry, may_keep })) if entry.key == question.key => Filled::Found {
             value: entry.value,

@@ -32,6 +32,8 @@ const SATURATED_PERCENT: u64 = 80;
 pub(super) struct Saturation {
     saturated: AtomicBool,
     busy_percent: AtomicU64,
+    /// Since the start, of all workers.
+    busy_us: AtomicU64,
     /// The longest delay of a batch since the last look, and in the stretch before it, in microseconds.
     delay_us: AtomicU64,
     last_delay_us: AtomicU64,
@@ -46,6 +48,11 @@ impl Saturation {
     /// How much of their time the workers were busy, in percent.
     pub(super) fn busy_percent(&self) -> u64 {
         self.busy_percent.load(Ordering::Relaxed)
+    }
+
+    /// How long the workers have been busy since the start, together, in microseconds.
+    pub(super) fn busy_us(&self) -> u64 {
+        self.busy_us.load(Ordering::Relaxed)
     }
 
     /// The longest time that a batch waited to be read, between the last two looks, in microseconds.
@@ -139,6 +146,11 @@ impl BusyTime {
         let workers = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
         (total - before, (now - first) * workers)
     }
+
+    /// How long the workers were busy in all, at the last look. Never less than before.
+    fn total(&self) -> Duration {
+        self.looks.back().map_or(Duration::ZERO, |(_, total)| *total)
+    }
 }
 
 /// Looks until `stop`.
@@ -150,8 +162,10 @@ pub(super) async fn watch(state: Arc<NodeState>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
-        let (busy, possible) = busy.look(Instant::now(), &worker_counts(&runtime));
-        state.saturation.looked(busy, possible);
+        let (lately, possible) = busy.look(Instant::now(), &worker_counts(&runtime));
+        state.saturation.looked(lately, possible);
+        let total_us = u64::try_from(busy.total().as_micros()).unwrap_or(u64::MAX);
+        state.saturation.busy_us.store(total_us, Ordering::Relaxed);
     }
 }
 

@@ -240,8 +240,6 @@ impl NodeState {
             Action::Notice(notice) => self.notice(&notice),
             // Done already, before the lock was let go.
             Action::BeginPull(_) | Action::EndPull(_) => {}
-            // No node of this version asks for read leases, so none are out.
-            Action::AskLease { .. } | Action::Recall { .. } => {}
         }
     }
 
@@ -483,7 +481,7 @@ impl NodeState {
             ),
             gauge(
                 "load_cpu_us_per_second",
-                "Microseconds of processor time per second that operations are estimated to take, as of the last heartbeat",
+                "Microseconds per second for which the threads of the node's runtime were busy, together, decayed, as of the last heartbeat",
                 load(&totals.cpu_us_per_second),
             ),
             gauge(
@@ -568,11 +566,7 @@ impl NodeState {
 
     /// Removes everything of a slice that is held here, if all who may read it elsewhere have forgotten it. Returns the parts
     /// that are.
-    pub(super) fn flush(
-        self: &Arc<Self>,
-        slice: Slice,
-        clearance: Option<&Clearance>,
-    ) -> Option<Vec<Slice>> {
+    pub(super) fn flush(self: &Arc<Self>, slice: Slice, clearance: Option<&Clearance>) -> Option<Vec<Slice>> {
         let nobody = Clearance::default();
         self.with_core(|core, now| {
             if !core.may_write(slice, clearance.unwrap_or(&nobody), now) {

@@ -8,7 +8,8 @@ use softstore_proto::v1;
 use softstore_sharding::SliceKey;
 use softstore_transfer::handoff::CopyGrant;
 use softstore_transfer::message::{
-    Entry, FillAnswer, FillRequest, Invalidate, LeaseRequest, PeekAnswer, PeekKey, PeekRequest, PullRequest, Refusal, Release, Take,
+    Entry, FillAnswer, FillRequest, Invalidate, LeaseRequest, PeekAnswer, PeekKey, PeekRequest, PullRequest,
+    Refusal, Release, Take,
 };
 use tonic::{Request, Response, Status};
 
@@ -147,7 +148,9 @@ impl v1::transfer_server::Transfer for TransferService {
             FillAnswer::Found { entry, .. } => entry_bytes(entry),
             FillAnswer::Absent | FillAnswer::NotLent => 0,
         })));
-        Ok(Response::new(softstore_proto::readers::fill_reply_to_wire(&answers)))
+        Ok(Response::new(softstore_proto::readers::fill_reply_to_wire(
+            &answers,
+        )))
     }
 
     async fn invalidate(

@@ -130,8 +130,12 @@ async fn wait_and_run(
                 cleared = Cleared::get(state, slice, patience.expires).await;
                 let is_flush = op.kind == i32::from(OpKind::Flush);
                 let step = match &cleared {
-                    // Its patience has ended.
-                    None => continue,
+                    None if state.clock.now() >= patience.expires => continue,
+                    // The node ends.
+                    None => {
+                        replies.push_status(op.id, Status::NotReady);
+                        return Ok(Status::NotReady);
+                    }
                     Some(cleared) if is_flush => flush(state, op, since, Some(cleared.clearance()), replies)?,
                     Some(cleared) => {
                         let clearance = Some(cleared.clearance());

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::quiet::{QUIET_HOURS_MAX, QuietHours};
 use crate::session::LEASE_MS_MAX;
 
 /// The Assigner's settings. [`AssignerConfig::default`] gives the defaults named here.
@@ -25,6 +26,18 @@ pub struct AssignerConfig {
     /// and a new Assigner publishes nothing before that long after its start. There must be one Assigner at a time.
     /// [`LEASE_MS_MIN`] to [`LEASE_MS_MAX`]; default: none (`available`).
     pub lease_ms: Option<u64>,
+    /// How often a Sharder that reacts to load is asked, in milliseconds. Default 1,000; 100 to 600,000.
+    pub balance_interval_ms: u64,
+    /// How long a Sharder may take before it is given up for that time and even ranges place what must move, in
+    /// milliseconds. Default 1,000; 10 to 60,000.
+    pub place_timeout_ms: u64,
+    /// How much of the data set's bytes balancing may move within any minute, in per cent; what must move, because its owner
+    /// drains or is dead, does not count. Default 50: so a new node is filled in one go in any cluster, since that takes one
+    /// part in the number of nodes, and a policy gone wrong cannot move everything in less than two minutes. 0 to 1,000; 0:
+    /// nothing is balanced that has bytes.
+    pub balance_churn_percent_per_minute: u32,
+    /// Times of day in which nothing is balanced. Default none.
+    pub balance_quiet_hours: [Option<QuietHours>; QUIET_HOURS_MAX],
 }
 
 /// Shortest lease, in milliseconds. Its node sends four heartbeats in that time.
@@ -42,6 +55,10 @@ impl Default for AssignerConfig {
             rebalance_delay_ms: 30_000,
             publish_interval_ms: 20,
             lease_ms: None,
+            balance_interval_ms: 1_000,
+            place_timeout_ms: 1_000,
+            balance_churn_percent_per_minute: 50,
+            balance_quiet_hours: [None; QUIET_HOURS_MAX],
         }
     }
 }
@@ -72,6 +89,15 @@ pub enum AssignerConfigError {
     /// Joins and completed hand-offs would wait too long.
     #[error("publish_interval_ms is {0}, it must be at most 1000")]
     PublishInterval(u64),
+    /// Too often to learn anything between, or so seldom that it is as good as never.
+    #[error("balance_interval_ms is {0}, it must be 100 to 600000")]
+    BalanceInterval(u64),
+    /// Too short for any Sharder, or so long that a drain would wait.
+    #[error("place_timeout_ms is {0}, it must be 10 to 60000")]
+    PlaceTimeout(u64),
+    /// More than everything, ten times a minute.
+    #[error("balance_churn_percent_per_minute is {0}, it must be at most 1000")]
+    BalanceChurn(u32),
 }
 
 impl AssignerConfig {
@@ -111,6 +137,17 @@ impl AssignerConfig {
         }
         if self.publish_interval_ms > 1_000 {
             return Err(AssignerConfigError::PublishInterval(self.publish_interval_ms));
+        }
+        if !(100..=600_000).contains(&self.balance_interval_ms) {
+            return Err(AssignerConfigError::BalanceInterval(self.balance_interval_ms));
+        }
+        if !(10..=60_000).contains(&self.place_timeout_ms) {
+            return Err(AssignerConfigError::PlaceTimeout(self.place_timeout_ms));
+        }
+        if self.balance_churn_percent_per_minute > 1_000 {
+            return Err(AssignerConfigError::BalanceChurn(
+                self.balance_churn_percent_per_minute,
+            ));
         }
         Ok(())
     }
@@ -157,6 +194,18 @@ mod tests {
             },
             AssignerConfig {
                 lease_ms: Some(LEASE_MS_MIN - 1),
+                ..good
+            },
+            AssignerConfig {
+                balance_interval_ms: 99,
+                ..good
+            },
+            AssignerConfig {
+                place_timeout_ms: 9,
+                ..good
+            },
+            AssignerConfig {
+                balance_churn_percent_per_minute: 1_001,
                 ..good
             },
             AssignerConfig {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::rounds::{PlaceJob, Ticket};
 use crate::assignment::{Assignment, AssignmentError};
 use crate::generation::{Generation, Incarnation};
 use crate::node::{Life, NodeId};
 use crate::session::{AssignerMessage, NodeMessage};
+use crate::sharder::Placement;
 use crate::time::Timestamp;
 
 /// Names one session with a node. The shell gives them out in the order in which sessions are opened, and never uses one
@@ -49,6 +51,25 @@ pub enum AssignerEvent {
         /// Which.
         node: NodeId,
     },
+    /// A Sharder has answered an [`AssignerAction::Place`].
+    Placed {
+        /// Which.
+        ticket: Ticket,
+        /// What it says.
+        placement: Placement,
+    },
+    /// The Sharder that an [`AssignerAction::Place`] asked will not answer: it broke.
+    PlacingFailed {
+        /// Which.
+        ticket: Ticket,
+    },
+    /// An operator wants nothing to be balanced. Replaces what was wanted before.
+    Freeze {
+        /// For how long, in milliseconds; none: until it is lifted, or the Assigner ends.
+        for_ms: Option<u64>,
+    },
+    /// An operator lifts a freeze.
+    Unfreeze,
     /// Time passed. The shell feeds all input that is queued before it ticks.
     Tick,
 }
@@ -70,6 +91,8 @@ pub enum AssignerAction {
     },
     /// A new assignment is out; the sends to the nodes are among the actions already.
     Published(Arc<Assignment>),
+    /// Run this, wherever that holds nothing up, and feed what it returns. At most one is under way, unless it was given up.
+    Place(PlaceJob),
     /// Tick at this moment or soon after. Replaces the moment asked for before.
     WakeAt(Timestamp),
     /// The answer to [`AssignerEvent::DrainNode`].
@@ -160,6 +183,20 @@ pub enum Notice {
     },
     /// The Sharder's placement breaks the rules; even ranges were used instead.
     PlacementRefused(String),
+    /// The Sharder takes too long. Until it answers, what must move is placed by even ranges, and nothing is balanced.
+    PlacingGivenUp {
+        /// For how long it was waited for.
+        after_ms: u64,
+    },
+    /// A Sharder's answer came too late for what has happened meanwhile; it was asked anew.
+    PlacementOutdated,
+    /// Nothing is balanced, until then if that is said.
+    Frozen {
+        /// For how long, in milliseconds.
+        for_ms: Option<u64>,
+    },
+    /// Balancing goes on.
+    Unfrozen,
     /// A relayed message was dropped: too large, or its receiver has no session.
     RelayDropped {
         /// For whom it was.

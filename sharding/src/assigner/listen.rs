@@ -149,7 +149,7 @@ impl Assigner {
         if member.draining {
             // What it was told on its former session may not have arrived.
             member.told_no_taker = false;
-            self.pending = Pending::AtOnce;
+            self.pending = self.pending.max(Pending::AtOnce);
             if let (Some(session), false) = (member.session, draining) {
                 let message = AssignerMessage::Drain;
                 actions.push(AssignerAction::Send { session, message });
@@ -181,10 +181,14 @@ impl Assigner {
                 lease_ms,
             } => {
                 member.load = load;
+                member.load_at = Some(now);
                 member.lease_ms = lease_ms;
                 member.last_answered = now;
                 self.hear_of(generation, actions);
                 self.acknowledged(node, generation);
+                if let Some(member) = self.members.get(node) {
+                    self.explanations.heard(&life, &member.load);
+                }
                 let generation = self
                     .assignment()
                     .map_or(Generation::NONE, |current| current.generation());
@@ -201,7 +205,7 @@ impl Assigner {
             }
             NodeMessage::Draining => self.start_drain(node, actions),
             NodeMessage::Goodbye => self.bury(node, DeathCause::Goodbye, actions),
-            NodeMessage::Handoffs(reports) => self.handoffs(&life, &reports),
+            NodeMessage::Handoffs(reports) => self.handoffs(&life, &reports, now),
             NodeMessage::HeldAssignment(held) => {
                 if let Some(held) = &held
                     && hello::is_possible(held.generation())
@@ -300,12 +304,14 @@ impl Assigner {
         }
     }
 
-    fn handoffs(&mut self, life: &Life, reports: &[HandoffReport]) {
+    fn handoffs(&mut self, life: &Life, reports: &[HandoffReport], now: Timestamp) {
         for report in reports {
             if !matches!(report.outcome, HandoffOutcome::Completed | HandoffOutcome::GaveUp) {
                 continue;
             }
             self.handoff_ended(life, report.slice, report.since);
+            self.explanations
+                .ended(report.slice, report.since, report.outcome, now);
             // While the Assigner recovers, what a node claims is all there is to correct.
             if let Some(member) = self.members.get_mut(&life.node) {
                 member.claim_settled(report.slice, report.since);

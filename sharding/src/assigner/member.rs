@@ -44,6 +44,8 @@ pub(super) struct Member {
     /// It joined empty and waits until then to take whole what drains or dies.
     pub(super) reserve_until: Option<Timestamp>,
     pub(super) load: LoadReport,
+    /// When it reported that.
+    pub(super) load_at: Option<Timestamp>,
     /// What its last hello claimed. Kept only while the Assigner recovers.
     pub(super) claims: Vec<RangeClaim>,
 }
@@ -70,6 +72,7 @@ impl Member {
             joined_at: now,
             reserve_until: None,
             load: LoadReport::default(),
+            load_at: None,
             claims: Vec::new(),
         }
     }

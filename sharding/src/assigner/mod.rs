@@ -6,34 +6,52 @@
 //!
 //! ```text
 //!   event            what goes in and comes out              listen    what a node's message changes
-//!   config           settings                                publish   when and to whom an assignment goes
+//!   config, quiet    settings                                publish   when and to whom an assignment goes
 //!   member, graves   who lives, who is dead                  next      since and providers of the next assignment
 //!   hello            which hellos are refused                recovery  what a new Assigner learns before it publishes
 //!   history          recent assignments, for diffs           status    what operators see
+//!   rounds, forced   asking the Sharder, or doing without    balance   when it is asked for the load alone, and how much may move
+//!   loads            what it is shown of the load            explain   why assignments changed, and what that cost
+//!   preview          what it would do now
 //! ```
 //!
 //! It keeps, of the invariants: H1 in that a range has one owner per assignment and a higher `since` whenever that owner
 //! changes; H4 in that generations only grow; H6 and H7 in that providers are carried along while they live; and that a
 //! life which is dead stays dead.
 
+mod balance;
 mod config;
 mod event;
+mod explain;
+mod forced;
 mod graves;
 mod hello;
 mod history;
 mod listen;
+mod loads;
 mod member;
 pub(crate) mod next;
+mod preview;
 mod publish;
+mod quiet;
 mod recovery;
+mod rounds;
 mod status;
 
+pub use balance::HeldBack;
 pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT, LEASE_MS_MIN};
 pub use event::{AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, Notice, SessionId};
+pub use explain::{
+    CHANGES_MAX, ChangeCause, ChangeRecord, Explanations, MOVES_PER_CHANGE_MAX, MoveEnd, MoveRecord,
+    MoveTotals,
+};
 pub use listen::{NODES_MAX, RELAY_BYTES_MAX};
-pub use status::{ClusterStatus, HotKeyStatus, NodeStatus};
+pub use preview::{PlanJob, PlanReport};
+pub use quiet::{QUIET_HOURS_MAX, QuietHours, QuietHoursError};
+pub use rounds::{PlaceJob, Ticket};
+pub use status::{BalanceStatus, ClusterStatus, HotKeyStatus, NodeStatus};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::assignment::Assignment;
@@ -45,10 +63,13 @@ use crate::session::AssignerMessage;
 use crate::sharder::Sharder;
 use crate::time::Timestamp;
 
+use balance::Balance;
 use graves::Graves;
 use history::History;
+use loads::Loads;
 use member::Member;
 use recovery::Recovery;
+use rounds::Round;
 
 /// The Assigner wakes at least this many times per failure timeout, so that a gap between its steps of half of it is a
 /// standstill of its own.
@@ -59,7 +80,7 @@ const WAKES_PER_FAILURE_TIMEOUT: u64 = 4;
 pub struct Assigner {
     config: AssignerConfig,
     incarnation: Incarnation,
-    sharder: Box<dyn Sharder>,
+    sharder: Arc<dyn Sharder>,
     members: BTreeMap<NodeId, Member>,
     sessions: BTreeMap<SessionId, NodeId>,
     graves: Graves,
@@ -79,6 +100,18 @@ pub struct Assigner {
     /// The other Assigner that was last reported.
     other_assigner: Option<Incarnation>,
     last_step: Timestamp,
+    /// The wall clock at the last step.
+    unix_ms: u64,
+    /// Who owns something by the newest assignment.
+    owners: BTreeSet<Life>,
+    balance: Balance,
+    loads: Loads,
+    explanations: Explanations,
+    /// The question that the Sharder has not answered yet.
+    round: Option<Round>,
+    /// The one that was given up and not answered yet.
+    overdue: Option<Ticket>,
+    tickets: u64,
 }
 
 /// Whether something changed that an assignment is to tell of.
@@ -104,7 +137,7 @@ impl Assigner {
         Self {
             config,
             incarnation,
-            sharder,
+            sharder: Arc::from(sharder),
             members: BTreeMap::new(),
             sessions: BTreeMap::new(),
             graves: Graves::default(),
@@ -118,6 +151,14 @@ impl Assigner {
             fenced_off: RangeMap::new(),
             other_assigner: None,
             last_step: now,
+            unix_ms: 0,
+            owners: BTreeSet::new(),
+            balance: Balance::default(),
+            loads: Loads::default(),
+            explanations: Explanations::default(),
+            round: None,
+            overdue: None,
+            tickets: 0,
         }
     }
 
@@ -156,12 +197,53 @@ impl Assigner {
                 let answer = self.drain(&node, &mut actions);
                 actions.push(AssignerAction::DrainAnswered { node, answer });
             }
+            AssignerEvent::Placed { ticket, placement } => {
+                self.answered(ticket, placement, now, unix_ms, &mut actions);
+            }
+            AssignerEvent::PlacingFailed { ticket } => {
+                self.placing_failed(ticket, now, unix_ms, &mut actions);
+            }
+            AssignerEvent::Freeze { for_ms } => self.freeze(for_ms, now, &mut actions),
+            AssignerEvent::Unfreeze => self.unfreeze(&mut actions),
             AssignerEvent::Tick => self.tick(now, &mut actions),
         }
+        self.settle_holds(now, unix_ms, &mut actions);
         self.recover(now, &mut actions);
         self.publish_if_due(now, unix_ms, &mut actions);
         actions.push(AssignerAction::WakeAt(self.next_wake(now)));
         actions
+    }
+
+    /// [`Assigner::step`] for those to whom time stands still meanwhile, such as simulations: the Sharder is asked here and
+    /// now.
+    pub fn step_at_once(
+        &mut self,
+        event: AssignerEvent,
+        now: Timestamp,
+        unix_ms: u64,
+    ) -> Vec<AssignerAction> {
+        let mut actions = self.step(event, now, unix_ms);
+        let is_job = |action: &AssignerAction| matches!(action, AssignerAction::Place(_));
+        while let Some(index) = actions.iter().position(is_job) {
+            if let AssignerAction::Place(job) = actions.remove(index) {
+                actions.extend(self.step(job.run(), now, unix_ms));
+            }
+        }
+        let wakes = |action: &AssignerAction| matches!(action, AssignerAction::WakeAt(_));
+        let last = actions.iter().rposition(wakes);
+        let mut index = 0;
+        actions.retain(|action| {
+            let keeps = !wakes(action) || Some(index) == last;
+            index += 1;
+            keeps
+        });
+        actions
+    }
+
+    /// Why the last assignments changed what they changed, and what that cost.
+    #[must_use]
+    pub fn explanations(&self) -> &Explanations {
+        &self.explanations
     }
 
     /// The newest assignment published.
@@ -192,6 +274,10 @@ impl Assigner {
         }
         if let Some(recovery) = &mut self.recovery {
             recovery.restart(now);
+        }
+        if let Some(round) = &mut self.round {
+            // The Sharder stood still as well.
+            round.asked_at = now;
         }
         actions.push(AssignerAction::Notice(Notice::StoodStill { gap_ms }));
     }
@@ -238,6 +324,8 @@ impl Assigner {
             actions.push(AssignerAction::CloseSession { session });
         }
         self.graves.bury(member.life.clone());
+        self.loads.bury(&member.life, member.load);
+        self.explanations.forget(&member.life);
         let life = member.life;
         actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
         self.wants(Pending::AtOnce);
@@ -323,7 +411,9 @@ impl Assigner {
                 ]
             })
             .filter(|at| *at > now);
-        let due = silence.chain(waits).chain(settled).chain(self.publish_at());
+        let rounds = self.publish_at().into_iter().chain(self.round_ends_at());
+        let rounds = rounds.chain(self.hold_ends_at()).chain(self.next_balance(now));
+        let due = silence.chain(waits).chain(settled).chain(rounds);
         due.fold(regular, Timestamp::min).max(now)
     }
 }

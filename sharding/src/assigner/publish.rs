@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::event::{AssignerAction, Notice};
+use super::explain::{self, ChangeCause};
 use super::next::{self, Living, Ranges};
 use super::{Assigner, Pending};
 use crate::assignment::{Assignment, AssignmentError};
@@ -14,14 +15,15 @@ use crate::generation::Generation;
 use crate::node::{Life, NodeEntry, NodeId};
 use crate::range_map::RangeMap;
 use crate::session::AssignerMessage;
-use crate::sharder::{ClusterView, EvenRange, HotKey, Placement, Sharder};
+use crate::sharder::{PlacedMove, Placement};
+use crate::slice::Slice;
 use crate::time::Timestamp;
 
 impl Assigner {
-    /// When the next assignment is due; `None` if nothing waits to be published.
+    /// When the next assignment is due; `None` if nothing waits to be published, or the Sharder is being asked.
     pub(super) fn publish_at(&self) -> Option<Timestamp> {
         match self.pending {
-            _ if self.recovery.is_some() => None,
+            _ if self.recovery.is_some() || self.round.is_some() => None,
             Pending::Nothing => None,
             Pending::Soon => Some(self.last_published.plus_ms(self.config.publish_interval_ms)),
             Pending::AtOnce => Some(Timestamp::ZERO),
@@ -29,16 +31,11 @@ impl Assigner {
     }
 
     pub(super) fn publish_if_due(&mut self, now: Timestamp, unix_ms: u64, actions: &mut Vec<AssignerAction>) {
-        if self.publish_at().is_none_or(|at| now < at) {
-            return;
+        self.give_up_round(now, unix_ms, actions);
+        let is_due = self.publish_at().is_some_and(|at| now >= at);
+        if is_due || (self.pending == Pending::Nothing && self.is_balance_due(now)) {
+            self.begin_round(now, unix_ms, actions);
         }
-        self.pending = Pending::Nothing;
-        match self.compute(unix_ms, actions) {
-            Ok(Some(assignment)) => self.publish(Arc::new(assignment), now, actions),
-            Ok(None) => {}
-            Err(error) => actions.push(AssignerAction::Notice(Notice::NotPublished(error))),
-        }
-        self.tell_no_taker(actions);
     }
 
     pub(super) fn directory(&self) -> BTreeMap<NodeId, NodeEntry> {
@@ -53,33 +50,116 @@ impl Assigner {
         self.members.values().any(|member| member.role().may_take())
     }
 
-    /// The next assignment; `None` if it would say what the present one says.
-    fn compute(
+    pub(super) fn living(&self) -> Living {
+        let lives = self.members.iter();
+        lives
+            .map(|(node, member)| (node.clone(), member.life.incarnation))
+            .collect()
+    }
+
+    /// Publishes what a placement makes of what is held, if that says anything new. Without a placement nobody may take
+    /// anything.
+    pub(super) fn publish_placed(
         &mut self,
+        base: Option<Arc<Assignment>>,
+        placement: Option<Placement>,
+        urgency: Pending,
+        now: Timestamp,
         unix_ms: u64,
         actions: &mut Vec<AssignerAction>,
+    ) {
+        let moves = match (&base, &placement) {
+            (Some(_), Some(placement)) => self.explained(base.clone(), placement, now),
+            _ => Vec::new(),
+        };
+        match self.next_assignment(base.as_deref(), placement.as_ref(), unix_ms) {
+            Ok(Some(assignment)) => {
+                let is_first = self.assignment().is_none() && self.recovered.is_none();
+                let cause = Self::cause_of(urgency, is_first);
+                let assignment = Arc::new(assignment);
+                self.note_moves(base.as_deref(), &assignment, moves, (unix_ms, cause), now);
+                self.publish(assignment, now, actions);
+            }
+            Ok(None) => {}
+            Err(error) => actions.push(AssignerAction::Notice(Notice::NotPublished(error))),
+        }
+        self.tell_no_taker(actions);
+    }
+
+    /// What a placement changes, with reasons.
+    fn explained(
+        &mut self,
+        base: Option<Arc<Assignment>>,
+        placement: &Placement,
+        now: Timestamp,
+    ) -> Vec<PlacedMove> {
+        let is_same = base.as_deref().is_some_and(|base| placement.is_as_held(base));
+        if is_same
+            && base.iter().all(|base| {
+                base.ranges()
+                    .iter()
+                    .all(|(_, range)| self.is_living(&range.owner))
+            })
+        {
+            return Vec::new();
+        }
+        let (snapshot, _) = self.snapshot(base, false, now);
+        explain::moves_of(&snapshot.view(), placement)
+    }
+
+    /// Remembers why, and what moves with it.
+    fn note_moves(
+        &mut self,
+        base: Option<&Assignment>,
+        next: &Arc<Assignment>,
+        moves: Vec<PlacedMove>,
+        (unix_ms, cause): (u64, ChangeCause),
+        now: Timestamp,
+    ) {
+        let generation = next.generation();
+        let mut handed: Vec<(Slice, Life, Life)> = Vec::new();
+        for (slice, range) in next
+            .ranges()
+            .iter()
+            .filter(|(_, range)| range.since == generation)
+        {
+            let former = base.into_iter().flat_map(|base| base.ranges().overlapping(slice));
+            let changed = former.filter(|(_, held)| held.owner != range.owner);
+            handed.extend(changed.map(|(part, held)| (part, held.owner.clone(), range.owner.clone())));
+        }
+        let balancing = moves.iter().filter(|change| !change.reason.is_membership());
+        let moved_bytes: f64 = balancing.map(|change| change.cost_bytes).sum();
+        let reports = self.members.values().flat_map(|member| &member.load.slices);
+        let bytes: f64 = reports.map(|slice| slice.bytes as f64).sum();
+        if moved_bytes > 0.0 && self.sharder.reacts_to_load() {
+            self.balance.spend(moved_bytes / bytes.max(moved_bytes), now);
+        }
+        self.loads_moved(handed, now);
+        let members = &self.members;
+        let load_of = |life: &Life| {
+            let member = members.get(&life.node).filter(|member| member.life == *life);
+            member.map_or((0, 0), |member| {
+                (member.load.bytes_imported, member.load.entries_imported)
+            })
+        };
+        let told = (generation, unix_ms, cause);
+        self.explanations.published(told, moves, next, load_of, now);
+    }
+
+    /// The next assignment; `None` if it would say what the present one says.
+    fn next_assignment(
+        &mut self,
+        base: Option<&Assignment>,
+        placement: Option<&Placement>,
+        unix_ms: u64,
     ) -> Result<Option<Assignment>, AssignmentError> {
         let generation = Generation::following(self.highest, unix_ms, self.incarnation);
-        let living: Living = self
-            .members
-            .iter()
-            .map(|(node, member)| (node.clone(), member.life.incarnation))
-            .collect();
+        let living = self.living();
         let directory = self.directory();
-        let current = self.assignment().cloned();
-        let previous = self.recovered.as_ref().or(current.as_deref());
-        let base = match previous {
-            None => None,
-            Some(previous) => {
-                let ranges = next::refreshed(previous, &living, &self.done, &self.fenced_off);
-                Some(Assignment::new(previous.generation(), ranges, directory.clone())?)
-            }
-        };
-        let placement = self.place(base.as_ref(), actions);
         let ranges = match (base, placement) {
-            (Some(base), Some(placement)) => next::placed(ranges_of(&base), &placement, &living, generation),
-            (Some(base), None) => ranges_of(&base),
-            (None, Some(placement)) => first_ranges(&placement, &living, generation),
+            (Some(base), Some(placement)) => next::placed(ranges_of(base), placement, &living, generation),
+            (Some(base), None) => ranges_of(base),
+            (None, Some(placement)) => first_ranges(placement, &living, generation),
             (None, None) => return Ok(None),
         };
         let stays = |life: &Life| {
@@ -89,41 +169,12 @@ impl Assigner {
         };
         let ranges = next::renewed(ranges, generation, stays);
         let assignment = Assignment::new(generation, ranges, directory)?.under_leases(self.config.lease_ms);
-        let unchanged = current.is_some_and(|current| {
+        let unchanged = self.assignment().is_some_and(|current| {
             current.ranges() == assignment.ranges() && current.directory() == assignment.directory()
         });
         self.done = still_open(&self.done, &assignment);
         self.fenced_off.clear();
         Ok((!unchanged).then_some(assignment))
-    }
-
-    /// Asks the Sharder; one that breaks the rules is overruled by even ranges, since drains must go on. `None` if nobody
-    /// may take anything.
-    fn place(&self, previous: Option<&Assignment>, actions: &mut Vec<AssignerAction>) -> Option<Placement> {
-        if !self.has_taker() {
-            return None;
-        }
-        let loads = self
-            .members
-            .values()
-            .flat_map(|member| member.load.slices.iter().copied());
-        let hot_keys = self.hot_keys().into_iter().map(|(_, load)| HotKey {
-            at: load.at,
-            operations_per_second: load.operations_per_second,
-        });
-        let view = ClusterView {
-            previous,
-            nodes: self.members.values().map(|member| member.view()).collect(),
-            loads: loads.collect(),
-            hot_keys: hot_keys.collect(),
-        };
-        let placement = self.sharder.place(&view);
-        if let Err(error) = placement.check(&view) {
-            let reason = format!("{}: {error}", self.sharder.name());
-            actions.push(AssignerAction::Notice(Notice::PlacementRefused(reason)));
-            return Some(EvenRange.place(&view));
-        }
-        Some(placement)
     }
 
     fn publish(&mut self, assignment: Arc<Assignment>, now: Timestamp, actions: &mut Vec<AssignerAction>) {
@@ -138,6 +189,8 @@ impl Assigner {
                 member.reserve_until = None;
             }
         }
+        let owners = assignment.ranges().iter().map(|(_, range)| range.owner.clone());
+        self.owners = owners.collect();
         for member in self.members.values_mut() {
             member.listed_at.get_or_insert(generation);
         }
@@ -234,7 +287,6 @@ mod tests {
     use super::*;
     use crate::assignment::{Provider, RangeAssignment, Readers};
     use crate::generation::Incarnation;
-    use crate::slice::Slice;
     use crate::slice_key::SliceKey;
 
     /// Half of a range is reported as ended (a flush), an assignment is published, then the other half is: what was

@@ -1,8 +1,9 @@
 //! [`ClusterStatus`]: what the Assigner knows of the cluster, for operators and for `wait --settled`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::balance::HeldBack;
 use super::{Assigner, Pending};
 use crate::generation::Generation;
 use crate::load::HOT_KEYS_MAX;
@@ -10,6 +11,7 @@ use crate::node::{Life, NodeState};
 use crate::session::{HotKeyLoad, LoadReport};
 use crate::sharder::NodeRole;
 use crate::slice::Slice;
+use crate::slice_key::SliceKey;
 use crate::time::Timestamp;
 
 /// What the cluster looks like from the Assigner.
@@ -36,15 +38,32 @@ pub struct ClusterStatus {
     pub lease_ms: Option<u64>,
     /// The hottest keys of the cluster, hottest first, at most [`HOT_KEYS_MAX`].
     pub hot_keys: Vec<HotKeyStatus>,
+    /// Whether and how load is balanced.
+    pub balance: BalanceStatus,
+}
+
+/// Whether and how load is balanced.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BalanceStatus {
+    /// The Sharder's name.
+    pub sharder: &'static str,
+    /// Whether it reacts to load.
+    pub reacts_to_load: bool,
+    /// Why nothing is balanced now; `None` if it is.
+    pub held_back: Option<HeldBack>,
+    /// What balancing may still move within this minute, as a part of the data set's bytes.
+    pub churn_left: f64,
 }
 
 /// A key that draws much load, and who said so.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HotKeyStatus {
-    /// The key and its load.
+    /// The key and its load, all together.
     pub load: HotKeyLoad,
-    /// Who serves it.
+    /// Who owns it, or reports the most of it.
     pub owner: Life,
+    /// Who else serves reads of it.
+    pub replicas: Vec<Life>,
 }
 
 /// What one living node looks like from the Assigner.
@@ -124,11 +143,8 @@ impl Assigner {
                 }
             })
             .collect();
-        let hottest = self.hot_keys().into_iter().take(HOT_KEYS_MAX);
-        let hot_keys = hottest.map(|(owner, load)| HotKeyStatus {
-            load: load.clone(),
-            owner: owner.clone(),
-        });
+        let mut hot_keys = self.hot_keys();
+        hot_keys.truncate(HOT_KEYS_MAX);
         ClusterStatus {
             generation: self.generation(),
             waiting_to_fill: saturated(nodes.iter().filter(|node| node.waiting_to_fill).count()),
@@ -139,19 +155,54 @@ impl Assigner {
             ranges_unreachable: counted.unreachable,
             recovering: self.recovery.is_some(),
             lease_ms: self.config.lease_ms,
-            hot_keys: hot_keys.collect(),
+            hot_keys,
+            balance: BalanceStatus {
+                sharder: self.sharder.name(),
+                reacts_to_load: self.sharder.reacts_to_load(),
+                held_back: self.held_back(now),
+                churn_left: self.balance.churn_left(&self.config, now),
+            },
         }
     }
 
-    /// The hot keys that the members report, hottest first. One that has just moved may be reported by both: once.
-    pub(super) fn hot_keys(&self) -> Vec<(&Life, &HotKeyLoad)> {
-        let members = self.members.values();
-        let mut hot: Vec<_> = members
-            .flat_map(|member| member.load.hot_keys.iter().map(|key| (&member.life, key)))
-            .collect();
-        hot.sort_by(|(_, a), (_, b)| b.operations_per_second.total_cmp(&a.operations_per_second));
-        let mut seen = BTreeSet::new();
-        hot.retain(|(_, key)| seen.insert(key.at));
+    /// The hot keys that the members report, hottest first, each once. What its owner and its replicas say of one is added up.
+    fn hot_keys(&self) -> Vec<HotKeyStatus> {
+        let mut hot: BTreeMap<SliceKey, HotKeyStatus> = BTreeMap::new();
+        for member in self.members.values() {
+            for key in &member.load.hot_keys {
+                let range = self.assignment().map(|current| current.range_at(key.at));
+                let replicas = range.map_or(&[][..], |range| &range.readers.replicas);
+                let new = HotKeyStatus {
+                    load: key.clone(),
+                    owner: member.life.clone(),
+                    replicas: replicas.to_vec(),
+                };
+                let Some(held) = hot.get_mut(&key.at) else {
+                    hot.insert(key.at, new);
+                    continue;
+                };
+                let is_owner = |life: &Life| range.is_some_and(|range| range.owner == *life);
+                let (mine, theirs) = (key.operations_per_second, held.load.operations_per_second);
+                if replicas.is_empty() {
+                    // It has just moved, and both say the same.
+                    if mine > theirs {
+                        *held = new;
+                    }
+                    continue;
+                }
+                held.load.operations_per_second += mine;
+                held.load.error_per_second += key.error_per_second;
+                if is_owner(&member.life) {
+                    held.owner = member.life.clone();
+                }
+            }
+        }
+        let mut hot: Vec<HotKeyStatus> = hot.into_values().collect();
+        hot.sort_by(|a, b| {
+            b.load
+                .operations_per_second
+                .total_cmp(&a.load.operations_per_second)
+        });
         hot
     }
 
@@ -212,7 +263,12 @@ impl Assigner {
                 None => format!("{} still serves under leases", member.life.node),
             });
         }
-        (self.pending != Pending::Nothing).then(|| "an assignment is about to be published".to_owned())
+        let is_asking = self
+            .round
+            .as_ref()
+            .is_some_and(|round| round.urgency != Pending::Nothing);
+        (is_asking || self.pending != Pending::Nothing)
+            .then(|| "an assignment is about to be published".to_owned())
     }
 
     fn generation(&self) -> Generation {

@@ -15,11 +15,12 @@ use crate::slice::Slice;
 /// What all that a node holds weighs: its load and its memory.
 const WEIGHT: f64 = 2.0;
 
-/// The parts of the ranges that a node holds, in order: at most [`SLICE_REPORTS_MAX`], or one for each range if there are
+/// The parts of the ranges that a node holds, in order. Their processor time is the node's busy time, shared out by weight:
+/// they add up to it. At most [`SLICE_REPORTS_MAX`], or one for each range if there are
 /// more of them. They cover the ranges.
 #[must_use]
 pub fn reports(window: &Window, memory: &Memory, held: &[Slice]) -> Vec<SliceLoad> {
-    let load: f64 = held.iter().map(|range| window.rates(*range).cpu_us()).sum();
+    let load: f64 = held.iter().map(|range| window.rates(*range).cpu_weight()).sum();
     let bytes: f64 = memory.parts().iter().map(|part| part.bytes as f64).sum();
     let room = SLICE_REPORTS_MAX.saturating_sub(held.len());
     let scale = Scale {
@@ -30,6 +31,7 @@ pub fn reports(window: &Window, memory: &Memory, held: &[Slice]) -> Vec<SliceLoa
         },
         load: load.max(f64::MIN_POSITIVE),
         bytes: bytes.max(f64::MIN_POSITIVE),
+        busy_us: if load >= LOAD_MIN { window.busy_us() } else { 0.0 },
     };
     let mut parts = memory.parts();
     let mut reports = Vec::new();
@@ -39,11 +41,16 @@ pub fn reports(window: &Window, memory: &Memory, held: &[Slice]) -> Vec<SliceLoa
     reports
 }
 
+/// A load of less than about an operation a second is none: whatever the threads are busy with, it is not that.
+const LOAD_MIN: f64 = 1.0;
+
 /// By what a part's weight is told.
 struct Scale {
     target: f64,
     load: f64,
     bytes: f64,
+    /// The busy time that is shared out, in microseconds per second.
+    busy_us: f64,
 }
 
 /// A part that is being put together.
@@ -64,7 +71,7 @@ impl Open {
         }
     }
 
-    fn close(self) -> SliceLoad {
+    fn close(self, scale: &Scale) -> SliceLoad {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -76,7 +83,7 @@ impl Open {
             bytes,
             bytes_per_second: self.rates.bytes,
             hits_per_second: self.rates.hits,
-            cpu_us_per_second: self.rates.cpu_us(),
+            cpu_us_per_second: self.rates.cpu_weight() / scale.load * scale.busy_us,
             ..SliceLoad::idle(self.slice)
         }
     }
@@ -87,18 +94,18 @@ fn cut(range: Slice, window: &Window, parts: &mut &[Part], scale: &Scale, report
     for atom in atoms(range) {
         let rates = window.rates_of(&atom);
         let bytes = bytes_of(&atom, parts);
-        let weight = rates.cpu_us() / scale.load + bytes / scale.bytes;
+        let weight = rates.cpu_weight() / scale.load + bytes / scale.bytes;
         if open.weight + weight > scale.target
             && let Some((left, right)) = open.slice.split_before(atom.slice.low())
         {
             let whole = std::mem::replace(&mut open, Open::begin(right));
-            reports.push(Open { slice: left, ..whole }.close());
+            reports.push(Open { slice: left, ..whole }.close(scale));
         }
         open.rates += rates;
         open.bytes += bytes;
         open.weight += weight;
     }
-    reports.push(open.close());
+    reports.push(open.close(scale));
 }
 
 /// An atom's share of what the part that it lies in holds. `parts` begins at or before that one, and atoms come in order.

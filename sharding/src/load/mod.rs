@@ -13,7 +13,7 @@
 //!
 //! **Counting.** A slice is a run of Redis slots, nearly always, so a tally counts by slot: one table look-up and a few
 //! additions per operation, whatever the slices are. A slot that is cut finer (a hot key that was isolated) is counted by
-//! its pieces, at the price of a search.
+//! its pieces: the last few are at hand, and others take a search.
 //!
 //! **Rates** are exponentially decayed, with a half-life of [`HALF_LIFE_MS`]: a step in load is seen to a half after one
 //! second and to 97% after five. A slot that a node has just got has a history of less than that, and is divided by the
@@ -32,8 +32,8 @@
 //! look-up compares 8 numbers, and there is neither a heap nor a table to keep. **The bound:** a key's sampled rate is
 //! overestimated by at most 1/[`WAYS`] of what its set got, on average 1/512 of the node's load, and any key with more than
 //! that is in the summary. Sampling adds noise: a key that draws `r` operations a second is off by more than
-//! `3 sqrt(SAMPLE_GAP_MEAN r ln 2 / (2 half-life))` in one of some hundred looks only: 2.4% of `r` at 100,000 a second,
-//! 7.6% at 10,000, 24% at 1,000. [`HotKeyLoad::error_per_second`](crate::session::HotKeyLoad) is the sum of both.
+//! `3 sqrt(SAMPLE_GAP_MEAN r ln 2 / (2 half-life))` in one of some hundred looks only: 3.2% of `r` at 100,000 a second,
+//! 10% at 10,000, 32% at 1,000. [`HotKeyLoad::error_per_second`](crate::session::HotKeyLoad) is the sum of both.
 
 mod atoms;
 pub mod cut;
@@ -50,13 +50,14 @@ use std::ops::AddAssign;
 pub use hot_keys::{HOT_KEYS_MAX, HOT_SHARE_MIN};
 pub use memory::Memory;
 pub use sketch::{KeyPrefix, SETS, WAYS};
-pub use tally::{SAMPLE_GAP_MEAN, Served, Tally};
+pub use tally::{SAMPLE_GAP_MEAN, Served, Tally, Was};
 pub use window::{FOLD_INTERVAL_MS_MIN, Fold, HALF_LIFE_MS, Window};
 
 /// Most parts that a node reports its load in, unless it owns more ranges than that: then one for each.
 pub const SLICE_REPORTS_MAX: usize = 256;
 
-/// Processor time of an operation, in nanoseconds: reading it, finding its entry, and answering.
+/// Processor time of an operation, in nanoseconds: reading it, finding its entry, and answering. This and the two below only
+/// say how much heavier one slice is than another: what all take together is measured ([`Window::busy_us`]).
 const OPERATION_NS: f64 = 1_000.0;
 
 /// What a write costs beyond that, in nanoseconds.
@@ -79,10 +80,10 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Microseconds of processor time per second that these operations are estimated to take: weights by which slices are
-    /// compared. What an operation takes in truth depends on how many travel together.
+    /// Microseconds of processor time per second that these operations would take by the weights above: by this a node's
+    /// busy time is shared out among its slices.
     #[must_use]
-    pub fn cpu_us(&self) -> f64 {
+    pub fn cpu_weight(&self) -> f64 {
         (self.operations * OPERATION_NS + self.writes * WRITE_EXTRA_NS + self.bytes * BYTE_NS) / 1_000.0
     }
 

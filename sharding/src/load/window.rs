@@ -49,7 +49,9 @@ pub struct Window {
     is_held: Vec<bool>,
     pieces: BTreeMap<Slice, Decayed>,
     hot_keys: HotKeys,
-    /// How much of the past the hot keys know.
+    /// How long the node's threads were busy, in microseconds per second.
+    busy_us: f64,
+    /// How much of the past the two before know.
     weight: f64,
 }
 
@@ -71,6 +73,7 @@ impl Window {
             is_held: vec![false; usize::from(SLOT_COUNT)],
             pieces: BTreeMap::new(),
             hot_keys: HotKeys::default(),
+            busy_us: 0.0,
             weight: 0.0,
         }
     }
@@ -112,6 +115,7 @@ impl Window {
         }
         (self.is_held, self.pieces) = (is_held, pieces);
         self.hot_keys.decay(keep);
+        self.busy_us *= keep;
         self.weight = self.weight * keep + (1.0 - keep);
     }
 
@@ -136,6 +140,16 @@ impl Window {
         sum
     }
 
+    /// How long the node's threads were busy, in microseconds per second, decayed: of several threads the sum.
+    #[must_use]
+    pub fn busy_us(&self) -> f64 {
+        if self.weight > 0.0 {
+            self.busy_us / self.weight
+        } else {
+            0.0
+        }
+    }
+
     /// The hot keys within what is held, hottest first; `operations` is what the node serves a second.
     #[must_use]
     pub fn hot_keys(&self, held: &[Slice], operations: f64) -> Vec<HotKeyLoad> {
@@ -152,6 +166,11 @@ impl Window {
 }
 
 impl Fold<'_> {
+    /// Adds what the node's threads were busy for since the last fold, in microseconds.
+    pub fn add_busy(&mut self, busy_us: u64) {
+        self.window.busy_us += busy_us as f64 * self.factor;
+    }
+
     /// Adds what a tally counted, and empties it.
     pub fn add(&mut self, tally: &mut Tally) {
         let Self { window, factor } = self;
@@ -161,7 +180,7 @@ impl Fold<'_> {
                 window.slots[number].rates += counts.times(*factor);
             }
         }
-        for (slice, cell) in std::mem::take(&mut tally.pieces) {
+        for (slice, cell) in tally.take_pieces() {
             // A piece that is held no more has no rate.
             if let Some(piece) = window.pieces.get_mut(&slice) {
                 piece.rates += cell.counts().times(*factor);

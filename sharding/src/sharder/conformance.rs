@@ -1,22 +1,33 @@
 //! What every [`Sharder`] must keep, checked on random lives of clusters: call [`check`] from the tests of your own.
 //!
 //! Each life is a walk of joins, drains, deaths, goodbyes and completed hand-offs, with an assignment that follows the
-//! placements by the Assigner's own rules. The walks are the same each time.
+//! placements by the Assigner's own rules. Half of the walks report no load: placed again on its own result, nothing may move at
+//! all. The other half report one that never changes: there it may take some rounds to come to rest. The walks are the same
+//! each time.
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::{ClusterView, NodeRole, NodeView, Placement, PlacementError, Sharder};
+use super::{ClusterView, HotKey, NodeRole, NodeView, Placement, PlacementError, Sharder};
 use crate::assigner::next::{self, Living};
 use crate::assignment::Assignment;
 use crate::generation::{Generation, Incarnation};
 use crate::node::{Life, NodeId, NodeState};
 use crate::range_map::RangeMap;
+use crate::session::SliceLoad;
+use crate::slice::Slice;
+use crate::slice_key::SliceKey;
 
 /// How many clusters live through how many events each.
 const WALKS: u64 = 24;
 const STEPS: u64 = 40;
+
+/// Within so many rounds whoever looks at load must come to rest, if that does not change.
+const ROUNDS_TO_REST: u64 = 16;
+
+/// And stay there for so many.
+const ROUNDS_AT_REST: u64 = 4;
 
 /// Most nodes of a walk.
 const NODES_MAX: u64 = 7;
@@ -52,6 +63,12 @@ pub enum Violation {
         /// Whether hand-offs were still on.
         when: &'static str,
     },
+    /// Under a load that did not change, something still moved after many rounds.
+    #[error("walk {walk}: still moving after {ROUNDS_TO_REST} rounds of the same load")]
+    NeverRests {
+        /// In which walk.
+        walk: u64,
+    },
 }
 
 /// Checks a Sharder.
@@ -60,6 +77,52 @@ pub enum Violation {
 /// The first rule that it broke.
 pub fn check(sharder: &dyn Sharder) -> Result<(), Violation> {
     (0..WALKS).try_for_each(|walk| Walk::new(walk).run(sharder))
+}
+
+/// A key that draws a tenth of all load.
+const HOT_KEY: HotKey = HotKey {
+    at: SliceKey::new(0x1234_5678_9abc_def0),
+    operations_per_second: 10_000.0,
+};
+
+/// What all positions but that one draw, and hold.
+const OPERATIONS_PER_SECOND: f64 = 90_000.0;
+const BYTES: f64 = 1e9;
+
+/// A load that never changes, whoever owns what: falling from one end of the key space to half as much at
+/// the other, and the key's on top.
+fn loads_of(assignment: &Assignment) -> Vec<SliceLoad> {
+    const SPACE: f64 = 18_446_744_073_709_551_616.0;
+    let until = |position: f64| {
+        let part = position / SPACE;
+        // The integral of a density that falls from 4/3 to 2/3.
+        part * (4.0 - part) / 3.0
+    };
+    let load = |slice: Slice| {
+        let low = slice.low().get() as f64;
+        let share = (until(low + slice.width() as f64) - until(low)).max(0.0);
+        let hot = if slice.contains(HOT_KEY.at) {
+            HOT_KEY.operations_per_second
+        } else {
+            0.0
+        };
+        let operations_per_second = share * OPERATIONS_PER_SECOND + hot;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a billion, never negative"
+        )]
+        let bytes = (slice.width() as f64 / SPACE * BYTES) as u64;
+        SliceLoad {
+            operations_per_second,
+            hits_per_second: operations_per_second,
+            bytes,
+            bytes_per_second: operations_per_second * 100.0,
+            cpu_us_per_second: operations_per_second,
+            ..SliceLoad::idle(slice)
+        }
+    };
+    assignment.ranges().iter().map(|(slice, _)| load(slice)).collect()
 }
 
 /// One cluster's life.
@@ -90,12 +153,40 @@ impl Walk {
                 self.join(NodeRole::Eligible);
             }
             self.place(sharder, step)?;
+            if !self.has_load() {
+                self.check_still(sharder, step, "with hand-offs on")?;
+            }
             if self.draw(2) == 0 {
                 self.complete_handoffs();
-                self.check_settled(sharder, step)?;
+                if !self.has_load() {
+                    self.check_settled(sharder, step)?;
+                }
             }
         }
+        if self.has_load() {
+            self.check_rests(sharder)?;
+        }
         Ok(())
+    }
+
+    /// Half of the walks know no load, as before the first reports.
+    fn has_load(&self) -> bool {
+        self.walk % 2 == 1
+    }
+
+    /// A cut may show how load lies in what was one range: so who looks at load may go on for some rounds, but not for ever.
+    fn check_rests(&mut self, sharder: &dyn Sharder) -> Result<(), Violation> {
+        let walk = self.walk;
+        let mut resting = 0;
+        for round in 0..ROUNDS_TO_REST + ROUNDS_AT_REST {
+            self.complete_handoffs();
+            let stood = self.check_still(sharder, STEPS, "").is_ok();
+            resting = if stood { resting + 1 } else { 0 };
+            self.place(sharder, STEPS + round)?;
+        }
+        (resting >= ROUNDS_AT_REST)
+            .then_some(())
+            .ok_or(Violation::NeverRests { walk })
     }
 
     fn draw(&mut self, below: u64) -> u64 {
@@ -153,11 +244,16 @@ impl Walk {
     }
 
     fn view<'a>(&self, previous: Option<&'a Assignment>) -> ClusterView<'a> {
+        let (loads, hot_keys) = match (self.has_load(), previous) {
+            (true, Some(previous)) => (loads_of(previous), vec![HOT_KEY]),
+            _ => (Vec::new(), Vec::new()),
+        };
         ClusterView {
             previous,
             nodes: self.nodes.values().cloned().collect(),
-            loads: Vec::new(),
-            hot_keys: Vec::new(),
+            loads,
+            hot_keys,
+            churn_max: 1.0,
         }
     }
 
@@ -168,7 +264,7 @@ impl Walk {
             .collect()
     }
 
-    /// Places, checks the placement, and follows it. Then, with its hand-offs on, nothing may move.
+    /// Places, checks the placement, and follows it.
     fn place(&mut self, sharder: &dyn Sharder, step: u64) -> Result<(), Violation> {
         let walk = self.walk;
         let base = self.refreshed(&RangeMap::new());
@@ -181,12 +277,13 @@ impl Walk {
             .check(&view)
             .map_err(|error| Violation::Placement { walk, step, error })?;
         self.follow(base.as_ref(), &placement);
-        self.check_still(sharder, step, "with hand-offs on")
+        Ok(())
     }
 
     /// With all hand-offs over it may move once more, since now all is free to; and then no more.
     fn check_settled(&mut self, sharder: &dyn Sharder, step: u64) -> Result<(), Violation> {
         self.place(sharder, step)?;
+        self.check_still(sharder, step, "with hand-offs on")?;
         self.complete_handoffs();
         self.check_still(sharder, step, "with no hand-off on")
     }
@@ -245,9 +342,10 @@ impl Walk {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::sharder::{EvenRange, Ring};
-    use crate::slice::Slice;
 
     #[test]
     fn shipped_sharders_conform() {
@@ -308,7 +406,37 @@ mod tests {
                 Placement::new(ranges.collect()).unwrap()
             }
         }
+        /// Even, until it is told of load: then restless.
+        #[derive(Debug)]
+        struct Nervous;
+        impl Sharder for Nervous {
+            fn name(&self) -> &'static str {
+                "nervous"
+            }
+            fn place(&self, view: &ClusterView<'_>) -> Placement {
+                match view.loads.is_empty() {
+                    true => EvenRange.place(view),
+                    false => Restless.place(view),
+                }
+            }
+        }
+        /// Remembers: each second placement is another.
+        #[derive(Debug, Default)]
+        struct Fickle(AtomicU64);
+        impl Sharder for Fickle {
+            fn name(&self) -> &'static str {
+                "fickle"
+            }
+            fn place(&self, view: &ClusterView<'_>) -> Placement {
+                Ring::new(1 + u32::try_from(self.0.fetch_add(1, Ordering::Relaxed) % 2).unwrap()).place(view)
+            }
+        }
         let placement = |violation| matches!(violation, Err(Violation::Placement { .. }));
+        assert!(matches!(check(&Nervous), Err(Violation::NeverRests { .. })));
+        assert!(matches!(
+            check(&Fickle::default()),
+            Err(Violation::NotDeterministic { .. })
+        ));
         assert!(placement(check(&ToFirst)));
         assert!(placement(check(&ToFirstTaker)));
         assert!(matches!(check(&Restless), Err(Violation::NotStable { .. })));

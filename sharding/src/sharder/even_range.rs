@@ -441,6 +441,7 @@ mod tests {
             nodes: nodes.to_vec(),
             loads: Vec::new(),
             hot_keys: Vec::new(),
+            churn_max: 1.0,
         };
         let placement = EvenRange.place(&view);
         assert_eq!(placement.check(&view), Ok(()));

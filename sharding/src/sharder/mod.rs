@@ -6,6 +6,7 @@
 //! ```text
 //!   ClusterView --Sharder::place--> Placement --Assigner--> Assignment
 //!
+//!   snapshot      a view that owns what it shows, to be placed on another thread
 //!   auto          keeps nodes equally busy: load, memory, hot keys
 //!   even_range    capacity-weighted even ranges, moves the minimum; the default
 //!   ring          consistent hashing with virtual nodes: the static baseline
@@ -16,6 +17,7 @@ pub mod auto;
 pub mod conformance;
 pub mod even_range;
 pub mod ring;
+mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -30,9 +32,10 @@ use crate::slice::Slice;
 use crate::slice_key::SliceKey;
 use crate::slice_map::{SliceMap, SliceMapError};
 
-pub use auto::AutoSharder;
+pub use auto::{AutoSharder, Reason};
 pub use even_range::EvenRange;
 pub use ring::Ring;
+pub use snapshot::ClusterSnapshot;
 
 /// Decides who is to own what.
 ///
@@ -44,12 +47,22 @@ pub use ring::Ring;
 /// - replicate a range only to nodes that may take, each once, and not to its owner;
 /// - neither move, split nor merge a range that lists providers while its owner stays ([`ClusterView::is_pinned`]), and
 ///   move it whole when its owner leaves;
-/// - be pure: the same view gives the same placement; and stable: placed again on its own result, nothing moves.
+/// - be pure: the same view gives the same placement; and stable: placed again on its own result, nothing moves (who looks at
+///   load may take some rounds to come to rest under one that does not change).
 ///
 /// [`conformance::check`] tests these.
-pub trait Sharder: Send + Debug {
+///
+/// It SHOULD keep to [`ClusterView::churn_max`]. The Assigner asks it on a thread of its own, so that heartbeats are answered
+/// meanwhile; but not for longer than `place_timeout_ms`.
+pub trait Sharder: Send + Sync + Debug {
     /// Its name in configuration and status.
     fn name(&self) -> &'static str;
+
+    /// Whether load alone may change what it places. Then it is asked every `balance_interval_ms`, and else only when
+    /// membership or a hand-off has changed something. Default false.
+    fn reacts_to_load(&self) -> bool {
+        false
+    }
 
     /// The placement that the cluster should have.
     fn place(&self, view: &ClusterView<'_>) -> Placement;
@@ -73,10 +86,14 @@ pub struct ClusterView<'a> {
     pub previous: Option<&'a Assignment>,
     /// The living nodes, by name. A range whose owner is not among them has a dead owner.
     pub nodes: Vec<NodeView>,
-    /// Load and bytes per slice, as the owners last reported them. May be empty, and may not fit the present ranges.
+    /// Load and bytes per slice, as owners and replicas last reported them. May be empty, and may not fit the present ranges.
+    /// Where several overlap, what draws on the range is their sum; each is even within itself.
     pub loads: Vec<SliceLoad>,
-    /// The hottest keys that the owners reported, hottest first. Empty until nodes report them.
+    /// The hottest keys that nodes reported, hottest first, each once. Their load is part of [`ClusterView::loads`].
     pub hot_keys: Vec<HotKey>,
+    /// Most of the data set's bytes that balancing may move now, as a part of them, 0 or more. What must move, because its
+    /// owner drains or is dead, moves all the same.
+    pub churn_max: f64,
 }
 
 /// A single position that draws much load.
@@ -157,11 +174,32 @@ impl ClusterView<'_> {
 }
 
 /// Who is to own what, complete and in order, and who is to read some of it besides.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Placement {
     ranges: Vec<(Slice, NodeId)>,
     /// In order; what is not named is not replicated.
     replicas: Vec<(Slice, Vec<NodeId>)>,
+    moves: Vec<PlacedMove>,
+}
+
+/// Why something is to change hands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PlacedMove {
+    /// Which range.
+    pub slice: Slice,
+    /// Who gives it up; `None` if nobody had it, or nobody gives anything up.
+    pub from: Option<NodeId>,
+    /// Who takes it; `None` if nobody does.
+    pub to: Option<NodeId>,
+    /// Why.
+    pub reason: Reason,
+    /// By how many operations per second less the nodes should be above their fair shares, all together. Negative for what
+    /// had to be done.
+    pub gain: f64,
+    /// Bytes to be pulled.
+    pub cost_bytes: f64,
+    /// Most reads that may miss until they have arrived.
+    pub cost_misses: f64,
 }
 
 /// Why a placement is refused.
@@ -210,6 +248,32 @@ impl Placement {
         Ok(Self {
             ranges: map.iter().map(|(slice, node)| (slice, node.clone())).collect(),
             replicas: Vec::new(),
+            moves: Vec::new(),
+        })
+    }
+
+    /// The same, with the reasons for what it changes. What is not named is told by the Assigner, as far as that knows.
+    #[must_use]
+    pub fn because(self, moves: Vec<PlacedMove>) -> Self {
+        Self { moves, ..self }
+    }
+
+    /// Why it changes what it changes; may be empty.
+    #[must_use]
+    pub fn moves(&self) -> &[PlacedMove] {
+        &self.moves
+    }
+
+    /// Whether it places everything where `held` has it.
+    #[must_use]
+    pub fn is_as_held(&self, held: &Assignment) -> bool {
+        held.ranges().iter().all(|(slice, range)| {
+            let owned = self.overlapping(slice).all(|(_, node)| *node == range.owner.node);
+            let read = |(_, nodes): &(Slice, &[NodeId])| {
+                let replicas = range.readers.replicas.iter().map(|life| &life.node);
+                replicas.eq(nodes.iter())
+            };
+            owned && self.replicas_in(slice).iter().all(read)
         })
     }
 
@@ -403,6 +467,7 @@ mod tests {
             ],
             loads: Vec::new(),
             hot_keys: Vec::new(),
+            churn_max: 1.0,
         };
         let check = |replicas: &[(Slice, &[&str])]| replicated(replicas).check(&view);
         let at = slice(3, 3);

@@ -121,6 +121,7 @@ mod tests {
             nodes: names.iter().map(node).collect(),
             loads: Vec::new(),
             hot_keys: Vec::new(),
+            churn_max: 1.0,
         }
     }
 

@@ -1,16 +1,17 @@
 //! [`Fleet`]: an Assigner and nodes that are real slicelets, in virtual time. Time goes on only as the cores ask to be
 //! woken, so a missing wake-up shows as a fleet that stands still. A node's hand-offs end as soon as it adopts them, unless
-//! it is told to hold them.
+//! it is told to hold them. The Sharder answers at once, or after a delay; nodes report no load, unless there is a
+//! [`Fleet::load_of`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use softstore_sharding::assigner::Notice;
+use softstore_sharding::assigner::{Notice, PlaceJob};
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::{
     AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, LoadReport, RangeClaim,
 };
-use softstore_sharding::sharder::EvenRange;
+use softstore_sharding::sharder::{EvenRange, Sharder};
 use softstore_sharding::slicelet::{DrainEnd, Identity};
 use softstore_sharding::{
     Assigner, AssignerAction, AssignerConfig, AssignerEvent, Assignment, ClusterStatus, Incarnation, Life,
@@ -39,8 +40,18 @@ pub(crate) struct Node {
     inbox: VecDeque<AssignerMessage>,
 }
 
+/// What a node measures, given what it holds and the moment.
+pub(crate) type LoadOf = Box<dyn FnMut(&Life, Option<&Assignment>, Timestamp) -> LoadReport>;
+
 pub(crate) struct Fleet {
     pub(crate) config: AssignerConfig,
+    /// The Sharder of Assigners that start.
+    pub(crate) sharder: fn() -> Box<dyn Sharder>,
+    /// How long the Sharder takes, in milliseconds; none: it never answers.
+    pub(crate) place_delay_ms: Option<u64>,
+    /// What it was asked, and when it will answer.
+    pub(crate) asked: Vec<(Timestamp, PlaceJob)>,
+    pub(crate) load_of: Option<LoadOf>,
     assigner: Option<Assigner>,
     assigner_wake: Timestamp,
     assigner_paused: bool,
@@ -58,8 +69,16 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) fn new(config: AssignerConfig) -> Self {
+        Self::with_sharder(config, || Box::new(EvenRange))
+    }
+
+    pub(crate) fn with_sharder(config: AssignerConfig, sharder: fn() -> Box<dyn Sharder>) -> Self {
         let mut fleet = Self {
             config,
+            sharder,
+            place_delay_ms: Some(0),
+            asked: Vec::new(),
+            load_of: None,
             assigner: None,
             assigner_wake: Timestamp::ZERO,
             assigner_paused: false,
@@ -79,10 +98,19 @@ impl Fleet {
 
     /// A settled fleet of nodes with these names.
     pub(crate) fn settled(names: &[&str]) -> Self {
-        let mut fleet = Self::new(AssignerConfig {
+        Self::settled_with(AssignerConfig::default(), || Box::new(EvenRange), names)
+    }
+
+    pub(crate) fn settled_with(
+        config: AssignerConfig,
+        sharder: fn() -> Box<dyn Sharder>,
+        names: &[&str],
+    ) -> Self {
+        let config = AssignerConfig {
             expect_nodes: Some(names.len()),
-            ..AssignerConfig::default()
-        });
+            ..config
+        };
+        let mut fleet = Self::with_sharder(config, sharder);
         for name in names {
             fleet.start(name);
         }
@@ -96,9 +124,10 @@ impl Fleet {
         self.assigner = Some(Assigner::new(
             self.config,
             incarnation,
-            Box::new(EvenRange),
+            (self.sharder)(),
             self.now,
         ));
+        self.asked.clear();
         self.assigner_wake = self.now;
     }
 
@@ -106,8 +135,8 @@ impl Fleet {
     pub(crate) fn resume_stored_assigner(&mut self) {
         let stored = self.assignment().clone();
         let incarnation = self.draw_incarnation();
-        let sharder = Box::new(EvenRange);
-        let assigner = Assigner::resuming(self.config, incarnation, sharder, stored, self.now);
+        let assigner = Assigner::resuming(self.config, incarnation, (self.sharder)(), stored, self.now);
+        self.asked.clear();
         self.assigner = Some(assigner);
         self.assigner_wake = self.now;
     }
@@ -209,6 +238,10 @@ impl Fleet {
         self.published.last().expect("an assignment was published")
     }
 
+    pub(crate) fn assigner(&mut self) -> &mut Assigner {
+        self.assigner.as_mut().expect("an Assigner runs")
+    }
+
     pub(crate) fn status(&self) -> ClusterStatus {
         self.assigner.as_ref().expect("an Assigner runs").status(self.now)
     }
@@ -241,7 +274,10 @@ impl Fleet {
         let Some(assigner) = &mut self.assigner else {
             return Vec::new();
         };
-        let actions = assigner.step(event, self.now, unix_ms);
+        let actions = match self.place_delay_ms {
+            Some(0) => assigner.step_at_once(event, self.now, unix_ms),
+            _ => assigner.step(event, self.now, unix_ms),
+        };
         for action in &actions {
             self.carry_out(action.clone());
         }
@@ -254,8 +290,9 @@ impl Fleet {
         loop {
             self.pump();
             let running = self.nodes.values().filter(|node| !node.paused && !node.stopped);
+            let placed = self.asked.iter().map(|(at, _)| *at).min();
             let assigner = match (&self.assigner, self.assigner_paused) {
-                (Some(_), false) => self.assigner_wake,
+                (Some(_), false) => self.assigner_wake.min(placed.unwrap_or(Timestamp::NEVER)),
                 _ => Timestamp::NEVER,
             };
             let next = running
@@ -296,14 +333,24 @@ impl Fleet {
             .map(|(node, _)| node.clone())
             .collect();
         for node in due {
-            self.step_node(
-                &node,
-                SliceletEvent::Tick {
-                    load: LoadReport::default(),
-                },
-            );
+            let load = match &mut self.load_of {
+                Some(load_of) => {
+                    let slicelet = &self.nodes[&node].slicelet;
+                    load_of(slicelet.life(), slicelet.assignment().map(Arc::as_ref), self.now)
+                }
+                None => LoadReport::default(),
+            };
+            self.step_node(&node, SliceletEvent::Tick { load });
         }
         self.pump();
+        if !self.assigner_paused {
+            let now = self.now;
+            let is_due = |(at, _): &mut (Timestamp, PlaceJob)| *at <= now;
+            let answered: Vec<_> = self.asked.extract_if(.., is_due).collect();
+            for (_, job) in answered {
+                self.tell_assigner(job.run());
+            }
+        }
         if !self.assigner_paused && self.assigner_wake <= self.now {
             self.tell_assigner(AssignerEvent::Tick);
         }
@@ -346,6 +393,11 @@ impl Fleet {
             AssignerAction::Published(assignment) => self.published.push(assignment),
             AssignerAction::WakeAt(at) => self.assigner_wake = at,
             AssignerAction::Notice(notice) => self.notices.push(notice),
+            AssignerAction::Place(job) => {
+                let delay_ms = self.place_delay_ms;
+                let at = delay_ms.map_or(Timestamp::NEVER, |ms| self.now.plus_ms(ms));
+                self.asked.push((at, job));
+            }
             AssignerAction::DrainAnswered { .. } => {}
         }
     }

@@ -1,12 +1,15 @@
 //! The Assigner, the Sharder and the slicelets together, over a network without delay: what a fleet goes through.
 //!
 //! What belongs where: `fleet` the fleet itself; `restarts` planned moves; `deaths` unplanned ones, and standstills;
-//! `recovery` a new Assigner; `sessions` what single messages do; `load` what nodes measure; `chaos` random lives.
+//! `recovery` a new Assigner; `sessions` what single messages do; `load` what nodes measure; `balance` what the Assigner does
+//! about it; `rounds` a Sharder that takes its time; `chaos` random lives.
 
+mod balance;
 mod chaos;
 mod deaths;
 mod fleet;
 mod load;
 mod recovery;
 mod restarts;
+mod rounds;
 mod sessions;

@@ -81,7 +81,8 @@ impl Bare {
     }
 
     fn step(&mut self, event: AssignerEvent) -> Vec<AssignerAction> {
-        self.assigner.step(event, self.now, UNIX_MS + self.now.as_ms())
+        self.assigner
+            .step_at_once(event, self.now, UNIX_MS + self.now.as_ms())
     }
 
     fn say(&mut self, number: u64, message: NodeMessage) -> Vec<AssignerAction> {

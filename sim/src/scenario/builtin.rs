@@ -4,6 +4,9 @@ use softstore_sharding::sharder::auto::Settings;
 
 use super::description::{ClusterShape, DensityShape, HotKeyShape, LoadShape, Membership, Scenario, Sees};
 
+/// A key's replicas; `dicer-chaos` has its own number.
+const REPLICAS_MAX: u32 = 16;
+
 /// What [`builtin`] knows.
 pub const NAMES: [&str; 10] = [
     "dicer-chaos",
@@ -46,10 +49,19 @@ fn scenario(rounds: u32) -> Scenario {
         rounds,
         warm_up_rounds: 20,
         sees: Sees::ThisRound,
+        assigner: true,
         cluster: ClusterShape::default(),
         membership: Membership::Steady,
         load: LoadShape::default(),
-        settings: Settings::default(),
+        settings: settings(),
+    }
+}
+
+/// The AutoSharder's own, and replicas.
+fn settings() -> Settings {
+    Settings {
+        replicas_max: REPLICAS_MAX,
+        ..Settings::default()
     }
 }
 
@@ -68,6 +80,8 @@ fn zipf_load() -> LoadShape {
 fn dicer_chaos(sees: Sees) -> Scenario {
     Scenario {
         sees,
+        // What a node that dies was to bear in this round, no Assigner can know.
+        assigner: false,
         cluster: ClusterShape {
             nodes: 8,
             ..ClusterShape::default()
@@ -91,7 +105,7 @@ fn dicer_chaos(sees: Sees) -> Scenario {
             memory_free_below: 1.0,
             churn_budget: 1.0,
             replicas_max: 4,
-            ..Settings::default()
+            ..settings()
         },
         ..scenario(1_000)
     }
@@ -133,6 +147,7 @@ fn scale() -> Scenario {
         cluster: ClusterShape {
             nodes: 1_000,
             zones: 3,
+            slices_at_start: 64_000,
             ..ClusterShape::default()
         },
         membership: Membership::Deaths { every_rounds: 4 },
@@ -145,9 +160,8 @@ fn scale() -> Scenario {
             ..LoadShape::default()
         },
         settings: Settings {
-            slices_per_node_min: 64,
             slices_per_node_max: 256,
-            ..Settings::default()
+            ..settings()
         },
         ..scenario(120)
     }
@@ -185,10 +199,6 @@ fn flash_crowd() -> Scenario {
         load: LoadShape {
             hot_keys: vec![during(60, 100, 0.5), during(140, 200, 0.3), during(180, 220, 0.2)],
             ..zipf_load()
-        },
-        settings: Settings {
-            replicas_max: 12,
-            ..Settings::default()
         },
         ..scenario(260)
     }

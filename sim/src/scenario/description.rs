@@ -19,6 +19,10 @@ pub struct Scenario {
     /// Which round's load the sharder sees.
     #[serde(default)]
     pub sees: Sees,
+    /// Whether the Assigner's own core decides, with simulated nodes that talk to it; else the sharder is asked directly, and what the
+    /// control plane sends is reckoned. Default true.
+    #[serde(default = "yes")]
+    pub assigner: bool,
     /// Who there is.
     #[serde(default)]
     pub cluster: ClusterShape,
@@ -35,6 +39,10 @@ pub struct Scenario {
 
 fn warm_up_rounds() -> u32 {
     20
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Which round's load the sharder sees.
@@ -62,6 +70,9 @@ pub struct ClusterShape {
     pub sizes: Vec<f64>,
     /// How many zones the nodes are dealt to. Default 1.
     pub zones: u32,
+    /// So many equal slices are dealt to the nodes before the first round, in an order that is drawn; 0: the sharder places all.
+    /// At most 1,000,000; default 0.
+    pub slices_at_start: u32,
 }
 
 impl Default for ClusterShape {
@@ -72,6 +83,7 @@ impl Default for ClusterShape {
             node_bytes: 16 << 30,
             sizes: vec![1.0],
             zones: 1,
+            slices_at_start: 0,
         }
     }
 }
@@ -218,6 +230,9 @@ pub enum ScenarioError {
         /// What is.
         range: &'static str,
     },
+    /// The Assigner would not publish what the sharder says.
+    #[error("the Assigner refuses what the sharder says: {0}")]
+    Refused(String),
     /// The AutoSharder's settings are.
     #[error("settings: {0}")]
     Settings(#[from] softstore_sharding::sharder::auto::SettingsError),
@@ -254,6 +269,11 @@ impl Scenario {
         let sizes = !cluster.sizes.is_empty() && cluster.sizes.iter().all(|size| positive(*size));
         range(sizes, "cluster.sizes", "numbers above 0")?;
         range(cluster.zones > 0, "cluster.zones", "1 or more")?;
+        range(
+            cluster.slices_at_start <= 1_000_000,
+            "cluster.slices_at_start",
+            "0 to 1,000,000",
+        )?;
         let load = &self.load;
         let (from, to) = load.of_capacity;
         range(

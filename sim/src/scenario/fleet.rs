@@ -3,6 +3,8 @@
 use softstore_sharding::sharder::auto::Standing;
 
 use super::description::{Membership, Scenario};
+use super::policy::Owned;
+use super::truth::equal_parts;
 use crate::random::Random;
 
 /// One life of a node: no two have the same number.
@@ -89,6 +91,30 @@ impl<'a> Fleet<'a> {
     fn come_back(&mut self, node: u32, reserve_until: Option<u32>) {
         let standing = reserve_until.map_or(Standing::Eligible, |_| Standing::Reserve);
         self.present[node as usize] = self.begin(node, standing, reserve_until);
+    }
+
+    /// Who owns what before the first round.
+    pub(super) fn dealt(&mut self) -> Owned {
+        let mut takers: Vec<LifeNumber> = self
+            .seats
+            .iter()
+            .filter(|seat| seat.standing == Standing::Eligible)
+            .map(|seat| seat.life)
+            .collect();
+        for index in 0..takers.len() {
+            let other = index + self.random.index(takers.len() - index);
+            takers.swap(index, other);
+        }
+        let slices = match self.scenario.cluster.slices_at_start {
+            0 => Vec::new(),
+            count => equal_parts(count),
+        };
+        let owners = takers.iter().cycle();
+        slices
+            .iter()
+            .zip(owners)
+            .map(|(part, owner)| (part.slice, vec![*owner]))
+            .collect()
     }
 
     /// Who there is in this round.

@@ -1,12 +1,14 @@
 //! What a placement is worth and what it cost: imbalance, what moved and why, what had to. It judges who owned what before and
 //! after, whoever decided it and whatever they say of it.
 
+use std::collections::BTreeMap;
+
 use softstore_sharding::Slice;
 use softstore_sharding::sharder::auto::Standing;
 
 use super::fleet::{LifeNumber, Seat};
 use super::policy::Owned;
-use super::truth::Truth;
+use super::truth::{Truth, Weight};
 
 /// One round's figures.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
@@ -23,14 +25,18 @@ pub struct RoundFigures {
     pub moved_load: f64,
     /// Load that had to: of lost nodes, and what was above the tolerance at nodes that stayed.
     pub forced_load: f64,
-    /// Hits that moving may cost: the time of each pull times its hits.
+    /// Hits that moving may cost: the time of all that a node takes from another, times the hits of that.
     pub predicted_misses: f64,
     /// How many ranges have other owners or borders than before.
     pub changed_ranges: usize,
     /// How many ranges there are.
     pub ranges: usize,
-    /// Nodes that live.
+    /// Nodes that live and do not drain.
     pub living: usize,
+    /// Nodes that drain.
+    pub draining: usize,
+    /// Bytes that the control plane sends.
+    pub control_bytes: u64,
 }
 
 /// Judges one round.
@@ -116,11 +122,14 @@ impl Judge<'_> {
             seat.capacity_bytes as f64
         });
         figures.living = self.living().count();
+        let drains = |seat: &&Seat| seat.standing == Standing::Leaving;
+        figures.draining = self.seats.iter().filter(drains).count();
     }
 
     /// Walks both maps at once and adds up what each range's new owners did not have.
     fn moves(&self, before: &Owned, after: &Owned, figures: &mut RoundFigures) {
         let whole = self.truth.total();
+        let mut pulls = BTreeMap::new();
         let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
         while let (Some((left, had)), Some((right, has))) = (old.peek(), new.peek()) {
             if left != right || had != has {
@@ -129,7 +138,7 @@ impl Judge<'_> {
             if let Some(slice) = left.intersect(*right)
                 && had != has
             {
-                self.add_move(slice, (had, has), (whole.load, whole.bytes), figures);
+                self.add_move(slice, (had, has), (whole.load, whole.bytes), figures, &mut pulls);
             }
             let (left, right) = (left.last(), right.last());
             if left <= right {
@@ -139,6 +148,9 @@ impl Judge<'_> {
                 new.next();
             }
         }
+        // All that one node takes from another arrives in one pull, however it is cut.
+        let misses = |pull: &Weight| pull.bytes / self.pull_bytes_per_s * pull.hits;
+        figures.predicted_misses = pulls.values().map(misses).fold(0.0, |sum, pull| sum + pull);
     }
 
     fn add_move(
@@ -147,13 +159,14 @@ impl Judge<'_> {
         (had, has): (&[LifeNumber], &[LifeNumber]),
         (load, bytes): (f64, f64),
         figures: &mut RoundFigures,
+        pulls: &mut BTreeMap<(LifeNumber, LifeNumber), Weight>,
     ) {
         let weight = self.truth.of(slice);
         let is_lost = !had.iter().any(|owner| self.is_living(*owner));
         // What a drainer has can be pulled; what is dead cannot.
-        let is_held = had
+        let giver = had
             .iter()
-            .any(|owner| self.seats[*owner as usize].standing != Standing::Dead);
+            .find(|owner| self.seats[**owner as usize].standing != Standing::Dead);
         for taker in has.iter().filter(|owner| !had.contains(owner)) {
             let part = weight.bytes / bytes.max(f64::MIN_POSITIVE);
             if is_lost || self.is_new[*taker as usize] {
@@ -162,8 +175,10 @@ impl Judge<'_> {
                 figures.moved_to_balance += part;
             }
             figures.moved_load += weight.load / has.len() as f64 / load.max(f64::MIN_POSITIVE);
-            if is_held {
-                figures.predicted_misses += weight.bytes / self.pull_bytes_per_s * weight.hits;
+            if let Some(giver) = giver {
+                let pull = pulls.entry((*giver, *taker)).or_default();
+                pull.bytes += weight.bytes;
+                pull.hits += weight.hits / has.len() as f64;
             }
         }
     }

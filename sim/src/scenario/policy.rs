@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use softstore_sharding::sharder::auto::{
-    self, Cluster, Forecast, HotSpot, Node, NodeIndex, Part, Piece, Settings, Standing,
+    self, Cluster, Forecast, HotSpot, Move, Node, NodeIndex, Part, Piece, Settings, Standing,
 };
-use softstore_sharding::sharder::{ClusterView, EvenRange, NodeRole, NodeView, Ring, Sharder};
+use softstore_sharding::sharder::{AutoSharder, ClusterView, EvenRange, NodeRole, NodeView, Ring, Sharder};
 use softstore_sharding::{
     Assignment, Generation, Incarnation, Life, NodeId, NodeState, RangeAssignment, Readers, Slice,
 };
@@ -31,6 +31,15 @@ pub enum SharderName {
 impl SharderName {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Even, Self::Ring, Self::Auto];
+
+    /// The one that the Assigner runs.
+    pub(super) fn shipped(self, settings: &Settings) -> Box<dyn Sharder> {
+        match self {
+            Self::Even => Box::new(EvenRange),
+            Self::Ring => Box::new(Ring::default()),
+            Self::Auto => Box::new(AutoSharder::new(settings.clone()).unwrap_or_default()),
+        }
+    }
 
     /// As it is typed.
     #[must_use]
@@ -93,8 +102,8 @@ impl Policy {
         }
     }
 
-    /// Who is to own what.
-    pub(super) fn answer(&mut self, question: Question, seats: &[Seat]) -> Owned {
+    /// Who is to own what, and why, where the sharder says.
+    pub(super) fn answer(&mut self, question: Question, seats: &[Seat]) -> (Owned, Vec<Move>) {
         match (self, question) {
             (Self::Fixed(sharder), Question::Fixed { previous, nodes }) => {
                 let view = ClusterView {
@@ -102,6 +111,7 @@ impl Policy {
                     nodes,
                     loads: Vec::new(),
                     hot_keys: Vec::new(),
+                    churn_max: 1.0,
                 };
                 let lives: BTreeMap<NodeId, LifeNumber> = seats
                     .iter()
@@ -109,11 +119,12 @@ impl Policy {
                     .map(|seat| (node_id(seat), seat.life))
                     .collect();
                 let placement = sharder.place(&view);
-                placement
+                let owned = placement
                     .ranges()
                     .iter()
                     .map(|(slice, node)| (*slice, vec![lives[node]]))
-                    .collect()
+                    .collect();
+                (owned, Vec::new())
             }
             (Self::Auto { settings, forecast }, Question::Auto(mut cluster, lives)) => {
                 if let Some(forecast) = forecast {
@@ -122,12 +133,14 @@ impl Policy {
                 }
                 let plan = auto::plan(&cluster, settings);
                 let life = |owner: &NodeIndex| lives[*owner as usize];
-                plan.pieces
+                let owned = plan
+                    .pieces
                     .iter()
                     .map(|piece| (piece.slice, piece.owners.iter().map(life).collect()))
-                    .collect()
+                    .collect();
+                (owned, plan.moves)
             }
-            _ => Owned::new(),
+            _ => (Owned::new(), Vec::new()),
         }
     }
 }
@@ -140,7 +153,8 @@ fn node_id(seat: &Seat) -> NodeId {
     NodeId::new(&name(seat)).expect("made of allowed characters")
 }
 
-fn life(seat: &Seat) -> Life {
+/// Who it is to the Assigner.
+pub(super) fn life_of(seat: &Seat) -> Life {
     Life {
         node: node_id(seat),
         incarnation: Incarnation::new(u64::from(seat.life) + 1),
@@ -149,7 +163,7 @@ fn life(seat: &Seat) -> Life {
 
 fn view(seat: &Seat) -> NodeView {
     NodeView {
-        life: life(seat),
+        life: life_of(seat),
         state: match seat.standing {
             Standing::Leaving => NodeState::Draining,
             _ => NodeState::Serving,
@@ -168,7 +182,7 @@ fn view(seat: &Seat) -> NodeView {
 fn assignment(seats: &[Seat], owned: &Owned) -> Option<Assignment> {
     let ranges = owned.iter().map(|(slice, owners)| {
         let range = RangeAssignment {
-            owner: life(&seats[owners[0] as usize]),
+            owner: life_of(&seats[owners[0] as usize]),
             since: Generation::NONE,
             providers: Vec::new(),
             readers: Readers::default(),

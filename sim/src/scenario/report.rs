@@ -5,6 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::measure::RoundFigures;
+use super::plane::Traffic;
+use super::reasons::Reasons;
 
 /// What a run showed.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -23,6 +25,24 @@ pub struct ScenarioReport {
     pub round_ms: Times,
     /// Bytes that the control plane sends, reckoned: see [`super::control`].
     pub control_bytes: u64,
+    /// What chance was drawn from.
+    #[serde(skip)]
+    pub seed: u64,
+    /// Rounds whose moves do not count in `moved_fraction`.
+    #[serde(skip)]
+    pub warm_up_rounds: u32,
+    /// Why things moved, where the sharder says, over all rounds.
+    #[serde(skip)]
+    pub reasons: Reasons,
+    /// CPU milliseconds of the Assigner, the sharder's included. 0 where it was not asked.
+    #[serde(skip)]
+    pub assigner_ms: Times,
+    /// What the Assigner and its nodes said in each round; empty where the sharder was asked directly.
+    #[serde(skip)]
+    pub traffic: Vec<Traffic>,
+    /// CPU milliseconds of the sharder in each round.
+    #[serde(skip)]
+    pub round_ms_each: Vec<f64>,
     /// The most that a round moved, over what it had to.
     #[serde(skip)]
     pub churn_over_forced_max: f64,

@@ -98,6 +98,13 @@ impl Truth {
         }
     }
 
+    /// A range, cut where parts meet: what its owner reports of it.
+    pub(super) fn cuts(&self, slice: Slice) -> impl Iterator<Item = Slice> {
+        let first = self.parts.partition_point(|part| part.slice.last() < slice.low());
+        let parts = self.parts[first..].iter();
+        parts.map_while(move |part| part.slice.intersect(slice))
+    }
+
     pub(super) fn total(&self) -> Weight {
         self.of(Slice::FULL)
     }

@@ -283,7 +283,9 @@ impl Cluster {
         let address = format!("http://{}", self.address(ASSIGNER, ASSIGNER_PORT));
         let endpoint = Endpoint::from_shared(address).expect("an address");
         let channel = endpoint.connect().await.ok()?;
-        let status = AssignerClient::new(channel).status(v1::StatusRequest {}).await;
+        let status = AssignerClient::new(channel)
+            .status(v1::StatusRequest::default())
+            .await;
         status.ok().map(tonic::Response::into_inner)
     }
 

@@ -169,6 +169,18 @@ impl Assigner for Mute {
         Err(Status::unimplemented("nobody asks"))
     }
 
+    async fn plan(&self, _: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn freeze(&self, _: Request<v1::FreezeRequest>) -> Result<Response<v1::FreezeReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn unfreeze(&self, _: Request<v1::UnfreezeRequest>) -> Result<Response<v1::UnfreezeReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
     async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
         Err(Status::unimplemented("nobody asks"))
     }
@@ -204,6 +216,21 @@ impl Transfer for Mute {
     async fn pull(&self, _: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
         self.pulls.fetch_add(1, Ordering::Relaxed);
         Ok(Response::new(Box::pin(futures::stream::pending())))
+    }
+
+    async fn read_lease(&self, _: Request<v1::LeaseRequest>) -> Result<Response<v1::LeaseReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn fill(&self, _: Request<v1::FillRequest>) -> Result<Response<v1::FillReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn invalidate(
+        &self,
+        _: Request<v1::InvalidateRequest>,
+    ) -> Result<Response<v1::InvalidateReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
     }
 
     async fn release(&self, _: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseReply>, Status> {

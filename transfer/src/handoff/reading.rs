@@ -397,6 +397,12 @@ impl HandoffCore {
             }
         }
     }
+
+    /// What is read here as a replica, in order, with the epochs of the copies.
+    pub fn read_parts(&self) -> impl Iterator<Item = (Slice, Epoch)> {
+        let readings = self.readings.readings.iter();
+        readings.map(|(slice, reading)| (slice, reading.epoch))
+    }
 }
 
 impl Readings {

@@ -251,7 +251,7 @@ impl Bench {
         let mut status = AssignerClient::new(channel);
         let until = Instant::now() + PATIENCE;
         loop {
-            let now = status.status(v1::StatusRequest {}).await?.into_inner();
+            let now = status.status(v1::StatusRequest::default()).await?.into_inner();
             let serving = now
                 .nodes
                 .iter()

@@ -143,7 +143,7 @@ impl Cluster {
 
     async fn status(&self) -> Result<v1::ClusterStatus> {
         let mut assigner = AssignerClient::new(self.assigner_channel.clone());
-        Ok(assigner.status(v1::StatusRequest {}).await?.into_inner())
+        Ok(assigner.status(v1::StatusRequest::default()).await?.into_inner())
     }
 
     /// Waits until the Assigner says what is wanted of it.

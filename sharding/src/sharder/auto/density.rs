@@ -16,6 +16,8 @@ pub(super) struct Weight {
     pub(super) load: f64,
     pub(super) bytes: f64,
     pub(super) hits: f64,
+    /// The sum of the squares of what was reported in one: how far reports that waver independently may be off together.
+    pub(super) squares: f64,
 }
 
 impl Weight {
@@ -24,6 +26,7 @@ impl Weight {
             load: self.load + other.load * times,
             bytes: self.bytes + other.bytes * times,
             hits: self.hits + other.hits * times,
+            squares: self.squares + other.squares * times,
         }
     }
 
@@ -53,7 +56,10 @@ impl Atom {
             weight: Weight::default(),
         };
         Self {
-            weight: self.weight.scaled(part.width() / self.width()),
+            weight: Weight {
+                squares: self.weight.squares * (part.width() / self.width()).powi(2),
+                ..self.weight.scaled(part.width() / self.width())
+            },
             ..part
         }
     }
@@ -71,6 +77,9 @@ impl Density {
     pub(super) fn new(parts: &[Part], hot: &[HotSpot]) -> Self {
         let mut atoms = complete(parts);
         carve(&mut atoms, hot);
+        for atom in &mut atoms {
+            atom.weight.squares = atom.weight.load.powi(2);
+        }
         let mut sum = Weight::default();
         let mut before = Vec::with_capacity(atoms.len() + 1);
         for atom in &atoms {
@@ -107,12 +116,23 @@ impl Density {
         let high = slice
             .high_excluded()
             .map_or(self.total(), |high| self.below(high.get()));
-        let weight = high.plus(self.below(low), -1.0);
+        let mut weight = high.plus(self.below(low), -1.0);
+        weight.squares = self.squares(low, slice.last().get());
         Weight {
             load: weight.load.max(0.0),
             bytes: weight.bytes.max(0.0),
             hits: weight.hits.max(0.0),
+            squares: weight.squares.max(0.0),
         }
+    }
+
+    /// The squares of the atoms of a range that spans several: a part of an atom wavers as the atom does.
+    fn squares(&self, low: u64, last: u64) -> f64 {
+        let (first, end) = (self.index_of(low), self.index_of(last));
+        let whole = self.before[end].squares - self.before[first + 1].squares;
+        let part = |index: usize, low: u64, last: u64| self.atoms[index].within(low, last).weight.squares;
+        let ends = part(first, low, self.atoms[first].last) + part(end, self.atoms[end].low, last);
+        whole.max(0.0) + ends
     }
 
     /// Where to cut a range so that about `load` lies before the cut: on a slot border if one is within `grain` of it. `None`
@@ -167,6 +187,7 @@ fn complete(parts: &[Part]) -> Vec<Atom> {
                 load: number(part.load),
                 bytes: number(part.bytes),
                 hits: number(part.hits),
+                squares: 0.0,
             },
         })
         .collect();
@@ -231,6 +252,7 @@ fn carve_one(atom: Atom, inside: &[HotSpot], positions_around: f64, carved: &mut
                 load,
                 bytes: spot.bytes.clamp(0.0, rest.bytes),
                 hits: atom.weight.hits * load / atom.weight.load.max(f64::MIN_POSITIVE),
+                squares: 0.0,
             };
             rest = rest.plus(weight, -1.0);
             weight

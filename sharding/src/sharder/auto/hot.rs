@@ -84,13 +84,15 @@ pub(super) fn rejoin_cooled(work: &mut Work<'_>) {
 pub(super) fn replicate(work: &mut Work<'_>) {
     let fair = work.fair_load_mean();
     let slack = work.settings.tolerance_low * work.unit_mean();
+    let noise = work.settings.noise;
     // In an idle cluster the tolerance is more than a fair share: no key is too much then.
     let bearable = work.settings.replicate_above * fair + slack;
     let is_too_much = |load: f64| {
-        let excess = load - fair - slack;
+        // What it is taken for may be a waver: replicas make room for more than they take, so all would follow.
+        let excess = load * (1.0 - noise) - fair - slack;
         excess > EXCESS_BORNE * slack || excess * CHURN_OVER_EXCESS > load / 2.0
     };
-    let limit = (work.settings.replicas_max as usize).min(work.sharing());
+    let limit = limit(work);
     for piece in 0..work.pieces.len() {
         let this = &work.pieces[piece];
         if this.is_gone || this.is_whole || this.owners.is_empty() {
@@ -99,8 +101,9 @@ pub(super) fn replicate(work: &mut Work<'_>) {
         if this.slice.width() == 1 && is_too_much(this.load_each()) {
             while work.pieces[piece].load_each() > bearable && work.pieces[piece].owners.len() < limit {
                 let Some(to) = host(work, piece) else { break };
-                work.replicate(piece, to);
+                work.replicate(piece, to, Reason::Replicated);
             }
+            widen(work, piece);
         } else if this.owners.len() > 1 {
             let cool = bearable * work.settings.cool_below;
             drop_replicas(work, piece, cool, limit);
@@ -120,8 +123,12 @@ pub(super) fn rehome(work: &mut Work<'_>) {
         .collect();
     for piece in hot {
         let (owner, load) = (work.pieces[piece].owners[0], work.pieces[piece].weight.load);
+        if !work.may_look_at(work.sharing()) {
+            return;
+        }
         let over = |node: NodeIndex| load / work.nodes[node as usize].capacity_load - work.mean();
-        if work.fair_load(owner) >= load || !level::is_over(work, owner) {
+        // Whatever wavers, a key on a node that is too small for it does not go to and fro: it costs nothing to move, too.
+        if work.fair_load(owner) >= load || !level::is_above(work, owner) {
             continue;
         }
         // Where several could bear it, the least loaded.
@@ -135,6 +142,32 @@ pub(super) fn rehome(work: &mut Work<'_>) {
     }
 }
 
+/// Gives a key more replicas while those that have it bear too much, and others have room. A replica of one key is nearly no
+/// bytes; what would have to make room for it is many.
+pub(super) fn widen(work: &mut Work<'_>, piece: PieceIndex) {
+    while work.pieces[piece].owners.len() < limit(work) {
+        let owners = &work.pieces[piece].owners;
+        if owners.is_empty() || !owners.iter().any(|owner| room(work, *owner) < 0.0) {
+            return;
+        }
+        let Some(to) = host(work, piece).filter(|to| room(work, *to) > work.grain(*to)) else {
+            return;
+        };
+        work.replicate(piece, to, Reason::Replicated);
+    }
+}
+
+/// Most replicas of a key.
+fn limit(work: &Work<'_>) -> usize {
+    (work.settings.replicas_max as usize).min(work.sharing())
+}
+
+/// How much more a node may bear before it is above the low mark.
+fn room(work: &Work<'_>, node: NodeIndex) -> f64 {
+    let low = work.fair_load(node) + work.settings.tolerance_low * work.unit(node) + work.grain(node);
+    low - work.nodes[node as usize].load
+}
+
 /// The least loaded node that has it not, in a zone that has it not if there is one among the colder half.
 fn host(work: &Work<'_>, piece: PieceIndex) -> Option<NodeIndex> {
     let owners = &work.pieces[piece].owners;
@@ -146,7 +179,7 @@ fn host(work: &Work<'_>, piece: PieceIndex) -> Option<NodeIndex> {
     elsewhere.or_else(|| free().next())
 }
 
-/// Drops replicas, those of the most loaded nodes first, while what is left bears it coolly.
+/// Drops replicas, those of the most loaded nodes first, while those that are left bear it coolly and have room for it.
 fn drop_replicas(work: &mut Work<'_>, piece: PieceIndex, cool: f64, limit: usize) {
     loop {
         let this = &work.pieces[piece];
@@ -165,6 +198,11 @@ fn drop_replicas(work: &mut Work<'_>, piece: PieceIndex, cool: f64, limit: usize
             .copied()
             .max_by(|a, b| load(a).total_cmp(&load(b)).then(b.cmp(a)));
         let Some(hottest) = hottest else { return };
+        let more = this.weight.load / (count - 1) as f64 - this.load_each();
+        let mut left = this.owners.iter().filter(|owner| **owner != hottest);
+        if count <= limit.max(1) && left.any(|owner| room(work, *owner) < more) {
+            return;
+        }
         work.dereplicate(piece, hottest);
     }
 }

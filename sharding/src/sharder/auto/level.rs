@@ -18,10 +18,19 @@ const STEPS_PER_NODE_MAX: usize = 256;
 /// A part of what is wanted that is near enough to all of it.
 const NEAR: f64 = 0.9;
 
+/// Of the pieces that are more than is wanted, so many are tried to cut.
+const CUTS_TRIED_MAX: usize = 4;
+
+/// What cannot be cut may be more than the excess by this factor.
+const WHOLE_OVER_EXCESS: f64 = 1.2;
+
+/// A part of what is wanted that is worth a cut.
+const WORTH_CUTTING: f64 = 1.0 / 16.0;
+
 /// Of pieces that are at least this part of what is wanted, the one with the fewest bytes for its load goes first.
 const WORTH_COMPARING: f64 = 1.0 / 64.0;
 
-/// Standard deviations that the sum of the slices' noise may be off.
+/// Standard deviations that the sum of the reports' noise may be off: three.
 const NOISE_DEVIATIONS: f64 = 3.0;
 
 /// Relieves the nodes that bear too much, the worst first.
@@ -45,12 +54,12 @@ pub(super) fn relieve(work: &mut Work<'_>) {
 }
 
 /// Above the high mark, and by more than noise.
-pub(super) fn is_over(work: &Work<'_>, node: NodeIndex) -> bool {
+fn is_over(work: &Work<'_>, node: NodeIndex) -> bool {
     is_above(work, node) && excess_over_high(work, node) > noise(work, node)
 }
 
 /// Above the high mark.
-fn is_above(work: &Work<'_>, node: NodeIndex) -> bool {
+pub(super) fn is_above(work: &Work<'_>, node: NodeIndex) -> bool {
     excess_over_high(work, node) > 0.0
 }
 
@@ -59,10 +68,13 @@ fn excess_over_high(work: &Work<'_>, node: NodeIndex) -> f64 {
     work.nodes[node as usize].load - work.fair_load(node) - high
 }
 
-/// How far the reported loads of a node's pieces may be off together.
+/// How far what was reported of a node's pieces may be off together. Reports waver independently, however the pieces are cut.
 fn noise(work: &Work<'_>, node: NodeIndex) -> f64 {
-    let square = |piece: &PieceIndex| work.pieces[*piece].load_each().powi(2);
-    let squares: f64 = work.nodes[node as usize].pieces.iter().map(square).sum();
+    let squares = |piece: &PieceIndex| {
+        let piece = &work.pieces[*piece];
+        piece.weight.squares / (piece.owners.len().max(1) as f64).powi(2)
+    };
+    let squares: f64 = work.nodes[node as usize].pieces.iter().map(squares).sum();
     NOISE_DEVIATIONS * work.settings.noise * squares.sqrt()
 }
 
@@ -115,10 +127,15 @@ struct Choice {
     density: f64,
     /// It touches something of the taker's, and may be merged with it one day.
     is_beside: bool,
+    is_cuttable: bool,
 }
 
 /// Moves about so much load, or some of it, from one node to another. Whether anything moved.
 fn transfer(work: &mut Work<'_>, giver: NodeIndex, taker: NodeIndex, wanted: f64, reason: Reason) -> bool {
+    let pieces = |node: NodeIndex| work.nodes[node as usize].pieces.len();
+    if !work.may_look_at(pieces(giver) + pieces(taker)) {
+        return false;
+    }
     let choices = choices(work, giver, taker);
     let at_most = wanted + work.grain(taker);
     let by_density = |a: &&Choice, b: &&Choice| {
@@ -128,17 +145,35 @@ fn transfer(work: &mut Work<'_>, giver: NodeIndex, taker: NodeIndex, wanted: f64
             .then(a.density.total_cmp(&b.density));
         order.then(b.piece.cmp(&a.piece))
     };
-    let fitting = || choices.iter().filter(|choice| choice.load <= at_most);
+    // What cannot be cut may fill the taker up to the low mark, if it is not much more than what the giver has too much.
+    let low = work.fair_load(taker) + work.settings.tolerance_low * work.unit(taker);
+    let slack = work.settings.tolerance_low * work.unit(giver);
+    let excess = work.nodes[giver as usize].load - work.fair_load(giver) - slack;
+    let whole_at_most = (excess * WHOLE_OVER_EXCESS).min(low - work.nodes[taker as usize].load);
+    let whole_at_most = at_most.max(whole_at_most);
+    let most = |choice: &Choice| match choice.is_cuttable {
+        true => at_most,
+        false => whole_at_most,
+    };
+    let fitting = || choices.iter().filter(|choice| choice.load <= most(choice));
     let near = fitting().filter(|choice| choice.load >= wanted * NEAR);
     if let Some(piece) = near.max_by(by_density).map(|choice| choice.piece) {
         return try_shift(work, piece, giver, taker, reason);
     }
     let larger = choices.iter().filter(|choice| choice.load > at_most);
-    let cuttable = larger.filter(|choice| work.pieces[choice.piece].is_cuttable());
-    if let Some(piece) = cuttable.max_by(by_density).map(|choice| choice.piece)
-        && cut_and_shift(work, piece, (giver, taker), wanted, reason)
-    {
-        return true;
+    let mut cuttable: Vec<&Choice> = larger
+        .filter(|choice| work.pieces[choice.piece].is_cuttable())
+        .collect();
+    cuttable.sort_by(|a, b| by_density(b, a));
+    let pieces: Vec<PieceIndex> = cuttable
+        .iter()
+        .take(CUTS_TRIED_MAX)
+        .map(|choice| choice.piece)
+        .collect();
+    for piece in pieces {
+        if cut_and_shift(work, piece, (giver, taker), wanted, reason) {
+            return true;
+        }
     }
     let comparable = fitting().filter(|choice| choice.load >= wanted * WORTH_COMPARING);
     let by_load = |a: &&Choice, b: &&Choice| a.load.total_cmp(&b.load).then(b.piece.cmp(&a.piece));
@@ -169,6 +204,7 @@ fn choices(work: &Work<'_>, giver: NodeIndex, taker: NodeIndex) -> Vec<Choice> {
             load,
             density: load / piece.weight.bytes.max(1.0),
             is_beside: is_takers(piece.previous) || is_takers(piece.next),
+            is_cuttable: piece.is_cuttable(),
         })
     };
     let pieces = &work.nodes[giver as usize].pieces;
@@ -192,7 +228,7 @@ fn try_shift(
     true
 }
 
-/// Cuts just what is wanted off a piece, beside what the taker has if it touches that, and moves it.
+/// Cuts just what is wanted off one end of a piece and moves it: beside what the taker has, if the piece touches that.
 fn cut_and_shift(
     work: &mut Work<'_>,
     piece: PieceIndex,
@@ -200,27 +236,29 @@ fn cut_and_shift(
     wanted: f64,
     reason: Reason,
 ) -> bool {
-    let this = &work.pieces[piece];
-    let before = this.previous;
-    let at_low_end = before.is_some_and(|index| work.pieces[index].owners.first() == Some(&taker));
-    let offset = if at_low_end {
-        wanted
-    } else {
-        this.weight.load - wanted
-    };
-    let cut = work.density.cut(this.slice, offset, work.grain(taker));
-    let Some(high) = cut.and_then(|cut| work.split(piece, cut)) else {
-        return false;
-    };
-    let part = if at_low_end { piece } else { high };
-    let load = work.pieces[part].weight.load;
-    // A hot spot may have let the cut fall elsewhere.
-    let is_useful = load > wanted / 4.0 && load <= wanted + 2.0 * work.grain(taker);
-    if is_useful && try_shift(work, part, giver, taker, reason) {
-        return true;
-    }
-    work.merge_next(piece);
-    false
+    let before = work.pieces[piece].previous;
+    let is_beside = before.is_some_and(|index| work.pieces[index].owners.first() == Some(&taker));
+    [is_beside, !is_beside].into_iter().any(|at_low_end| {
+        let this = &work.pieces[piece];
+        let offset = if at_low_end {
+            wanted
+        } else {
+            this.weight.load - wanted
+        };
+        let cut = work.density.cut(this.slice, offset, work.grain(taker));
+        let Some(high) = cut.and_then(|cut| work.split(piece, cut)) else {
+            return false;
+        };
+        let part = if at_low_end { piece } else { high };
+        let load = work.pieces[part].weight.load;
+        // A hot spot, which cannot be cut, may have let the cut fall elsewhere.
+        let is_useful = load > wanted * WORTH_CUTTING && load <= wanted + 2.0 * work.grain(taker);
+        if is_useful && try_shift(work, part, giver, taker, reason) {
+            return true;
+        }
+        work.merge_next(piece);
+        false
+    })
 }
 
 /// Exchanges a piece for a lesser one, so that about what is wanted changes hands: for pieces that cannot be cut.

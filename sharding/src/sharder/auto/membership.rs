@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::cluster::{NodeIndex, Standing};
+use super::hot;
 use super::plan::Reason;
 use super::work::{PieceIndex, Work};
 
@@ -25,8 +26,8 @@ fn orphans(work: &Work<'_>) -> Vec<PieceIndex> {
 
 /// Gives what a leaver had to a waiting reserve, whole.
 pub(super) fn fill_reserves(work: &mut Work<'_>) {
-    let orphans = orphans(work);
-    if orphans.is_empty() {
+    let (orphans, lost) = (orphans(work), work.lost_replicas());
+    if orphans.is_empty() && lost.is_empty() {
         return;
     }
     let mut waiting: Vec<NodeIndex> = (0..)
@@ -45,6 +46,9 @@ pub(super) fn fill_reserves(work: &mut Work<'_>) {
             had.1.push(piece);
         }
     }
+    for (piece, leaver) in &lost {
+        leavers.entry(*leaver).or_default().0 += work.pieces[*piece].load_each();
+    }
     let mut leavers: Vec<(NodeIndex, (f64, Vec<PieceIndex>))> = leavers.into_iter().collect();
     leavers.sort_by(|left, right| right.1.0.total_cmp(&left.1.0).then(left.0.cmp(&right.0)));
     for (leaver, (_, pieces)) in leavers {
@@ -62,10 +66,16 @@ pub(super) fn fill_reserves(work: &mut Work<'_>) {
         for piece in pieces {
             work.place(piece, reserve, Reason::ReserveFill);
         }
+        for (piece, _) in lost.iter().filter(|(_, whose)| *whose == leaver) {
+            if !work.pieces[*piece].owners.contains(&reserve) {
+                work.replicate(*piece, reserve, Reason::ReserveFill);
+            }
+        }
     }
 }
 
-/// Gives hot keys that nobody owns an owner, so that they can be replicated before all else is spread around them.
+/// Gives hot keys that nobody owns an owner, so that they can be replicated before all else is spread around them. Where nobody
+/// has room for one, several share it; so do those that are left of a key's owners.
 pub(super) fn place_hot_orphans(work: &mut Work<'_>) {
     for piece in orphans(work) {
         let this = &work.pieces[piece];
@@ -74,7 +84,11 @@ pub(super) fn place_hot_orphans(work: &mut Work<'_>) {
         {
             let reason = reason(work, piece);
             work.place(piece, to, reason);
+            hot::widen(work, piece);
         }
+    }
+    for (piece, _) in work.lost_replicas() {
+        hot::widen(work, piece);
     }
 }
 

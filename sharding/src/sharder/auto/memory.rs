@@ -37,7 +37,13 @@ fn relieve_once(work: &mut Work<'_>, giver: NodeIndex, excess: f64) -> bool {
     if wanted <= 0.0 {
         return false;
     }
-    give(work, giver, taker, wanted) || swap(work, giver, taker, wanted)
+    let pieces = |node: NodeIndex| work.nodes[node as usize].pieces.len();
+    if !work.may_look_at(work.sharing() + pieces(giver) * pieces(taker)) {
+        return false;
+    }
+    give(work, giver, taker, wanted)
+        || swap(work, giver, taker, wanted)
+        || swap_parts(work, giver, taker, wanted)
 }
 
 /// How much load a node may still be given.
@@ -116,4 +122,59 @@ fn swap(work: &mut Work<'_>, giver: NodeIndex, taker: NodeIndex, wanted: f64) ->
     work.shift(out, giver, taker, Reason::OverMemory);
     work.shift(home, taker, giver, Reason::OverMemory);
     true
+}
+
+/// Exchanges parts of the same load: of what is coldest for its bytes, and of what is hottest for them at the taker.
+fn swap_parts(work: &mut Work<'_>, giver: NodeIndex, taker: NodeIndex, wanted: f64) -> bool {
+    let grain = work.grain(giver);
+    let candidates = |work: &Work<'_>, from: NodeIndex, to: NodeIndex| -> Vec<(f64, PieceIndex)> {
+        let fits = |piece: &PieceIndex| {
+            let this = &work.pieces[*piece];
+            is_free(work, *piece, to) && this.is_cuttable() && this.load_each() > grain
+        };
+        let pieces = work.nodes[from as usize].pieces.iter().copied().filter(fits);
+        let bytes_per_load = |piece: PieceIndex| {
+            let weight = work.pieces[piece].weight;
+            (weight.bytes / weight.load, piece)
+        };
+        pieces.map(bytes_per_load).collect()
+    };
+    let by = |a: &(f64, PieceIndex), b: &(f64, PieceIndex)| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1));
+    let heavy = candidates(work, giver, taker).into_iter().max_by(by);
+    let light = candidates(work, taker, giver).into_iter().min_by(by);
+    let (Some((heavy_each, out)), Some((light_each, home))) = (heavy, light) else {
+        return false;
+    };
+    if heavy_each <= light_each {
+        return false;
+    }
+    let most = work.pieces[out].weight.load.min(work.pieces[home].weight.load);
+    let load = (wanted / (heavy_each - light_each)).min(most);
+    let (rest_out, rest_home) = (cut_off(work, out, load), cut_off(work, home, load));
+    let (there, back) = (work.pieces[out].weight, work.pieces[home].weight);
+    let gained = there.bytes - back.bytes;
+    let is_useful = gained > wanted * SWAP_PART_MIN && gained <= wanted * 1.1;
+    let keeps_load = (there.load - back.load).abs() <= 2.0 * grain;
+    if !is_useful || !keeps_load || there.bytes + back.bytes > work.bytes_left() {
+        for (piece, was_cut) in [(out, rest_out), (home, rest_home)] {
+            if was_cut {
+                work.merge_next(piece);
+            }
+        }
+        return false;
+    }
+    work.shift(out, giver, taker, Reason::OverMemory);
+    work.shift(home, taker, giver, Reason::OverMemory);
+    true
+}
+
+/// Leaves about so much load to a piece and makes a piece of the rest, if there is a rest. Whether it did.
+fn cut_off(work: &mut Work<'_>, piece: PieceIndex, load: f64) -> bool {
+    let slice = work.pieces[piece].slice;
+    let grain = work.pieces[piece]
+        .owners
+        .first()
+        .map_or(0.0, |owner| work.grain(*owner));
+    let cut = work.density.cut(slice, load, grain);
+    cut.and_then(|cut| work.split(piece, cut)).is_some()
 }

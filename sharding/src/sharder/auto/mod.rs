@@ -17,8 +17,8 @@
 //!   sharder                   the same as a `Sharder` of the Assigner
 //! ```
 //!
-//! What moves in a round is settled: no later phase of it touches that again. So a round is bounded by the pieces there are,
-//! and whatever it has decided when it ends is a better placement than before.
+//! What moves in a round is settled: no later phase of it touches that again. So a round is bounded by the pieces there are, and
+//! by `looks_max`; and whatever it has decided when it ends is a valid placement, and a better one than before.
 
 mod cluster;
 mod density;
@@ -39,7 +39,7 @@ pub use cluster::{Cluster, HotSpot, Node, NodeIndex, Part, Piece, Standing};
 pub use forecast::Forecast;
 pub use plan::{Move, Plan, Reason};
 pub use settings::{Settings, SettingsError};
-pub use sharder::{AutoSharder, IDLE_OPERATIONS_PER_SECOND};
+pub use sharder::{AutoSharder, IDLE_OPERATIONS_PER_SECOND, imbalance};
 
 use work::Work;
 

@@ -14,23 +14,23 @@ pub struct Settings {
     pub tolerance_low: f64,
     /// A node is given more when its load is below its fair share by more than this. 0 to 1; default 0.15.
     pub underused: f64,
-    /// How far the reported load of one slice wavers around the true one (standard deviation). What a node's slices may waver
-    /// together, three times, comes on top of `tolerance_high`. 0 to 1; default 0.1.
+    /// How far each report of a part's or a key's load wavers around the true one (standard deviation, independently). What the
+    /// reports of a node may waver together, three times, comes on top of `tolerance_high`. 0 to 1; default 0.1.
     pub noise: f64,
     /// A node's bytes may be above its fair share by this. 0 to 10; default 0.1.
     pub memory_tolerance: f64,
-    /// A node whose bytes are below this part of its budget is never too full. 0 to 1; default 0.5.
+    /// A node whose bytes are below this part of its budget is never too full. 0 to 1; default 0.8.
     pub memory_free_below: f64,
     /// Balancing moves at most this part of the data set's bytes in a round. What drains or dies is moved all the same. 0 to 1;
     /// default 0.25.
     pub churn_budget: f64,
-    /// Slices are cut, the hottest first, until there are this many for each node: they are what load is measured by. 1 to
-    /// 1,024; default 16.
+    /// Slices are cut, the hottest first, until there are this many for each node: more than one only if each is to be measured
+    /// by itself, as nodes report the load of parts of them. 1 to 1,024; default 1.
     pub slices_per_node_min: u32,
     /// Slices are merged, the coldest first, when there are more than this for each node. At least 4 times the minimum, and
     /// up to 65,536; default 128.
     pub slices_per_node_max: u32,
-    /// A key gets a slice of its own from this part of a node's fair load on. Above 0; default 0.2.
+    /// A key gets a slice of its own from this part of a node's fair load on. Above 0; default 0.05.
     pub isolate_above: f64,
     /// A key of its own slice gets another replica while each draws more than this part of a node's fair load. Above 0;
     /// default 0.8.
@@ -44,6 +44,9 @@ pub struct Settings {
     pub pull_bytes_per_s: f64,
     /// A move to balance must make up for its predicted misses, at one load unit each, within this many seconds. Default 300.
     pub payback_s: f64,
+    /// Balancing stops when it has looked at so many slices in a round; each look takes some 10 ns. What is uneven then is for the
+    /// next round; what drains or died is placed all the same. 1,000 to 1,000,000,000; default 4,000,000.
+    pub looks_max: u64,
 }
 
 /// Why settings are refused.
@@ -63,16 +66,17 @@ impl Default for Settings {
             underused: 0.15,
             noise: 0.1,
             memory_tolerance: 0.1,
-            memory_free_below: 0.5,
+            memory_free_below: 0.8,
             churn_budget: 0.25,
-            slices_per_node_min: 16,
+            slices_per_node_min: 1,
             slices_per_node_max: 128,
-            isolate_above: 0.2,
+            isolate_above: 0.05,
             replicate_above: 0.8,
             cool_below: 0.5,
             replicas_max: 1,
             pull_bytes_per_s: 200e6,
             payback_s: 300.0,
+            looks_max: 4_000_000,
         }
     }
 }
@@ -127,7 +131,9 @@ impl Settings {
             f64::MAX,
             "above 0",
         )?;
-        within("payback_s", self.payback_s, 0.0, f64::MAX, "0 or above")
+        within("payback_s", self.payback_s, 0.0, f64::MAX, "0 or above")?;
+        let range = "1,000 to 1,000,000,000";
+        within("looks_max", self.looks_max as f64, 1_000.0, 1e9, range)
     }
 }
 

@@ -1,17 +1,19 @@
 //! [`AutoSharder`]: the planner as a [`Sharder`] of the Assigner.
 //!
-//! An assignment names one owner for each range, so nothing is replicated here, and neighbours of the same owner are one range.
-//! Nodes do not say how much load they bear: each is taken to bear its part by capacity, so tolerances are those of fair shares.
-//! A small even load underlies what is reported, so that an idle cluster is spread by key space, and a few operations move
-//! nothing.
+//! Neighbours of the same owner and replicas are one range of an assignment, so a hot key that was only isolated is told by its
+//! reason alone. Nodes do not say how much load they bear: each is taken to bear its part by capacity, so tolerances are those of
+//! fair shares. A small even load underlies what is reported, so that an idle cluster is spread by key space, and a few
+//! operations move nothing.
 
 use std::collections::BTreeMap;
 
 use super::cluster::{Cluster, HotSpot, Node, NodeIndex, Part, Piece, Standing};
+use super::density::Density;
+use super::plan::{Move, Reason};
 use super::settings::{Settings, SettingsError};
 use crate::node::{Life, NodeId};
 use crate::session::SliceLoad;
-use crate::sharder::{ClusterView, NodeRole, NodeView, Placement, Sharder};
+use crate::sharder::{ClusterView, NodeRole, NodeView, PlacedMove, Placement, Sharder};
 use crate::slice::Slice;
 use crate::slice_key::SliceKey;
 
@@ -28,13 +30,18 @@ pub struct AutoSharder {
 }
 
 impl Default for AutoSharder {
-    /// Reports of the Assigner's nodes are averages over seconds: they are taken to waver by 2%.
+    /// The Assigner's nodes report averages over seconds, and the Assigner smooths them: they are taken to waver by 1%, and a
+    /// node may bear a tenth more than its share, since what is reported of one node may waver as a whole. How much is moved is
+    /// the Assigner's setting ([`ClusterView::churn_max`]).
     fn default() -> Self {
         Self {
             settings: Settings {
-                noise: 0.02,
+                tolerance_high: 0.1,
+                tolerance_low: 0.02,
+                noise: 0.01,
                 slices_per_node_min: 1,
                 churn_budget: 1.0,
+                replicas_max: 8,
                 ..Settings::default()
             },
         }
@@ -42,16 +49,12 @@ impl Default for AutoSharder {
 }
 
 impl AutoSharder {
-    /// With settings of one's own. Whatever they say, nothing is replicated.
+    /// With settings of one's own.
     ///
     /// # Errors
     /// If a setting is out of its range.
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         settings.validate()?;
-        let settings = Settings {
-            replicas_max: 1,
-            ..settings
-        };
         Ok(Self { settings })
     }
 }
@@ -61,29 +64,104 @@ impl Sharder for AutoSharder {
         "auto"
     }
 
+    fn reacts_to_load(&self) -> bool {
+        true
+    }
+
     fn place(&self, view: &ClusterView<'_>) -> Placement {
-        let (cluster, names) = cluster_of(view);
-        let plan = super::plan(&cluster, &self.settings);
+        let (cluster, names) = cluster_of(view, IDLE_OPERATIONS_PER_SECOND);
+        let settings = Settings {
+            churn_budget: self.settings.churn_budget.min(view.churn_max.max(0.0)),
+            ..self.settings.clone()
+        };
+        let plan = super::plan(&cluster, &settings);
+        let name = |owner: &NodeIndex| names[*owner as usize].clone();
         let ranges = plan.pieces.iter().map(|piece| {
-            let owner = piece.owners.first().map_or(0, |owner| *owner as usize);
-            (piece.slice, names[owner].clone())
+            let owner = piece.owners.first().unwrap_or(&0);
+            (piece.slice, name(owner))
         });
         let replicas = plan.pieces.iter().map(|piece| {
             let others = piece.owners.iter().skip(1);
-            (
-                piece.slice,
-                others.map(|owner| names[*owner as usize].clone()).collect(),
-            )
+            (piece.slice, others.map(name).collect())
         });
-        let placement = Placement::new(ranges.collect()).expect("the planner cuts and joins a complete map");
-        placement.replicated(replicas.collect())
+        let placement = Placement::new(ranges.collect())
+            .expect("the planner cuts and joins a complete map")
+            .replicated(replicas.collect());
+        let told = plan.moves.iter().filter(|change| changes_something(change, view));
+        let moves = told.map(|change| PlacedMove {
+            slice: change.slice,
+            from: change.from.as_ref().map(name),
+            to: change.to.as_ref().map(name),
+            reason: change.reason,
+            gain: change.gain_load,
+            cost_bytes: change.cost_bytes,
+            cost_misses: change.cost_misses,
+        });
+        let moves = moves.collect();
+        placement.because(moves)
     }
 }
 
-/// The view as the planner takes it, and the nodes' names by index.
-fn cluster_of(view: &ClusterView<'_>) -> (Cluster, Vec<NodeId>) {
-    let idle = IDLE_OPERATIONS_PER_SECOND * view.nodes.len() as f64;
-    let loads = parts(&view.loads, idle);
+/// Whether a change is one of the assignment too. A cut between slices of the same owner is not, and a hot key is cut out anew
+/// in each round until it has an owner or replicas of its own.
+fn changes_something(change: &Move, view: &ClusterView<'_>) -> bool {
+    let is_new = || {
+        let ranges = view.previous.map(|previous| previous.ranges());
+        ranges.is_none_or(|ranges| {
+            ranges
+                .overlapping(change.slice)
+                .all(|(_, range)| range.readers.replicas.is_empty())
+        })
+    };
+    change.from != change.to || (change.reason == Reason::HotKeyIsolated && is_new())
+}
+
+/// How much more than its share by capacity the most loaded node bears, as a part of that share: 0 if all bear theirs. What
+/// `placement` says, or with none what is held. 0 where nothing is reported.
+#[must_use]
+pub fn imbalance(view: &ClusterView<'_>, placement: Option<&Placement>) -> f64 {
+    let (cluster, names) = cluster_of(view, 0.0);
+    let density = Density::new(&cluster.loads, &cluster.hot_keys);
+    let index_of: BTreeMap<&NodeId, usize> = (0..view.nodes.len())
+        .map(|index| (&names[index], index))
+        .collect();
+    let mut borne = vec![0.0; names.len()];
+    let mut bear = |slice: Slice, owners: &[usize]| {
+        let each = density.of(slice).load / owners.len().max(1) as f64;
+        for owner in owners {
+            borne[*owner] += each;
+        }
+    };
+    match placement {
+        Some(placement) => {
+            for (slice, node) in placement.ranges() {
+                for (part, replicas) in placement.replicas_in(*slice) {
+                    let owners = std::iter::once(node).chain(replicas);
+                    let owners: Vec<usize> = owners.filter_map(|node| index_of.get(node).copied()).collect();
+                    bear(part, &owners);
+                }
+            }
+        }
+        None => {
+            for piece in &cluster.pieces {
+                let owners: Vec<usize> = piece.owners.iter().map(|owner| *owner as usize).collect();
+                bear(piece.slice, &owners);
+            }
+        }
+    }
+    let living = cluster.nodes.iter().zip(&borne);
+    let takers = living.filter(|(node, _)| matches!(node.standing, Standing::Eligible | Standing::Reserve));
+    let relative = takers.map(|(node, borne)| borne / node.capacity_load.max(f64::MIN_POSITIVE) - 1.0);
+    if density.total().load > 0.0 {
+        relative.fold(0.0, f64::max)
+    } else {
+        0.0
+    }
+}
+
+/// The view as the planner takes it, over an even load of `idle` operations per second and node; and the nodes' names by index.
+fn cluster_of(view: &ClusterView<'_>, idle: f64) -> (Cluster, Vec<NodeId>) {
+    let loads = parts(&view.loads, idle * view.nodes.len() as f64);
     let whole: f64 = loads.iter().map(|part| part.load).sum();
     let capacity = |node: &NodeView| node.capacity_bytes.max(1) as f64;
     let takers = || view.nodes.iter().filter(|node| node.role.may_take());
@@ -150,40 +228,47 @@ fn gone(life: &Life) -> Node {
     }
 }
 
-/// The reports, in order and complete, over an even load of `idle` operations per second. Where two reports overlap, the first
-/// one counts.
+/// The reports, in order and complete, over an even load of `idle` operations per second. What several report of the same range
+/// is added up: replicas share its reads.
 fn parts(reports: &[SliceLoad], idle: f64) -> Vec<Part> {
-    let mut reports: Vec<&SliceLoad> = reports.iter().collect();
-    reports.sort_by_key(|report| (report.slice.low(), report.slice.last()));
-    let part = |slice: Slice, load: f64, bytes: f64| {
-        let idle = idle * slice.width() as f64 / Slice::FULL.width() as f64;
-        let load = if load.is_finite() { load.max(0.0) } else { 0.0 };
-        Part {
-            slice,
-            load: load + idle,
-            bytes,
-            hits: load,
-        }
+    let density = |load: &SliceLoad| {
+        let number = |value: f64| if value.is_finite() { value.max(0.0) } else { 0.0 };
+        let width = load.slice.width() as f64;
+        let (rate, hits) = (number(load.operations_per_second), number(load.hits_per_second));
+        [rate / width, hits / width, load.bytes as f64 / width]
     };
+    let mut reports: Vec<&SliceLoad> = reports.iter().collect();
+    reports.sort_by_key(|report| report.slice.low());
+    let mut reports = reports.into_iter().peekable();
+    // Those that reach over the present position, and where each ends.
+    let mut open: Vec<(SliceKey, [f64; 3])> = Vec::new();
     let mut parts = Vec::with_capacity(reports.len() + 1);
     let mut next = Some(SliceKey::MIN);
-    for report in reports {
-        let Some(from) = next else { break };
-        let Some(kept) = Slice::between(report.slice.low().max(from), report.slice.last()) else {
-            continue;
-        };
-        if let Some(gap) = Slice::new(from, Some(kept.low())) {
-            parts.push(part(gap, 0.0, 0.0));
+    while let Some(from) = next {
+        while let Some(report) = reports.next_if(|report| report.slice.low() <= from) {
+            open.push((report.slice.last(), density(report)));
         }
-        let of_it = kept.width() as f64 / report.slice.width() as f64;
-        let (load, bytes) = (report.operations_per_second, report.bytes as f64);
-        parts.push(part(kept, load * of_it, bytes * of_it));
-        next = kept.high_excluded();
-    }
-    if let Some(from) = next
-        && let Some(rest) = Slice::between(from, SliceKey::MAX)
-    {
-        parts.push(part(rest, 0.0, 0.0));
+        open.retain(|(last, _)| *last >= from);
+        let ends = open.iter().map(|(last, _)| *last);
+        let before_next = reports
+            .peek()
+            .map(|report| SliceKey::new(report.slice.low().get() - 1));
+        let last = ends.chain(before_next).fold(SliceKey::MAX, SliceKey::min);
+        let Some(slice) = Slice::between(from, last) else {
+            break;
+        };
+        let width = slice.width() as f64;
+        // Summed anew each time: what is added and taken away again leaves digits behind.
+        let [load, hits, bytes] = open.iter().fold([0.0; 3], |sum: [f64; 3], (_, each)| {
+            std::array::from_fn(|index| sum[index] + each[index] * width)
+        });
+        parts.push(Part {
+            slice,
+            load: load + idle * width / Slice::FULL.width() as f64,
+            bytes,
+            hits,
+        });
+        next = slice.high_excluded();
     }
     parts
 }
@@ -210,6 +295,38 @@ mod tests {
         capacities.iter().enumerate().map(node).collect()
     }
 
+    /// Plan: two nodes report one half, as the owner and the replica of a hot slice do; another one a quarter of that again.
+    /// Everything counts, where it lies.
+    #[test]
+    fn what_several_report_is_added_up() {
+        let slice = |low: u64, last: u64| Slice::between(SliceKey::new(low), SliceKey::new(last)).unwrap();
+        let report = |slice, rate, bytes| SliceLoad {
+            operations_per_second: rate,
+            bytes,
+            ..SliceLoad::idle(slice)
+        };
+        let half = 1_u64 << 63;
+        let reports = [
+            report(slice(0, half - 1), 100.0, 10),
+            report(slice(0, half - 1), 60.0, 0),
+            report(slice(half / 2, half - 1), 7.0, 0),
+            report(Slice::single(SliceKey::new(5)), 900.0, 0),
+        ];
+        let parts = parts(&reports, 0.0);
+        let load: f64 = parts.iter().map(|part| part.load).sum();
+        assert!((load - 1_067.0).abs() < 1e-6, "{load}");
+        let width: u128 = parts.iter().map(|part| part.slice.width()).sum();
+        assert_eq!(width, Slice::FULL.width());
+        let at = |position: u64| {
+            let at = SliceKey::new(position);
+            parts.iter().find(|part| part.slice.contains(at)).unwrap()
+        };
+        assert!((at(5).load - 900.0).abs() < 1e-6);
+        assert!((at(half / 4).load - 80.0).abs() < 1e-6);
+        assert!((at(half - 1).load - 87.0).abs() < 1e-6);
+        assert_eq!(at(u64::MAX).load, 0.0);
+    }
+
     #[test]
     fn it_conforms() {
         assert_eq!(conformance::check(&AutoSharder::default()), Ok(()));
@@ -223,6 +340,7 @@ mod tests {
             nodes: nodes(&[1, 2, 1]),
             loads: Vec::new(),
             hot_keys: Vec::new(),
+            churn_max: 1.0,
         };
         let widths = AutoSharder::default().place(&view).widths();
         let share = |name: &str| {
@@ -233,7 +351,7 @@ mod tests {
         assert!((share("n1") - 0.5).abs() < 0.01, "{widths:?}");
     }
 
-    /// Plan: a key draws as much as all else. It ends on a node that has little besides, and the same view gives nothing more to
+    /// Plan: a key draws as much as all else, and there are no replicas. It ends on a node that has little besides, and the same view gives nothing more to
     /// move.
     #[test]
     fn a_hot_key_ends_alone() {
@@ -243,6 +361,7 @@ mod tests {
             nodes: nodes.clone(),
             loads: Vec::new(),
             hot_keys: Vec::new(),
+            churn_max: 1.0,
         };
         let assignment = |placement: &Placement| {
             let ranges = placement.ranges().iter().map(|(slice, id)| {
@@ -257,7 +376,11 @@ mod tests {
             });
             Assignment::new(Generation::NONE, ranges.collect(), BTreeMap::new()).unwrap()
         };
-        let sharder = AutoSharder::default();
+        let sharder = AutoSharder::new(Settings {
+            replicas_max: 1,
+            ..AutoSharder::default().settings
+        });
+        let sharder = sharder.unwrap();
         let even = assignment(&sharder.place(&first));
         let at = SliceKey::of_key(b"the one");
         let report = |slice: Slice| SliceLoad {
@@ -274,11 +397,14 @@ mod tests {
                 at,
                 operations_per_second: 100_000.0,
             }],
+            churn_max: 1.0,
         };
         let placed = sharder.place(&view(&even));
         let host = placed.overlapping(Slice::single(at)).next().unwrap().1.clone();
         assert!(placed.widths()[&host] < Slice::FULL.width() / 20, "{placed:?}");
         let settled = assignment(&placed);
-        assert_eq!(sharder.place(&view(&settled)), placed);
+        let again = sharder.place(&view(&settled));
+        assert_eq!(again.ranges(), placed.ranges());
+        assert!(again.is_as_held(&settled) && !placed.is_as_held(&even));
     }
 }

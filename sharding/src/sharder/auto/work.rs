@@ -78,8 +78,12 @@ pub(super) struct Work<'a> {
     /// How many of `pieces` the cluster had: these lie in order.
     given: usize,
     alive: usize,
+    /// Pieces that lost a replica and have others left, with whose it was.
+    lost_replicas: Vec<(PieceIndex, NodeIndex)>,
     /// Bytes that balancing has moved, moves that are under way included.
     churned_bytes: f64,
+    /// How many pieces balancing has looked at.
+    looks: u64,
     moves: Vec<Move>,
 }
 
@@ -107,7 +111,9 @@ impl<'a> Work<'a> {
             sharing: 0,
             given: 0,
             alive: 0,
+            lost_replicas: Vec::new(),
             churned_bytes: 0.0,
+            looks: 0,
             moves: Vec::new(),
         };
         work.take_pieces();
@@ -152,6 +158,13 @@ impl<'a> Work<'a> {
             node.shares = true;
         }
         let known = |owner: &NodeIndex| (*owner as usize) < self.nodes.len();
+        if !owners.is_empty() {
+            let lost = piece
+                .owners
+                .iter()
+                .filter(|owner| known(owner) && !owners.contains(owner));
+            self.lost_replicas.extend(lost.map(|owner| (index, *owner)));
+        }
         let is_pinned = piece.is_pinned && !owners.is_empty();
         if is_pinned {
             self.churned_bytes += weight.bytes;
@@ -398,6 +411,14 @@ impl<'a> Work<'a> {
         }
     }
 
+    // What a round may take.
+
+    /// Balancing is about to look at so many pieces or nodes. Whether it may.
+    pub(super) fn may_look_at(&mut self, count: usize) -> bool {
+        self.looks = self.looks.saturating_add(count as u64);
+        self.looks <= self.settings.looks_max
+    }
+
     // Moves, and their price.
 
     /// What a pull of a piece costs: bytes, and hits that may be lost meanwhile.
@@ -456,8 +477,13 @@ impl<'a> Work<'a> {
         self.pieces[piece].is_settled = true;
     }
 
+    /// Pieces that lost a replica and have others left, with whose it was.
+    pub(super) fn lost_replicas(&self) -> Vec<(PieceIndex, NodeIndex)> {
+        self.lost_replicas.clone()
+    }
+
     /// Adds a replica.
-    pub(super) fn replicate(&mut self, piece: PieceIndex, to: NodeIndex) {
+    pub(super) fn replicate(&mut self, piece: PieceIndex, to: NodeIndex, reason: Reason) {
         let before: f64 = self.excess_of(&self.pieces[piece].owners) + self.excess_of(&[to]);
         let cost = self.cost(piece);
         let from = self.pieces[piece].owners.first().copied();
@@ -465,8 +491,10 @@ impl<'a> Work<'a> {
         owners.push(to);
         self.set_owners(piece, owners);
         let gain = before - self.excess_of(&self.pieces[piece].owners);
-        self.churned_bytes += cost.0;
-        self.record(piece, from, Some(to), Reason::Replicated, gain, cost);
+        if !reason.is_membership() {
+            self.churned_bytes += cost.0;
+        }
+        self.record(piece, from, Some(to), reason, gain, cost);
     }
 
     /// Drops a replica.

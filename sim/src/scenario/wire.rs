@@ -1,0 +1,237 @@
+//! How many bytes the messages of a session are on the wire: the length of their protobuf encoding (`assigner.proto`,
+//! `assignment.proto`), without gRPC's 5 bytes and what HTTP/2 and TCP put around them.
+//!
+//! This crate does not use the wire's own, so the lengths are computed here; `proto/tests/conversions/lengths.rs` compares them
+//! with what is encoded, for arbitrary messages. The encoding: a field is its tag (1 byte, for all field numbers are below 16)
+//! and its value; fields that are 0 or empty are left out; messages, text and lists of them carry their length.
+
+use softstore_sharding::session::{
+    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffReport, Hello, HotKeyLoad, LoadReport, NodeMessage,
+    RangeClaim, SliceLoad,
+};
+use softstore_sharding::{
+    Assignment, AssignmentDiff, Generation, Life, NodeEntry, NodeId, Provider, RangeAssignment, Slice,
+};
+
+const TAG: u64 = 1;
+const FIXED: u64 = 8;
+
+/// A number of variable length: 7 bits a byte.
+fn varint(value: u64) -> u64 {
+    u64::from((u64::BITS - (value | 1).leading_zeros()).div_ceil(7))
+}
+
+fn number(value: u64) -> u64 {
+    if value == 0 { 0 } else { TAG + varint(value) }
+}
+
+fn flag(value: bool) -> u64 {
+    if value { TAG + 1 } else { 0 }
+}
+
+fn fixed(value: u64) -> u64 {
+    if value == 0 { 0 } else { TAG + FIXED }
+}
+
+fn double(value: f64) -> u64 {
+    if value == 0.0 { 0 } else { TAG + FIXED }
+}
+
+fn text(length: usize) -> u64 {
+    if length == 0 { 0 } else { message(length as u64) }
+}
+
+/// A field that is there, whatever is in it.
+fn message(length: u64) -> u64 {
+    TAG + varint(length) + length
+}
+
+fn each<T>(items: &[T], length: impl Fn(&T) -> u64) -> u64 {
+    items.iter().map(|item| message(length(item))).sum()
+}
+
+fn slice(slice: &Slice) -> u64 {
+    fixed(slice.low().get()) + fixed(slice.high_excluded().map_or(0, |high| high.get()))
+}
+
+fn generation(generation: Generation) -> u64 {
+    number(generation.number) + fixed(generation.assigner.get())
+}
+
+fn life(life: &Life) -> u64 {
+    text(life.node.as_str().len()) + fixed(life.incarnation.get())
+}
+
+fn provider(provider: &Provider) -> u64 {
+    message(life(&provider.life)) + message(generation(provider.since))
+}
+
+fn range((of, range): &(Slice, RangeAssignment)) -> u64 {
+    range_in(of, range)
+}
+
+fn range_in(of: &Slice, range: &RangeAssignment) -> u64 {
+    message(slice(of))
+        + message(life(&range.owner))
+        + message(generation(range.since))
+        + each(&range.providers, provider)
+        + each(&range.readers.replicas, life)
+        + flag(range.readers.leases_out)
+}
+
+fn entry(id: &NodeId, entry: &NodeEntry) -> u64 {
+    let of_life = text(id.as_str().len()) + fixed(entry.incarnation.get());
+    // A state is one of three small numbers, none of them 0.
+    message(of_life)
+        + text(entry.address.len())
+        + text(entry.http_address.len())
+        + text(entry.zone.len())
+        + TAG
+        + 1
+}
+
+/// A whole assignment.
+#[must_use]
+pub fn assignment_bytes(assignment: &Assignment) -> u64 {
+    let ranges = assignment.ranges().iter();
+    let ranges: u64 = ranges.map(|(of, range)| message(range_in(&of, range))).sum();
+    let directory = assignment.directory().iter();
+    let directory: u64 = directory.map(|(id, node)| message(entry(id, node))).sum();
+    let lease = number(assignment.lease_ms().unwrap_or(0));
+    message(generation(assignment.generation())) + ranges + directory + lease
+}
+
+/// What changed.
+#[must_use]
+pub fn diff_bytes(diff: &AssignmentDiff) -> u64 {
+    message(generation(diff.base))
+        + message(generation(diff.next))
+        + each(&diff.ranges, range)
+        + each(&diff.joined, |(id, node)| entry(id, node))
+        + diff
+            .left
+            .iter()
+            .map(|id| message(id.as_str().len() as u64))
+            .sum::<u64>()
+        + number(diff.lease_ms.unwrap_or(0))
+}
+
+fn update(update: &AssignmentUpdate) -> u64 {
+    message(match update {
+        AssignmentUpdate::Full(full) => assignment_bytes(full),
+        AssignmentUpdate::Diff(diff) => diff_bytes(diff),
+    })
+}
+
+/// A message of the Assigner's.
+#[must_use]
+pub fn assigner_message_bytes(said: &AssignerMessage) -> u64 {
+    message(match said {
+        AssignerMessage::Update(new) => update(new),
+        AssignerMessage::HeartbeatAnswer {
+            sequence,
+            generation: published,
+            lease_ms,
+        } => number(*sequence) + message(generation(*published)) + number(lease_ms.unwrap_or(0)),
+        AssignerMessage::YouAreDead
+        | AssignerMessage::FetchAssignment
+        | AssignerMessage::Drain
+        | AssignerMessage::NoTaker => 0,
+        AssignerMessage::Relay { from, payload } => message(life(from)) + text(payload.len()),
+        AssignerMessage::Refused { reason } => text(reason.len()),
+    })
+}
+
+fn claim(claim: &RangeClaim) -> u64 {
+    let other = match &claim.phase {
+        ClaimPhase::NotStarted | ClaimPhase::Serving => 0,
+        ClaimPhase::Pulling(other) | ClaimPhase::Fenced(other) => message(life(other)),
+    };
+    message(slice(&claim.slice))
+        + message(generation(claim.since))
+        + each(&claim.providers, provider)
+        + TAG
+        + 1
+        + other
+}
+
+fn hello(hello: &Hello) -> u64 {
+    let peer = message(life(&hello.peer.life)) + text(hello.peer.address.len());
+    let versions = number(hello.versions.min.into()) + number(hello.versions.max.into());
+    message(peer)
+        + text(hello.http_address.len())
+        + text(hello.zone.len())
+        + number(hello.capacity_bytes)
+        + flag(hello.draining)
+        + message(generation(hello.generation))
+        + each(&hello.claims, claim)
+        + message(versions)
+        + number(hello.lease_ms.unwrap_or(0))
+}
+
+fn slice_load(load: &SliceLoad) -> u64 {
+    message(slice(&load.slice))
+        + double(load.operations_per_second)
+        + number(load.bytes)
+        + double(load.bytes_per_second)
+        + double(load.hits_per_second)
+        + double(load.cpu_us_per_second)
+}
+
+fn hot_key(key: &HotKeyLoad) -> u64 {
+    fixed(key.at.get())
+        + double(key.operations_per_second)
+        + double(key.error_per_second)
+        + text(key.key.len())
+        + number(key.key_bytes.into())
+}
+
+fn load(load: &LoadReport) -> u64 {
+    let counts = [
+        load.entries,
+        load.bytes,
+        load.gets,
+        load.hits,
+        load.ranges_taking,
+        load.ranges_giving,
+        load.entries_imported,
+        load.bytes_imported,
+        load.busy_percent.into(),
+    ];
+    let rates = [
+        load.operations_per_second,
+        load.bytes_per_second,
+        load.cpu_us_per_second,
+    ];
+    counts.into_iter().map(number).sum::<u64>()
+        + rates.into_iter().map(double).sum::<u64>()
+        + each(&load.slices, slice_load)
+        + each(&load.hot_keys, hot_key)
+}
+
+fn handoff(report: &HandoffReport) -> u64 {
+    message(slice(&report.slice)) + message(generation(report.since)) + TAG + 1
+}
+
+/// A message of a node's.
+#[must_use]
+pub fn node_message_bytes(said: &NodeMessage) -> u64 {
+    message(match said {
+        NodeMessage::Hello(new) => hello(new),
+        NodeMessage::Heartbeat {
+            sequence,
+            generation: held,
+            load: report,
+            lease_ms,
+        } => {
+            number(*sequence)
+                + message(generation(*held))
+                + message(load(report))
+                + number(lease_ms.unwrap_or(0))
+        }
+        NodeMessage::NeedFull | NodeMessage::Draining | NodeMessage::Goodbye => 0,
+        NodeMessage::Handoffs(reports) => each(reports, handoff),
+        NodeMessage::HeldAssignment(held) => held.as_ref().map_or(0, |held| message(assignment_bytes(held))),
+        NodeMessage::Relay { to, payload } => message(life(to)) + text(payload.len()),
+    })
+}
