@@ -141,6 +141,7 @@ mod tests {
             nodes,
             loads: Vec::new(),
             hot_keys: Vec::new(),
+            churn_max: 1.0,
         };
         let (mut narrow, mut wide) = (0, 0);
         for index in 0..50 {
