@@ -62,15 +62,15 @@ bugs! {
     WrittenForgottenOnEviction, "written-forgotten-on-eviction", 300, "a written key is forgotten when its entry is evicted";
     LatePeekImported, "late-peek-imported", 2000, "a peek answered after the pull has ended, and its written keys are freed, is imported";
     AbsentDeleteUnrecorded, "absent-delete-unrecorded", 50, "the delete of an absent key is not remembered in a pull";
-    TouchUnrecorded, "touch-unrecorded", 300, "a touch is not remembered in a pull";
-    AddWithoutPeek, "add-without-peek", 50, "an addition takes an absent key for 0 without asking the giver";
+    TouchUnrecorded, "touch-unrecorded", 2000, "a touch is not remembered in a pull";
+    AddWithoutPeek, "add-without-peek", 300, "an addition takes an absent key for 0 without asking the giver";
     CasOnAbsent, "cas-on-absent", 50, "a set at a version is applied to a key that is absent";
     OverflowIgnored, "overflow-ignored", 2000, "imports go on after the memory of written keys has overflowed";
     WaiterGetsPeekedValue, "waiter-gets-peeked-value", 300, "who waited for a peek gets what the giver said, although the key was written meanwhile";
     NegativePeekMidChain, "negative-peek-mid-chain", 50, "a giver in mid-pull calls a key absent without asking its own giver";
     ResumePositionLost, "resume-position-lost", 2000, "a pull resumes after a chunk that could not be decoded";
     TtlFromArrival, "ttl-from-arrival", 50, "an imported TTL counts from the entry's arrival";
-    TtlFromFenced, "ttl-from-fenced", 50, "imported TTLs count from the arrival of `Fenced`, not from the sending of `Take`";
+    TtlFromFenced, "ttl-from-fenced", 300, "imported TTLs count from the arrival of `Fenced`, not from the sending of `Take`";
     ColdRestartsVersions, "cold-restarts-versions", 50, "a range that begins cold begins its versions anew";
     MovedAfterApplying, "moved-after-applying", 50, "`Moved` is answered for an operation that was applied";
     AddRetried, "add-retried", 50, "a client repeats an addition whose reply was lost";

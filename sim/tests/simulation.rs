@@ -34,7 +34,8 @@ fn holds(mode: Mode) -> (u64, Counters) {
 }
 
 /// Plan: many clusters, each with its own shape, faults and workload. No invariant is broken in any, and the counters show
-/// that hand-offs, peeks, imports, chains, resumed pulls, relays, drains, kills and the rest were really there.
+/// that hand-offs, peeks, imports, chains, resumed pulls, relays, drains, kills, reads at replicas and the rest were really
+/// there.
 #[test]
 fn h1_to_h7_hold_over_many_seeds() {
     let (excused, counters) = holds(Mode::Available);
@@ -66,6 +67,20 @@ fn h1_to_h7_hold_over_many_seeds() {
         ("hits", counters.hits, 10_000),
         ("operations of unknown outcome", counters.unknown, 100),
         ("flushes", counters.flushes, 50),
+        ("read leases", counters.leases, 10_000),
+        ("reads at replicas", counters.replica_reads, 5_000),
+        ("reads of copies", counters.copies_read, 2_000),
+        ("copies kept", counters.copies_kept, 2_000),
+        ("answers that were not kept", counters.copies_not_kept, 100),
+        (
+            "reads that came too late for an answer",
+            counters.joiners_sent_on,
+            20,
+        ),
+        ("writes that waited for replicas", counters.writes_waited, 2_000),
+        ("invalidations", counters.invalidations, 5_000),
+        ("recalls of leases", counters.recalls, 500),
+        ("replicas that did not answer", counters.withheld, 200),
     ];
     for (what, count, least) in happened {
         assert!(count >= least, "only {count} {what} in {SEEDS} seeds");
@@ -84,6 +99,7 @@ fn h1_and_h2_hold_under_all_faults_with_leases() {
         counters.reborn
     );
     assert!(counters.handoffs >= 1_000 && counters.hits >= 10_000);
+    assert!(counters.replica_reads >= 5_000 && counters.writes_waited >= 2_000);
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //!   former owner and that one's providers, newest first, the living only: a draining node that was still taking a range
 //!   is its first provider, and the node that it was taking from stays one (H6).
 //! - Ranges with providers are neither split nor merged; neighbours merge when equal in owner, `since` and readers.
-//! - Replicas go on under a new owner. That there may be read leases of an earlier acquisition is remembered until the
+//! - Replicas go on under a new owner, and none goes while a hand-off is on. That there may be read leases of an earlier acquisition is remembered until the
 //!   hand-off is done, or, where there was nobody to hand anything over, for as long as the range stays (H2).
 
 use std::collections::BTreeMap;
@@ -110,7 +110,14 @@ pub(crate) fn placed(
                 next.push((part, range.clone()));
                 continue;
             };
+            // While a hand-off is on its readers stay as they are: a replica that the taker itself has lent to, and that went
+            // before the hand-off ended, would be forgotten when the end clears the mark of what the giver has revoked.
+            let stays_as_it_is = range.owner == taker && !range.providers.is_empty();
             let range = handed_to(&range, taker, living, generation);
+            if stays_as_it_is {
+                next.push((part, range));
+                continue;
+            }
             for (part, replicas) in placement.replicas_in(part) {
                 let replicas = replicas.iter().filter_map(|node| living_life(living, node));
                 let replicas = replicas.filter(|replica| *replica != range.owner).collect();
@@ -444,6 +451,38 @@ mod tests {
             }
         );
         assert_eq!(next(&["b", "c"], "b", &["c"], &[9], &cold), cold);
+    }
+
+    /// Plan: `b` has taken a range from `a` and still pulls; it lends to `c`. The policy wants `c` no more. It stays until the
+    /// hand-off has ended, which clears the mark of what `a` had lent; then it goes, and that is remembered.
+    #[test]
+    fn h2_a_replica_goes_only_when_no_hand_off_is_on() {
+        let pulled = RangeAssignment {
+            readers: Readers {
+                replicas: vec![life("c")],
+                leases_out: true,
+            },
+            ..range("b", 5, &[("a", 1)])
+        };
+        let lives = living(&["a", "b", "c"]);
+        let placement = Placement::new(vec![(Slice::FULL, life("b").node)]).unwrap();
+        let open = placed(
+            vec![(Slice::FULL, pulled.clone())],
+            &placement,
+            &lives,
+            generation(9),
+        );
+        assert_eq!(open, [(Slice::FULL, pulled)]);
+        let held = Assignment::new(generation(9), open, BTreeMap::new()).unwrap();
+        let done = [(Slice::FULL, generation(5))].into_iter().collect();
+        let ended = refreshed(&held, &lives, &done, &RangeMap::new());
+        let next = placed(ended, &placement, &lives, generation(10));
+        let gone = Readers {
+            replicas: Vec::new(),
+            leases_out: true,
+        };
+        assert_eq!(next[0].1.readers, gone);
+        assert!(next[0].1.providers.is_empty());
     }
 
     /// Plan: an owner that keeps its range under a new acquisition is done. It has revoked nothing: the mark stays, as it does
