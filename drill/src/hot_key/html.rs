@@ -134,8 +134,9 @@ fn moments(report: &HotKeyReport) -> Vec<Moment> {
     let risen_ms = settings.lead_in_ms;
     let marks = [
         (Some(risen_ms), "hot"),
-        (moments.isolated_ms.map(|ms| risen_ms + ms), "own"),
-        (moments.spread_ms.map(|ms| risen_ms + ms), "spread"),
+        // A second or two apart, their names would lie on top of each other.
+        (moments.isolated_ms.map(|ms| risen_ms + ms), ""),
+        (moments.spread_ms.map(|ms| risen_ms + ms), ""),
         (Some(risen_ms + settings.hot_ms), "cools"),
     ];
     let marks = marks
