@@ -3,7 +3,8 @@
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    assigner, completions, config, del, dev, drain, drill, flush, get, node, scenario, set, status, wait,
+    assigner, completions, config, del, dev, drain, drill, flush, freeze, get, node, plan, scenario, set,
+    status, wait,
 };
 use crate::settings::assigner::AssignerSettings;
 use crate::settings::client::ClientSettings;
@@ -35,7 +36,7 @@ impl Arguments {
             "node" => shown::<NodeSettings>(command),
             "assigner" => shown::<AssignerSettings>(command),
             "get" | "set" | "del" | "flush" => without(shown::<ClientSettings>(command), &["assigner"]),
-            "status" | "wait" | "drain" => {
+            "status" | "wait" | "drain" | "plan" | "freeze" | "unfreeze" => {
                 without(shown::<ClientSettings>(command), &["seeds", "deadline_ms"])
             }
             _ => command,
@@ -62,6 +63,8 @@ Examples:
 When something is wrong:
   softstore status                     who is there, what it holds, what moves, and why it is not settled
   softstore wait --settled             says what it waits for
+  softstore status --moves             what moved lately, why, and what it cost
+  softstore freeze                     stop balancing load; softstore plan shows what waits
   The nodes' and the Assigner's logs are on their stderr; docs/operations.md says what to look for in them.
 
 Settings:
@@ -94,6 +97,12 @@ pub(crate) enum Command {
     Wait(wait::WaitArgs),
     /// Make a node hand over all it owns and exit
     Drain(drain::DrainArgs),
+    /// Show what the sharder would move now and why, without doing it
+    Plan(plan::PlanArgs),
+    /// Stop balancing load; what drains or dies still moves
+    Freeze(freeze::FreezeArgs),
+    /// Balance load again
+    Unfreeze(freeze::UnfreezeArgs),
     /// Restart a cluster under load and judge hit rate, latency and staleness
     Drill(Box<drill::DrillCommand>),
     /// Run a scenario of the control plane and measure a sharder's placements

@@ -8,8 +8,11 @@ pub(crate) mod dev;
 pub(crate) mod drain;
 pub(crate) mod drill;
 pub(crate) mod flush;
+pub(crate) mod freeze;
 pub(crate) mod get;
+pub(crate) mod moves;
 pub(crate) mod node;
+pub(crate) mod plan;
 pub(crate) mod scenario;
 pub(crate) mod set;
 pub(crate) mod status;
@@ -35,6 +38,9 @@ pub(crate) fn run(command: Command) -> Result<Exit> {
         Command::Status(args) => on_tokio(status::run(args)),
         Command::Wait(args) => on_tokio(wait::run(args)),
         Command::Drain(args) => on_tokio(drain::run(args)),
+        Command::Plan(args) => on_tokio(plan::run(args)),
+        Command::Freeze(args) => on_tokio(freeze::freeze(args)),
+        Command::Unfreeze(args) => on_tokio(freeze::unfreeze(args)),
         Command::Drill(args) => on_tokio(drill::run(*args)),
         Command::Scenario(args) => scenario::run(&args),
         Command::Config(args) => config::run(&args),

@@ -1,10 +1,14 @@
-//! Questions to the Assigner: what the cluster looks like, and "drain this node".
+//! Questions and orders to the Assigner: what the cluster looks like, "drain this node", what the Sharder would do, "balance
+//! nothing".
 
 use std::time::Duration;
 
 use eyre::{Result, WrapErr, eyre};
 use softstore_proto::v1::assigner_client::AssignerClient;
-use softstore_proto::v1::{ClusterStatus, DrainReply, DrainRequest, StatusRequest};
+use softstore_proto::v1::{
+    ClusterStatus, DrainReply, DrainRequest, FreezeRequest, PlanReply, PlanRequest, StatusRequest,
+    UnfreezeRequest,
+};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::settings::client::{ClientConfig, ClientSettings};
@@ -55,8 +59,32 @@ impl Control {
 
     /// What the cluster looks like.
     pub(crate) async fn status(&mut self) -> Result<ClusterStatus> {
-        let answer = self.client.status(StatusRequest::default()).await;
+        self.status_with_changes(0).await
+    }
+
+    /// The same, with so many of the last changes at most.
+    pub(crate) async fn status_with_changes(&mut self, changes_max: u32) -> Result<ClusterStatus> {
+        let answer = self.client.status(StatusRequest { changes_max }).await;
         Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
+    }
+
+    /// What the Sharder would do now.
+    pub(crate) async fn plan(&mut self) -> Result<PlanReply> {
+        let answer = self.client.plan(PlanRequest {}).await;
+        Ok(answer.map_err(|status| self.explain(&status))?.into_inner())
+    }
+
+    /// Has nothing balanced, for so long, or until it is lifted.
+    pub(crate) async fn freeze(&mut self, span: Option<Duration>) -> Result<()> {
+        let for_ms = span.map_or(0, |span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        let answer = self.client.freeze(FreezeRequest { for_ms }).await;
+        answer.map(drop).map_err(|status| self.explain(&status))
+    }
+
+    /// Lifts that.
+    pub(crate) async fn unfreeze(&mut self) -> Result<()> {
+        let answer = self.client.unfreeze(UnfreezeRequest {}).await;
+        answer.map(drop).map_err(|status| self.explain(&status))
     }
 
     /// Makes a node hand over all it owns and leave.

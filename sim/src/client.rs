@@ -321,9 +321,11 @@ impl Client {
             return self.retry_later(operation, attempt, env);
         };
         let may_be_read = open.what == Operation::Get && !open.is_for_owner;
-        let readers = may_be_read
-            .then(|| replica_slots(&self.clerk, at, since))
-            .unwrap_or_default();
+        let readers = if may_be_read {
+            replica_slots(&self.clerk, at, since)
+        } else {
+            Vec::new()
+        };
         let slot = match self.random.index(readers.len() + 1) {
             0 => owner,
             index => readers[index - 1],

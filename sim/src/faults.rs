@@ -171,6 +171,8 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
     let kind = random.below(100);
     let both = random.chance(500);
     let is_long = random.chance(300);
+    // Where slices are replicated, what a buried node had often starts later, so that its waking does less.
+    let is_asleep = random.chance(600);
     let filled_after_us = plan.assigner.rebalance_delay_ms * MS;
     let leaves_after_us = filled_after_us + random.between(10 * MS, 900 * MS);
     if plan.is_gentle {
@@ -208,7 +210,7 @@ fn one(plan: &Plan, random: &mut Random) -> Fault {
         // Any length: it may wake while it surely lives, surely is dead, or in between.
         50..60 => Fault::Pause {
             slot,
-            for_us: if is_long {
+            for_us: if is_asleep {
                 asleep_us(plan, random)
             } else {
                 silence_us

@@ -16,7 +16,7 @@ const CUT_OFF_PER_MILLE: u64 = 40;
 const WATCH_US_MAX: u64 = 400_000;
 
 /// Of all seeds, so many in a thousand replicate slices.
-const REPLICATED_PER_MILLE: u64 = 500;
+const REPLICATED_PER_MILLE: u64 = 400;
 
 /// The shape of a run.
 #[derive(Clone, Debug)]

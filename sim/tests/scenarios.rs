@@ -1,6 +1,6 @@
 //! What the shipped scenarios must show, on few rounds: the figures of `docs/sharder.md`, with room.
 
-use softstore_sim::scenario::{NAMES, Scenario, ScenarioReport, SharderName, builtin, run};
+use softstore_sim::scenario::{DensityShape, NAMES, Scenario, ScenarioReport, SharderName, builtin, run};
 
 fn shortened(name: &str, rounds: u32) -> Scenario {
     let scenario = builtin(name).expect("a shipped scenario");
@@ -71,12 +71,64 @@ fn what_stands_still_is_left_alone() {
 #[test]
 fn crowds_and_losses_cost_one_round() {
     let loss = report("zone-loss", SharderName::Auto, u32::MAX);
-    assert!(loss.imbalance.p99 <= 0.06, "{loss}");
+    let uneven = loss.figures.iter().filter(|round| round.imbalance > 0.1);
+    // Who comes back is filled as fast as the budget allows.
+    assert!(uneven.count() <= 2, "{loss}");
     let crowd = report("flash-crowd", SharderName::Auto, u32::MAX);
     let uneven = crowd.figures.iter().filter(|round| round.imbalance > 0.1);
     // The first placement, which knows no load yet, and five times that keys come or go.
     assert!(uneven.count() <= 2 + 5, "{crowd}");
     assert!(crowd.moved_fraction.balancing <= 0.3, "{crowd}");
+}
+
+/// Plan: scenarios with the Assigner's core, with each sharder. Every node reports once a round and is answered; what changes
+/// is told to each node; what one round costs when nothing changes does not depend on how much has moved before.
+#[test]
+fn the_assigner_is_really_asked() {
+    for sharder in SharderName::ALL {
+        let report = report("rolling-surge-16", sharder, 60);
+        assert_eq!(report.traffic.len(), 60);
+        let quiet = report.traffic[19];
+        assert_eq!((quiet.heard, quiet.told), (17, 17), "{report}");
+        // One drains: its reserve is told, and tells; all others are told twice.
+        let busy = report.traffic[20];
+        assert!(busy.told >= 17 * 3 && busy.heard >= 17 + 3, "{busy:?}");
+        assert!(busy.told_bytes > quiet.told_bytes);
+        let counted: u64 = report
+            .traffic
+            .iter()
+            .map(|said| said.told_bytes + said.heard_bytes)
+            .sum();
+        assert_eq!(report.control_bytes, counted);
+    }
+    let auto = report("rolling-surge-16", SharderName::Auto, 30);
+    let reasons: Vec<String> = auto
+        .reasons
+        .iter()
+        .map(|(reason, _)| reason.to_string())
+        .collect();
+    assert!(
+        reasons.iter().any(|reason| reason == "fill of a reserve"),
+        "{reasons:?}"
+    );
+}
+
+/// Plan: 300 nodes with 64 slices each that are theirs from the start. They are not placed anew, and all are told once what
+/// there is; afterwards what is told is in proportion to what changed.
+#[test]
+fn many_slices_are_dealt_before_the_first_round() {
+    let mut scenario = shortened("scale-1000", 24);
+    (scenario.cluster.nodes, scenario.cluster.slices_at_start) = (300, 300 * 64);
+    scenario.load.density = DensityShape::Drifting {
+        slices: 300 * 64,
+        sigma: 1.0,
+        drift: 0.1,
+    };
+    let report = run(&scenario, SharderName::Auto, 1).expect("a valid scenario");
+    assert!(report.figures[0].ranges >= 300 * 64, "{report}");
+    let (first, last) = (report.traffic[0], report.traffic[19]);
+    assert!(last.told_bytes < first.told_bytes / 50, "{first:?} {last:?}");
+    assert!(report.imbalance.p50 < 0.1, "{report}");
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! `softstore status`.
 
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 use eyre::{Result, WrapErr};
 use serde::Serialize;
-use softstore_proto::v1::{ClusterStatus, HotKeyStatus, NodeState, NodeStatus};
+use softstore_proto::v1::balance_status::Hold;
+use softstore_proto::v1::{BalanceStatus, ClusterStatus, HotKeyStatus, NodeState, NodeStatus};
 
+use crate::commands::moves::{ChangeJson, change_text};
 use crate::control::{ClusterArgs, Control};
 use crate::exit::Exit;
 use crate::settings::written::span;
@@ -25,6 +27,7 @@ const HOT_KEY_BYTES_MAX: u32 = 62;
 Examples:
   softstore status
   softstore status --watch 1s
+  softstore status --moves
   softstore status --json | jq '.nodes[] | {id, state, entries}'
 
 Columns: STATE is joining (has no assignment yet), serving or draining. SLICES is ranges owned, SHARE their part of the
@@ -37,12 +40,21 @@ time the node's threads were.
 Below the table: settled, or why not; and the hottest keys, if a node has keys that draw more than 1/256 of its operations, with
 how far the rate may be off either way.
 
+With --moves, the changes, newest first: what each was expected to pull and what its takers have pulled since, and for each move the
+reason (docs/sharder.md), the operations per second that it takes off overloaded nodes, its cost in bytes and, at most, in misses, how
+it ended and after how many milliseconds.
+
 Exit codes:
   0  shown    2  error (stderr says what to do)")]
 pub(crate) struct StatusArgs {
     /// Print JSON, one object per line.
     #[arg(long)]
     json: bool,
+    /// Show also what the last assignments moved, why, and what it cost: so many of them (10 if not said; the Assigner remembers
+    /// 256, and none from before its start).
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10",
+          value_parser = clap::value_parser!(u32).range(1..=256))]
+    moves: Option<u32>,
     /// Show it again and again, every so often (2s if not said).
     #[arg(long, value_name = "SPAN", value_parser = span, num_args = 0..=1, default_missing_value = "2s")]
     watch: Option<Duration>,
@@ -67,6 +79,25 @@ struct StatusJson {
     nodes: Vec<NodeJson>,
     /// Hottest first.
     hot_keys: Vec<HotKeyJson>,
+    balance: BalanceJson,
+    /// Newest first; with `--moves`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<ChangeJson>,
+}
+
+/// Whether and how load is balanced, as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct BalanceJson {
+    sharder: String,
+    reacts_to_load: bool,
+    /// frozen, quiet_hours, sharder_overdue, churn_spent or no_report; null if load is balanced.
+    held_back: Option<&'static str>,
+    /// Until a freeze ends of itself; null if it does not, or there is none.
+    frozen_ms: Option<u64>,
+    /// The node whose report is missing; null unless that is why.
+    silent_node: Option<String>,
+    /// What balancing may still move within this minute, as a part of the data set's bytes.
+    churn_left: f64,
 }
 
 /// A hot key as `--json` prints it.
@@ -78,6 +109,8 @@ struct HotKeyJson {
     /// Its position in the key space, 16 hexadecimal digits.
     position: String,
     node: String,
+    /// Who else serves reads of it.
+    replicas: Vec<String>,
     operations_per_second: f64,
     /// At most how much that is off, either way.
     error_per_second: f64,
@@ -119,7 +152,7 @@ struct NodeJson {
 pub(crate) async fn run(args: StatusArgs) -> Result<Exit> {
     let mut control = Control::at(&args.cluster.config()?.assigner)?;
     loop {
-        let status = StatusJson::from(control.status().await?);
+        let status = StatusJson::from(control.status_with_changes(args.moves.unwrap_or(0)).await?);
         let text = if args.json {
             to_line(&status)?
         } else {
@@ -194,10 +227,48 @@ fn to_table(status: &StatusJson) -> String {
             status.ranges_unreachable
         ));
     }
+    if let Some(held) = held_back(&status.balance) {
+        text.push_str(&format!("Nothing is balanced: {held}\n"));
+    }
     if !status.hot_keys.is_empty() {
         text.push_str(&format!("\nHot keys:\n{}\n", hot_keys(&status.hot_keys)));
     }
+    if !status.changes.is_empty() {
+        text.push_str("\nMoves, newest first:\n");
+        let changes = status.changes.iter();
+        text.extend(changes.map(|change| change_text(change, unix_ms())));
+    }
     text
+}
+
+/// Why nothing is balanced, and what to do about it; `None` if load is balanced.
+fn held_back(balance: &BalanceJson) -> Option<String> {
+    let text = match balance.held_back? {
+        "frozen" => match balance.frozen_ms {
+            Some(ms) => format!(
+                "frozen for another {} s (softstore unfreeze lifts it)",
+                ms.div_ceil(1_000)
+            ),
+            None => "frozen (softstore unfreeze lifts it)".to_owned(),
+        },
+        "quiet_hours" => "these are quiet hours (balance_quiet_hours)".to_owned(),
+        "sharder_overdue" => {
+            "the sharder has not answered in time; what must move is placed by even ranges".to_owned()
+        }
+        "churn_spent" => {
+            "as much was moved within a minute as may be (balance_churn_percent_per_minute)".to_owned()
+        }
+        _ => format!(
+            "{} has not reported its load lately",
+            balance.silent_node.as_deref().unwrap_or("a node")
+        ),
+    };
+    Some(text)
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn hot_keys(hot: &[HotKeyJson]) -> String {
@@ -213,7 +284,10 @@ fn hot_keys(hot: &[HotKeyJson]) -> String {
         table.add_row([
             format!("{:.0}", key.operations_per_second),
             format!("{:.0}", key.error_per_second),
-            key.node.clone(),
+            match key.replicas.len() {
+                0 => key.node.clone(),
+                more => format!("{} +{more}", key.node),
+            },
             format!("{}{rest}", key.key),
         ]);
     }
@@ -265,6 +339,30 @@ impl From<ClusterStatus> for StatusJson {
             ranges_unreachable: status.ranges_unreachable,
             nodes: status.nodes.into_iter().map(NodeJson::from).collect(),
             hot_keys: status.hot_keys.into_iter().map(HotKeyJson::from).collect(),
+            balance: status.balance.unwrap_or_default().into(),
+            changes: status.changes.into_iter().map(ChangeJson::from).collect(),
+        }
+    }
+}
+
+impl From<BalanceStatus> for BalanceJson {
+    fn from(balance: BalanceStatus) -> Self {
+        let hold = balance.hold();
+        let held_back = match hold {
+            Hold::Unspecified => None,
+            Hold::Frozen => Some("frozen"),
+            Hold::QuietHours => Some("quiet_hours"),
+            Hold::SharderOverdue => Some("sharder_overdue"),
+            Hold::ChurnSpent => Some("churn_spent"),
+            Hold::NoReport => Some("no_report"),
+        };
+        Self {
+            sharder: balance.sharder,
+            reacts_to_load: balance.reacts_to_load,
+            held_back,
+            frozen_ms: (balance.frozen_ms > 0).then_some(balance.frozen_ms),
+            silent_node: (hold == Hold::NoReport).then_some(balance.silent_node),
+            churn_left: balance.churn_left,
         }
     }
 }
@@ -277,6 +375,7 @@ impl From<HotKeyStatus> for HotKeyJson {
             key_bytes: key.key_bytes,
             position: format!("{:016x}", key.at),
             node: hot.owner.unwrap_or_default().node,
+            replicas: hot.replicas.into_iter().map(|life| life.node).collect(),
             operations_per_second: key.operations_per_second,
             error_per_second: key.error_per_second,
         }
@@ -358,6 +457,10 @@ mod tests {
                 node: "cache-0".into(),
                 incarnation: 0xab,
             }),
+            replicas: vec![Life {
+                node: "cache-1".into(),
+                incarnation: 1,
+            }],
         };
         let node = NodeStatus {
             life: Some(Life {
@@ -393,6 +496,7 @@ mod tests {
             "41%",
             "700",
             r"user:\xff1",
+            "cache-0 +1",
         ] {
             assert!(text.contains(expected), "{expected} is missing:\n{text}");
         }
@@ -415,6 +519,32 @@ mod tests {
         assert!(to_table(&leased).contains("leased: a node that is cut off stops serving after 2500 ms"));
         let line = to_line(&leased).unwrap();
         assert!(line.contains(r#""ownership":"leased","lease_ms":2500"#), "{line}");
+    }
+
+    #[test]
+    fn what_holds_balancing_back_is_shown() {
+        let frozen = |frozen_ms| {
+            let balance = BalanceStatus {
+                hold: Hold::Frozen.into(),
+                frozen_ms,
+                ..BalanceStatus::default()
+            };
+            StatusJson::from(ClusterStatus {
+                balance: Some(balance),
+                ..ClusterStatus::default()
+            })
+        };
+        let text = to_table(&frozen(61_200));
+        assert!(
+            text.contains("Nothing is balanced: frozen for another 62 s (softstore unfreeze"),
+            "{text}"
+        );
+        assert!(
+            to_line(&frozen(0))
+                .unwrap()
+                .contains(r#""held_back":"frozen","frozen_ms":null"#)
+        );
+        assert!(!to_table(&cluster()).contains("Nothing is balanced"));
     }
 
     #[test]

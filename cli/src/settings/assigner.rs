@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use softstore_server::config::{AssignerConfig, Ownership, SharderKind};
+use softstore_sharding::assigner::QuietHours;
 
 use super::settings;
 use super::written::OrOff;
@@ -48,8 +49,21 @@ settings! {
     /// How many connections are accepted at once, beside the nodes' sessions.
     #[arg(long, env = "SOFTSTORE_CONNECTIONS_MAX", value_name = "N")]
     connections_max: usize,
-    /// The policy that cuts the key space: even (equal shares, moving the least), ring (a consistent-hash ring, the
-    /// static baseline), or auto (by load, memory and hot keys).
+    /// The policy that cuts the key space: auto (by load, memory and hot keys), even (equal shares, moving the least), or
+    /// ring (a consistent-hash ring, the static baseline).
     #[arg(long, env = "SOFTSTORE_SHARDER", value_name = "even|ring|auto")]
     sharder: SharderKind,
+    /// How often load is balanced, in milliseconds (with auto).
+    #[arg(long, env = "SOFTSTORE_BALANCE_INTERVAL_MS", value_name = "MS")]
+    balance_interval_ms: u64,
+    /// How much of all bytes balancing may move within any minute, in per cent. What drains or dies is moved all the same. 0:
+    /// no balancing of anything that has bytes; 50 is enough to fill a new node in one go.
+    #[arg(long, env = "SOFTSTORE_BALANCE_CHURN_PERCENT_PER_MINUTE", value_name = "PERCENT")]
+    balance_churn_percent_per_minute: u32,
+    /// Times of day in which nothing is balanced, in UTC, with commas between; at most 8. They may pass midnight.
+    #[arg(long, env = "SOFTSTORE_BALANCE_QUIET_HOURS", value_name = "HH:MM-HH:MM,..", value_delimiter = ',')]
+    balance_quiet_hours: Vec<QuietHours>,
+    /// How long the policy may take to answer, in milliseconds, before what must move is placed by even ranges.
+    #[arg(long, env = "SOFTSTORE_PLACE_TIMEOUT_MS", value_name = "MS")]
+    place_timeout_ms: u64,
 }

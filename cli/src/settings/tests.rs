@@ -133,6 +133,23 @@ fn what_is_not_a_value_is_refused_with_advice() {
 }
 
 #[test]
+fn quiet_hours_are_written_in_flags_and_files() {
+    let file = TomlFile::with("quiet", "[assigner]\nbalance_quiet_hours = [\"22:00-06:00\"]\n");
+    let hours =
+        |settings| layered(settings, &file.0, |file| file.assigner).map(|config| config.balance_quiet_hours);
+    let in_file = hours(AssignerSettings::default()).unwrap();
+    assert_eq!(in_file, ["22:00-06:00".parse().unwrap()]);
+    let flags = given::<AssignerSettings>(&["--balance-quiet-hours", "12:00-13:00,18:00-18:30"]);
+    assert_eq!(hours(flags).unwrap().len(), 2);
+    let wrong = TomlFile::with("not-quiet", "[assigner]\nbalance_quiet_hours = [\"at night\"]\n");
+    let error = layered(AssignerSettings::default(), &wrong.0, |file| file.assigner).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("write HH:MM-HH:MM in UTC"),
+        "{error:#}"
+    );
+}
+
+#[test]
 fn written_forms_come_back() {
     for (text, bytes) in [("1GiB", 1 << 30), ("3MiB", 3 << 20), ("1000", 1000), ("0", 0)] {
         assert_eq!(text.parse(), Ok(Size(bytes)));

@@ -137,11 +137,11 @@ impl Driver {
             Call::Plan { answer } => drop(answer.send(self.core.plan(Clock.now()))),
             Call::Freeze { for_ms, answer } => {
                 self.step(AssignerEvent::Freeze { for_ms });
-                drop(answer.send(()));
+                let _ = answer.send(());
             }
             Call::Unfreeze { answer } => {
                 self.step(AssignerEvent::Unfreeze);
-                drop(answer.send(()));
+                let _ = answer.send(());
             }
             Call::Drain { node, answer } => {
                 self.drains.push((node.clone(), answer));

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use softstore_sharding::assigner::{AssignerConfig as CoreConfig, LEASE_MS_MIN};
+use softstore_sharding::assigner::{AssignerConfig as CoreConfig, LEASE_MS_MIN, QUIET_HOURS_MAX, QuietHours};
 use softstore_sharding::session::LEASE_MS_MAX;
 
 use super::check::{ConfigError, count_in_range, in_range, loopback_unless};
@@ -40,8 +40,19 @@ pub struct AssignerConfig {
     /// How many connections are accepted at once, beside the sessions of up to 4,096 nodes; also bounded by the process'
     /// limit of open files. 1 to 1,000,000, default 4,096.
     pub connections_max: usize,
-    /// The policy that cuts the key space. Default even.
+    /// The policy that cuts the key space. Default auto.
     pub sharder: SharderKind,
+    /// How often load is balanced, by a policy that reacts to it. Milliseconds, 100 to 600,000, default 1,000.
+    pub balance_interval_ms: u64,
+    /// How much of the data set's bytes balancing may move within any minute, in per cent; what drains or dies does not count.
+    /// 0 to 1,000, default 50: a new node is filled in one go, since that takes one part in the number of nodes, and no policy
+    /// moves everything in less than two minutes. 0: nothing that has bytes is balanced.
+    pub balance_churn_percent_per_minute: u32,
+    /// Times of day, in UTC, in which nothing is balanced. At most 8, default none.
+    pub balance_quiet_hours: Vec<QuietHours>,
+    /// How long the policy may take to answer before what must move is placed by even ranges. Milliseconds, 10 to 60,000, default
+    /// 1,000.
+    pub place_timeout_ms: u64,
 }
 
 impl Default for AssignerConfig {
@@ -57,7 +68,11 @@ impl Default for AssignerConfig {
             ownership: Ownership::Available,
             lease_ms: 2_500,
             connections_max: 4_096,
-            sharder: SharderKind::Even,
+            sharder: SharderKind::Auto,
+            balance_interval_ms: 1_000,
+            balance_churn_percent_per_minute: 50,
+            balance_quiet_hours: Vec::new(),
+            place_timeout_ms: 1_000,
         }
     }
 }
@@ -78,13 +93,27 @@ impl AssignerConfig {
         in_range("rebalance_delay_ms", self.rebalance_delay_ms, 0..=3_600_000)?;
         in_range("lease_ms", self.lease_ms, LEASE_MS_MIN..=LEASE_MS_MAX)?;
         count_in_range("connections_max", self.connections_max, 1..=1_000_000)?;
+        in_range("balance_interval_ms", self.balance_interval_ms, 100..=600_000)?;
+        let churn = u64::from(self.balance_churn_percent_per_minute);
+        in_range("balance_churn_percent_per_minute", churn, 0..=1_000)?;
+        let windows = self.balance_quiet_hours.len();
+        count_in_range("balance_quiet_hours", windows, 0..=QUIET_HOURS_MAX as u64)?;
+        in_range("place_timeout_ms", self.place_timeout_ms, 10..=60_000)?;
         // How they fit together is the core's to say.
         Ok(self.core().validate()?)
     }
 
     /// The settings of the core.
     pub(crate) fn core(&self) -> CoreConfig {
+        let mut balance_quiet_hours = [None; QUIET_HOURS_MAX];
+        for (window, hours) in balance_quiet_hours.iter_mut().zip(&self.balance_quiet_hours) {
+            *window = Some(*hours);
+        }
         CoreConfig {
+            balance_interval_ms: self.balance_interval_ms,
+            place_timeout_ms: self.place_timeout_ms,
+            balance_churn_percent_per_minute: self.balance_churn_percent_per_minute,
+            balance_quiet_hours,
             failure_timeout_ms: self.failure_timeout_ms,
             settle_ms: self.settle_ms,
             expect_nodes: (self.expect_nodes > 0).then_some(self.expect_nodes as usize),
@@ -123,6 +152,29 @@ mod tests {
             })
         );
         assert!(refused.to_string().contains("Raise settle_ms"), "{refused}");
+    }
+
+    #[test]
+    fn balancing_has_ranges() {
+        let good = || AssignerConfig {
+            balance_quiet_hours: vec!["22:00-06:00".parse().unwrap(); 8],
+            balance_interval_ms: 600_000,
+            ..AssignerConfig::default()
+        };
+        assert_eq!(good().validate(), Ok(()));
+        assert!(good().core().balance_quiet_hours.iter().all(Option::is_some));
+        assert_eq!(good().core().balance_interval_ms, 600_000);
+        let refused = |change: fn(&mut AssignerConfig)| {
+            let mut config = good();
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        assert!(refused(|c| c.balance_interval_ms = 99).contains("balance_interval_ms = 99"));
+        assert!(refused(|c| c.place_timeout_ms = 60_001).contains("place_timeout_ms = 60001"));
+        assert!(refused(|c| c.balance_churn_percent_per_minute = 1_001).contains("choose 0 to 1000"));
+        assert!(
+            refused(|c| c.balance_quiet_hours.push("01:00-02:00".parse().unwrap())).contains("choose 0 to 8")
+        );
     }
 
     #[test]

@@ -62,12 +62,12 @@ words!(PullOrder { Hottest = "hottest", Shuffled = "shuffled" }, "hottest, shuff
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SharderKind {
-    /// Equal shares, moving as little as can be (the default).
-    #[default]
+    /// Equal shares, moving as little as can be.
     Even,
     /// A consistent-hash ring: the static baseline.
     Ring,
-    /// By load, memory and hot keys.
+    /// By load, memory and hot keys (the default).
+    #[default]
     Auto,
 }
 words!(SharderKind { Even = "even", Ring = "ring", Auto = "auto" }, "even, ring, auto");

@@ -471,9 +471,14 @@ fn cold_part(rate: f64, hot: f64) -> f64 {
 
 /// A part of a report that is even within itself.
 fn cut(load: &SliceLoad, slice: Slice, of_it: f64) -> SliceLoad {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a part of a number of bytes is not negative; the cast stops at the end"
+    )]
+    let bytes = (load.bytes as f64 * of_it) as u64;
     SliceLoad {
         slice,
-        bytes: (load.bytes as f64 * of_it) as u64,
+        bytes,
         ..scaled(load, of_it)
     }
 }

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 const MINUTES_PER_DAY: u16 = 24 * 60;
 
 /// A time of day in which nothing is balanced, in UTC: from its start, included, to its end, excluded. It may pass midnight.
 /// Written as `22:00-06:00`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct QuietHours {
     from_minute: u16,
     to_minute: u16,
@@ -51,6 +53,20 @@ impl FromStr for QuietHours {
             })
         });
         parsed.ok_or_else(|| QuietHoursError(text.chars().take(64).collect()))
+    }
+}
+
+impl TryFrom<String> for QuietHours {
+    type Error = QuietHoursError;
+
+    fn try_from(text: String) -> Result<Self, QuietHoursError> {
+        text.parse()
+    }
+}
+
+impl From<QuietHours> for String {
+    fn from(hours: QuietHours) -> Self {
+        hours.to_string()
     }
 }
 

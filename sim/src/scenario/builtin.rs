@@ -80,6 +80,8 @@ fn zipf_load() -> LoadShape {
 fn dicer_chaos(sees: Sees) -> Scenario {
     Scenario {
         sees,
+        // What a node that dies was to bear in this round, no Assigner can know.
+        assigner: false,
         cluster: ClusterShape {
             nodes: 8,
             ..ClusterShape::default()

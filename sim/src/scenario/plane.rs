@@ -34,7 +34,7 @@ use super::truth::{Truth, Weight};
 use super::{thread_cpu_ms, wire};
 
 /// A load unit is so many operations per second: much more than the even load that the AutoSharder takes to underlie all.
-pub const OPERATIONS_PER_LOAD_UNIT: f64 = 100.0;
+pub const OPERATIONS_PER_LOAD_UNIT: f64 = 1_000.0;
 
 /// A round in the Assigner's time.
 const ROUND_MS: u64 = 60_000;

@@ -169,6 +169,18 @@ impl Assigner for Mute {
         Err(Status::unimplemented("nobody asks"))
     }
 
+    async fn plan(&self, _: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn freeze(&self, _: Request<v1::FreezeRequest>) -> Result<Response<v1::FreezeReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn unfreeze(&self, _: Request<v1::UnfreezeRequest>) -> Result<Response<v1::UnfreezeReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
     async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
         Err(Status::unimplemented("nobody asks"))
     }

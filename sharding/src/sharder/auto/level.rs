@@ -21,6 +21,9 @@ const NEAR: f64 = 0.9;
 /// Of the pieces that are more than is wanted, so many are tried to cut.
 const CUTS_TRIED_MAX: usize = 4;
 
+/// What cannot be cut may be more than the excess by this factor.
+const WHOLE_OVER_EXCESS: f64 = 1.2;
+
 /// A part of what is wanted that is worth a cut.
 const WORTH_CUTTING: f64 = 1.0 / 16.0;
 
@@ -124,6 +127,7 @@ struct Choice {
     density: f64,
     /// It touches something of the taker's, and may be merged with it one day.
     is_beside: bool,
+    is_cuttable: bool,
 }
 
 /// Moves about so much load, or some of it, from one node to another. Whether anything moved.
@@ -141,7 +145,17 @@ fn transfer(work: &mut Work<'_>, giver: NodeIndex, taker: NodeIndex, wanted: f64
             .then(a.density.total_cmp(&b.density));
         order.then(b.piece.cmp(&a.piece))
     };
-    let fitting = || choices.iter().filter(|choice| choice.load <= at_most);
+    // What cannot be cut may fill the taker up to the low mark, if it is not much more than what the giver has too much.
+    let low = work.fair_load(taker) + work.settings.tolerance_low * work.unit(taker);
+    let slack = work.settings.tolerance_low * work.unit(giver);
+    let excess = work.nodes[giver as usize].load - work.fair_load(giver) - slack;
+    let whole_at_most = (excess * WHOLE_OVER_EXCESS).min(low - work.nodes[taker as usize].load);
+    let whole_at_most = at_most.max(whole_at_most);
+    let most = |choice: &Choice| match choice.is_cuttable {
+        true => at_most,
+        false => whole_at_most,
+    };
+    let fitting = || choices.iter().filter(|choice| choice.load <= most(choice));
     let near = fitting().filter(|choice| choice.load >= wanted * NEAR);
     if let Some(piece) = near.max_by(by_density).map(|choice| choice.piece) {
         return try_shift(work, piece, giver, taker, reason);
@@ -190,6 +204,7 @@ fn choices(work: &Work<'_>, giver: NodeIndex, taker: NodeIndex) -> Vec<Choice> {
             load,
             density: load / piece.weight.bytes.max(1.0),
             is_beside: is_takers(piece.previous) || is_takers(piece.next),
+            is_cuttable: piece.is_cuttable(),
         })
     };
     let pieces = &work.nodes[giver as usize].pieces;

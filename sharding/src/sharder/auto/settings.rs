@@ -30,7 +30,7 @@ pub struct Settings {
     /// Slices are merged, the coldest first, when there are more than this for each node. At least 4 times the minimum, and
     /// up to 65,536; default 128.
     pub slices_per_node_max: u32,
-    /// A key gets a slice of its own from this part of a node's fair load on. Above 0; default 0.2.
+    /// A key gets a slice of its own from this part of a node's fair load on. Above 0; default 0.05.
     pub isolate_above: f64,
     /// A key of its own slice gets another replica while each draws more than this part of a node's fair load. Above 0;
     /// default 0.8.
@@ -70,7 +70,7 @@ impl Default for Settings {
             churn_budget: 0.25,
             slices_per_node_min: 1,
             slices_per_node_max: 128,
-            isolate_above: 0.2,
+            isolate_above: 0.05,
             replicate_above: 0.8,
             cool_below: 0.5,
             replicas_max: 1,
