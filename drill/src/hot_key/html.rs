@@ -42,8 +42,8 @@ pub(crate) fn page(report: &HotKeyReport, arms: Arms<'_>, rate: Rate) -> String 
 }
 
 fn write_legend(report: &HotKeyReport, page: &mut String) {
-    *page +=
-        "<p><span class=\"key hot\">&#9632; hot</span><span class=\"key control\">&#9632; control</span>";
+    *page += "<p><span class=\"dim\">Arms </span><span class=\"key hot\">&#9632; hot</span>\
+              <span class=\"key control\">&#9632; control</span><span class=\"dim\">Nodes </span>";
     for (number, node) in report.nodes.iter().enumerate() {
         let _ = write!(
             page,
