@@ -52,9 +52,9 @@ pub struct DrillArgs {
     /// Replay this recorded load: 4-byte ids, or CSV of time,key,size,op,ttl if its name ends in .csv; plain or xz.
     #[arg(long, value_name = "FILE", help_heading = "Load")]
     pub trace: Option<PathBuf>,
-    /// Requests a second, whether or not the cluster keeps up. Default: 10,000; hot-key: 4,000.
-    #[arg(long, value_name = "N", help_heading = "Load")]
-    pub rate: Option<u32>,
+    /// Requests a second, whether or not the cluster keeps up.
+    #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Load")]
+    pub rate: u32,
     /// Most requests in flight at once.
     #[arg(long, value_name = "N", default_value_t = 16_384, help_heading = "Load")]
     pub in_flight: usize,
@@ -171,9 +171,9 @@ impl TryFrom<DrillArgs> for DrillOptions {
     type Error = OptionsError;
 
     fn try_from(args: DrillArgs) -> Result<Self, OptionsError> {
-        let (rate, lead_in_ms) = match args.scenario {
-            Scenario::Restart => (Self::default().rate_per_second, Self::default().lead_in_ms),
-            Scenario::HotKey => (HotKeyOptions::RATE_PER_SECOND, HotKeyOptions::LEAD_IN_MS),
+        let lead_in_ms = match args.scenario {
+            Scenario::Restart => Self::default().lead_in_ms,
+            Scenario::HotKey => HotKeyOptions::LEAD_IN_MS,
         };
         let options = Self {
             scenario: args.scenario,
@@ -181,7 +181,7 @@ impl TryFrom<DrillArgs> for DrillOptions {
             nodes: args.nodes,
             workload: workload(&args)?,
             trace: args.trace,
-            rate_per_second: args.rate.unwrap_or(rate),
+            rate_per_second: args.rate,
             in_flight_max: args.in_flight,
             seed: args.seed,
             warm_up_requests: args.warm_up_requests,
@@ -314,13 +314,9 @@ mod tests {
     fn a_hot_key_has_defaults_and_refusals_of_its_own() {
         let hot = options(&["--scenario=hot-key"]).unwrap();
         assert_eq!(hot.hot_key, HotKeyOptions::default());
-        assert_eq!((hot.rate_per_second, hot.lead_in_ms), (4_000, 10_000));
-        assert_eq!(
-            options(&["--scenario=hot-key", "--rate=7"])
-                .unwrap()
-                .rate_per_second,
-            7
-        );
+        assert_eq!(hot.lead_in_ms, 10_000);
+        let longer = options(&["--scenario=hot-key", "--lead-in-s=30"]).unwrap();
+        assert_eq!(longer.lead_in_ms, 30_000);
         for flag in [
             "--restart=kill",
             "--seeds=a:1",

@@ -16,7 +16,7 @@ svg{width:100%;height:auto;display:block}.grid{stroke:var(--grid)}.tick{fill:var
 .end{text-anchor:end}.middle{text-anchor:middle}.arm{fill:none;stroke-width:1.8;stroke-linejoin:round}\
 .control,.control2{--c:var(--control)}.transfer{--c:var(--transfer)}.cold{--c:var(--cold)}\
 .reference{--c:var(--reference)}.hot{--c:var(--transfer)}.mark{--c:var(--control)}\
-.node1{--c:var(--transfer)}.node2{--c:var(--cold)}.node3{--c:var(--reference)}.node4{--c:#9a6bd0}.node5{--c:#c08a1e}.node6{--c:#1f9c9c}\
+.node1{--c:#9a6bd0}.node2{--c:var(--cold)}.node3{--c:var(--reference)}.node4{--c:#c08a1e}.node5{--c:#1f9c9c}.node6{--c:#c2559d}\
 .arm,.moment{stroke:var(--c)}.control2.arm{stroke-dasharray:2 3}.moment{stroke-dasharray:3 3;opacity:.55}\
 text.transfer,text.cold,text.mark{fill:var(--c)}.key{display:inline-block;margin-right:1em;color:var(--c)}\
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\

@@ -42,8 +42,8 @@ pub(crate) fn page(report: &HotKeyReport, arms: Arms<'_>, rate: Rate) -> String 
 }
 
 fn write_legend(report: &HotKeyReport, page: &mut String) {
-    *page +=
-        "<p><span class=\"key hot\">&#9632; hot</span><span class=\"key control\">&#9632; control</span>";
+    *page += "<p><span class=\"dim\">Arms </span><span class=\"key hot\">&#9632; hot</span>\
+              <span class=\"key control\">&#9632; control</span><span class=\"dim\">Nodes </span>";
     for (number, node) in report.nodes.iter().enumerate() {
         let _ = write!(
             page,
@@ -134,8 +134,9 @@ fn moments(report: &HotKeyReport) -> Vec<Moment> {
     let risen_ms = settings.lead_in_ms;
     let marks = [
         (Some(risen_ms), "hot"),
-        (moments.isolated_ms.map(|ms| risen_ms + ms), "own"),
-        (moments.spread_ms.map(|ms| risen_ms + ms), "spread"),
+        // A second or two apart, their names would lie on top of each other.
+        (moments.isolated_ms.map(|ms| risen_ms + ms), ""),
+        (moments.spread_ms.map(|ms| risen_ms + ms), ""),
         (Some(risen_ms + settings.hot_ms), "cools"),
     ];
     let marks = marks

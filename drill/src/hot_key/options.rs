@@ -36,8 +36,6 @@ impl Default for HotKeyOptions {
 const HOUR_MS: u64 = 3_600_000;
 
 impl HotKeyOptions {
-    /// Requests a second unless told otherwise: three nodes, the Assigner and the load leave two cores half idle.
-    pub const RATE_PER_SECOND: u32 = 4_000;
     /// Load before the key becomes hot unless told otherwise, in milliseconds: the nodes' rates have settled and what the
     /// warm-up left uneven is balanced.
     pub const LEAD_IN_MS: u64 = 10_000;

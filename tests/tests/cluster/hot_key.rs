@@ -10,14 +10,15 @@ use tokio::time::timeout;
 /// Two arms of some ten seconds, on a machine that does other things as well.
 const DRILL_MAX: Duration = Duration::from_secs(180);
 
-/// Plan: three nodes, a load of which one key takes half from one moment to the next, and is written 50 times a second. The cluster must
+/// Plan: three nodes, a load of which one key takes nine tenths from one moment to the next, and is written 50 times a second. The cluster must
 /// give the key a slice of its own and spread its reads while it is hot. How fast is not judged here, where the machine is shared with other
 /// tests; that nothing is stale and nothing is wrong is.
 #[tokio::test]
 async fn a_key_that_becomes_hot_is_isolated_and_spread() {
     let drill = Command::new(binary::softstore())
         .args(["drill", "--scenario=hot-key", "--quiet", "--json=/dev/stdout"])
-        .args(["--keys=2000", "--rate=1500", "--hot-writes-per-s=50"])
+        // More than a fair share, although the AutoSharder reckons with 1,000 operations a second and node that are nobody's.
+        .args(["--keys=2000", "--rate=3000", "--hot-share=0.9", "--hot-writes-per-s=50"])
         .args(["--lead-in-s=3", "--hot-s=9", "--cool-s=0.5"])
         .args(["--max-isolated-ms=9000", "--max-spread-ms=9000", "--max-dip=5"])
         .stdin(Stdio::null())
