@@ -470,7 +470,6 @@ fn cold_part(rate: f64, hot: f64) -> f64 {
 }
 
 /// A part of a report that is even within itself.
-#[expect(clippy::cast_possible_truncation, reason = "a part of a number of bytes")]
 fn cut(load: &SliceLoad, slice: Slice, of_it: f64) -> SliceLoad {
     #[expect(
         clippy::cast_possible_truncation,
