@@ -1,6 +1,6 @@
 //! The shipped scenarios, one for each figure that the AutoSharder is held to.
 
-use softstore_sharding::sharder::auto::Settings;
+use softstore_sharding::sharder::auto::{AutoSharder, Settings};
 
 use super::description::{ClusterShape, DensityShape, HotKeyShape, LoadShape, Membership, Scenario, Sees};
 
@@ -57,11 +57,11 @@ fn scenario(rounds: u32) -> Scenario {
     }
 }
 
-/// The AutoSharder's own, and replicas.
+/// As the Assigner ships the AutoSharder, with more replicas.
 fn settings() -> Settings {
     Settings {
         replicas_max: REPLICAS_MAX,
-        ..Settings::default()
+        ..AutoSharder::default().settings().clone()
     }
 }
 

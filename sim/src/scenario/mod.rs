@@ -32,7 +32,7 @@ pub use description::{
     ClusterShape, DensityShape, HotKeyShape, LoadShape, Membership, Scenario, ScenarioError, Sees,
 };
 pub use measure::RoundFigures;
-pub use plane::{OPERATIONS_PER_LOAD_UNIT, Traffic};
+pub use plane::{BEATS, OPERATIONS_PER_LOAD_UNIT, Traffic};
 pub use policy::SharderName;
 pub use reasons::{ReasonFigures, Reasons};
 pub use report::{Moved, Quantiles, ScenarioReport, Times};

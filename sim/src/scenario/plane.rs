@@ -1,14 +1,16 @@
 //! [`Plane`]: the real Assigner core in a scenario. Simulated nodes say hello, report what they bear, carry out their hand-offs at
 //! once, drain and die; messages are counted with the length of their encoding ([`super::wire`]).
 //!
-//! A round is a minute of the Assigner's time: what it smooths over seconds is what was reported last, and what it may move in a
-//! minute is what it may move in a round. In this order:
+//! A round is a minute of the Assigner's time: what it may move in a minute is what it may move in a round. In this order:
 //!
 //! 1. nodes that are new say hello; all report the load that they are to be seen with, in one heartbeat each;
 //! 2. who leaves says so; who is dead has been silent for longer than the failure timeout, and is buried;
-//! 3. takers report their hand-offs as completed; who left and owns nothing any more says goodbye.
+//! 3. takers report their hand-offs as completed;
+//! 4. a second passes, and all report again, what they bear by what they own now: so often that the Assigner knows the load, and
+//!    has balanced by it as it does in a cluster, every second;
+//! 5. who left and owns nothing any more says goodbye.
 //!
-//! So a round counts one heartbeat of each node, however long it stands for.
+//! So a round counts [`BEATS`] heartbeats of each node, however long it stands for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +41,13 @@ pub const OPERATIONS_PER_LOAD_UNIT: f64 = 1_000.0;
 /// A round in the Assigner's time.
 const ROUND_MS: u64 = 60_000;
 
-/// More than the time between two heartbeats, less than a round and what it lasts until its deaths are looked at.
+/// Heartbeats of each node in a round, a second apart: the Assigner wants eight before it moves anything by load.
+pub const BEATS: u32 = 10;
+
+/// Between two of them.
+const BEAT_MS: u64 = 1_000;
+
+/// More than the time between two rounds' heartbeats, less than a round and what it lasts until its deaths are looked at.
 const FAILURE_TIMEOUT_MS: u64 = 50_000;
 
 /// Between two steps when nothing happens: less than half a failure timeout.
@@ -123,7 +131,7 @@ impl Plane {
             settle_ms: FAILURE_TIMEOUT_MS * 2,
             expect_nodes: Some(expected),
             rebalance_delay_ms: u64::from(rebalance_rounds) * ROUND_MS,
-            balance_interval_ms: FAILURE_TIMEOUT_MS,
+            balance_interval_ms: BEAT_MS,
             balance_churn_percent_per_minute: churn_percent,
             ..AssignerConfig::default()
         };
@@ -155,6 +163,13 @@ impl Plane {
         self.tick(0);
         self.complete();
         self.tick(50);
+        for _ in 1..BEATS {
+            self.tick(BEAT_MS - 50);
+            self.report(seen, keys_max);
+            self.tick(0);
+            self.complete();
+            self.tick(50);
+        }
         self.say_goodbye();
         self.tick(50);
         // Never longer than half a failure timeout without a step: the Assigner would think that it had stood still. But none when

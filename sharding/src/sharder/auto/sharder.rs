@@ -18,7 +18,7 @@ use crate::slice::Slice;
 use crate::slice_key::SliceKey;
 
 /// Operations per second and node that underlie what is reported, spread evenly over the key space.
-pub const IDLE_OPERATIONS_PER_SECOND: f64 = 1_000.0;
+pub const IDLE_OPERATIONS_PER_SECOND: f64 = 100.0;
 
 /// What a hot key's entry is taken to have, in bytes: reports do not say.
 const HOT_KEY_BYTES: f64 = 1_024.0;
@@ -38,7 +38,7 @@ impl Default for AutoSharder {
             settings: Settings {
                 tolerance_high: 0.1,
                 tolerance_low: 0.02,
-                noise: 0.01,
+                noise: 0.05,
                 slices_per_node_min: 1,
                 churn_budget: 1.0,
                 replicas_max: 8,
@@ -56,6 +56,12 @@ impl AutoSharder {
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         settings.validate()?;
         Ok(Self { settings })
+    }
+
+    /// What it strives for.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 }
 
