@@ -50,8 +50,12 @@ const HOT_HELD_MS: u64 = 3_000;
 /// A hot key rises while a round finds it above the last one by more than this part, and so does the whole load...
 const RISING: f64 = 0.2;
 
-/// ...and a key only if it draws more than this part of a node's fair load.
+/// ...and a key only if it draws more than this part of a node's fair load...
 const RISING_FROM: f64 = 0.1;
+
+/// ...which counts as so many operations per second at least: what few operations do from second to second is chance, and a
+/// cluster that is nearly idle fills who joins it all the same.
+const RISING_LOAD_MIN: f64 = 1_000.0;
 
 /// What a node reports is scaled up to its share by this much; the rest lies evenly over what it owns.
 const SCALE_MAX: f64 = 2.0;
@@ -333,7 +337,9 @@ impl Assigner {
             .collect();
         let all_known = self.owner_without_report(now).is_none();
         let whole: f64 = reported.iter().map(|node| node.base).sum();
-        let is_changing = (whole - loads.whole_asked).abs() > whole.max(loads.whole_asked) * RISING;
+        let nodes = self.members.len().max(1) as f64;
+        let much = whole.max(loads.whole_asked).max(RISING_LOAD_MIN * nodes);
+        let is_changing = (whole - loads.whole_asked).abs() > much * RISING;
         if is_changing {
             loads.begin(&reported);
         } else {
@@ -360,7 +366,7 @@ impl Assigner {
             .map(|(life, borne)| (life.clone(), borne.smoothed));
         loads.bore_before = bore.collect();
         let hot: f64 = sums.values().sum();
-        let least = (whole + hot) / self.members.len().max(1) as f64 * RISING_FROM;
+        let least = ((whole + hot) / nodes).max(RISING_LOAD_MIN) * RISING_FROM;
         let (hot_keys, is_hot_changing) = loads.see_hot(sums, least, is_round, now);
         let is_new = loads.borne.values().any(|borne| borne.reports < REPORTS_KNOWN);
         let is_changing = is_hot_changing || is_changing || is_new;
