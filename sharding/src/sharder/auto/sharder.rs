@@ -30,7 +30,7 @@ pub struct AutoSharder {
 }
 
 impl Default for AutoSharder {
-    /// The Assigner's nodes report averages over seconds, and the Assigner smooths them: they are taken to waver by 1%, and a
+    /// The Assigner's nodes report averages over seconds, and the Assigner smooths them: they are taken to waver by 5%, and a
     /// node may bear a tenth more than its share, since what is reported of one node may waver as a whole. How much is moved is
     /// the Assigner's setting ([`ClusterView::churn_max`]).
     fn default() -> Self {
