@@ -17,15 +17,15 @@ const DRILL_MAX: Duration = Duration::from_secs(180);
 async fn a_key_that_becomes_hot_is_isolated_and_spread() {
     let drill = Command::new(binary::softstore())
         .args(["drill", "--scenario=hot-key", "--quiet", "--json=/dev/stdout"])
-        // More than a fair share, although the AutoSharder reckons with 1,000 operations a second and node that are nobody's.
+        // More than a fair share, although the AutoSharder reckons with 100 operations a second and node that are nobody's.
         .args([
             "--keys=2000",
             "--rate=3000",
             "--hot-share=0.9",
             "--hot-writes-per-s=50",
         ])
-        .args(["--lead-in-s=3", "--hot-s=9", "--cool-s=0.5"])
-        .args(["--max-isolated-ms=9000", "--max-spread-ms=9000", "--max-dip=5"])
+        .args(["--lead-in-s=3", "--hot-s=15", "--cool-s=0.5"])
+        .args(["--max-isolated-ms=15000", "--max-spread-ms=15000", "--max-dip=5"])
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
