@@ -42,6 +42,10 @@ mod client {
 mod drill {
     pub(crate) mod csv_trace;
     pub(crate) mod error;
+    pub(crate) mod hot_key {
+        mod crowd;
+        pub(crate) use crowd::{Crowd, CrowdRead};
+    }
     pub(crate) mod id_trace;
     pub(crate) mod position_rng;
     pub(crate) mod request;
@@ -70,6 +74,6 @@ pub mod text;
 pub mod trace_file;
 
 use cli::settings;
-use drill::{csv_trace, error, id_trace, position_rng, request, trace, value, workload};
+use drill::{csv_trace, error, hot_key, id_trace, position_rng, request, trace, value, workload};
 pub use server::config;
 pub use store::frequency::FREQUENCY_HALF_LIFE_MS;
