@@ -5,16 +5,18 @@
 //! for a mark, then reads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use softstore_sharding::{Generation, Peer, Slice, SliceKey, Timestamp};
-use softstore_store::{Absence, OpContext, Outcome};
-use softstore_transfer::handoff::{Admission, Clearance};
+use softstore_sharding::{FrequencyClass, Generation, Peer, PullId, Slice, SliceKey, Timestamp};
+use softstore_store::Outcome;
+use softstore_transfer::handoff::{Admission, Clearance, READ_LEASE_OUT_MS_MAX};
 use softstore_transfer::message::{
     Entry, FillAnswer, FillKey, FillRequest, LeaseReply, LeaseRequest, Refusal,
 };
 
 use super::invalidations::{Forget, Invalidations};
 use super::metrics::{add, count};
+use super::operation::context_of;
 use super::peeks::{Asked, Peeks};
 use super::state::NodeState;
 
@@ -51,7 +53,7 @@ impl<'a> Cleared<'a> {
                 return None;
             }
             let left_ms = expires.ms_since(state.clock.now());
-            let patience = std::time::Duration::from_millis(left_ms);
+            let patience = Duration::from_millis(left_ms);
             tokio::time::timeout(patience, cleared.ask_readers(state))
                 .await
                 .ok()?;
@@ -110,7 +112,8 @@ pub(super) fn recall(state: &Arc<NodeState>, reader: Peer, slices: Vec<Slice>, n
     let recalling = state.clone();
     state.tasks.spawn(async move {
         let state = recalling;
-        let until = state.clock.now().plus_ms(RECALL_MS_MAX);
+        // After this it is of no use: the leases are over.
+        let until = state.clock.now().plus_ms(READ_LEASE_OUT_MS_MAX);
         let asked = slices
             .iter()
             .map(|slice| Invalidations::forget(&state, &reader, Forget::Leases(*slice), until));
@@ -120,9 +123,6 @@ pub(super) fn recall(state: &Arc<NodeState>, reader: Peer, slices: Vec<Slice>, n
         }
     });
 }
-
-/// After this a recall is of no use: the leases are over.
-const RECALL_MS_MAX: u64 = softstore_transfer::handoff::READ_LEASE_OUT_MS_MAX;
 
 /// What this node has under the keys that a replica asks for.
 pub(super) async fn answer_fill(
@@ -155,8 +155,8 @@ fn read(
     request: &FillRequest,
     asked: &FillKey,
     at: SliceKey,
-    peeked: Option<softstore_sharding::PullId>,
-) -> Result<FillAnswer, softstore_sharding::PullId> {
+    peeked: Option<PullId>,
+) -> Result<FillAnswer, PullId> {
     let core = state.core();
     let now = state.clock.now();
     let serving = match core.admit(at, Generation::NONE) {
@@ -169,18 +169,7 @@ fn read(
     };
     // Before the store is read: what a write replaces in between is then not kept (H2).
     let may_keep = !state.writes.lock().is_marked(at);
-    let is_peeked = serving.pull.is_some() && serving.pull == peeked;
-    let context = OpContext {
-        now,
-        epoch: serving.epoch,
-        versions: serving.versions,
-        pull: serving.pull,
-        absence: if is_peeked {
-            Absence::Final
-        } else {
-            Absence::AskGiver
-        },
-    };
+    let context = context_of(peeked, &serving, now);
     let found = match (state.store.get(&asked.key, at, &context), serving.pull) {
         (Outcome::Done(found), _) => found,
         (Outcome::Unknown, Some(pull)) => return Err(pull),
@@ -196,7 +185,7 @@ fn read(
             value: found.value,
             version: found.version,
             ttl_ms: (found.deadline != Timestamp::NEVER).then(|| found.deadline.ms_since(now)),
-            class: softstore_sharding::FrequencyClass::COLDEST,
+            class: FrequencyClass::COLDEST,
         },
         may_keep,
     }))

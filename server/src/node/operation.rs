@@ -170,7 +170,7 @@ impl<'a> Execution<'a> {
                 Step::Wait(Wait::Readers)
             }
             Admission::Serve(serving) => {
-                let context = context_of(asked, &serving, self.now);
+                let context = context_of(asked.peeked, &serving, self.now);
                 if kind == OpKind::Get {
                     get(self.state, asked, &serving, &context, replies, &mut self.counting)
                 } else {
@@ -322,8 +322,9 @@ impl<'a> Execution<'a> {
     }
 }
 
-fn context_of<'a>(asked: &Asked<'_>, serving: &Serving<'a>, now: Timestamp) -> OpContext<'a> {
-    let is_peeked = serving.pull.is_some() && serving.pull == asked.peeked;
+/// How the store is asked for a key of a range that is served here. `peeked`: the pull whose giver was asked for it already.
+pub(super) fn context_of<'a>(peeked: Option<PullId>, serving: &Serving<'a>, now: Timestamp) -> OpContext<'a> {
+    let is_peeked = serving.pull.is_some() && serving.pull == peeked;
     OpContext {
         now,
         epoch: serving.epoch,
