@@ -1,11 +1,15 @@
-//! What of a placement must be, whatever becomes of the rest: who stays keeps all it has, and what has lost its owner, or is
-//! about to, goes where the placement says.
+//! What of a placement must be, whatever becomes of the rest: who stays keeps all it has, and what has lost its owner or a
+//! replica, or is about to, goes where the placement says.
 //!
 //! For times in which nothing is to be balanced, and for a Sharder that does not answer.
 
-use crate::sharder::{ClusterView, EvenRange, Placement, Sharder};
+use crate::assignment::RangeAssignment;
+use crate::node::{Life, NodeId};
+use crate::sharder::{ClusterView, EvenRange, PlacedMove, Placement, Sharder};
+use crate::slice::Slice;
 
-/// `placement` for ranges whose owner is dead or drains, and the present owners and replicas for all others. A first
+/// `placement` for ranges whose owner is dead or drains, and the present owners and replicas for all others; who is dead or drains
+/// is no replica, and somebody is in its place if the placement names anybody. A first
 /// assignment is the placement's.
 pub(super) fn only_forced(view: &ClusterView<'_>, placement: &Placement) -> Placement {
     let Some(previous) = view.previous else {
@@ -15,9 +19,7 @@ pub(super) fn only_forced(view: &ClusterView<'_>, placement: &Placement) -> Plac
     for (slice, range) in previous.ranges().iter() {
         if view.owner_stays(range) {
             ranges.push((slice, range.owner.node.clone()));
-            let stay = |life: &&crate::node::Life| view.node(life).is_some_and(|node| node.role.may_take());
-            let readers = range.readers.replicas.iter().filter(stay);
-            replicas.push((slice, readers.map(|life| life.node.clone()).collect()));
+            replicas.extend(readers(view, slice, range, placement));
             continue;
         }
         ranges.extend(
@@ -34,12 +36,36 @@ pub(super) fn only_forced(view: &ClusterView<'_>, placement: &Placement) -> Plac
                 let mut held = previous.ranges().overlapping(slice);
                 held.all(|(_, range)| view.owner_stays(range))
             };
-            let moves = placement.moves().iter().filter(|change| !stays(change.slice));
+            let is_forced = |change: &&PlacedMove| !stays(change.slice) || change.reason.is_membership();
+            let moves = placement.moves().iter().filter(is_forced);
             forced.replicated(replicas).because(moves.cloned().collect())
         }
         // Both are complete, so what is made of them is.
         Err(_) => placement.clone(),
     }
+}
+
+/// Who is to read for a range whose owner stays: who does now and stays, and in the place of each that does not, whom the
+/// placement names.
+fn readers(
+    view: &ClusterView<'_>,
+    slice: Slice,
+    range: &RangeAssignment,
+    placement: &Placement,
+) -> Vec<(Slice, Vec<NodeId>)> {
+    let replicas = &range.readers.replicas;
+    let stays = |life: &&Life| view.node(life).is_some_and(|node| node.role.may_take());
+    let staying: Vec<&NodeId> = replicas.iter().filter(stays).map(|life| &life.node).collect();
+    let lost = replicas.len() - staying.len();
+    let with_substitutes = |named: &[NodeId]| {
+        let is_new = |node: &&NodeId| !staying.contains(node) && **node != range.owner.node;
+        let substitutes = named.iter().filter(is_new).take(lost);
+        staying.iter().copied().chain(substitutes).cloned().collect()
+    };
+    let parts = placement.replicas_in(slice).into_iter();
+    parts
+        .map(|(part, named)| (part, with_substitutes(named)))
+        .collect()
 }
 
 /// What must be, by even ranges.

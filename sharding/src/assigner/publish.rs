@@ -134,7 +134,7 @@ impl Assigner {
         if moved_bytes > 0.0 && self.sharder.reacts_to_load() {
             self.balance.spend(moved_bytes / bytes.max(moved_bytes), now);
         }
-        self.loads_moved(handed, now);
+        self.loads_moved(&handed, now);
         let members = &self.members;
         let load_of = |life: &Life| {
             let member = members.get(&life.node).filter(|member| member.life == *life);

@@ -334,10 +334,47 @@ fn a_hot_key_is_isolated_replicated_and_taken_back() {
         assert!(moves_since(&fleet, calm) > 0);
         truth.borrow_mut().hot.clear();
         fleet.run_ms(20_000);
-        assert!(fleet.assignment().range_at(at).readers.replicas.is_empty());
+        assert!(
+            fleet.assignment().range_at(at).readers.replicas.is_empty(),
+            "{nodes} {}",
+            told(&mut fleet)
+        );
         let peak = truth.borrow().peak(fleet.assignment(), nodes);
         assert!(peak < 1.2, "{nodes} nodes, cooled: {peak}\n{}", told(&mut fleet));
     }
+}
+
+/// Plan: a key is hot and has replicas. One of those drains while a node waits that is to take whole what somebody had: it takes
+/// the place of the replica too, at once and not when loads have been looked at. So it bears as much as who left, and nothing is
+/// balanced after it.
+#[test]
+fn who_waits_takes_the_place_of_a_replica_too() {
+    let (mut fleet, truth) = levelled(6);
+    let at = SliceKey::of_key(b"the one");
+    truth.borrow_mut().hot.insert(at, 100_000.0);
+    fleet.run_ms(60_000);
+    let hot = fleet.assignment().range_at(at).clone();
+    let leaver = hot.readers.replicas.last().expect("it has replicas").node.clone();
+    fleet.start("node-06");
+    fleet.run_ms(1_000);
+    let first = fleet.published.len() - 1;
+    let share = fleet.share(leaver.as_str());
+    fleet.drain(leaver.as_str());
+    fleet.run_ms(400);
+    let replicas = fleet.assignment().range_at(at).readers.replicas.clone();
+    let readers: Vec<&str> = replicas.iter().map(|life| life.node.as_str()).collect();
+    assert_eq!(replicas.len(), hot.readers.replicas.len(), "{readers:?}");
+    assert!(
+        !readers.contains(&leaver.as_str()) && readers.contains(&"node-06"),
+        "{readers:?}"
+    );
+    fleet.run_ms(60_000);
+    let moved = fleet.moved_since(first);
+    assert!(
+        moved.abs_diff(share) <= 1,
+        "{moved} of {share}\n{}",
+        told(&mut fleet)
+    );
 }
 
 /// Plan: a node bears twice as much as before, all at once. That is levelled, and not swung about: in three moves or so, and then
