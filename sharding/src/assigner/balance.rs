@@ -147,9 +147,8 @@ impl Assigner {
         if let Some(node) = self.owner_without_report(now) {
             return Some(HeldBack::NoReport(node));
         }
-        let is_limited = self.config.balance_churn_percent_per_minute > 0;
         let is_spent = self.balance.churn_left(&self.config, now) <= 0.0;
-        (is_limited && is_spent).then_some(HeldBack::ChurnSpent)
+        is_spent.then_some(HeldBack::ChurnSpent)
     }
 
     /// An owner that has not reported its load lately.

@@ -272,7 +272,7 @@ impl Explanations {
         for change in self
             .oldest_first
             .iter_mut()
-            .filter(|change| change.takers.iter().any(|taker| !taker.is_done))
+            .filter(|change| change.moves.iter().any(|record| record.end.is_none()))
         {
             let since = change.generation;
             for record in change.moves.iter_mut().filter(|record| record.end.is_none()) {

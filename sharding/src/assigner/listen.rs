@@ -6,6 +6,7 @@ use super::member::Member;
 use super::{Assigner, Pending};
 use crate::generation::Generation;
 use crate::node::{Life, NodeId};
+use crate::range_map::RangeMap;
 use crate::session::{
     AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, NodeMessage, RangeClaim,
 };
@@ -80,7 +81,7 @@ impl Assigner {
                 }
             }
             None => {
-                self.learn_from_claims(&life, &hello.claims);
+                self.learn_from_claims(&life, &hello.claims, now);
                 self.acknowledged(&life.node, hello.generation);
                 self.send_update(&life.node, actions);
             }
@@ -259,10 +260,13 @@ impl Assigner {
 
     /// What a known life says again of what it holds, after its session broke: hand-offs that have ended meanwhile, and
     /// ranges that it has fenced for a life which has died.
-    fn learn_from_claims(&mut self, life: &Life, claims: &[RangeClaim]) {
+    fn learn_from_claims(&mut self, life: &Life, claims: &[RangeClaim], now: Timestamp) {
         for claim in claims {
             match &claim.phase {
-                ClaimPhase::Serving => self.handoff_ended(life, claim.slice, claim.since),
+                ClaimPhase::Serving => {
+                    let completed = HandoffOutcome::Completed;
+                    self.handoff_ended(life, claim.slice, claim.since, completed, now);
+                }
                 ClaimPhase::Fenced(taker) if !self.is_living(taker) => {
                     self.fenced_off_by(life, claim.slice, claim.since);
                 }
@@ -288,10 +292,22 @@ impl Assigner {
             .collect()
     }
 
-    fn handoff_ended(&mut self, life: &Life, slice: Slice, since: Generation) {
-        for (part, settled) in self.owned_parts(life, slice, since) {
-            if !settled {
-                self.done.insert(part, since);
+    /// A hand-off is over. Takers repeat what they say; each part ends once.
+    fn handoff_ended(
+        &mut self,
+        life: &Life,
+        slice: Slice,
+        since: Generation,
+        outcome: HandoffOutcome,
+        now: Timestamp,
+    ) {
+        let open = self.owned_parts(life, slice, since).into_iter();
+        for part in open.filter(|(_, settled)| !settled).map(|(part, _)| part) {
+            let known = self.done.overlapping(part).filter(|(_, done)| **done == since);
+            let known: RangeMap<()> = known.map(|(slice, _)| (slice, ())).collect();
+            for new in known.gaps(part) {
+                self.done.insert(new, since);
+                self.explanations.ended(new, since, outcome, now);
                 self.wants(Pending::Soon);
             }
         }
@@ -309,9 +325,7 @@ impl Assigner {
             if !matches!(report.outcome, HandoffOutcome::Completed | HandoffOutcome::GaveUp) {
                 continue;
             }
-            self.handoff_ended(life, report.slice, report.since);
-            self.explanations
-                .ended(report.slice, report.since, report.outcome, now);
+            self.handoff_ended(life, report.slice, report.since, report.outcome, now);
             // While the Assigner recovers, what a node claims is all there is to correct.
             if let Some(member) = self.members.get_mut(&life.node) {
                 member.claim_settled(report.slice, report.since);

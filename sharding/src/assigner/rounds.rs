@@ -4,7 +4,7 @@
 //!   pending, or a balancing round is due --snapshot--> Action::Place -- the shell runs it, elsewhere --> Event::Placed
 //!     the answer fits what is now  --> published (or nothing, if it says what is)
 //!     it does not any more         --> thrown away, asked anew
-//!     it breaks the rules          --> even ranges, this time
+//!     it breaks the rules          --> thrown away; even ranges place what must move
 //!     it takes too long, and somebody waits for it --> given up: even ranges place what must move; until it answers after
 //!                                      all, each time
 //! ```
@@ -20,7 +20,7 @@ use super::explain::ChangeCause;
 use super::forced;
 use super::{Assigner, Pending};
 use crate::assignment::{Assignment, AssignmentError};
-use crate::sharder::{ClusterSnapshot, EvenRange, Placement, Sharder};
+use crate::sharder::{ClusterSnapshot, Placement, Sharder};
 use crate::time::Timestamp;
 
 /// Names one question to the Sharder.
@@ -162,7 +162,8 @@ impl Assigner {
         if let Err(error) = placement.check(&asked) {
             let reason = format!("{}: {error}", self.sharder.name());
             actions.push(AssignerAction::Notice(Notice::PlacementRefused(reason)));
-            self.place_without(&EvenRange, round.urgency, now, unix_ms, actions);
+            let urgency = round.urgency.max(self.pending);
+            self.place_forced(urgency, now, unix_ms, actions);
             return;
         }
         // A Sharder that reacts to load balances at its interval: who ends a hand-off has yet to measure what came by it.
@@ -275,31 +276,6 @@ impl Assigner {
                 let placement = self
                     .has_taker()
                     .then(|| forced::by_even_ranges(&present.members()));
-                self.publish_placed(present.previous, placement, urgency, now, unix_ms, actions);
-            }
-            Err(error) => actions.push(AssignerAction::Notice(Notice::NotPublished(error))),
-        }
-    }
-
-    /// Has another Sharder place, here and now.
-    fn place_without(
-        &mut self,
-        sharder: &dyn Sharder,
-        urgency: Pending,
-        now: Timestamp,
-        unix_ms: u64,
-        actions: &mut Vec<AssignerAction>,
-    ) {
-        let urgency = urgency.max(self.pending);
-        self.pending = Pending::Nothing;
-        match self.base(Pending::Soon) {
-            Ok(base) => {
-                let present = self.membership(base);
-                let view = present.members();
-                let placement = self.has_taker().then(|| match self.is_held() {
-                    true => forced::only_forced(&view, &sharder.place(&view)),
-                    false => sharder.place(&view),
-                });
                 self.publish_placed(present.previous, placement, urgency, now, unix_ms, actions);
             }
             Err(error) => actions.push(AssignerAction::Notice(Notice::NotPublished(error))),

@@ -17,7 +17,8 @@
 //!
 //! **Rates** are exponentially decayed, with a half-life of [`HALF_LIFE_MS`]: a step in load is seen to a half after one
 //! second and to 97% after five. A slot that a node has just got has a history of less than that, and is divided by the
-//! weight that its history has: so its rate is right, if noisy, from the first heartbeat on, and does not seem to climb.
+//! weight that its history has, as if it had been there for the whole of the first interval: taken late in that, it seems to
+//! climb for some seconds, in which the Assigner goes by what was known of it before (`assigner/loads`).
 //!
 //! **Heavy hitters** are found by Space-Saving (Metwally, Agrawal, El Abbadi: "Efficient computation of frequent and top-k
 //! elements in data streams", 2005) over a sample of the operations. It was taken over HeavyKeeper (Gong et al., 2018),

@@ -36,7 +36,7 @@ pub struct EvenRange;
 
 impl Sharder for EvenRange {
     fn name(&self) -> &'static str {
-        "even-range"
+        "even"
     }
 
     fn place(&self, view: &ClusterView<'_>) -> Placement {

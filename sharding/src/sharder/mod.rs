@@ -8,7 +8,7 @@
 //!
 //!   snapshot      a view that owns what it shows, to be placed on another thread
 //!   auto          keeps nodes equally busy: load, memory, hot keys
-//!   even_range    capacity-weighted even ranges, moves the minimum; the default
+//!   even_range    capacity-weighted even ranges, moves the minimum
 //!   ring          consistent hashing with virtual nodes: the static baseline
 //!   conformance   what every Sharder must keep, as a function to call from its tests
 //! ```
@@ -58,25 +58,15 @@ pub trait Sharder: Send + Sync + Debug {
     /// Its name in configuration and status.
     fn name(&self) -> &'static str;
 
-    /// Whether load alone may change what it places. Then it is asked every `balance_interval_ms`, and else only when
-    /// membership or a hand-off has changed something. Default false.
+    /// Whether load alone may change what it places. Default false: then it is asked when membership or a hand-off has changed
+    /// something. If true it is asked every `balance_interval_ms`, and when something has lost its owner or is about to; of what it
+    /// answers then only that is taken.
     fn reacts_to_load(&self) -> bool {
         false
     }
 
     /// The placement that the cluster should have.
     fn place(&self, view: &ClusterView<'_>) -> Placement;
-}
-
-/// The shipped Sharder with this [`Sharder::name`], with its default settings.
-#[must_use]
-pub fn by_name(name: &str) -> Option<Box<dyn Sharder>> {
-    let shipped: [Box<dyn Sharder>; 3] = [
-        Box::new(EvenRange),
-        Box::new(Ring::default()),
-        Box::new(AutoSharder::default()),
-    ];
-    shipped.into_iter().find(|sharder| sharder.name() == name)
 }
 
 /// All that a Sharder may know.

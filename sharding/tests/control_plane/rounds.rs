@@ -107,7 +107,7 @@ fn a_sharder_that_breaks_is_done_without() {
     let (_, job) = fleet.asked.remove(0);
     let ticket = job.ticket();
     let actions = fleet.tell_assigner(AssignerEvent::PlacingFailed { ticket });
-    let refused = |action: &AssignerAction| matches!(action, AssignerAction::Notice(Notice::PlacementRefused(reason)) if reason.contains("even-range broke off"));
+    let refused = |action: &AssignerAction| matches!(action, AssignerAction::Notice(Notice::PlacementRefused(reason)) if reason.contains("even broke off"));
     assert!(actions.iter().any(refused));
     assert_eq!(fleet.share("a"), 0);
     fleet.place_delay_ms = Some(0);

@@ -123,16 +123,18 @@ pub(super) fn rehome(work: &mut Work<'_>) {
         .collect();
     for piece in hot {
         let (owner, load) = (work.pieces[piece].owners[0], work.pieces[piece].weight.load);
-        if !work.may_look_at(work.sharing()) {
-            return;
-        }
-        let over = |node: NodeIndex| load / work.nodes[node as usize].capacity_load - work.mean();
         // Whatever wavers, a key on a node that is too small for it does not go to and fro: it costs nothing to move, too.
         if work.fair_load(owner) >= load || !level::is_above(work, owner) {
             continue;
         }
+        if !work.may_look_at(work.sharing()) {
+            return;
+        }
+        let over = |node: &NodeIndex| {
+            let relative = load / work.nodes[*node as usize].capacity_load - work.mean();
+            relative.max(0.0)
+        };
         // Where several could bear it, the least loaded.
-        let over = |node: &NodeIndex| (over(*node)).max(0.0);
         let best = work.coldest().min_by(|a, b| over(a).total_cmp(&over(b)));
         let Some(best) = best else { return };
         let is_better = over(&best) + work.settings.tolerance_low < over(&owner);

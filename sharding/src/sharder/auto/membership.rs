@@ -50,7 +50,13 @@ pub(super) fn fill_reserves(work: &mut Work<'_>) {
         leavers.entry(*leaver).or_default().0 += work.pieces[*piece].load_each();
     }
     let mut leavers: Vec<(NodeIndex, (f64, Vec<PieceIndex>))> = leavers.into_iter().collect();
-    leavers.sort_by(|left, right| right.1.0.total_cmp(&left.1.0).then(left.0.cmp(&right.0)));
+    let name = |node: NodeIndex| &work.cluster.nodes[node as usize].name;
+    let has_namesake = |leaver: NodeIndex| waiting.iter().any(|node| name(*node) == name(leaver));
+    // Who comes back as itself takes what it had; of the others the most loaded first.
+    leavers.sort_by(|left, right| {
+        let by_load = right.1.0.total_cmp(&left.1.0).then(left.0.cmp(&right.0));
+        has_namesake(right.0).cmp(&has_namesake(left.0)).then(by_load)
+    });
     for (leaver, (_, pieces)) in leavers {
         let nodes = &work.cluster.nodes;
         let rank = |reserve: &NodeIndex| {

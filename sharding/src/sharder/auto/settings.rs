@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::assignment::REPLICAS_MAX;
+
 /// How the planner weighs evenness against moving. Fractions are of a node's fair load, or of its capacity if that is more:
 /// what is uneven in an idle cluster hurts nobody.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -38,11 +40,12 @@ pub struct Settings {
     /// What was isolated or replicated is taken back when its load is below this part of what it was done for. 0 to 1;
     /// default 0.5.
     pub cool_below: f64,
-    /// Most replicas of a slice, 1 to 64; default 1.
+    /// Most nodes that serve a slice, its owner included, 1 to 33; default 1.
     pub replicas_max: u32,
     /// How fast a taker pulls, bytes per second. Above 0; default 200,000,000.
     pub pull_bytes_per_s: f64,
-    /// A move to balance must make up for its predicted misses, at one load unit each, within this many seconds. Default 300.
+    /// A move to balance must make up for its predicted misses, at one load unit each, within this many seconds. 0 or above;
+    /// default 300.
     pub payback_s: f64,
     /// Balancing stops when it has looked at so many slices in a round; each look takes some 10 ns. What is uneven then is for the
     /// next round; what drains or died is placed all the same. 1,000 to 1,000,000,000; default 4,000,000.
@@ -123,7 +126,14 @@ impl Settings {
         within("isolate_above", self.isolate_above, some, f64::MAX, "above 0")?;
         within("replicate_above", self.replicate_above, some, f64::MAX, "above 0")?;
         within("cool_below", self.cool_below, 0.0, 1.0, "0 to 1")?;
-        within("replicas_max", self.replicas_max.into(), 1.0, 64.0, "1 to 64")?;
+        let owners_max = REPLICAS_MAX as f64 + 1.0;
+        within(
+            "replicas_max",
+            self.replicas_max.into(),
+            1.0,
+            owners_max,
+            "1 to 33",
+        )?;
         within(
             "pull_bytes_per_s",
             self.pull_bytes_per_s,

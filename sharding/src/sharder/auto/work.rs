@@ -71,6 +71,8 @@ pub(super) struct Work<'a> {
     pub(super) pieces: Vec<WorkPiece>,
     /// The nodes that share, by load per capacity.
     order: BTreeSet<(u64, NodeIndex)>,
+    /// Those that are left out of the order for now.
+    aside: Vec<NodeIndex>,
     /// Capacity of all that share.
     capacity_load: f64,
     capacity_bytes: f64,
@@ -80,7 +82,7 @@ pub(super) struct Work<'a> {
     alive: usize,
     /// Pieces that lost a replica and have others left, with whose it was.
     lost_replicas: Vec<(PieceIndex, NodeIndex)>,
-    /// Bytes that balancing has moved, moves that are under way included.
+    /// Bytes that balancing has moved in this round.
     churned_bytes: f64,
     /// How many pieces balancing has looked at.
     looks: u64,
@@ -106,6 +108,7 @@ impl<'a> Work<'a> {
             nodes: nodes.collect(),
             pieces: Vec::with_capacity(cluster.pieces.len() + 64),
             order: BTreeSet::new(),
+            aside: Vec::new(),
             capacity_load: 0.0,
             capacity_bytes: 0.0,
             sharing: 0,
@@ -166,9 +169,6 @@ impl<'a> Work<'a> {
             self.lost_replicas.extend(lost.map(|owner| (index, *owner)));
         }
         let is_pinned = piece.is_pinned && !owners.is_empty();
-        if is_pinned {
-            self.churned_bytes += weight.bytes;
-        }
         self.pieces.push(WorkPiece {
             slice: piece.slice,
             weight,
@@ -286,16 +286,16 @@ impl<'a> Work<'a> {
     /// Leaves a node out of the order; it is not looked at again in this phase.
     pub(super) fn set_aside(&mut self, node: NodeIndex) {
         let key = self.key_of(node as usize);
-        self.order.remove(&key);
+        if self.order.remove(&key) {
+            self.aside.push(node);
+        }
     }
 
     /// Takes all that were set aside in again.
     pub(super) fn take_in_again(&mut self) {
-        for index in 0..self.nodes.len() {
-            if self.nodes[index].shares {
-                let key = self.key_of(index);
-                self.order.insert(key);
-            }
+        for node in std::mem::take(&mut self.aside) {
+            let key = self.key_of(node as usize);
+            self.order.insert(key);
         }
     }
 
@@ -440,7 +440,8 @@ impl<'a> Work<'a> {
     pub(super) fn is_worth(&self, piece: PieceIndex, gain_load: f64) -> bool {
         let (bytes, misses) = self.cost(piece);
         let budget = self.settings.churn_budget * self.density.total().bytes;
-        misses <= gain_load * self.settings.payback_s && self.churned_bytes + bytes <= budget
+        let is_within = self.settings.churn_budget > 0.0 && self.churned_bytes + bytes <= budget;
+        is_within && misses <= gain_load * self.settings.payback_s
     }
 
     /// How many bytes balancing may still move.
