@@ -106,12 +106,11 @@ impl Assigner {
     }
 
     /// Ends a freeze whose time is over, and sees to what has waited for the end of a hold.
-    pub(super) fn settle_holds(&mut self, now: Timestamp, unix_ms: u64, actions: &mut Vec<AssignerAction>) {
+    pub(super) fn settle_holds(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
         let until = self.balance.frozen.and_then(|freeze| freeze.until);
         if until.is_some_and(|until| now >= until) {
             self.unfreeze(actions);
         }
-        self.unix_ms = unix_ms;
         let is_held = self.is_held();
         if self.balance.was_held && !is_held && self.recovery.is_none() {
             // A Sharder that does not react to load is not asked for it either: a node that joined waits to be filled.

@@ -186,6 +186,7 @@ impl Assigner {
     /// says what is to be done.
     pub fn step(&mut self, event: AssignerEvent, now: Timestamp, unix_ms: u64) -> Vec<AssignerAction> {
         let mut actions = Vec::new();
+        self.unix_ms = unix_ms;
         if planted::is(Bug::TimersBeforeInbox) {
             self.tick(now, &mut actions);
         }
@@ -207,7 +208,7 @@ impl Assigner {
             AssignerEvent::Unfreeze => self.unfreeze(&mut actions),
             AssignerEvent::Tick => self.tick(now, &mut actions),
         }
-        self.settle_holds(now, unix_ms, &mut actions);
+        self.settle_holds(now, &mut actions);
         self.recover(now, &mut actions);
         self.publish_if_due(now, unix_ms, &mut actions);
         actions.push(AssignerAction::WakeAt(self.next_wake(now)));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::event::{AssignerAction, Notice};
-use super::explain::{self, ChangeCause};
+use super::explain::{self, Bytes, ChangeCause};
 use super::next::{self, Living, Ranges};
 use super::{Assigner, Pending};
 use crate::assignment::{Assignment, AssignmentError};
@@ -118,6 +118,9 @@ impl Assigner {
     ) {
         let generation = next.generation();
         let mut handed: Vec<(Slice, Life, Life)> = Vec::new();
+        let reports = self.members.values().flat_map(|member| &member.load.slices);
+        let bytes = Bytes::new(reports);
+        let mut balanced: f64 = 0.0;
         for (slice, range) in next
             .ranges()
             .iter()
@@ -125,14 +128,19 @@ impl Assigner {
         {
             let former = base.into_iter().flat_map(|base| base.ranges().overlapping(slice));
             let changed = former.filter(|(_, held)| held.owner != range.owner);
-            handed.extend(changed.map(|(part, held)| (part, held.owner.clone(), range.owner.clone())));
+            for (part, held) in changed {
+                let giver = self.members.get(&held.owner.node);
+                let stays = giver.is_some_and(|giver| giver.life == held.owner && giver.role().may_take());
+                if stays {
+                    balanced += bytes.of(part);
+                }
+                handed.push((part, held.owner.clone(), range.owner.clone()));
+            }
         }
-        let balancing = moves.iter().filter(|change| !change.reason.is_membership());
-        let moved_bytes: f64 = balancing.map(|change| change.cost_bytes).sum();
-        let reports = self.members.values().flat_map(|member| &member.load.slices);
-        let bytes: f64 = reports.map(|slice| slice.bytes as f64).sum();
-        if moved_bytes > 0.0 && self.sharder.reacts_to_load() {
-            self.balance.spend(moved_bytes / bytes.max(moved_bytes), now);
+        // What has moved counts, whatever the Sharder says that it costs.
+        let whole = bytes.whole();
+        if self.sharder.reacts_to_load() && whole > 0.0 {
+            self.balance.spend((balanced / whole).min(1.0), now);
         }
         self.loads_moved(&handed, now);
         let members = &self.members;

@@ -91,7 +91,7 @@ const BYTES: f64 = 1e9;
 
 /// A load that never changes, whoever owns what: falling from one end of the key space to half as much at
 /// the other, and the key's on top.
-fn loads_of(assignment: &Assignment) -> Vec<SliceLoad> {
+fn loads_of(assignment: &Assignment, hot_key: HotKey) -> Vec<SliceLoad> {
     const SPACE: f64 = 18_446_744_073_709_551_616.0;
     let until = |position: f64| {
         let part = position / SPACE;
@@ -101,8 +101,8 @@ fn loads_of(assignment: &Assignment) -> Vec<SliceLoad> {
     let load = |slice: Slice| {
         let low = slice.low().get() as f64;
         let share = (until(low + slice.width() as f64) - until(low)).max(0.0);
-        let hot = if slice.contains(HOT_KEY.at) {
-            HOT_KEY.operations_per_second
+        let hot = if slice.contains(hot_key.at) {
+            hot_key.operations_per_second
         } else {
             0.0
         };
@@ -169,6 +169,17 @@ impl Walk {
         Ok(())
     }
 
+    /// In half of the walks that know a load it is as much as all else, and more than one node should bear.
+    fn hot_key(&self) -> HotKey {
+        HotKey {
+            at: HOT_KEY.at,
+            operations_per_second: match self.walk % 4 {
+                1 => HOT_KEY.operations_per_second,
+                _ => OPERATIONS_PER_SECOND,
+            },
+        }
+    }
+
     /// Half of the walks know no load, as before the first reports.
     fn has_load(&self) -> bool {
         self.walk % 2 == 1
@@ -222,7 +233,7 @@ impl Walk {
     }
 
     fn join(&mut self, role: NodeRole) {
-        let id = NodeId::new(&format!("node-{}", self.lives)).expect("an allowed name");
+        let id = NodeId::new(&format!("node-{}", self.lives % NODES_MAX)).expect("an allowed name");
         self.join_as(id, role);
     }
 
@@ -237,7 +248,7 @@ impl Walk {
             },
             state: NodeState::Joining,
             capacity_bytes: (1 + self.draw(3)) << 30,
-            zone: "".into(),
+            zone: format!("zone-{}", self.lives % 3).into(),
             role: if first { NodeRole::Eligible } else { role },
         };
         self.nodes.insert(id, view);
@@ -245,7 +256,7 @@ impl Walk {
 
     fn view<'a>(&self, previous: Option<&'a Assignment>) -> ClusterView<'a> {
         let (loads, hot_keys) = match (self.has_load(), previous) {
-            (true, Some(previous)) => (loads_of(previous), vec![HOT_KEY]),
+            (true, Some(previous)) => (loads_of(previous, self.hot_key()), vec![self.hot_key()]),
             _ => (Vec::new(), Vec::new()),
         };
         ClusterView {
@@ -290,11 +301,8 @@ impl Walk {
 
     fn check_still(&self, sharder: &dyn Sharder, step: u64, when: &'static str) -> Result<(), Violation> {
         let placement = sharder.place(&self.view(self.assignment.as_ref()));
-        let ranges = self.assignment.iter().flat_map(|held| held.ranges().iter());
-        let still = ranges.into_iter().all(|(slice, range)| {
-            let mut takers = placement.overlapping(slice);
-            takers.all(|(_, node)| *node == range.owner.node)
-        });
+        let held = self.assignment.as_ref();
+        let still = held.is_some_and(|held| placement.is_as_held(held));
         let walk = self.walk;
         still
             .then_some(())
@@ -420,6 +428,32 @@ mod tests {
                 }
             }
         }
+        /// Even, but with another replica of everything each time.
+        #[derive(Debug)]
+        struct RestlessReader;
+        impl Sharder for RestlessReader {
+            fn name(&self) -> &'static str {
+                "restless-reader"
+            }
+            fn place(&self, view: &ClusterView<'_>) -> Placement {
+                let placement = EvenRange.place(view);
+                let takers = || view.nodes.iter().filter(|node| node.role.may_take());
+                let reads = |node: &&NodeView| {
+                    let mut ranges = view.previous.into_iter().flat_map(|held| held.ranges().iter());
+                    ranges.any(|(_, range)| range.readers.replicas.contains(&node.life))
+                };
+                let others = |owner: &NodeId| -> Vec<NodeId> {
+                    let others = takers().filter(|node| node.life.node != *owner && !reads(node));
+                    others.take(1).map(|node| node.life.node.clone()).collect()
+                };
+                let replicas = placement
+                    .ranges()
+                    .iter()
+                    .map(|(slice, owner)| (*slice, others(owner)));
+                let replicas = replicas.collect();
+                placement.replicated(replicas)
+            }
+        }
         /// Remembers: each second placement is another.
         #[derive(Debug, Default)]
         struct Fickle(AtomicU64);
@@ -440,5 +474,6 @@ mod tests {
         assert!(placement(check(&ToFirst)));
         assert!(placement(check(&ToFirstTaker)));
         assert!(matches!(check(&Restless), Err(Violation::NotStable { .. })));
+        assert!(matches!(check(&RestlessReader), Err(Violation::NotStable { .. })));
     }
 }

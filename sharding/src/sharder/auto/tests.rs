@@ -311,6 +311,35 @@ fn a_spot_in_the_way_is_cut_around() {
     }
 }
 
+/// Plan: many keys have slices of their own, and their nodes bear no more than they should; one node bears too much. Those keys
+/// spend nothing of what a round may look at, so it is levelled in a large cluster too.
+#[test]
+fn keys_that_need_nothing_cost_no_looks() {
+    let (count, spots) = (64, 256);
+    let mut cluster = placed(nodes(count), parts(&vec![60.0; count]));
+    let spot = |index: usize| HotSpot {
+        at: SliceKey::new((index as u64) << 56 | 1 << 40),
+        load: 10.0,
+        bytes: 1.0,
+    };
+    cluster.hot_keys = (0..spots).map(spot).collect();
+    let mut loads = vec![60.0; count];
+    loads[0] = 120.0;
+    cluster.loads = parts(&loads);
+    let settings = Settings {
+        looks_max: (count * spots) as u64 / 2,
+        ..Settings::default()
+    };
+    let planned = plan(&cluster, &settings);
+    let isolated = planned
+        .moves
+        .iter()
+        .filter(|change| change.reason == Reason::HotKeyIsolated);
+    assert_eq!(isolated.count(), spots);
+    let over = |change: &Move| change.reason == Reason::OverTolerance;
+    assert!(planned.moves.iter().any(over), "{:?}", planned.moves.len());
+}
+
 /// Plan: loads are even, bytes are not. The node that holds too much gives some away, and loads stay within the tolerance.
 #[test]
 fn memory_is_levelled_too() {

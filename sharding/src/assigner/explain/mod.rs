@@ -6,15 +6,19 @@
 //! heartbeats, from the publishing to the end of all moves to them: so two changes that overlap at one taker share what it
 //! pulled between them unevenly, and the sum is right.
 
+mod reasons;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::assignment::Assignment;
 use crate::generation::Generation;
-use crate::node::{Life, NodeId};
-use crate::session::{HandoffOutcome, LoadReport, SliceLoad};
-use crate::sharder::{ClusterView, NodeRole, PlacedMove, Placement, Reason};
+use crate::node::Life;
+use crate::session::{HandoffOutcome, LoadReport};
+use crate::sharder::{PlacedMove, Reason};
 use crate::slice::Slice;
 use crate::time::Timestamp;
+
+pub(super) use reasons::{Bytes, moves_of};
 
 /// Most changes that are remembered.
 pub const CHANGES_MAX: usize = 256;
@@ -169,11 +173,13 @@ impl Explanations {
         if moves.is_empty() {
             return;
         }
+        // A Sharder may say anything.
+        let costs = moves.iter().map(|change| change.cost_bytes);
+        let predicted_bytes: f64 = costs.filter(|cost| cost.is_finite()).sum();
+        self.totals.predicted_bytes += predicted_bytes;
         for change in &moves {
             *self.totals.moves.entry(change.reason).or_default() += 1;
-            self.totals.predicted_bytes += change.cost_bytes;
         }
-        let predicted_bytes = moves.iter().map(|change| change.cost_bytes).sum();
         let (moves_total, mut takers) = (moves.len() as u64, BTreeMap::new());
         let mut records = Vec::new();
         for change in moves.into_iter().take(MOVES_PER_CHANGE_MAX) {
@@ -327,124 +333,5 @@ impl Explanations {
         for taker in takers.filter(|taker| taker.life == *life) {
             taker.is_done = true;
         }
-    }
-}
-
-/// What `placement` changes against what is held, each with its reason: the Sharder's if it names one.
-pub(super) fn moves_of(view: &ClusterView<'_>, placement: &Placement) -> Vec<PlacedMove> {
-    let Some(previous) = view.previous else {
-        return Vec::new();
-    };
-    let told = Told::new(placement.moves());
-    let bytes = Bytes::new(&view.loads);
-    let role = |node: &NodeId| {
-        view.nodes
-            .iter()
-            .find(|held| held.life.node == *node)
-            .map(|held| held.role)
-    };
-    let mut moves = Vec::new();
-    for (slice, range) in previous.ranges().iter() {
-        let from = view.node(&range.owner);
-        for (part, node) in placement.overlapping(slice) {
-            if from.is_some_and(|from| from.life.node == *node) {
-                continue;
-            }
-            let named = from.map(|from| &from.life.node);
-            if let Some(told) = told.find(part, Some(node)) {
-                moves.push(told);
-                continue;
-            }
-            let reason = match from.map(|from| from.role) {
-                None => Reason::LostNode,
-                Some(NodeRole::Leaving) if role(node) == Some(NodeRole::Reserve) => Reason::ReserveFill,
-                Some(NodeRole::Leaving) => Reason::Drain,
-                Some(_) => Reason::Underused,
-            };
-            moves.push(PlacedMove {
-                slice: part,
-                from: named.cloned(),
-                to: Some(node.clone()),
-                reason,
-                gain: 0.0,
-                cost_bytes: if from.is_some() { bytes.of(part) } else { 0.0 },
-                cost_misses: 0.0,
-            });
-        }
-    }
-    let only_read = |reason: Reason| {
-        matches!(
-            reason,
-            Reason::Replicated | Reason::Dereplicated | Reason::HotKeyIsolated
-        )
-    };
-    let of_replicas = placement.moves().iter().filter(|change| only_read(change.reason));
-    moves.extend(of_replicas.cloned());
-    moves
-}
-
-/// The Sharder's reasons, by range.
-struct Told<'a> {
-    by_low: Vec<&'a PlacedMove>,
-}
-
-impl<'a> Told<'a> {
-    fn new(moves: &'a [PlacedMove]) -> Self {
-        let mut by_low: Vec<&PlacedMove> = moves.iter().filter(|change| change.to.is_some()).collect();
-        by_low.sort_by_key(|change| change.slice.low());
-        Self { by_low }
-    }
-
-    /// The reason why a range goes to a node, with its part of gain and cost.
-    fn find(&self, slice: Slice, to: Option<&NodeId>) -> Option<PlacedMove> {
-        let end = self
-            .by_low
-            .partition_point(|change| change.slice.low() <= slice.low());
-        // What moves in a round does not move in it again, but a cut of it may be told as well.
-        let near = self.by_low[..end].iter().rev().take(64);
-        let covers = |change: &&&PlacedMove| change.slice.covers(slice) && change.to.as_ref() == to;
-        let found = near.clone().find(covers).copied().or_else(|| {
-            // Several pieces of the Sharder's may be one range: the first of them tells why.
-            let inside = self.by_low[end.saturating_sub(1)..].iter().take(64);
-            inside
-                .filter(|change| change.to.as_ref() == to)
-                .find(|change| change.slice.intersect(slice).is_some())
-                .copied()
-        })?;
-        let part = (slice.width() as f64 / found.slice.width() as f64).min(1.0);
-        let is_part = found.slice.covers(slice);
-        let scale = if is_part { part } else { 1.0 };
-        Some(PlacedMove {
-            slice,
-            gain: found.gain * scale,
-            cost_bytes: found.cost_bytes * scale,
-            cost_misses: found.cost_misses * scale,
-            ..found.clone()
-        })
-    }
-}
-
-/// Bytes over the key space, as reported.
-struct Bytes<'a> {
-    by_last: Vec<&'a SliceLoad>,
-}
-
-impl<'a> Bytes<'a> {
-    fn new(loads: &'a [SliceLoad]) -> Self {
-        let mut by_last: Vec<&SliceLoad> = loads.iter().filter(|load| load.bytes > 0).collect();
-        by_last.sort_by_key(|load| load.slice.last());
-        Self { by_last }
-    }
-
-    fn of(&self, slice: Slice) -> f64 {
-        let first = self
-            .by_last
-            .partition_point(|load| load.slice.last() < slice.low());
-        let near = self.by_last[first..].iter();
-        near.map_while(|load| {
-            let part = load.slice.intersect(slice)?;
-            Some(load.bytes as f64 * part.width() as f64 / load.slice.width() as f64)
-        })
-        .sum()
     }
 }
