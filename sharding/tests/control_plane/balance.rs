@@ -344,6 +344,27 @@ fn a_hot_key_is_isolated_replicated_and_taken_back() {
     }
 }
 
+/// Plan: an uneven load that is five times as much for two seconds in four, for ever: there is never a moment of calm. It is levelled all
+/// the same, by what it is on the whole, and then nothing is moved to and fro.
+#[test]
+fn a_load_that_never_rests_is_levelled() {
+    let (mut fleet, truth) = loaded(4, Truth::uneven(100_000.0), AssignerConfig::default());
+    let calm = truth.borrow().cells.clone();
+    let mut beat = |fleet: &mut Fleet, seconds: u32| {
+        for second in 0..seconds {
+            let times = if second % 4 < 2 { 5.0 } else { 1.0 };
+            truth.borrow_mut().cells = calm.iter().map(|cell| cell * times).collect();
+            fleet.run_ms(1_000);
+        }
+    };
+    beat(&mut fleet, 120);
+    let peak = truth.borrow().peak(fleet.assignment(), 4);
+    assert!(peak < 1.15, "{peak}\n{}", told(&mut fleet));
+    let levelled = fleet.published.len() - 1;
+    beat(&mut fleet, 300);
+    assert_eq!(moves_since(&fleet, levelled), 0, "{}", told(&mut fleet));
+}
+
 /// Plan: a key is hot and has replicas. One of those drains while a node waits that is to take whole what somebody had: it takes
 /// the place of the replica too, at once and not when loads have been looked at. So it bears as much as who left, and nothing is
 /// balanced after it.

@@ -6,7 +6,7 @@
 //!
 //! - what has changed hands stays as it was known for [`FRESH_MS`];
 //! - all is scaled to what is reported now, so it does not lag when all load rises or falls; when the whole leaps, what was known
-//!   counts no more, nor that of a node whose load takes a step ([`Steps`]);
+//!   counts no more, nor that of a node whose load takes a step ([`Steps`]), unless leaps are all there is;
 //! - hot keys are kept apart ([`HotKeys`]): they are no noise, and there is no time to lose with them.
 //!
 //! A node counts only for what it owns or reads for, and one that has died is known by its last report until its ranges are placed.
@@ -48,6 +48,12 @@ const LEAP: f64 = 0.2;
 /// chance, and a cluster that is nearly idle fills who joins it all the same.
 const LEAP_LOAD_MIN: f64 = 1_000.0;
 
+/// So many milliseconds after a leap all is calm...
+const CALM_AFTER_MS: u64 = 8_000;
+
+/// ...and where it has not been for so many, leaps are this load's nature: it is judged by what it is on the whole.
+const UNREST_MS_MAX: u64 = 30_000;
+
 /// A hot key that changes is waited for if it draws more than this part of a node's fair load.
 const HOT_PART_MIN: f64 = 0.1;
 
@@ -62,6 +68,14 @@ pub(super) struct Loads {
     refreshed_at: Option<Timestamp>,
     /// What all reported, hot keys apart, in the last balancing round.
     whole_asked: f64,
+    unrest: Option<Unrest>,
+}
+
+/// The whole load leaps, again and again.
+#[derive(Clone, Copy, Debug)]
+struct Unrest {
+    since: Timestamp,
+    leapt_at: Timestamp,
 }
 
 /// What the Sharder is shown of the load.
@@ -76,6 +90,20 @@ impl Loads {
     /// A life is dead.
     pub(super) fn bury(&mut self, life: &Life, last: LoadReport) {
         self.ghosts.insert(life.clone(), last);
+    }
+
+    /// Whether the whole load leaps, and is not one that always does.
+    fn leaps(&mut self, whole: f64, nodes: f64, now: Timestamp) -> bool {
+        let much = whole.max(self.whole_asked).max(LEAP_LOAD_MIN * nodes);
+        let is_leaping = (whole - self.whole_asked).abs() > much * LEAP;
+        self.unrest
+            .take_if(|unrest| now.ms_since(unrest.leapt_at) >= CALM_AFTER_MS);
+        if !is_leaping {
+            return false;
+        }
+        let since = self.unrest.map_or(now, |unrest| unrest.since);
+        self.unrest = Some(Unrest { since, leapt_at: now });
+        now.ms_since(since) < UNREST_MS_MAX
     }
 
     /// Takes what is reported as it is: the whole load begins, ends or leaps, and no two nodes have measured the same of that.
@@ -127,8 +155,7 @@ impl Assigner {
         let measured = measured(base, &reports);
         let lives: Vec<&Life> = reports.iter().map(|(life, _)| *life).collect();
         let whole = loads.map.reported(&measured, now);
-        let much = whole.max(loads.whole_asked).max(LEAP_LOAD_MIN * nodes);
-        let is_leaping = (whole - loads.whole_asked).abs() > much * LEAP;
+        let is_leaping = loads.leaps(whole, nodes, now);
         if is_leaping {
             loads.begin(&measured, lives.len(), now);
         } else {
