@@ -118,9 +118,7 @@ impl Assigner {
     ) {
         let generation = next.generation();
         let mut handed: Vec<(Slice, Life, Life)> = Vec::new();
-        let reports = self.members.values().flat_map(|member| &member.load.slices);
-        let bytes = Bytes::new(reports);
-        let mut balanced: f64 = 0.0;
+        let mut balanced: Vec<Slice> = Vec::new();
         for (slice, range) in next
             .ranges()
             .iter()
@@ -131,16 +129,16 @@ impl Assigner {
             for (part, held) in changed {
                 let giver = self.members.get(&held.owner.node);
                 let stays = giver.is_some_and(|giver| giver.life == held.owner && giver.role().may_take());
-                if stays {
-                    balanced += bytes.of(part);
-                }
+                balanced.extend(stays.then_some(part));
                 handed.push((part, held.owner.clone(), range.owner.clone()));
             }
         }
-        // What has moved counts, whatever the Sharder says that it costs.
-        let whole = bytes.whole();
-        if self.sharder.reacts_to_load() && whole > 0.0 {
-            self.balance.spend((balanced / whole).min(1.0), now);
+        if self.sharder.reacts_to_load() && !balanced.is_empty() {
+            // What has moved counts, whatever the Sharder says that it costs.
+            let reports = self.members.values().flat_map(|member| &member.load.slices);
+            let bytes = Bytes::new(reports);
+            let moved: f64 = balanced.iter().map(|part| bytes.of(*part)).sum();
+            self.balance.spend(moved / bytes.whole().max(moved).max(1.0), now);
         }
         self.loads_moved(&handed, now);
         let members = &self.members;
