@@ -6,13 +6,14 @@
 //! heartbeats, from the publishing to the end of all moves to them: so two changes that overlap at one taker share what it
 //! pulled between them unevenly, and the sum is right.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::assignment::Assignment;
 use crate::generation::Generation;
 use crate::node::{Life, NodeId};
 use crate::session::{HandoffOutcome, LoadReport, SliceLoad};
-use crate::sharder::{ClusterView, NodeRole, PlacedMove, Placement, Reason};
+use crate::sharder::{ClusterView, NodeRole, NodesByName, PlacedMove, Placement, Reason};
 use crate::slice::Slice;
 use crate::time::Timestamp;
 
@@ -330,23 +331,26 @@ impl Explanations {
     }
 }
 
-/// What `placement` changes against what is held, each with its reason: the Sharder's if it names one.
-pub(super) fn moves_of(view: &ClusterView<'_>, placement: &Placement) -> Vec<PlacedMove> {
+/// What `placement` changes against what is held, each with its reason: the Sharder's if it names one. `loads`: as in
+/// [`ClusterView::loads`].
+pub(super) fn moves_of(
+    view: &ClusterView<'_>,
+    loads: &[SliceLoad],
+    placement: &Placement,
+) -> Vec<PlacedMove> {
     let Some(previous) = view.previous else {
         return Vec::new();
     };
     let told = Told::new(placement.moves());
-    let bytes = Bytes::new(&view.loads);
-    let role = |node: &NodeId| {
-        view.nodes
-            .iter()
-            .find(|held| held.life.node == *node)
-            .map(|held| held.role)
-    };
+    // Sorting all that is reported is for what the Sharder has not told of.
+    let bytes = LazyCell::new(|| Bytes::new(loads));
+    let nodes = NodesByName::of(view);
+    let role = |node: &NodeId| nodes.named(node).map(|held| held.role);
+    let mut placed = placement.walk();
     let mut moves = Vec::new();
     for (slice, range) in previous.ranges().iter() {
-        let from = view.node(&range.owner);
-        for (part, node) in placement.overlapping(slice) {
+        let from = nodes.node(&range.owner);
+        for (part, node) in placed.next_in(slice) {
             if from.is_some_and(|from| from.life.node == *node) {
                 continue;
             }

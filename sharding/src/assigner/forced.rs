@@ -3,7 +3,10 @@
 //!
 //! For times in which nothing is to be balanced, and for a Sharder that does not answer.
 
-use crate::sharder::{ClusterView, EvenRange, Placement, Sharder};
+use crate::assignment::RangeAssignment;
+use crate::node::{Life, NodeId};
+use crate::sharder::{ClusterView, EvenRange, NodesByName, Placement, Sharder};
+use crate::slice::Slice;
 
 /// `placement` for ranges whose owner is dead or drains, and the present owners and replicas for all others. A first
 /// assignment is the placement's.
@@ -11,31 +14,28 @@ pub(super) fn only_forced(view: &ClusterView<'_>, placement: &Placement) -> Plac
     let Some(previous) = view.previous else {
         return placement.clone();
     };
-    let (mut ranges, mut replicas) = (Vec::new(), Vec::new());
+    let nodes = NodesByName::of(view);
+    let mut kept = Kept::default();
     for (slice, range) in previous.ranges().iter() {
-        if view.owner_stays(range) {
-            ranges.push((slice, range.owner.node.clone()));
-            let stay = |life: &&crate::node::Life| view.node(life).is_some_and(|node| node.role.may_take());
-            let readers = range.readers.replicas.iter().filter(stay);
-            replicas.push((slice, readers.map(|life| life.node.clone()).collect()));
+        if nodes.owner_stays(range) {
+            kept.keep(slice, range, &nodes);
             continue;
         }
-        ranges.extend(
-            placement
-                .overlapping(slice)
-                .map(|(part, node)| (part, node.clone())),
-        );
+        let parts = placement.overlapping(slice);
+        kept.ranges.extend(parts.map(|(part, node)| (part, node.clone())));
         let read = placement.replicas_in(slice).into_iter();
-        replicas.extend(read.map(|(part, nodes)| (part, nodes.to_vec())));
+        let read = read.filter(|(_, nodes)| !nodes.is_empty());
+        kept.replicas
+            .extend(read.map(|(part, nodes)| (part, nodes.to_vec())));
     }
-    match Placement::new(ranges) {
+    match Placement::new(kept.ranges) {
         Ok(forced) => {
             let stays = |slice| {
                 let mut held = previous.ranges().overlapping(slice);
-                held.all(|(_, range)| view.owner_stays(range))
+                held.all(|(_, range)| nodes.owner_stays(range))
             };
             let moves = placement.moves().iter().filter(|change| !stays(change.slice));
-            forced.replicated(replicas).because(moves.cloned().collect())
+            forced.replicated(kept.replicas).because(moves.cloned().collect())
         }
         // Both are complete, so what is made of them is.
         Err(_) => placement.clone(),
@@ -44,5 +44,40 @@ pub(super) fn only_forced(view: &ClusterView<'_>, placement: &Placement) -> Plac
 
 /// What must be, by even ranges.
 pub(super) fn by_even_ranges(view: &ClusterView<'_>) -> Placement {
-    only_forced(view, &EvenRange.place(view))
+    // Where every owner stays they have nothing to say.
+    as_held(view).unwrap_or_else(|| only_forced(view, &EvenRange.place(view)))
+}
+
+/// The present owners and replicas; `None` if one of the owners does not stay, or there are none.
+fn as_held(view: &ClusterView<'_>) -> Option<Placement> {
+    let nodes = NodesByName::of(view);
+    let mut kept = Kept::default();
+    for (slice, range) in view.previous?.ranges().iter() {
+        if !nodes.owner_stays(range) {
+            return None;
+        }
+        kept.keep(slice, range, &nodes);
+    }
+    let placement = Placement::new(kept.ranges).ok()?;
+    Some(placement.replicated(kept.replicas))
+}
+
+/// What a placement is made of.
+#[derive(Default)]
+struct Kept {
+    ranges: Vec<(Slice, NodeId)>,
+    replicas: Vec<(Slice, Vec<NodeId>)>,
+}
+
+impl Kept {
+    /// A range stays with its owner, and with those of its replicas that may read.
+    fn keep(&mut self, slice: Slice, range: &RangeAssignment, nodes: &NodesByName<'_>) {
+        self.ranges.push((slice, range.owner.node.clone()));
+        let stay = |life: &&Life| nodes.node(life).is_some_and(|node| node.role.may_take());
+        let readers = range.readers.replicas.iter().filter(stay);
+        let readers: Vec<NodeId> = readers.map(|life| life.node.clone()).collect();
+        if !readers.is_empty() {
+            self.replicas.push((slice, readers));
+        }
+    }
 }
