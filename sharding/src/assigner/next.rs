@@ -252,6 +252,8 @@ pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::slice_key::SliceKey;
 
