@@ -56,15 +56,7 @@ impl AssignmentDiff {
     /// What changed from `base` to `next`.
     #[must_use]
     pub fn between(base: &Assignment, next: &Assignment) -> Self {
-        let mut ranges: RangeMap<RangeAssignment> = RangeMap::new();
-        for (slice, range) in next.ranges().iter() {
-            for (part, before) in base.ranges().overlapping(slice) {
-                if before != range {
-                    ranges.insert(part, range.clone());
-                }
-            }
-        }
-        ranges.coalesce(|left, right| left == right);
+        let ranges = changed(base, next);
         let joined = next
             .directory()
             .iter()
@@ -76,10 +68,7 @@ impl AssignmentDiff {
         Self {
             base: base.generation(),
             next: next.generation(),
-            ranges: ranges
-                .iter()
-                .map(|(slice, range)| (slice, range.clone()))
-                .collect(),
+            ranges,
             joined: joined.map(|(id, entry)| (id.clone(), entry.clone())).collect(),
             left: left.cloned().collect(),
             lease_ms: next.lease_ms(),
@@ -122,6 +111,37 @@ impl AssignmentDiff {
             .map(|(slice, range)| (slice, range.clone()))
             .collect();
         Ok(Assignment::new(self.next, ranges, directory)?.under_leases(self.lease_ms))
+    }
+}
+
+/// What reads differently now, in order; neighbours that read the same as one. Walks both maps at once.
+fn changed(base: &Assignment, next: &Assignment) -> Vec<(Slice, RangeAssignment)> {
+    let mut changed: Vec<(Slice, RangeAssignment)> = Vec::new();
+    let mut held = base.ranges().iter().peekable();
+    for (slice, range) in next.ranges().iter() {
+        while let Some((before_slice, before)) = held.peek() {
+            let Some(part) = before_slice.intersect(slice) else {
+                break;
+            };
+            if *before != range {
+                add(&mut changed, part, range);
+            }
+            if before_slice.last() > slice.last() {
+                break;
+            }
+            held.next();
+        }
+    }
+    changed
+}
+
+/// Adds what comes next, to the last one if that reads the same.
+fn add(changed: &mut Vec<(Slice, RangeAssignment)>, slice: Slice, range: &RangeAssignment) {
+    match changed.last_mut() {
+        Some((left, reads)) if left.touches(slice) && reads == range => {
+            *left = Slice::between(left.low(), slice.last()).unwrap_or(*left);
+        }
+        _ => changed.push((slice, range.clone())),
     }
 }
 

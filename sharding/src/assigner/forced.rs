@@ -5,7 +5,7 @@
 
 use crate::assignment::RangeAssignment;
 use crate::node::{Life, NodeId};
-use crate::sharder::{ClusterView, EvenRange, PlacedMove, Placement, Sharder};
+use crate::sharder::{ClusterView, EvenRange, NodesByName, PlacedMove, Placement, Sharder};
 use crate::slice::Slice;
 
 /// `placement` for ranges whose owner is dead or drains, and the present owners and replicas for all others; who is dead or drains
@@ -15,30 +15,30 @@ pub(super) fn only_forced(view: &ClusterView<'_>, placement: &Placement) -> Plac
     let Some(previous) = view.previous else {
         return placement.clone();
     };
-    let (mut ranges, mut replicas) = (Vec::new(), Vec::new());
+    let nodes = NodesByName::of(view);
+    let mut kept = Kept::default();
     for (slice, range) in previous.ranges().iter() {
-        if view.owner_stays(range) {
-            ranges.push((slice, range.owner.node.clone()));
-            replicas.extend(readers(view, slice, range, placement));
+        if nodes.owner_stays(range) {
+            kept.ranges.push((slice, range.owner.node.clone()));
+            kept.replicas.extend(readers(&nodes, slice, range, placement));
             continue;
         }
-        ranges.extend(
-            placement
-                .overlapping(slice)
-                .map(|(part, node)| (part, node.clone())),
-        );
+        let parts = placement.overlapping(slice);
+        kept.ranges.extend(parts.map(|(part, node)| (part, node.clone())));
         let read = placement.replicas_in(slice).into_iter();
-        replicas.extend(read.map(|(part, nodes)| (part, nodes.to_vec())));
+        let read = read.filter(|(_, nodes)| !nodes.is_empty());
+        kept.replicas
+            .extend(read.map(|(part, nodes)| (part, nodes.to_vec())));
     }
-    match Placement::new(ranges) {
+    match Placement::new(kept.ranges) {
         Ok(forced) => {
             let stays = |slice| {
                 let mut held = previous.ranges().overlapping(slice);
-                held.all(|(_, range)| view.owner_stays(range))
+                held.all(|(_, range)| nodes.owner_stays(range))
             };
             let is_forced = |change: &&PlacedMove| !stays(change.slice) || change.reason.is_membership();
             let moves = placement.moves().iter().filter(is_forced);
-            forced.replicated(replicas).because(moves.cloned().collect())
+            forced.replicated(kept.replicas).because(moves.cloned().collect())
         }
         // Both are complete, so what is made of them is.
         Err(_) => placement.clone(),
@@ -48,13 +48,16 @@ pub(super) fn only_forced(view: &ClusterView<'_>, placement: &Placement) -> Plac
 /// Who is to read for a range whose owner stays: who does now and stays, and in the place of each that does not, whom the
 /// placement names.
 fn readers(
-    view: &ClusterView<'_>,
+    nodes: &NodesByName<'_>,
     slice: Slice,
     range: &RangeAssignment,
     placement: &Placement,
 ) -> Vec<(Slice, Vec<NodeId>)> {
     let replicas = &range.readers.replicas;
-    let stays = |life: &&Life| view.node(life).is_some_and(|node| node.role.may_take());
+    if replicas.is_empty() {
+        return Vec::new();
+    }
+    let stays = |life: &&Life| nodes.node(life).is_some_and(|node| node.role.may_take());
     let staying: Vec<&NodeId> = replicas.iter().filter(stays).map(|life| &life.node).collect();
     let lost = replicas.len() - staying.len();
     let with_substitutes = |named: &[NodeId]| {
@@ -70,5 +73,40 @@ fn readers(
 
 /// What must be, by even ranges.
 pub(super) fn by_even_ranges(view: &ClusterView<'_>) -> Placement {
-    only_forced(view, &EvenRange.place(view))
+    // Where every owner stays they have nothing to say.
+    as_held(view).unwrap_or_else(|| only_forced(view, &EvenRange.place(view)))
+}
+
+/// The present owners and replicas; `None` if one of the owners does not stay, or there are none.
+fn as_held(view: &ClusterView<'_>) -> Option<Placement> {
+    let nodes = NodesByName::of(view);
+    let mut kept = Kept::default();
+    for (slice, range) in view.previous?.ranges().iter() {
+        if !nodes.owner_stays(range) {
+            return None;
+        }
+        kept.keep(slice, range, &nodes);
+    }
+    let placement = Placement::new(kept.ranges).ok()?;
+    Some(placement.replicated(kept.replicas))
+}
+
+/// What a placement is made of.
+#[derive(Default)]
+struct Kept {
+    ranges: Vec<(Slice, NodeId)>,
+    replicas: Vec<(Slice, Vec<NodeId>)>,
+}
+
+impl Kept {
+    /// A range stays with its owner, and with those of its replicas that may read.
+    fn keep(&mut self, slice: Slice, range: &RangeAssignment, nodes: &NodesByName<'_>) {
+        self.ranges.push((slice, range.owner.node.clone()));
+        let stay = |life: &&Life| nodes.node(life).is_some_and(|node| node.role.may_take());
+        let readers = range.readers.replicas.iter().filter(stay);
+        let readers: Vec<NodeId> = readers.map(|life| life.node.clone()).collect();
+        if !readers.is_empty() {
+            self.replicas.push((slice, readers));
+        }
+    }
 }

@@ -1,4 +1,9 @@
-//! [`History`]: the last assignments that were published, so that each session can be sent what changed.
+//! [`History`]: the assignments that nodes may hold, so that each session can be sent what changed: the last ones that were
+//! published, and what the Assigner before this one had published, as far as that is known.
+//!
+//! A generation names one assignment, whoever published it: its number, and the incarnation of the Assigner that gave it out. So what
+//! a node that says it holds a generation holds is known exactly if that generation is here, and whoever holds any other gets the whole
+//! assignment. The recovered assignment is no base: what nodes claimed is laid over it, and nobody holds that.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,6 +20,8 @@ const KEPT_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct History {
     oldest_first: VecDeque<Arc<Assignment>>,
+    /// What was published last before this Assigner began, word for word. Forgotten like all else after [`KEPT_MAX`] more.
+    inherited: Option<Arc<Assignment>>,
     /// Diffs to the newest by their base, computed when first asked for.
     diffs: BTreeMap<Generation, Arc<AssignmentDiff>>,
 }
@@ -29,7 +36,15 @@ impl History {
         self.oldest_first.push_back(assignment);
         if self.oldest_first.len() > KEPT_MAX {
             self.oldest_first.pop_front();
+            self.inherited = None;
         }
+    }
+
+    /// A recovering Assigner knows what nodes hold by the one before it: as it was fetched from one of them, or stored.
+    ///
+    /// Requires: nothing was published yet.
+    pub(super) fn inherit(&mut self, held: Option<Arc<Assignment>>) {
+        self.inherited = held;
     }
 
     /// What brings a node that holds `base` to the newest assignment; `None` if it holds that.
@@ -38,7 +53,8 @@ impl History {
         if base == current.generation() {
             return None;
         }
-        let Some(held) = self.oldest_first.iter().find(|kept| kept.generation() == base) else {
+        let mut kept = self.inherited.iter().chain(&self.oldest_first);
+        let Some(held) = kept.find(|kept| kept.generation() == base) else {
             return Some(AssignmentUpdate::Full(current.clone()));
         };
         let diff = self

@@ -365,6 +365,7 @@ impl Assigner {
             return;
         }
         let unheard = recovery.unheard();
+        self.history.inherit(recovery.take_known());
         self.recovery = None;
         for life in unheard {
             self.graves.bury(life.clone());

@@ -13,7 +13,7 @@
 //! - Replicas go on under a new owner, and none goes while a hand-off is on. That there may be read leases of an earlier acquisition is remembered until the
 //!   hand-off is done, or, where there was nobody to hand anything over, for as long as the range stays (H2).
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::assignment::{Assignment, PROVIDERS_MAX, Provider, RangeAssignment, Readers};
 use crate::generation::{Generation, Incarnation};
@@ -43,8 +43,8 @@ pub(crate) fn unowned(since: Generation) -> RangeAssignment {
 /// Ranges in order, complete.
 pub(crate) type Ranges = Vec<(Slice, RangeAssignment)>;
 
-/// Which lives are living: by node, its present incarnation.
-pub(crate) type Living = BTreeMap<NodeId, Incarnation>;
+/// Which lives are living: by node, its present incarnation. Looked up for every range, and never walked through.
+pub(crate) type Living = HashMap<NodeId, Incarnation>;
 
 fn lives(living: &Living, life: &Life) -> bool {
     living.get(&life.node) == Some(&life.incarnation)
@@ -58,25 +58,27 @@ pub(crate) fn refreshed(
     done: &RangeMap<Generation>,
     fenced_off: &RangeMap<Life>,
 ) -> Ranges {
-    let mut ranges: RangeMap<RangeAssignment> = previous
-        .ranges()
-        .iter()
-        .map(|(slice, range)| {
-            let mut range = range.clone();
-            range.providers.retain(|provider| lives(living, &provider.life));
-            if !range.providers.is_empty() && is_done(done, slice, range.since) {
-                // Whoever gave it away revoked every lease before. An owner that kept what it had revoked nothing.
-                let kept = range
-                    .providers
-                    .iter()
-                    .any(|provider| provider.life == range.owner);
-                range.readers.leases_out &= kept;
-                range.providers.clear();
-            }
+    let refreshed = previous.ranges().iter().map(|(slice, range)| {
+        let mut range = range.clone();
+        range.providers.retain(|provider| lives(living, &provider.life));
+        if !range.providers.is_empty() && is_done(done, slice, range.since) {
+            // Whoever gave it away revoked every lease before. An owner that kept what it had revoked nothing.
+            let kept = range
+                .providers
+                .iter()
+                .any(|provider| provider.life == range.owner);
+            range.readers.leases_out &= kept;
+            range.providers.clear();
+        }
+        if !range.readers.replicas.is_empty() {
             range.readers = range.readers.without(|replica| lives(living, replica));
-            (slice, range)
-        })
-        .collect();
+        }
+        (slice, range)
+    });
+    if fenced_off.is_empty() {
+        return merged(refreshed);
+    }
+    let mut ranges: RangeMap<RangeAssignment> = refreshed.collect();
     for (slice, life) in fenced_off.iter() {
         let owned: Vec<(Slice, Generation)> = ranges
             .overlapping(slice)
@@ -103,8 +105,15 @@ pub(crate) fn placed(
     generation: Generation,
 ) -> Ranges {
     let mut next = Ranges::with_capacity(ranges.len());
+    let mut walk = placement.walk();
     for (slice, range) in ranges {
-        for (part, node) in placement.overlapping(slice) {
+        let is_read = !range.readers.replicas.is_empty() || placement.is_replicated_in(slice);
+        for (part, node) in walk.next_in(slice) {
+            if part == slice && !is_read && *node == range.owner.node && lives(living, &range.owner) {
+                // Almost all of a large assignment stays as it is.
+                next.push((slice, range));
+                break;
+            }
             let Some(taker) = living_life(living, node) else {
                 // A placement that was checked names living nodes only.
                 next.push((part, range.clone()));
@@ -196,14 +205,17 @@ pub(crate) fn merged(ranges: impl IntoIterator<Item = (Slice, RangeAssignment)>)
 /// provider, so that nothing moves, and the run merges when the owner has taken it up. Done for an owner only while no
 /// hand-off to it is open. `stays` says which owners neither drain nor are dead.
 pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn(&Life) -> bool) -> Ranges {
-    let mut counts: BTreeMap<Life, (usize, bool)> = BTreeMap::new();
+    let mut counts: HashMap<&Life, (usize, bool)> = HashMap::new();
     for (_, range) in &ranges {
-        let (count, moving) = counts.entry(range.owner.clone()).or_default();
+        let (count, moving) = counts.entry(&range.owner).or_default();
         *count += 1;
         *moving |= !range.providers.is_empty();
     }
-    counts.retain(|owner, (count, moving)| *count > RANGES_BEFORE_RENEWAL && !*moving && stays(owner));
-    if counts.is_empty() {
+    let has_too_many = |(owner, (count, moving)): (&Life, (usize, bool))| {
+        (count > RANGES_BEFORE_RENEWAL && !moving && stays(owner)).then(|| owner.clone())
+    };
+    let fragmented: HashSet<Life> = counts.into_iter().filter_map(has_too_many).collect();
+    if fragmented.is_empty() {
         return ranges;
     }
     let same_as_next: Vec<bool> = ranges
@@ -216,7 +228,7 @@ pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn
         let before = index > 0 && same_as_next[index - 1];
         // What was acquired just now, cold, has no former acquisition; the others get the same `since` as it.
         let is_older = range.since < generation;
-        if (before || after) && is_older && counts.contains_key(&range.owner) {
+        if (before || after) && is_older && fragmented.contains(&range.owner) {
             let former = Provider {
                 life: range.owner.clone(),
                 since: range.since,
@@ -240,6 +252,8 @@ pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::slice_key::SliceKey;
 

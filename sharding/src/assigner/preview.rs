@@ -69,7 +69,7 @@ impl PlanJob {
         PlanReport {
             sharder: self.sharder.name(),
             generation,
-            moves: explain::moves_of(&view, &placement),
+            moves: explain::moves_of(&view, &view.loads, &placement),
             imbalance_before: imbalance(&view, None),
             imbalance_after: imbalance(&view, Some(&placement)),
             bytes: self.snapshot.bytes(),

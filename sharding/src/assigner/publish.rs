@@ -3,7 +3,7 @@
 //! Drains and deaths are published at once; joins, completed hand-offs and renewals are gathered for a short interval, so
 //! that a hundred ranges that complete one after the other do not make a hundred assignments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::event::{AssignerAction, Notice};
@@ -15,9 +15,31 @@ use crate::generation::Generation;
 use crate::node::{Life, NodeEntry, NodeId};
 use crate::range_map::RangeMap;
 use crate::session::AssignerMessage;
-use crate::sharder::{PlacedMove, Placement};
+use crate::sharder::{ClusterSnapshot, PlacedMove, Placement};
 use crate::slice::Slice;
 use crate::time::Timestamp;
+
+/// A placement that is to be published.
+pub(super) struct Placed<'a> {
+    placement: Placement,
+    /// What the Sharder was shown; none, if that was another cluster than the present one, or it was not asked.
+    asked: Option<&'a ClusterSnapshot>,
+}
+
+impl<'a> Placed<'a> {
+    /// It is of the cluster as the Sharder was shown it.
+    pub(super) fn of_asked(placement: Placement, asked: &'a ClusterSnapshot) -> Self {
+        let asked = Some(asked);
+        Self { placement, asked }
+    }
+}
+
+impl From<Placement> for Placed<'_> {
+    fn from(placement: Placement) -> Self {
+        let asked = None;
+        Self { placement, asked }
+    }
+}
 
 impl Assigner {
     /// When the next assignment is due; `None` if nothing waits to be published, or the Sharder is being asked.
@@ -62,16 +84,17 @@ impl Assigner {
     pub(super) fn publish_placed(
         &mut self,
         base: Option<Arc<Assignment>>,
-        placement: Option<Placement>,
+        placed: Option<Placed<'_>>,
         urgency: Pending,
         now: Timestamp,
         unix_ms: u64,
         actions: &mut Vec<AssignerAction>,
     ) {
-        let moves = match (&base, &placement) {
-            (Some(_), Some(placement)) => self.explained(base.clone(), placement, now),
+        let moves = match (&base, &placed) {
+            (Some(base), Some(placed)) => self.explained(base, placed, now),
             _ => Vec::new(),
         };
+        let placement = placed.map(|placed| placed.placement);
         match self.next_assignment(base.as_deref(), placement.as_ref(), unix_ms) {
             Ok(Some(assignment)) => {
                 let is_first = self.assignment().is_none() && self.recovered.is_none();
@@ -89,22 +112,22 @@ impl Assigner {
     /// What a placement changes, with reasons.
     fn explained(
         &mut self,
-        base: Option<Arc<Assignment>>,
-        placement: &Placement,
+        base: &Arc<Assignment>,
+        Placed { placement, asked }: &Placed<'_>,
         now: Timestamp,
     ) -> Vec<PlacedMove> {
-        let is_same = base.as_deref().is_some_and(|base| placement.is_as_held(base));
-        if is_same
-            && base.iter().all(|base| {
-                base.ranges()
-                    .iter()
-                    .all(|(_, range)| self.is_living(&range.owner))
-            })
-        {
-            return Vec::new();
+        if placement.is_as_held(base) {
+            let living = self.living();
+            let is_living = |life: &Life| living.get(&life.node) == Some(&life.incarnation);
+            if base.ranges().iter().all(|(_, range)| is_living(&range.owner)) {
+                return Vec::new();
+            }
         }
-        let (snapshot, _) = self.snapshot(base, false, now);
-        explain::moves_of(&snapshot.view(), placement)
+        if let Some(asked) = asked {
+            return explain::moves_of(&asked.members(), &asked.loads, placement);
+        }
+        let (snapshot, _) = self.snapshot(Some(base.clone()), false, now);
+        explain::moves_of(&snapshot.members(), &snapshot.loads, placement)
     }
 
     /// Remembers why, and what moves with it.
@@ -188,18 +211,15 @@ impl Assigner {
         self.recovered = None;
         self.highest = generation;
         self.last_published = now;
-        for (_, range) in assignment.ranges().iter() {
-            if let Some(member) = self.members.get_mut(&range.owner.node)
-                && member.life == range.owner
-            {
+        let owners = assignment.ranges().iter().map(|(_, range)| &range.owner);
+        let owners: HashSet<&Life> = owners.collect();
+        for member in self.members.values_mut() {
+            if owners.contains(&member.life) {
                 member.reserve_until = None;
             }
-        }
-        let owners = assignment.ranges().iter().map(|(_, range)| range.owner.clone());
-        self.owners = owners.collect();
-        for member in self.members.values_mut() {
             member.listed_at.get_or_insert(generation);
         }
+        self.owners = owners.into_iter().cloned().collect();
         self.history.push(assignment.clone());
         let nodes: Vec<NodeId> = self.members.keys().cloned().collect();
         for node in nodes {

@@ -33,6 +33,7 @@ pub(super) struct Recovery {
     /// The longest lease that is known of an Assigner before this one: nodes say under which they serve, and assignments under
     /// which they were published.
     lease_ms: Option<u64>,
+    /// What was published last, as far as it is known, word for word.
     best: Option<Arc<Assignment>>,
     /// `best` is what was published last, and not merely the highest that anybody was heard of to hold.
     is_last_known: bool,
@@ -221,6 +222,11 @@ impl Recovery {
             })
             .filter(|life| !self.heard.contains(life))
             .collect()
+    }
+
+    /// With the recovery over: the assignment that was fetched or stored, as it was published.
+    pub(super) fn take_known(&mut self) -> Option<Arc<Assignment>> {
+        self.best.take()
     }
 
     fn best_generation(&self) -> Generation {

@@ -12,14 +12,17 @@
 //! There is one round at a time. So heartbeats are answered however long a Sharder thinks, and a drain waits for it no longer than
 //! `place_timeout_ms`.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use super::event::{AssignerAction, AssignerEvent, Notice};
 use super::explain::ChangeCause;
 use super::forced;
+use super::publish::Placed;
 use super::{Assigner, Pending};
 use crate::assignment::{Assignment, AssignmentError};
+use crate::node::Life;
 use crate::sharder::{ClusterSnapshot, Placement, Sharder};
 use crate::time::Timestamp;
 
@@ -107,7 +110,14 @@ impl Assigner {
             // Nothing must move, and what may will be looked at when the next round is due.
             let present = self.membership(base);
             let placement = forced::by_even_ranges(&present.members());
-            self.publish_placed(present.previous, Some(placement), urgency, now, unix_ms, actions);
+            self.publish_placed(
+                present.previous,
+                Some(placement.into()),
+                urgency,
+                now,
+                unix_ms,
+                actions,
+            );
             return;
         }
         let (mut snapshot, is_changing) = self.snapshot(base, urgency == Pending::Nothing, now);
@@ -118,7 +128,14 @@ impl Assigner {
         }
         if self.overdue.is_some() {
             let placement = forced::by_even_ranges(&snapshot.members());
-            self.publish_placed(snapshot.previous, Some(placement), urgency, now, unix_ms, actions);
+            self.publish_placed(
+                snapshot.previous,
+                Some(placement.into()),
+                urgency,
+                now,
+                unix_ms,
+                actions,
+            );
             return;
         }
         if urgency == Pending::Nothing {
@@ -180,7 +197,8 @@ impl Assigner {
                 return;
             }
             let base = round.snapshot.previous.clone();
-            self.publish_placed(base, Some(placement), round.urgency, now, unix_ms, actions);
+            let placed = Placed::of_asked(placement, &round.snapshot);
+            self.publish_placed(base, Some(placed), round.urgency, now, unix_ms, actions);
             return;
         }
         let base = match self.base(self.pending) {
@@ -209,7 +227,7 @@ impl Assigner {
         };
         self.publish_placed(
             present.previous,
-            Some(placement),
+            Some(placement.into()),
             round.urgency,
             now,
             unix_ms,
@@ -219,11 +237,14 @@ impl Assigner {
 
     /// Whether every range has an owner that stays.
     fn is_all_owned(&self, base: &Assignment) -> bool {
-        let stays = |life: &crate::node::Life| {
-            let member = self.members.get(&life.node).filter(|member| member.life == *life);
-            member.is_some_and(|member| member.role().may_take())
-        };
-        base.ranges().iter().all(|(_, range)| stays(&range.owner))
+        let members = self.members.values();
+        let staying: HashSet<&Life> = members
+            .filter(|member| member.role().may_take())
+            .map(|member| &member.life)
+            .collect();
+        base.ranges()
+            .iter()
+            .all(|(_, range)| staying.contains(&range.owner))
     }
 
     /// The Sharder will not answer: it broke.
@@ -276,7 +297,14 @@ impl Assigner {
                 let placement = self
                     .has_taker()
                     .then(|| forced::by_even_ranges(&present.members()));
-                self.publish_placed(present.previous, placement, urgency, now, unix_ms, actions);
+                self.publish_placed(
+                    present.previous,
+                    placement.map(Placed::from),
+                    urgency,
+                    now,
+                    unix_ms,
+                    actions,
+                );
             }
             Err(error) => actions.push(AssignerAction::Notice(Notice::NotPublished(error))),
         }

@@ -7,6 +7,7 @@
 //!   ClusterView --Sharder::place--> Placement --Assigner--> Assignment
 //!
 //!   snapshot      a view that owns what it shows, to be placed on another thread
+//!   by_name       a view's nodes, for many look-ups
 //!   auto          keeps nodes equally busy: load, memory, hot keys
 //!   even_range    capacity-weighted even ranges, moves the minimum
 //!   ring          consistent hashing with virtual nodes: the static baseline
@@ -14,12 +15,13 @@
 //! ```
 
 pub mod auto;
+mod by_name;
 pub mod conformance;
 pub mod even_range;
 pub mod ring;
 mod snapshot;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -33,6 +35,7 @@ use crate::slice_key::SliceKey;
 use crate::slice_map::{SliceMap, SliceMapError};
 
 pub use auto::{AutoSharder, Reason};
+pub use by_name::NodesByName;
 pub use even_range::EvenRange;
 pub use ring::Ring;
 pub use snapshot::ClusterSnapshot;
@@ -131,7 +134,7 @@ impl NodeRole {
 }
 
 impl ClusterView<'_> {
-    /// The node that lives this life.
+    /// The node that lives this life. Looks at one after the other; see [`NodesByName`].
     #[must_use]
     pub fn node(&self, life: &Life) -> Option<&NodeView> {
         self.nodes.iter().find(|node| node.life == *life)
@@ -156,8 +159,9 @@ impl ClusterView<'_> {
             .previous
             .into_iter()
             .flat_map(|previous| previous.ranges().iter());
+        let nodes = NodesByName::of(self);
         ranges
-            .filter(|(_, range)| self.is_pinned(range))
+            .filter(|(_, range)| nodes.is_pinned(range))
             .map(|(slice, range)| (slice, range.owner.node.clone()))
             .collect()
     }
@@ -257,8 +261,12 @@ impl Placement {
     /// Whether it places everything where `held` has it.
     #[must_use]
     pub fn is_as_held(&self, held: &Assignment) -> bool {
+        let mut placed = self.walk();
         held.ranges().iter().all(|(slice, range)| {
-            let owned = self.overlapping(slice).all(|(_, node)| *node == range.owner.node);
+            let owned = placed.next_in(slice).all(|(_, node)| *node == range.owner.node);
+            if range.readers.replicas.is_empty() && !self.is_replicated_in(slice) {
+                return owned;
+            }
             let read = |(_, nodes): &(Slice, &[NodeId])| {
                 let replicas = range.readers.replicas.iter().map(|life| &life.node);
                 replicas.eq(nodes.iter())
@@ -319,6 +327,23 @@ impl Placement {
             .map_while(move |(held, node)| Some((held.intersect(slice)?, node)))
     }
 
+    /// The same as [`Placement::overlapping`] for one slice after the other, in order: each step goes on where the last one ended.
+    #[must_use]
+    pub fn walk(&self) -> PlacementWalk<'_> {
+        PlacementWalk { rest: &self.ranges }
+    }
+
+    /// Whether any part of `slice` is to be replicated.
+    #[must_use]
+    pub fn is_replicated_in(&self, slice: Slice) -> bool {
+        let first = self
+            .replicas
+            .partition_point(|(held, _)| held.last() < slice.low());
+        self.replicas
+            .get(first)
+            .is_some_and(|(held, _)| held.intersect(slice).is_some())
+    }
+
     /// How many positions each node is to own.
     #[must_use]
     pub fn widths(&self) -> BTreeMap<NodeId, u128> {
@@ -334,14 +359,9 @@ impl Placement {
     /// # Errors
     /// The first range that breaks one.
     pub fn check(&self, view: &ClusterView<'_>) -> Result<(), PlacementError> {
-        let takers: BTreeSet<&NodeId> = view
-            .nodes
-            .iter()
-            .filter(|node| node.role.may_take())
-            .map(|node| &node.life.node)
-            .collect();
+        let nodes = NodesByName::of(view);
         for (slice, node) in &self.ranges {
-            if !takers.contains(node) {
+            if !nodes.may_take(node) {
                 return Err(PlacementError::NotATaker {
                     slice: *slice,
                     node: node.clone(),
@@ -355,16 +375,16 @@ impl Placement {
         for (slice, range) in ranges.filter(|(_, range)| !range.providers.is_empty()) {
             let mut takers = self.overlapping(slice);
             let taker = takers.next().map(|(_, node)| node);
-            let stays = taker == Some(&range.owner.node) || !view.owner_stays(range);
+            let stays = taker == Some(&range.owner.node) || !nodes.owner_stays(range);
             let is_cut = takers.next().is_some() || self.replicas_in(slice).len() > 1;
             if is_cut || !stays {
                 return Err(PlacementError::Pinned(slice));
             }
         }
-        self.check_replicas(&takers)
+        self.check_replicas(&nodes)
     }
 
-    fn check_replicas(&self, takers: &BTreeSet<&NodeId>) -> Result<(), PlacementError> {
+    fn check_replicas(&self, takers: &NodesByName<'_>) -> Result<(), PlacementError> {
         let mut last = None;
         for (slice, nodes) in &self.replicas {
             if last.is_some_and(|last| last >= slice.low()) {
@@ -373,7 +393,7 @@ impl Placement {
             last = Some(slice.last());
             let mut owners = self.overlapping(*slice);
             let is_distinct = nodes.windows(2).all(|pair| pair[0] < pair[1]);
-            let may_take = nodes.iter().all(|node| takers.contains(node));
+            let may_take = nodes.iter().all(|node| takers.may_take(node));
             if !is_distinct
                 || !may_take
                 || nodes.len() > REPLICAS_MAX
@@ -383,6 +403,26 @@ impl Placement {
             }
         }
         Ok(())
+    }
+}
+
+/// A walk over a [`Placement`] along slices that ascend.
+#[derive(Clone, Copy, Debug)]
+pub struct PlacementWalk<'a> {
+    /// What ends no earlier than the last slice began.
+    rest: &'a [(Slice, NodeId)],
+}
+
+impl<'a> PlacementWalk<'a> {
+    /// The parts of `slice`, in order, with who is to own each.
+    ///
+    /// Requires: `slice` begins no earlier than the one before it.
+    pub fn next_in(&mut self, slice: Slice) -> impl Iterator<Item = (Slice, &'a NodeId)> + use<'a> {
+        let over = self.rest.iter().take_while(|(held, _)| held.last() < slice.low());
+        self.rest = &self.rest[over.count()..];
+        self.rest
+            .iter()
+            .map_while(move |(held, node)| Some((held.intersect(slice)?, node)))
     }
 }
 

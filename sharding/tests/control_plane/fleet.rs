@@ -9,7 +9,7 @@ use std::sync::Arc;
 use softstore_sharding::assigner::{Notice, PlaceJob};
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::{
-    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, LoadReport, RangeClaim,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, LoadReport, RangeClaim,
 };
 use softstore_sharding::sharder::{EvenRange, Sharder};
 use softstore_sharding::slicelet::{DrainEnd, Identity};
@@ -67,6 +67,8 @@ pub(crate) struct Fleet {
     next_session: u64,
     next_incarnation: u64,
     pub(crate) published: Vec<Arc<Assignment>>,
+    /// What nodes were told of assignments, and reached them.
+    pub(crate) updates: Vec<(NodeId, AssignmentUpdate)>,
     pub(crate) notices: Vec<Notice>,
 }
 
@@ -93,6 +95,7 @@ impl Fleet {
             next_session: 1,
             next_incarnation: 100,
             published: Vec::new(),
+            updates: Vec::new(),
             notices: Vec::new(),
         };
         fleet.start_assigner();
@@ -372,6 +375,9 @@ impl Fleet {
                 };
                 if self.cut_off.contains(&node) {
                     return;
+                }
+                if let AssignerMessage::Update(update) = &message {
+                    self.updates.push((node.clone(), update.clone()));
                 }
                 let running = self.nodes.get_mut(&node).expect("a session's node runs");
                 if running.paused {

@@ -1,8 +1,9 @@
 //! A new Assigner: it learns what the cluster holds, and moves nothing that need not move.
 
 use crate::fleet::{Fleet, changed_hands, id};
-use softstore_sharding::AssignerConfig;
+use softstore_sharding::session::AssignmentUpdate;
 use softstore_sharding::slicelet::DrainEnd;
+use softstore_sharding::{AssignerConfig, Generation};
 
 /// Plan: the Assigner is killed and a new one started. It must publish as soon as all nodes have said hello, long before
 /// the settling time, with everything in place: owners, since and all.
@@ -204,4 +205,71 @@ fn an_assigner_with_the_stored_assignment_keeps_everything_in_place() {
     assert!(fleet.assignment().generation() > before.generation());
     assert_eq!(fleet.assignment().ranges(), before.ranges());
     assert!(fleet.nodes.values().all(|node| node.lives == 1));
+}
+
+/// Plan: five nodes, and a change that one of them, e, does not hear of: f joins. Then the Assigner is replaced, by one that asks the nodes or by one
+/// that has the stored assignment, and d with it: a new life of it comes back, in time for its ranges to move to f. Whoever says
+/// that it holds what the new Assigner knows is told what changed since, and no more than that; e, which holds something older, and
+/// d, which holds nothing, are told all. In the end all hold the same, and a diff was never asked to be replaced.
+#[test]
+fn a_new_assigner_tells_what_changed() {
+    for is_stored in [false, true] {
+        let mut fleet = Fleet::settled(&["a", "b", "c", "d", "e"]);
+        fleet.cut_off("e");
+        fleet.start("f");
+        fleet.run_ms(1_000);
+        let before = fleet.assignment().clone();
+        let held_by = |fleet: &mut Fleet, name: &str| {
+            let held = fleet.node(name).slicelet.assignment();
+            held.map_or(Generation::NONE, |held| held.generation())
+        };
+        assert_eq!(held_by(&mut fleet, "f"), before.generation());
+        let behind = held_by(&mut fleet, "e");
+        assert!(behind < before.generation());
+        fleet.kill_assigner();
+        fleet.kill("d");
+        fleet.start("d");
+        fleet.updates.clear();
+        let published = fleet.published.len();
+        match is_stored {
+            true => fleet.resume_stored_assigner(),
+            false => fleet.start_assigner(),
+        }
+        fleet.reconnect("e");
+        fleet.settle();
+
+        let first = fleet.published[published].clone();
+        let first_update = |name: &str| {
+            let mut of_it = fleet.updates.iter().filter(|(node, _)| *node == id(name));
+            of_it.next().expect("it was told").1.clone()
+        };
+        let changed = first.ranges().iter().filter(|(slice, range)| {
+            let mut held = before.ranges().overlapping(*slice);
+            held.any(|(_, held)| held != *range)
+        });
+        let changed = changed.count();
+        assert!((1..first.ranges().len()).contains(&changed), "{first:?}");
+        for name in ["a", "b", "c", "f"] {
+            match first_update(name) {
+                AssignmentUpdate::Diff(diff) => {
+                    assert_eq!((diff.base, diff.next), (before.generation(), first.generation()));
+                    assert!(diff.ranges.len() <= changed, "{diff:?}");
+                    assert!(diff.joined.len() <= 2 && diff.left.is_empty(), "{diff:?}");
+                }
+                AssignmentUpdate::Full(_) => panic!("{name} was told all"),
+            }
+        }
+        for name in ["d", "e"] {
+            assert!(matches!(first_update(name), AssignmentUpdate::Full(_)), "{name}");
+        }
+        let last = fleet.assignment().clone();
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            let held = fleet.node(name).slicelet.assignment().expect("it holds one");
+            assert_eq!(held.generation(), last.generation());
+            assert_eq!(held.directory(), last.directory());
+            for (slice, range) in last.ranges().iter() {
+                assert!(held.ranges().overlapping(slice).all(|(_, other)| other == range));
+            }
+        }
+    }
 }

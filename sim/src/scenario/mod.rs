@@ -105,6 +105,8 @@ struct Run {
     sharder_ms: Vec<f64>,
     sharder_ms_each: Vec<f64>,
     assigner_ms: Vec<f64>,
+    question_ms: Vec<f64>,
+    step_ms_max: Vec<f64>,
     /// Empty where nobody talks.
     traffic: Vec<Traffic>,
     reasons: Reasons,
@@ -173,6 +175,8 @@ impl Decider {
                         .note(change.reason, change.gain, change.cost_bytes, change.cost_misses);
                 }
                 run.assigner_ms.push(decided.assigner_ms);
+                run.question_ms.extend(decided.question_ms);
+                run.step_ms_max.push(decided.step_ms_max);
                 run.traffic.push(decided.traffic);
                 Ok(decided.owned)
             }
@@ -211,6 +215,8 @@ fn report(scenario: &Scenario, sharder: SharderName, seed: u64, run: Run) -> Sce
             balancing: counted().map(|round| round.moved_to_balance).sum(),
         },
         round_ms: Quantiles::of(run.sharder_ms.iter().copied()).into(),
+        question_ms: Quantiles::of(run.question_ms.into_iter()).into(),
+        assigner_step_ms: Quantiles::of(run.step_ms_max.into_iter()).into(),
         control_bytes: figures.iter().map(|round| round.control_bytes).sum(),
         seed,
         warm_up_rounds: scenario.warm_up_rounds,

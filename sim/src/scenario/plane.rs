@@ -12,7 +12,7 @@
 //!
 //! So a round counts [`BEATS`] heartbeats of each node, however long it stands for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use softstore_sharding::assigner::{
@@ -20,8 +20,8 @@ use softstore_sharding::assigner::{
 };
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, HandoffOutcome, HandoffReport, Hello, HotKeyLoad, LoadReport,
-    NodeMessage, SESSION_VERSIONS, SliceLoad,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, Hello, HotKeyLoad,
+    LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS, SliceLoad,
 };
 use softstore_sharding::sharder::auto::Standing;
 use softstore_sharding::sharder::{ClusterView, PlacedMove, Placement, Sharder};
@@ -69,6 +69,10 @@ pub(super) struct Decided {
     pub(super) moves: Vec<PlacedMove>,
     /// CPU milliseconds of the Assigner, the Sharder's included.
     pub(super) assigner_ms: f64,
+    /// CPU milliseconds of each question to the Sharder: the step that asks it, its answer, and the step that takes that in.
+    pub(super) question_ms: Vec<f64>,
+    /// CPU milliseconds of the longest step, without the Sharder's: for so long a heartbeat may have to wait.
+    pub(super) step_ms_max: f64,
     /// What the Assigner and the nodes said.
     pub(super) traffic: Traffic,
 }
@@ -104,8 +108,8 @@ pub(super) struct Plane {
     next_session: u64,
     answers: Arc<Mutex<Answers>>,
     decided: Decided,
-    /// What the nodes of the first round hold.
-    held: Option<Generation>,
+    /// What the nodes of the first round hold when it begins.
+    held: Option<Arc<Assignment>>,
     /// What went wrong: a scenario in which the Sharder breaks the rules shows nothing.
     refused: Option<String>,
 }
@@ -113,7 +117,7 @@ pub(super) struct Plane {
 impl Plane {
     /// An Assigner that waits for the nodes of the first round. `rebalance_rounds`: for how many rounds who joins empty waits. `churn_percent`:
     /// how much of the data balancing may move in a round.
-    /// `held`: what they hold already, if anything.
+    /// `held`: what they hold already, if anything: the Assigner is one that takes over from another then, and asks one of them for it.
     pub(super) fn new(
         sharder: Box<dyn Sharder>,
         expected: usize,
@@ -136,20 +140,15 @@ impl Plane {
             ..AssignerConfig::default()
         };
         let (incarnation, now) = (Incarnation::new(u64::MAX), Timestamp::from_ms(START_MS));
-        let first = held.as_ref().map(Assignment::generation);
-        let assigner = match held {
-            Some(held) => Assigner::resuming(config, incarnation, Box::new(timed), Arc::new(held), now),
-            None => Assigner::new(config, incarnation, Box::new(timed), now),
-        };
         Self {
-            assigner,
+            assigner: Assigner::new(config, incarnation, Box::new(timed), now),
             now_ms: START_MS,
             sessions: BTreeMap::new(),
             life_on: BTreeMap::new(),
             next_session: 1,
             answers,
             decided: Decided::default(),
-            held: first,
+            held: held.map(Arc::new),
             refused: None,
         }
     }
@@ -194,20 +193,34 @@ impl Plane {
         let Some(session) = self.sessions.get(&life) else {
             return;
         };
-        self.decided.traffic.heard += 1;
-        self.decided.traffic.heard_bytes += wire::node_message_bytes(&message);
         let session = session.id;
+        self.hear(&message);
         self.step(AssignerEvent::FromNode { session, message });
     }
 
+    /// Takes an event, and all that comes of it at once: the Sharder's answer, and what nodes say to what they are asked.
     fn step(&mut self, event: AssignerEvent) {
-        let (now, unix_ms) = (
-            Timestamp::from_ms(self.now_ms),
-            GENERATION_EPOCH_UNIX_MS + self.now_ms,
-        );
-        let began = thread_cpu_ms();
-        let actions = self.assigner.step_at_once(event, now, unix_ms);
-        self.decided.assigner_ms += thread_cpu_ms() - began;
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let is_answer = matches!(event, AssignerEvent::Placed { .. });
+            let (now, unix_ms) = (
+                Timestamp::from_ms(self.now_ms),
+                GENERATION_EPOCH_UNIX_MS + self.now_ms,
+            );
+            let began = thread_cpu_ms();
+            let actions = self.assigner.step(event, now, unix_ms);
+            let spent = thread_cpu_ms() - began;
+            self.decided.assigner_ms += spent;
+            self.decided.step_ms_max = self.decided.step_ms_max.max(spent);
+            if is_answer && let Some(question) = self.decided.question_ms.last_mut() {
+                *question += spent;
+            }
+            self.carry_out(actions, spent, &mut events);
+        }
+    }
+
+    /// `spent`: CPU milliseconds that the step took.
+    fn carry_out(&mut self, actions: Vec<AssignerAction>, spent: f64, events: &mut VecDeque<AssignerEvent>) {
         // All nodes are told the same: it is measured once.
         let mut measured: Option<(AssignmentUpdate, u64)> = None;
         for action in actions {
@@ -221,9 +234,17 @@ impl Plane {
                     };
                     self.decided.traffic.told += 1;
                     self.decided.traffic.told_bytes += bytes;
-                    if let AssignerMessage::Update(update) = message {
-                        self.hold(session, &update);
-                        measured = Some((update, bytes));
+                    match message {
+                        AssignerMessage::Update(update) => {
+                            self.hold(session, &update);
+                            measured = Some((update, bytes));
+                        }
+                        AssignerMessage::FetchAssignment => {
+                            let message = NodeMessage::HeldAssignment(self.held.clone());
+                            self.hear(&message);
+                            events.push_back(AssignerEvent::FromNode { session, message });
+                        }
+                        _ => {}
                     }
                 }
                 AssignerAction::CloseSession { session } => {
@@ -231,11 +252,24 @@ impl Plane {
                         self.sessions.remove(&life);
                     }
                 }
+                AssignerAction::Place(job) => {
+                    let began = thread_cpu_ms();
+                    events.push_back(job.run());
+                    let asked = thread_cpu_ms() - began;
+                    self.decided.assigner_ms += asked;
+                    self.decided.question_ms.push(spent + asked);
+                }
                 AssignerAction::Notice(Notice::PlacementRefused(why)) => self.refused = Some(why),
                 AssignerAction::Notice(Notice::NotPublished(why)) => self.refused = Some(why.to_string()),
                 _ => {}
             }
         }
+    }
+
+    /// Counts what a node says.
+    fn hear(&mut self, message: &NodeMessage) {
+        self.decided.traffic.heard += 1;
+        self.decided.traffic.heard_bytes += wire::node_message_bytes(message);
     }
 
     fn hold(&mut self, session: SessionId, update: &AssignmentUpdate) {
@@ -249,7 +283,9 @@ impl Plane {
     }
 
     fn greet(&mut self, seats: &[Seat]) {
-        let first = self.held.take();
+        let first = self.held.clone();
+        let generation = first.as_ref().map_or(Generation::NONE, |held| held.generation());
+        let mut claims = first.as_deref().map(claims_to).unwrap_or_default();
         for seat in seats.iter().filter(|seat| seat.is_living()) {
             if self.sessions.contains_key(&seat.life) {
                 continue;
@@ -266,8 +302,8 @@ impl Plane {
                 zone: zone(seat),
                 capacity_bytes: seat.capacity_bytes,
                 draining: false,
-                generation: first.unwrap_or(Generation::NONE),
-                claims: Vec::new(),
+                generation,
+                claims: claims.remove(&seat.life).unwrap_or_default(),
                 versions: SESSION_VERSIONS,
                 lease_ms: None,
             };
@@ -282,6 +318,7 @@ impl Plane {
             self.life_on.insert(id, seat.life);
             self.say(seat.life, NodeMessage::Hello(hello));
         }
+        self.held = None;
         let is_dead = |life: &LifeNumber| seats.get(*life as usize).is_none_or(|seat| !seat.is_living());
         let dead: Vec<LifeNumber> = self.sessions.keys().copied().filter(is_dead).collect();
         for life in dead {
@@ -448,6 +485,21 @@ pub(super) fn dealt(seats: &[Seat], owned: &Owned) -> Option<Assignment> {
         (life.node, entry)
     });
     Assignment::new(generation, ranges.collect(), directory.collect()).ok()
+}
+
+/// What each owner says in its hello that it holds.
+fn claims_to(held: &Assignment) -> BTreeMap<LifeNumber, Vec<RangeClaim>> {
+    let mut claims: BTreeMap<LifeNumber, Vec<RangeClaim>> = BTreeMap::new();
+    for (slice, range) in held.ranges().iter() {
+        let of_owner = claims.entry(number_of(&range.owner)).or_default();
+        of_owner.push(RangeClaim {
+            slice,
+            since: range.since,
+            providers: range.providers.clone(),
+            phase: ClaimPhase::Serving,
+        });
+    }
+    claims
 }
 
 fn address(seat: &Seat) -> Arc<str> {

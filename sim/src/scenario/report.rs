@@ -23,6 +23,12 @@ pub struct ScenarioReport {
     pub moved_fraction: Moved,
     /// CPU milliseconds of the sharder's thread.
     pub round_ms: Times,
+    /// CPU milliseconds of each question that the Assigner asks the sharder: what it does to ask it, the sharder, and what it does
+    /// with the answer. 0 where it was not asked.
+    pub question_ms: Times,
+    /// CPU milliseconds of the Assigner's longest step in each round, the sharder's not included: for so long a heartbeat may have to
+    /// wait for it. 0 where it was not asked.
+    pub assigner_step_ms: Times,
     /// Bytes that the control plane sends: the Assigner and the nodes to it, counted; or reckoned, see [`super::control`].
     pub control_bytes: u64,
     /// What chance was drawn from.
@@ -165,13 +171,23 @@ impl fmt::Display for ScenarioReport {
         let sum = |of: fn(&Traffic) -> u64| self.traffic.iter().map(of).sum::<u64>();
         write!(
             f,
-            "\n  Assigner           told {} bytes in {} messages, heard {} in {}; CPU of a round p50 {:.2} ms  p99 {:.2} ms",
+            "\n  Assigner           told {} bytes in {} messages, heard {} in {}; CPU of all of a round p50 {:.2} ms  p99 {:.2} ms",
             sum(|said| said.told_bytes),
             sum(|said| said.told),
             sum(|said| said.heard_bytes),
             sum(|said| said.heard),
             self.assigner_ms.p50,
             self.assigner_ms.p99
+        )?;
+        write!(
+            f,
+            "\n  CPU of a question  p50 {:.2} ms  p99 {:.2} ms  max {:.2} ms; longest step p50 {:.2} ms  p99 {:.2} ms  max {:.2} ms",
+            self.question_ms.p50,
+            self.question_ms.p99,
+            self.question_ms.max,
+            self.assigner_step_ms.p50,
+            self.assigner_step_ms.p99,
+            self.assigner_step_ms.max
         )
     }
 }

@@ -1,31 +1,36 @@
 //! Why a placement changes what it changes: the Sharder's reasons, laid over what changes hands, and what is known where it names
 //! none.
 
+use std::cell::LazyCell;
+
 use crate::node::NodeId;
 use crate::session::SliceLoad;
-use crate::sharder::{ClusterView, NodeRole, PlacedMove, Placement, Reason};
+use crate::sharder::{ClusterView, NodeRole, NodesByName, PlacedMove, Placement, Reason};
 use crate::slice::Slice;
 
 /// So many of the Sharder's moves that begin near a range are looked through for the one that tells of it.
 const NEAR_MAX: usize = 64;
 
-/// What `placement` changes against what is held, each with its reason: the Sharder's if it names one.
-pub(in crate::assigner) fn moves_of(view: &ClusterView<'_>, placement: &Placement) -> Vec<PlacedMove> {
+/// What `placement` changes against what is held, each with its reason: the Sharder's if it names one. `loads`: as in
+/// [`ClusterView::loads`].
+pub(in crate::assigner) fn moves_of(
+    view: &ClusterView<'_>,
+    loads: &[SliceLoad],
+    placement: &Placement,
+) -> Vec<PlacedMove> {
     let Some(previous) = view.previous else {
         return Vec::new();
     };
     let told = Told::new(placement.moves());
-    let bytes = Bytes::new(view.loads.iter());
-    let role = |node: &NodeId| {
-        view.nodes
-            .iter()
-            .find(|held| held.life.node == *node)
-            .map(|held| held.role)
-    };
+    // Sorting all that is reported is for what the Sharder has not told of.
+    let bytes = LazyCell::new(|| Bytes::new(loads.iter()));
+    let nodes = NodesByName::of(view);
+    let role = |node: &NodeId| nodes.named(node).map(|held| held.role);
+    let mut placed = placement.walk();
     let mut moves = Vec::new();
     for (slice, range) in previous.ranges().iter() {
-        let from = view.node(&range.owner);
-        for (part, node) in placement.overlapping(slice) {
+        let from = nodes.node(&range.owner);
+        for (part, node) in placed.next_in(slice) {
             if from.is_some_and(|from| from.life.node == *node) {
                 continue;
             }
