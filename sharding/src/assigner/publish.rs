@@ -194,6 +194,7 @@ impl Assigner {
         for member in self.members.values_mut() {
             member.listed_at.get_or_insert(generation);
         }
+        self.note_read_leases(&assignment, now);
         self.history.push(assignment.clone());
         let nodes: Vec<NodeId> = self.members.keys().cloned().collect();
         for node in nodes {
