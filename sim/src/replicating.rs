@@ -92,12 +92,14 @@ impl Sharder for Replicating {
                 takers().filter(|node| before.iter().any(|life| life.node == **node) && Some(*node) != owner);
             replicas.insert(slice, stay.cloned().collect());
         }
-        placement.replicated(
-            replicas
-                .iter()
-                .map(|(slice, nodes)| (slice, nodes.clone()))
-                .collect(),
-        )
+        // Some keys have ranges of their own, whoever reads them.
+        let isolated = self.wanted();
+        let isolated = isolated
+            .iter()
+            .filter(|(slice, draw)| slice.width() == 1 && **draw % 2 == 0);
+        let isolated = isolated.map(|(slice, _)| slice.low()).collect();
+        let replicas = replicas.iter().map(|(slice, nodes)| (slice, nodes.clone()));
+        placement.replicated(replicas.collect()).isolating(isolated)
     }
 }
 

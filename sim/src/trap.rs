@@ -161,7 +161,7 @@ impl Trap {
 /// lease is; or the owner is gone and another life of it comes back at once, so that its ranges start cold within a lease.
 fn draw_of_leases(plan: &Plan, random: &mut Random) -> Trap {
     if random.chance(450) {
-        return match random.chance(400) {
+        return match random.chance(600) {
             true => draw_reader_unlisted(random),
             false => draw_owner_gone(random),
         };
@@ -212,7 +212,7 @@ fn draw_reader_unlisted(random: &mut Random) -> Trap {
     let phase = [Phase::Granted, Phase::Filled][random.index(2)];
     let back_after_us = Some(random.between(2 * MS, 40 * MS));
     let rethinks_us = random.below(20 * MS);
-    let has_owner_heard = random.chance(500);
+    let has_owner_heard = random.chance(650);
     let (cut, severed_us, gone_us) = if has_owner_heard {
         let for_us = random.between(500 * MS, 1_300 * MS);
         let cut = Deed::Cut {
@@ -220,7 +220,7 @@ fn draw_reader_unlisted(random: &mut Random) -> Trap {
             both: true,
             for_us,
         };
-        (cut, for_us, rethinks_us + random.between(20 * MS, 300 * MS))
+        (cut, for_us, rethinks_us + random.below(300 * MS))
     } else {
         let cut_us = random.between(1_150 * MS, 1_350 * MS);
         let gone_us = cut_us - random.below(100 * MS);

@@ -4,6 +4,7 @@
 //! For times in which nothing is to be balanced, and for a Sharder that does not answer.
 
 use crate::sharder::{ClusterView, EvenRange, Placement, Sharder};
+use crate::slice::Slice;
 
 /// `placement` for ranges whose owner is dead or drains, and the present owners and replicas for all others. A first
 /// assignment is the placement's.
@@ -35,7 +36,20 @@ pub(super) fn only_forced(view: &ClusterView<'_>, placement: &Placement) -> Plac
                 held.all(|(_, range)| view.owner_stays(range))
             };
             let moves = placement.moves().iter().filter(|change| !stays(change.slice));
-            forced.replicated(replicas).because(moves.cloned().collect())
+            // What has a range of its own keeps it, until it is looked at again.
+            let own = previous.ranges().iter().filter(|(slice, _)| slice.width() == 1);
+            let isolated = own.map(|(slice, _)| slice.low());
+            let isolated = isolated.chain(
+                placement
+                    .isolated()
+                    .iter()
+                    .copied()
+                    .filter(|at| !stays(Slice::single(*at))),
+            );
+            forced
+                .replicated(replicas)
+                .isolating(isolated.collect())
+                .because(moves.cloned().collect())
         }
         // Both are complete, so what is made of them is.
         Err(_) => placement.clone(),

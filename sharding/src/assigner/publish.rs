@@ -167,7 +167,11 @@ impl Assigner {
                 .get(&life.node)
                 .is_some_and(|member| member.role().may_take())
         };
-        let ranges = next::renewed(ranges, generation, stays);
+        let stays_apart = |slice: Slice| match placement {
+            Some(placement) => placement.keeps_apart(slice),
+            None => slice.width() == 1,
+        };
+        let ranges = next::renewed(ranges, generation, stays, stays_apart);
         let assignment = Assignment::new(generation, ranges, directory)?.under_leases(self.config.lease_ms);
         let unchanged = self.assignment().is_some_and(|current| {
             current.ranges() == assignment.ranges() && current.directory() == assignment.directory()

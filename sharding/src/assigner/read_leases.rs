@@ -72,11 +72,10 @@ impl Mark {
     }
 
     fn over_at(&self) -> Option<Timestamp> {
-        let wait_ms = match planted::is(Bug::LeasesOutForgottenAtOnce) {
-            true => 0,
-            false => READ_LEASES_OVER_MS,
-        };
-        Some(self.heard?.plus_ms(wait_ms))
+        if planted::is(Bug::LeasesOutForgottenAtOnce) {
+            return Some(Timestamp::ZERO);
+        }
+        Some(self.heard?.plus_ms(READ_LEASES_OVER_MS))
     }
 
     fn is_over(&self, now: Timestamp) -> bool {
