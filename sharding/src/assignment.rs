@@ -17,6 +17,10 @@ use crate::slice_map::{SliceMap, SliceMapError};
 /// Most replicas of one range, beside its owner.
 pub const REPLICAS_MAX: usize = 32;
 
+/// So many milliseconds after an owner has lent something for the last time every read lease of that is over, by any node's
+/// clock. How long read leases are, and by how much clocks may differ, is the hand-off's: it checks that this is no less.
+pub const READ_LEASES_OVER_MS: u64 = 1_101;
+
 /// Most providers that one range lists.
 pub const PROVIDERS_MAX: usize = 64;
 

@@ -12,6 +12,9 @@ use softstore_sharding::{NodeId, RangeMap, Slice, SliceKey};
 use crate::plan::Replication;
 use crate::random::Random;
 
+/// Each slice changes at least once in so many turns.
+pub(crate) const TURNS_OF_ALL: u64 = 4;
+
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct Replicating {
@@ -32,7 +35,7 @@ impl Replicating {
     fn wanted(&self) -> RangeMap<u64> {
         let turn = self.turn.load(Ordering::Relaxed);
         let draws = |index: u64| {
-            let own_turn = (turn + index) / (1 + index % 4);
+            let own_turn = (turn + index) / (1 + index % TURNS_OF_ALL);
             Random::new(self.how.seed ^ (index << 32) ^ own_turn).fork()
         };
         let mut wanted = RangeMap::new();
@@ -89,12 +92,14 @@ impl Sharder for Replicating {
                 takers().filter(|node| before.iter().any(|life| life.node == **node) && Some(*node) != owner);
             replicas.insert(slice, stay.cloned().collect());
         }
-        placement.replicated(
-            replicas
-                .iter()
-                .map(|(slice, nodes)| (slice, nodes.clone()))
-                .collect(),
-        )
+        // Some keys have ranges of their own, whoever reads them.
+        let isolated = self.wanted();
+        let isolated = isolated
+            .iter()
+            .filter(|(slice, draw)| slice.width() == 1 && **draw % 2 == 0);
+        let isolated = isolated.map(|(slice, _)| slice.low()).collect();
+        let replicas = replicas.iter().map(|(slice, nodes)| (slice, nodes.clone()));
+        placement.replicated(replicas.collect()).isolating(isolated)
     }
 }
 

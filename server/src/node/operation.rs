@@ -14,7 +14,7 @@ use softstore_sharding::{Generation, PullId, Slice, SliceKey, Timestamp, Version
 use softstore_store::{Absence, KEY_BYTES_MAX, OpContext, Outcome, SetCondition, SetOutcome, StoreError};
 use softstore_sync::RwLockReadGuard;
 use softstore_sync::planted::{self, Race};
-use softstore_transfer::handoff::{Admission, Clearance, HandoffCore, ReadingHere, Serving};
+use softstore_transfer::handoff::{Admission, Clearance, CopyHere, HandoffCore, ReadingHere, Serving};
 
 use super::load::Counting;
 use super::metrics::count;
@@ -154,9 +154,9 @@ impl<'a> Execution<'a> {
         let admission = self.core.admit(asked.at, asked.since);
         if !matches!(admission, Admission::Serve(_))
             && kind == OpKind::Get
-            && let Some(reading) = self.may_read(asked)
+            && let Some(copy) = self.may_read_copy(asked)
         {
-            return self.read_copy(asked, &reading, replies);
+            return self.read_copy(asked, copy, replies);
         }
         match admission {
             // Where a range went may be told at any time; serving it may not.
@@ -206,6 +206,14 @@ impl<'a> Execution<'a> {
         self.core.may_write(slice, clearance, self.now)
     }
 
+    /// Leave to answer a get from a copy, if there is.
+    fn may_read_copy(&self, asked: &Asked<'_>) -> Option<CopyHere> {
+        let may_read = self.may_serve && !asked.is_for_owner;
+        may_read
+            .then(|| self.core.admit_copy(asked.at, asked.since, self.now))
+            .flatten()
+    }
+
     /// Leave to answer a get as a replica, if there is.
     pub(super) fn may_read(&self, asked: &Asked<'_>) -> Option<ReadingHere> {
         let may_read = self.may_serve && !asked.is_for_owner;
@@ -215,16 +223,16 @@ impl<'a> Execution<'a> {
     }
 
     /// Answers a get from a copy, if there is one.
-    fn read_copy(&mut self, asked: &Asked<'_>, reading: &ReadingHere, replies: &mut Replies) -> Step {
+    fn read_copy(&mut self, asked: &Asked<'_>, copy: CopyHere, replies: &mut Replies) -> Step {
         // A copy is read, and nothing is written.
         let versions = VersionCounter::starting_at(Version::default());
-        let context = reading::context_of(reading.epoch, &versions, self.now);
+        let context = reading::context_of(copy.epoch, &versions, self.now);
         let mut value_bytes = 0;
         if read(self.state, asked, &context, replies, &mut value_bytes) != Outcome::Done(true) {
             return Step::Wait(Wait::Fill);
         }
         count(&self.state.metrics.reads_of_copies);
-        counted(&mut self.counting, asked, reading.slice, Was::Hit, value_bytes);
+        counted(&mut self.counting, asked, copy.slice, Was::Hit, value_bytes);
         Step::Answered(Status::Ok)
     }
 

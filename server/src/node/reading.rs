@@ -112,11 +112,16 @@ impl Copies {
         reading: &ReadingHere,
     ) -> Option<(watch::Receiver<Option<Filled>>, bool)> {
         let mut questions = self.0.lock();
-        if questions.fills.len() >= FILLS_MAX || state.stop.is_cancelled() {
-            count(&state.metrics.fills_shed);
+        if state.stop.is_cancelled() {
             return None;
         }
-        match questions.fills.join(at, key, reading.epoch) {
+        // Of those under way, also what an invalidation has taken away, which nobody joins any more.
+        let may_ask = questions.open.len() < FILLS_MAX;
+        let Some(join) = questions.fills.join(at, key, reading.epoch, may_ask) else {
+            count(&state.metrics.fills_shed);
+            return None;
+        };
+        match join {
             Join::Wait(token) => {
                 let open = questions.open.get(&token)?;
                 Some((open.answer.clone(), !open.is_sent))

@@ -3,10 +3,11 @@
 //!
 //! For times in which nothing is to be balanced, and for a Sharder that does not answer.
 
-use crate::assignment::RangeAssignment;
+use crate::assignment::{Assignment, RangeAssignment};
 use crate::node::{Life, NodeId};
 use crate::sharder::{ClusterView, EvenRange, NodesByName, PlacedMove, Placement, Sharder};
 use crate::slice::Slice;
+use crate::slice_key::SliceKey;
 
 /// `placement` for ranges whose owner is dead or drains, and the present owners and replicas for all others; who is dead or drains
 /// is no replica, and somebody is in its place if the placement names anybody. A first
@@ -38,7 +39,12 @@ pub(super) fn only_forced(view: &ClusterView<'_>, placement: &Placement) -> Plac
             };
             let is_forced = |change: &&PlacedMove| !stays(change.slice) || change.reason.is_membership();
             let moves = placement.moves().iter().filter(is_forced);
-            forced.replicated(kept.replicas).because(moves.cloned().collect())
+            let named = placement.isolated().iter().copied();
+            let isolated = named.filter(|at| !stays(Slice::single(*at)));
+            forced
+                .replicated(kept.replicas)
+                .isolating(isolated.chain(apart(previous)).collect())
+                .because(moves.cloned().collect())
         }
         // Both are complete, so what is made of them is.
         Err(_) => placement.clone(),
@@ -87,8 +93,14 @@ fn as_held(view: &ClusterView<'_>) -> Option<Placement> {
         }
         kept.keep(slice, range, &nodes);
     }
-    let placement = Placement::new(kept.ranges).ok()?;
-    Some(placement.replicated(kept.replicas))
+    let placement = Placement::new(kept.ranges).ok()?.replicated(kept.replicas);
+    Some(placement.isolating(apart(view.previous?).collect()))
+}
+
+/// The positions that have ranges of their own: they keep them until the Sharder is asked again.
+fn apart(held: &Assignment) -> impl Iterator<Item = SliceKey> {
+    let ranges = held.ranges().iter().map(|(slice, _)| slice);
+    ranges.filter(|slice| slice.width() == 1).map(Slice::low)
 }
 
 /// What a placement is made of.

@@ -82,7 +82,7 @@ impl Assigner {
             }
             None => {
                 self.learn_from_claims(&life, &hello.claims, now);
-                self.acknowledged(&life.node, hello.generation);
+                self.acknowledged(&life, hello.generation, now);
                 self.send_update(&life.node, actions);
             }
         }
@@ -186,7 +186,7 @@ impl Assigner {
                 member.lease_ms = lease_ms;
                 member.last_answered = now;
                 self.hear_of(generation, actions);
-                self.acknowledged(node, generation);
+                self.acknowledged(&life, generation, now);
                 if let Some(member) = self.members.get(node) {
                     self.explanations.heard(&life, &member.load);
                 }
@@ -243,10 +243,11 @@ impl Assigner {
         }
     }
 
-    fn acknowledged(&mut self, node: &NodeId, generation: Generation) {
+    fn acknowledged(&mut self, life: &Life, generation: Generation, now: Timestamp) {
+        self.hear_of_read_leases(life, generation, now);
         let Some(member) = self
             .members
-            .get_mut(node)
+            .get_mut(&life.node)
             .filter(|_| hello::is_possible(generation))
         else {
             return;

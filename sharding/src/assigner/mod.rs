@@ -12,7 +12,7 @@
 //!   history          recent assignments, for diffs           status    what operators see
 //!   rounds, forced   asking the Sharder, or doing without    balance   when it is asked for the load alone, and how much may move
 //!   loads            what it is shown of the load            explain   why assignments changed, and what that cost
-//!   preview          what it would do now
+//!   preview          what it would do now                    read_leases  when leases of former readers are over
 //! ```
 //!
 //! It keeps, of the invariants: H1 in that a range has one owner per assignment and a higher `since` whenever that owner
@@ -34,6 +34,7 @@ pub(crate) mod next;
 mod preview;
 mod publish;
 mod quiet;
+mod read_leases;
 mod recovery;
 mod rounds;
 mod status;
@@ -68,6 +69,7 @@ use graves::Graves;
 use history::History;
 use loads::Loads;
 use member::Member;
+use read_leases::ReadLeases;
 use recovery::Recovery;
 use rounds::Round;
 
@@ -107,6 +109,7 @@ pub struct Assigner {
     balance: Balance,
     loads: Loads,
     explanations: Explanations,
+    read_leases: ReadLeases,
     /// The question that the Sharder has not answered yet.
     round: Option<Round>,
     /// The one that was given up and not answered yet.
@@ -156,6 +159,7 @@ impl Assigner {
             balance: Balance::default(),
             loads: Loads::default(),
             explanations: Explanations::default(),
+            read_leases: ReadLeases::default(),
             round: None,
             overdue: None,
             tickets: 0,
@@ -209,6 +213,7 @@ impl Assigner {
             AssignerEvent::Tick => self.tick(now, &mut actions),
         }
         self.settle_holds(now, &mut actions);
+        self.settle_read_leases(now);
         self.recover(now, &mut actions);
         self.publish_if_due(now, unix_ms, &mut actions);
         actions.push(AssignerAction::WakeAt(self.next_wake(now)));
@@ -415,6 +420,7 @@ impl Assigner {
             .filter(|at| *at > now);
         let rounds = self.publish_at().into_iter().chain(self.round_ends_at());
         let rounds = rounds.chain(self.hold_ends_at()).chain(self.next_balance(now));
+        let rounds = rounds.chain(self.read_leases_over_at());
         let due = silence.chain(waits).chain(settled).chain(rounds);
         due.fold(regular, Timestamp::min).max(now)
     }

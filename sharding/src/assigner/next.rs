@@ -108,8 +108,10 @@ pub(crate) fn placed(
     let mut walk = placement.walk();
     for (slice, range) in ranges {
         let is_read = !range.readers.replicas.is_empty() || placement.is_replicated_in(slice);
+        let is_whole = !range.providers.is_empty();
         for (part, node) in walk.next_in(slice) {
-            if part == slice && !is_read && *node == range.owner.node && lives(living, &range.owner) {
+            let goes_on = *node == range.owner.node && lives(living, &range.owner);
+            if part == slice && goes_on && !is_read && !placement.isolates_in(slice) {
                 // Almost all of a large assignment stays as it is.
                 next.push((slice, range));
                 break;
@@ -131,17 +133,20 @@ pub(crate) fn placed(
                 let replicas = replicas.iter().filter_map(|node| living_life(living, node));
                 let replicas = replicas.filter(|replica| *replica != range.owner).collect();
                 let readers = range.readers.replaced(replicas);
-                next.push((
-                    part,
-                    RangeAssignment {
-                        readers,
-                        ..range.clone()
-                    },
-                ));
+                let range = RangeAssignment {
+                    readers,
+                    ..range.clone()
+                };
+                // What is being handed over stays in one piece.
+                let parts = match is_whole {
+                    true => vec![part],
+                    false => placement.cut(part),
+                };
+                next.extend(parts.into_iter().map(|part| (part, range.clone())));
             }
         }
     }
-    merged(next)
+    joined(next, |slice| placement.keeps_apart(slice))
 }
 
 fn living_life(living: &Living, node: &NodeId) -> Option<Life> {
@@ -183,11 +188,22 @@ fn handed_to(
     }
 }
 
-/// Joins neighbours that are equal and without providers.
+/// Joins neighbours that are equal and without providers. A single position stays by itself: it has a range of its own because it
+/// is hot, and whether it still is so the next placement says.
 pub(crate) fn merged(ranges: impl IntoIterator<Item = (Slice, RangeAssignment)>) -> Ranges {
+    joined(ranges, |slice| slice.width() == 1)
+}
+
+/// Joins neighbours that are equal and without providers, but for those slices that are to stay apart.
+fn joined(
+    ranges: impl IntoIterator<Item = (Slice, RangeAssignment)>,
+    stays_apart: impl Fn(Slice) -> bool,
+) -> Ranges {
     let mut joined: Ranges = Vec::new();
     for (slice, range) in ranges {
         if let Some((left, held)) = joined.last_mut()
+            && !stays_apart(*left)
+            && !stays_apart(slice)
             && left.touches(slice)
             && range.providers.is_empty()
             && *held == range
@@ -203,12 +219,17 @@ pub(crate) fn merged(ranges: impl IntoIterator<Item = (Slice, RangeAssignment)>)
 
 /// Renews the runs of neighbouring ranges of each owner that has too many: a new `since` with the owner as its only
 /// provider, so that nothing moves, and the run merges when the owner has taken it up. Done for an owner only while no
-/// hand-off to it is open. `stays` says which owners neither drain nor are dead.
-pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn(&Life) -> bool) -> Ranges {
+/// hand-off to it is open. `stays` says which owners neither drain nor are dead, `stays_apart` which ranges merge with none.
+pub(crate) fn renewed(
+    mut ranges: Ranges,
+    generation: Generation,
+    stays: impl Fn(&Life) -> bool,
+    stays_apart: impl Fn(Slice) -> bool,
+) -> Ranges {
     let mut counts: HashMap<&Life, (usize, bool)> = HashMap::new();
-    for (_, range) in &ranges {
+    for (slice, range) in &ranges {
         let (count, moving) = counts.entry(&range.owner).or_default();
-        *count += 1;
+        *count += usize::from(!stays_apart(*slice));
         *moving |= !range.providers.is_empty();
     }
     let has_too_many = |(owner, (count, moving)): (&Life, (usize, bool))| {
@@ -220,7 +241,10 @@ pub(crate) fn renewed(mut ranges: Ranges, generation: Generation, stays: impl Fn
     }
     let same_as_next: Vec<bool> = ranges
         .windows(2)
-        .map(|pair| pair[0].1.owner == pair[1].1.owner)
+        .map(|pair| {
+            let may_merge = !stays_apart(pair[0].0) && !stays_apart(pair[1].0);
+            may_merge && pair[0].1.owner == pair[1].1.owner
+        })
         .collect();
     let mut renewed: Vec<usize> = Vec::new();
     for (index, (_, range)) in ranges.iter_mut().enumerate() {
@@ -380,23 +404,26 @@ mod tests {
         };
         let stays = |_: &Life| true;
         assert_eq!(
-            renewed(ranges(count - 1), generation(900), stays),
+            renewed(ranges(count - 1), generation(900), stays, |_| false),
             ranges(count - 1)
         );
-        assert_eq!(renewed(ranges(count), generation(900), |_| false), ranges(count));
+        assert_eq!(
+            renewed(ranges(count), generation(900), |_| false, |_| false),
+            ranges(count)
+        );
         let mut moving = ranges(count);
         moving[3].1.providers = range("a", 4, &[("b", 1)]).providers;
-        assert_eq!(renewed(moving.clone(), generation(900), stays), moving);
+        assert_eq!(renewed(moving.clone(), generation(900), stays, |_| false), moving);
 
         // One of them was taken over from a dead owner in this very assignment: it stands, and the result is valid.
         let mut taken_cold = ranges(count);
         taken_cold[3].1.since = generation(900);
-        let next = renewed(taken_cold, generation(900), stays);
+        let next = renewed(taken_cold, generation(900), stays, |_| false);
         assert_eq!(next[3].1, range("a", 900, &[]));
         assert_eq!(next[4].1, range("a", 900, &[("a", 5)]));
         assert!(Assignment::new(generation(900), next, BTreeMap::new()).is_ok());
 
-        let next = renewed(ranges(count), generation(900), stays);
+        let next = renewed(ranges(count), generation(900), stays, |_| false);
         for (index, (_, renewed)) in (1..).zip(&next) {
             assert_eq!(*renewed, range("a", 900, &[("a", index)]));
         }
@@ -530,7 +557,7 @@ mod tests {
             .map(|index| (slice(index), range(owner(index), index + 1, &[])))
             .collect();
         ranges[5].1.readers.leases_out = true;
-        let next = renewed(ranges, generation(900), |_| true);
+        let next = renewed(ranges, generation(900), |_| true, |_| false);
         for (index, (_, range)) in (0..).zip(&next) {
             assert_eq!(range.readers.leases_out, index < count - 3, "range {index}");
         }
@@ -538,5 +565,51 @@ mod tests {
         let done = [(Slice::FULL, generation(900))].into_iter().collect();
         let merged = refreshed(&held, &living(&["a", "b"]), &done, &RangeMap::new());
         assert_eq!(merged.len(), 3);
+    }
+
+    /// Plan: one owner's whole key space, in which one position is isolated, by a placement that says nothing else; then by one
+    /// that does not say that any more. In between it stays by itself, however often what is held is looked at, and is not renewed
+    /// into one with its neighbours.
+    #[test]
+    fn a_position_has_a_range_of_its_own_while_the_placement_says_so() {
+        let lives = living(&["a"]);
+        let at = SliceKey::new(1 << 40);
+        let plain = Placement::new(vec![(Slice::FULL, life("a").node)]).unwrap();
+        let isolating = plain.clone().isolating(vec![at]);
+        let whole = vec![(Slice::FULL, range("a", 1, &[]))];
+        let cut = placed(whole.clone(), &isolating, &lives, generation(9));
+        let slices: Vec<Slice> = cut.iter().map(|(slice, _)| *slice).collect();
+        assert_eq!((slices.len(), slices[1]), (3, Slice::single(at)));
+        assert!(
+            cut.iter().all(|(_, part)| *part == whole[0].1),
+            "nothing else changes"
+        );
+        assert_eq!(merged(cut.clone()), cut);
+        let held = |ranges: &Ranges| Assignment::new(generation(9), ranges.clone(), BTreeMap::new()).unwrap();
+        assert!(isolating.is_as_held(&held(&cut)) && !isolating.is_as_held(&held(&whole)));
+        assert!(plain.is_as_held(&held(&whole)) && !plain.is_as_held(&held(&cut)));
+        assert_eq!(placed(cut.clone(), &isolating, &lives, generation(10)), cut);
+        assert_eq!(placed(cut, &plain, &lives, generation(10)), whole);
+        // While it is handed over it is one.
+        let moving = vec![(Slice::FULL, range("a", 5, &[("b", 1)]))];
+        assert_eq!(
+            placed(moving.clone(), &isolating, &living(&["a", "b"]), generation(9)),
+            moving
+        );
+    }
+
+    /// Plan: an owner with so many isolated positions that it has too many ranges. They are not what a renewal could merge: nothing
+    /// is renewed for their sake, however often it is asked.
+    #[test]
+    fn isolated_positions_are_not_renewed() {
+        let ranges: Ranges = (0..3 * RANGES_BEFORE_RENEWAL as u64)
+            .map(|index| match index % 2 {
+                0 => Slice::between(SliceKey::new(index << 32), SliceKey::new(((index + 1) << 32) - 1)),
+                _ => Slice::between(SliceKey::new(index << 32), SliceKey::new(index << 32)),
+            })
+            .map(|slice| (slice.unwrap(), range("a", 1, &[])))
+            .collect();
+        let single = |slice: Slice| slice.width() == 1;
+        assert_eq!(renewed(ranges.clone(), generation(900), |_| true, single), ranges);
     }
 }

@@ -196,7 +196,11 @@ impl Assigner {
                 .get(&life.node)
                 .is_some_and(|member| member.role().may_take())
         };
-        let ranges = next::renewed(ranges, generation, stays);
+        let stays_apart = |slice: Slice| match placement {
+            Some(placement) => placement.keeps_apart(slice),
+            None => slice.width() == 1,
+        };
+        let ranges = next::renewed(ranges, generation, stays, stays_apart);
         let assignment = Assignment::new(generation, ranges, directory)?.under_leases(self.config.lease_ms);
         let unchanged = self.assignment().is_some_and(|current| {
             current.ranges() == assignment.ranges() && current.directory() == assignment.directory()
@@ -220,6 +224,7 @@ impl Assigner {
             member.listed_at.get_or_insert(generation);
         }
         self.owners = owners.into_iter().cloned().collect();
+        self.note_read_leases(&assignment, now);
         self.history.push(assignment.clone());
         let nodes: Vec<NodeId> = self.members.keys().cloned().collect();
         for node in nodes {

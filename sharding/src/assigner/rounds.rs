@@ -353,6 +353,7 @@ impl Assigner {
             return Ok(None);
         };
         let ranges = super::next::refreshed(previous, &self.living(), &self.done, &self.fenced_off);
+        let ranges = self.without_read_leases(ranges);
         Assignment::new(previous.generation(), ranges, self.directory()).map(|base| Some(Arc::new(base)))
     }
 

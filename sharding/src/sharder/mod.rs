@@ -173,6 +173,8 @@ pub struct Placement {
     ranges: Vec<(Slice, NodeId)>,
     /// In order; what is not named is not replicated.
     replicas: Vec<(Slice, Vec<NodeId>)>,
+    /// In order, each once.
+    isolated: Vec<SliceKey>,
     moves: Vec<PlacedMove>,
 }
 
@@ -242,6 +244,7 @@ impl Placement {
         Ok(Self {
             ranges: map.iter().map(|(slice, node)| (slice, node.clone())).collect(),
             replicas: Vec::new(),
+            isolated: Vec::new(),
             moves: Vec::new(),
         })
     }
@@ -262,7 +265,7 @@ impl Placement {
     #[must_use]
     pub fn is_as_held(&self, held: &Assignment) -> bool {
         let mut placed = self.walk();
-        held.ranges().iter().all(|(slice, range)| {
+        let is_placed = held.ranges().iter().all(|(slice, range)| {
             let owned = placed.next_in(slice).all(|(_, node)| *node == range.owner.node);
             if range.readers.replicas.is_empty() && !self.is_replicated_in(slice) {
                 return owned;
@@ -272,7 +275,76 @@ impl Placement {
                 replicas.eq(nodes.iter())
             };
             owned && self.replicas_in(slice).iter().all(read)
-        })
+        });
+        is_placed && self.is_cut_as_held(held)
+    }
+
+    /// Whether the positions with ranges of their own are those that `held` has, as far as that can be.
+    fn is_cut_as_held(&self, held: &Assignment) -> bool {
+        let is_own = |at: &SliceKey| {
+            let (slice, range) = held.ranges().get_with_slice(*at);
+            slice.width() == 1 || !range.providers.is_empty()
+        };
+        let ranges: Vec<(Slice, &RangeAssignment)> = held.ranges().iter().collect();
+        let could_merge = |pair: &[(Slice, &RangeAssignment)]| {
+            let [(left, before), (right, after)] = pair else {
+                return false;
+            };
+            before == after
+                && before.providers.is_empty()
+                && !self.keeps_apart(*left)
+                && !self.keeps_apart(*right)
+        };
+        self.isolated.iter().all(is_own) && !ranges.windows(2).any(could_merge)
+    }
+
+    /// The same, with ranges of their own for some positions, wherever they go and whoever reads them.
+    #[must_use]
+    pub fn isolating(self, mut isolated: Vec<SliceKey>) -> Self {
+        isolated.sort_unstable();
+        isolated.dedup();
+        Self { isolated, ..self }
+    }
+
+    /// The positions with ranges of their own, in order.
+    #[must_use]
+    pub fn isolated(&self) -> &[SliceKey] {
+        &self.isolated
+    }
+
+    /// Whether a slice is a position that is to have a range of its own.
+    #[must_use]
+    pub fn keeps_apart(&self, slice: Slice) -> bool {
+        slice.width() == 1 && self.isolated.binary_search(&slice.low()).is_ok()
+    }
+
+    /// Whether a slice holds a position that is to have a range of its own, and others.
+    #[must_use]
+    pub fn isolates_in(&self, slice: Slice) -> bool {
+        let first = self.isolated.partition_point(|at| *at < slice.low());
+        let inside = self.isolated.get(first).is_some_and(|at| slice.contains(*at));
+        inside && slice.width() > 1
+    }
+
+    /// `slice`, cut so that the positions in it that are to have ranges of their own have them.
+    #[must_use]
+    pub fn cut(&self, slice: Slice) -> Vec<Slice> {
+        let first = self.isolated.partition_point(|at| *at < slice.low());
+        let inside = self.isolated[first..]
+            .iter()
+            .take_while(|at| slice.contains(**at));
+        let mut parts = Vec::new();
+        let mut rest = Some(slice);
+        for at in inside {
+            let own = Slice::single(*at);
+            parts.extend(rest.and_then(|rest| Slice::new(rest.low(), Some(*at))));
+            parts.push(own);
+            rest = own
+                .high_excluded()
+                .and_then(|high| Slice::between(high, slice.last()));
+        }
+        parts.extend(rest);
+        parts
     }
 
     /// The same, with replicas for some slices: nodes that serve reads of it beside its owner. In order; an empty list is the

@@ -504,16 +504,16 @@ fn balancing_keeps_to_its_budget() {
         ..AssignerConfig::default()
     };
     let (mut fleet, truth) = loaded(3, Truth::uneven(100_000.0), config);
-    let mut most = 0;
+    let (mut most, before) = (0, fleet.published.len() - 1);
     for _ in 0..10 {
         let first = fleet.published.len() - 1;
         fleet.run_ms(60_000);
         most = most.max(fleet.moved_since(first));
     }
     assert!((30..=121).contains(&most), "{most} thousandths in a minute");
+    let moved = fleet.moved_since(before);
+    assert!(moved > 121, "{moved}: it wanted more than a minute's");
     assert!(truth.borrow().peak(fleet.assignment(), 3) < 1.12);
-    let changes = fleet.assigner().explanations().changes();
-    assert!(changes.count() > 2);
 }
 
 /// Plan: one owner's heartbeats stop coming, short of its death. Nothing is balanced by what it said before; when it is back,

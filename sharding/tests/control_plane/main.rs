@@ -2,13 +2,14 @@
 //!
 //! What belongs where: `fleet` the fleet itself; `restarts` planned moves; `deaths` unplanned ones, and standstills;
 //! `recovery` a new Assigner; `sessions` what single messages do; `load` what nodes measure; `balance` what the Assigner does
-//! about it; `rounds` a Sharder that takes its time; `chaos` random lives.
+//! about it; `read_leases` how long former replicas count; `rounds` a Sharder that takes its time; `chaos` random lives.
 
 mod balance;
 mod chaos;
 mod deaths;
 mod fleet;
 mod load;
+mod read_leases;
 mod recovery;
 mod restarts;
 mod rounds;

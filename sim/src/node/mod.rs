@@ -244,6 +244,7 @@ impl Node {
             }
             NodeTimer::Waiting { token } => self.waited_long_enough(token, env),
             NodeTimer::Peek { peek } => self.peek_timed_out(peek, env),
+            NodeTimer::Recall { order } => self.recall_again(order, env),
             NodeTimer::Readers { token } => self.still_waits_for_readers(token, env),
             NodeTimer::Fill { fill } => self.fill_timed_out(fill, env),
             NodeTimer::StreamStep { stream } => self.step_stream(stream, env),

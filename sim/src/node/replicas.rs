@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use softstore_sharding::{
-    Epoch, FrequencyClass, Generation, Life, PullId, Slice, SliceKey, Timestamp, VersionCounter,
+    Epoch, FrequencyClass, Generation, Life, Peer, PullId, Slice, SliceKey, Timestamp, VersionCounter,
 };
 use softstore_store::{Absence, Import, ImportOutcome, OpContext, Outcome, Part, Store};
 use softstore_transfer::Admission;
-use softstore_transfer::handoff::{Clearance, Fills, Join, READ_LEASE_RENEW_MS, ReadingHere, Writes};
+use softstore_transfer::handoff::{
+    Clearance, Fills, Join, READ_LEASE_OUT_MS_MAX, READ_LEASE_RENEW_MS, ReadingHere, Writes,
+};
 use softstore_transfer::message::{
     Entry, FillAnswer, FillKey, FillRequest, Invalidate, LeaseReply, LeaseRequest, Refusal,
 };
@@ -47,9 +49,11 @@ enum Order {
         reader: Life,
     },
     Recall {
-        reader: Life,
+        reader: Peer,
         slices: Vec<Slice>,
         number: u64,
+        /// Then the leases are over.
+        until: Timestamp,
     },
 }
 
@@ -127,20 +131,36 @@ impl Node {
     }
 
     /// Asks a replica for its leases back.
-    pub(super) fn recall(
-        &mut self,
-        reader: &softstore_sharding::Peer,
-        slices: Vec<Slice>,
-        number: u64,
-        env: &mut Env,
-    ) {
+    pub(super) fn recall(&mut self, reader: &Peer, slices: Vec<Slice>, number: u64, env: &mut Env) {
         env.counters.recalls += 1;
+        let until = self.now(env).plus_ms(READ_LEASE_OUT_MS_MAX);
         let order = Order::Recall {
-            reader: reader.life.clone(),
+            reader: reader.clone(),
             slices: slices.clone(),
             number,
+            until,
         };
-        self.order(&reader.life, &reader.address, Vec::new(), slices, order, env);
+        let order = self.order(&reader.life, &reader.address, Vec::new(), slices, order, env);
+        self.timer(INVALIDATE_RETRY_US, NodeTimer::Recall { order }, env);
+    }
+
+    /// Says it again, until it is answered or of no use.
+    pub(super) fn recall_again(&mut self, order: u64, env: &mut Env) {
+        let Some(Order::Recall {
+            reader,
+            slices,
+            until,
+            ..
+        }) = self.replicas.orders.get(&order)
+        else {
+            return;
+        };
+        if *until <= self.now(env) {
+            return;
+        }
+        let (reader, slices) = (reader.clone(), slices.clone());
+        self.send_order(order, &reader.life, &reader.address, Vec::new(), slices, env);
+        self.timer(INVALIDATE_RETRY_US, NodeTimer::Recall { order }, env);
     }
 
     fn order(
@@ -151,12 +171,25 @@ impl Node {
         revoked: Vec<Slice>,
         order: Order,
         env: &mut Env,
-    ) {
+    ) -> u64 {
         let number = env.name();
         self.replicas.orders.insert(number, order);
         if self.replicas.orders.len() > ORDERS_MAX {
             self.replicas.orders.pop_first();
         }
+        self.send_order(number, to, address, keys, revoked, env);
+        number
+    }
+
+    fn send_order(
+        &self,
+        order: u64,
+        to: &Life,
+        address: &str,
+        keys: Vec<SliceKey>,
+        revoked: Vec<Slice>,
+        env: &mut Env,
+    ) {
         let message = Invalidate {
             to: to.clone(),
             owner: self.life().clone(),
@@ -164,10 +197,7 @@ impl Node {
             revoked,
         };
         if let Some(slot) = slot_of(address) {
-            let message = Message::Invalidate {
-                order: number,
-                message,
-            };
+            let message = Message::Invalidate { order, message };
             env.send(self.endpoint(), Endpoint::Node(slot), message);
         }
     }
@@ -185,7 +215,8 @@ impl Node {
                 reader,
                 slices,
                 number,
-            }) => self.core.returned(&reader, &slices, number),
+                ..
+            }) => self.core.returned(&reader.life, &slices, number),
             None => {}
         }
     }
@@ -260,11 +291,11 @@ impl Node {
         env: &mut Env,
     ) -> Option<(ReadingHere, Option<Reply>)> {
         let now = self.now(env);
-        let reading = self.core.admit_read(at, since, now)?;
+        let copy = self.core.admit_copy(at, since, now)?;
         let versions = VersionCounter::starting_at(softstore_sharding::Version::default());
         let context = OpContext {
             now,
-            epoch: reading.epoch,
+            epoch: copy.epoch,
             versions: &versions,
             pull: None,
             absence: Absence::Final,
@@ -277,7 +308,7 @@ impl Node {
             env.counters.replica_reads += 1;
             env.counters.copies_read += 1;
         }
-        Some((reading, found))
+        Some((self.core.admit_read(at, since, now)?, found))
     }
 
     /// An operation waits for what the owner has: it asks, or joins one who has asked.
@@ -289,15 +320,16 @@ impl Node {
         reading: ReadingHere,
         env: &mut Env,
     ) {
-        let token = match self.replicas.fills.join(at, key, reading.epoch) {
-            Join::Wait(token) => {
+        let token = match self.replicas.fills.join(at, key, reading.epoch, true) {
+            None => return,
+            Some(Join::Wait(token)) => {
                 let mut open = self.replicas.open_fills.values_mut();
                 if let Some(open) = open.find(|open| open.token == token) {
                     open.waiting.push(operation);
                 }
                 return;
             }
-            Join::Ask(token) => token,
+            Some(Join::Ask(token)) => token,
         };
         let (number, owner) = (reading.number, reading.owner.clone());
         let request = FillRequest {

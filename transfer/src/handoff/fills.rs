@@ -43,18 +43,22 @@ struct Pending {
 
 impl Fills {
     /// A reader, admitted under the reading with this epoch, found no copy of a key. Questions of other readings, which may
-    /// have been answered before a write that came in between, are not joined.
-    pub fn join(&mut self, at: SliceKey, key: &Bytes, epoch: Epoch) -> Join {
+    /// have been answered before a write that came in between, are not joined. None: there is none
+    /// to join, and the reader may not ask one (`may_ask`).
+    pub fn join(&mut self, at: SliceKey, key: &Bytes, epoch: Epoch, may_ask: bool) -> Option<Join> {
         if let Some(pending) = self.pending.get(&at)
             && pending.epoch == epoch
             && pending.key == *key
         {
-            return Join::Wait(pending.token);
+            return Some(Join::Wait(pending.token));
+        }
+        if !may_ask {
+            return None;
         }
         self.tokens_given += 1;
         let (token, key) = (self.tokens_given, key.clone());
         self.pending.insert(at, Pending { token, key, epoch });
-        Join::Ask(token)
+        Some(Join::Ask(token))
     }
 
     /// The owner is about to change a position: a question under way is not kept, and not joined. The shell forgets the copy
@@ -113,17 +117,17 @@ mod tests {
     fn one_question_is_shared_and_kept_once() {
         let mut fills = Fills::default();
         let (one, two) = (Epoch::new(1), Epoch::new(2));
-        assert_eq!(fills.join(at(5), &key("a"), one), Join::Ask(1));
-        assert_eq!(fills.join(at(5), &key("a"), one), Join::Wait(1));
-        assert_eq!(fills.join(at(6), &key("b"), one), Join::Ask(2));
+        assert_eq!(fills.join(at(5), &key("a"), one, true), Some(Join::Ask(1)));
+        assert_eq!(fills.join(at(5), &key("a"), one, true), Some(Join::Wait(1)));
+        assert_eq!(fills.join(at(6), &key("b"), one, true), Some(Join::Ask(2)));
         assert!(fills.answered(at(5), 1, true));
         assert!(!fills.answered(at(5), 1, true), "said twice");
         assert!(!fills.answered(at(6), 2, false), "a write was coming");
         assert!(fills.is_empty());
         // Of another reading, or another key at the same position: not joined, and what was asked first is not kept.
-        assert_eq!(fills.join(at(5), &key("a"), one), Join::Ask(3));
-        assert_eq!(fills.join(at(5), &key("a"), two), Join::Ask(4));
-        assert_eq!(fills.join(at(5), &key("c"), two), Join::Ask(5));
+        assert_eq!(fills.join(at(5), &key("a"), one, true), Some(Join::Ask(3)));
+        assert_eq!(fills.join(at(5), &key("a"), two, true), Some(Join::Ask(4)));
+        assert_eq!(fills.join(at(5), &key("c"), two, true), Some(Join::Ask(5)));
         assert!(!fills.answered(at(5), 3, true) && !fills.answered(at(5), 4, true));
         assert!(fills.answered(at(5), 5, true));
     }
@@ -133,12 +137,23 @@ mod tests {
     fn h2_an_invalidated_question_is_neither_kept_nor_joined() {
         let mut fills = Fills::default();
         let epoch = Epoch::new(1);
-        assert_eq!(fills.join(at(5), &key("a"), epoch), Join::Ask(1));
+        assert_eq!(fills.join(at(5), &key("a"), epoch, true), Some(Join::Ask(1)));
         fills.invalidate(at(5));
-        assert_eq!(fills.join(at(5), &key("a"), epoch), Join::Ask(2));
+        assert_eq!(fills.join(at(5), &key("a"), epoch, true), Some(Join::Ask(2)));
         assert!(!fills.answered(at(5), 1, true));
-        assert_eq!(fills.join(at(5), &key("a"), epoch), Join::Wait(2));
+        assert_eq!(fills.join(at(5), &key("a"), epoch, true), Some(Join::Wait(2)));
         assert!(fills.answered(at(5), 2, true));
+    }
+
+    /// Plan: a reader who may not ask joins the question that there is, and no other.
+    #[test]
+    fn who_may_not_ask_may_join() {
+        let mut fills = Fills::default();
+        let epoch = Epoch::new(1);
+        assert_eq!(fills.join(at(5), &key("a"), epoch, false), None);
+        assert_eq!(fills.join(at(5), &key("a"), epoch, true), Some(Join::Ask(1)));
+        assert_eq!(fills.join(at(5), &key("a"), epoch, false), Some(Join::Wait(1)));
+        assert_eq!(fills.join(at(6), &key("b"), epoch, false), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use softstore_sharding::assignment::READ_LEASES_OVER_MS;
 use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::{Generation, Life, Peer, RangeMap, Slice, SliceKey, Timestamp};
 
@@ -32,6 +33,9 @@ pub const READ_LEASE_DRIFT_PERCENT: u64 = 10;
 
 /// By this many milliseconds from now on, on any node's clock, every read lease granted so far is over.
 pub const READ_LEASE_OUT_MS_MAX: u64 = lasting_ms(READ_LEASE_MS);
+
+/// Within this time the Assigner forgets that leases may be out.
+const _: () = assert!(READ_LEASE_OUT_MS_MAX <= READ_LEASES_OVER_MS);
 
 /// How long a granter waits for a lease of this length: its clock may be the faster one, and shows whole milliseconds.
 const fn lasting_ms(lease_ms: u64) -> u64 {
@@ -351,24 +355,23 @@ impl Lending {
         }
     }
 
-    /// Asks those of the readers of a part back that `whom` names, in one message each.
+    /// Asks those of the readers of a part back that `whom` names, in one message each, and each lease once: the shell repeats
+    /// the message until it is answered, or the lease is over.
     fn recall(&mut self, part: Slice, whom: impl Fn(&Life) -> bool, actions: &mut Vec<Action>) {
         let number = self.numbers_given;
         for (life, reader) in self.readers.iter_mut().filter(|(life, _)| whom(life)) {
             let mut recalled = Vec::new();
             reader.lent.update(part, |slice, lent| {
-                lent.is_recalled = true;
-                recalled.push(slice);
+                if !std::mem::replace(&mut lent.is_recalled, true) {
+                    recalled.push(slice);
+                }
             });
             let said = actions.iter_mut().find_map(|action| match action {
                 Action::Recall { reader, slices, .. } if reader.life == *life => Some(slices),
                 _ => None,
             });
             match said {
-                Some(slices) => {
-                    recalled.retain(|slice| !slices.contains(slice));
-                    slices.extend(recalled);
-                }
+                Some(slices) => slices.extend(recalled),
                 None if recalled.is_empty() => {}
                 None => actions.push(Action::Recall {
                     reader: reader.peer.clone(),

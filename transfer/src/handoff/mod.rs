@@ -57,7 +57,7 @@ pub use lending::{
     Clearance, LiveLease, READ_LEASE_DRIFT_PERCENT, READ_LEASE_MS, READ_LEASE_OUT_MS_MAX, READ_LEASE_RENEW_MS,
 };
 pub use pull::ImportTarget;
-pub use reading::ReadingHere;
+pub use reading::{CopyHere, ReadingHere};
 pub use writes::Writes;
 
 use lending::Lending;

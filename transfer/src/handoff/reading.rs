@@ -72,22 +72,45 @@ pub struct ReadingHere {
     pub owner: Peer,
 }
 
+/// Leave to read a copy: what a read needs that finds one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopyHere {
+    /// The stretch of positions that is read in one piece.
+    pub slice: Slice,
+    /// The epoch of the copies.
+    pub epoch: Epoch,
+}
+
 impl HandoffCore {
-    /// Whether a plain get, whose client knows the acquisition `since`, may be answered here as by a replica. `now` is fresh.
-    /// Asked under the shared lock, after `admit` has said that this node does not serve the key; whoever gets no leave
-    /// answers what `admit` said.
+    /// Whether a plain get, whose client knows the acquisition `since`, may be answered here from a copy. `now` is fresh. Asked
+    /// under the shared lock, after `admit` has said that this node does not serve the key; whoever gets no leave answers what
+    /// `admit` said, and who finds no copy asks `admit_read`.
     #[must_use]
     #[inline]
+    pub fn admit_copy(&self, at: SliceKey, since: Generation, now: Timestamp) -> Option<CopyHere> {
+        let (slice, reading) = self.valid_reading(at, since, now)?;
+        let epoch = reading.epoch;
+        Some(CopyHere { slice, epoch })
+    }
+
+    /// The same with what it takes to ask the owner.
+    #[must_use]
     pub fn admit_read(&self, at: SliceKey, since: Generation, now: Timestamp) -> Option<ReadingHere> {
-        let (slice, reading) = self.readings.readings.get(at)?;
-        let is_valid = reading.until > now || planted::is(Bug::ReplicaServedBeforeAdmission);
-        (is_valid && since <= reading.since).then(|| ReadingHere {
+        let (slice, reading) = self.valid_reading(at, since, now)?;
+        Some(ReadingHere {
             slice,
             epoch: reading.epoch,
             number: reading.number,
             since: reading.since,
             owner: reading.owner.clone(),
         })
+    }
+
+    #[inline]
+    fn valid_reading(&self, at: SliceKey, since: Generation, now: Timestamp) -> Option<(Slice, &Reading)> {
+        let (slice, reading) = self.readings.readings.get(at)?;
+        let is_valid = reading.until > now || planted::is(Bug::ReplicaServedBeforeAdmission);
+        (is_valid && since <= reading.since).then_some((slice, reading))
     }
 
     /// Whether the reading under this epoch is still valid at a position: what was filled under it may be kept.

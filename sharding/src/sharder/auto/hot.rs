@@ -98,7 +98,10 @@ pub(super) fn replicate(work: &mut Work<'_>) {
         if this.is_gone || this.is_whole || this.owners.is_empty() {
             continue;
         }
-        if this.slice.width() == 1 && is_too_much(this.load_each()) {
+        // Who has replicas has room made for it already, and one more takes less than the first one: a key that grows gets more as
+        // soon as each has more than it should, by more than what it is taken for may waver.
+        let has_outgrown = this.owners.len() > 1 && this.load_each() * (1.0 - noise) > bearable;
+        if this.slice.width() == 1 && (has_outgrown || is_too_much(this.load_each())) {
             while work.pieces[piece].load_each() > bearable && work.pieces[piece].owners.len() < limit {
                 let Some(to) = host(work, piece) else { break };
                 work.replicate(piece, to, Reason::Replicated);

@@ -27,6 +27,9 @@ const WHOLE_OVER_EXCESS: f64 = 1.2;
 /// A part of what is wanted that is worth a cut.
 const WORTH_CUTTING: f64 = 1.0 / 16.0;
 
+/// Where the churn budget does not allow for all that is wanted, a part is moved that is at least this part of a node's load.
+const WORTH_MOVING: f64 = 0.01;
+
 /// Of pieces that are at least this part of what is wanted, the one with the fewest bytes for its load goes first.
 const WORTH_COMPARING: f64 = 1.0 / 64.0;
 
@@ -123,6 +126,7 @@ pub(super) fn fill_underused(work: &mut Work<'_>) {
 struct Choice {
     piece: PieceIndex,
     load: f64,
+    bytes: f64,
     /// Load per byte: the more, the less there is to pull.
     density: f64,
     /// It touches something of the taker's, and may be merged with it one day.
@@ -155,12 +159,19 @@ fn transfer(work: &mut Work<'_>, giver: NodeIndex, taker: NodeIndex, wanted: f64
         true => at_most,
         false => whole_at_most,
     };
-    let fitting = || choices.iter().filter(|choice| choice.load <= most(choice));
+    let bytes_left = work.bytes_left();
+    let is_affordable = |choice: &Choice| choice.bytes <= bytes_left;
+    let fitting = || {
+        let affordable = choices.iter().filter(|choice| is_affordable(choice));
+        affordable.filter(|choice| choice.load <= most(choice))
+    };
     let near = fitting().filter(|choice| choice.load >= wanted * NEAR);
     if let Some(piece) = near.max_by(by_density).map(|choice| choice.piece) {
         return try_shift(work, piece, giver, taker, reason);
     }
-    let larger = choices.iter().filter(|choice| choice.load > at_most);
+    let larger = choices
+        .iter()
+        .filter(|choice| choice.load > at_most || !is_affordable(choice));
     let mut cuttable: Vec<&Choice> = larger
         .filter(|choice| work.pieces[choice.piece].is_cuttable())
         .collect();
@@ -171,7 +182,9 @@ fn transfer(work: &mut Work<'_>, giver: NodeIndex, taker: NodeIndex, wanted: f64
         .map(|choice| choice.piece)
         .collect();
     for piece in pieces {
-        if cut_and_shift(work, piece, (giver, taker), wanted, reason) {
+        let affordable = affordable_load(work, piece);
+        let is_worth_it = affordable >= wanted || affordable >= WORTH_MOVING * work.unit(taker);
+        if is_worth_it && cut_and_shift(work, piece, (giver, taker), wanted.min(affordable), reason) {
             return true;
         }
     }
@@ -202,6 +215,7 @@ fn choices(work: &Work<'_>, giver: NodeIndex, taker: NodeIndex) -> Vec<Choice> {
         (is_free && fits).then(|| Choice {
             piece: index,
             load,
+            bytes: piece.weight.bytes,
             density: load / piece.weight.bytes.max(1.0),
             is_beside: is_takers(piece.previous) || is_takers(piece.next),
             is_cuttable: piece.is_cuttable(),
@@ -209,6 +223,17 @@ fn choices(work: &Work<'_>, giver: NodeIndex, taker: NodeIndex) -> Vec<Choice> {
     };
     let pieces = &work.nodes[giver as usize].pieces;
     pieces.iter().filter_map(of).collect()
+}
+
+/// How much of a piece's load may move by what is left of the churn budget, if load and bytes lie alike within it. A little less,
+/// since a cut falls where there is a border to cut at.
+fn affordable_load(work: &Work<'_>, piece: PieceIndex) -> f64 {
+    let (bytes_left, piece) = (work.bytes_left(), &work.pieces[piece]);
+    if piece.weight.bytes <= bytes_left {
+        return f64::INFINITY;
+    }
+    let part = bytes_left / piece.weight.bytes;
+    (piece.load_each() * part - work.grain(piece.owners[0])).max(0.0)
 }
 
 /// Moves a piece if that is worth its price and there is room.

@@ -1,7 +1,7 @@
 //! [`AutoSharder`]: the planner as a [`Sharder`] of the Assigner.
 //!
-//! Neighbours of the same owner and replicas are one range of an assignment, so a hot key that was only isolated is told by its
-//! reason alone. Nodes do not say how much load they bear: each is taken to bear its part by capacity, so tolerances are those of
+//! Neighbours of the same owner and replicas are one range of an assignment, but for hot keys: each has a range of its own, which
+//! shows it, and can be moved and replicated by itself. Nodes do not say how much load they bear: each is taken to bear its part by capacity, so tolerances are those of
 //! fair shares. A small even load underlies what is reported, so that an idle cluster is spread by key space, and a few
 //! operations move nothing.
 
@@ -90,9 +90,12 @@ impl Sharder for AutoSharder {
             let others = piece.owners.iter().skip(1);
             (piece.slice, others.map(name).collect())
         });
+        let own = plan.pieces.iter().filter(|piece| piece.slice.width() == 1);
+        let isolated = own.map(|piece| piece.slice.low());
         let placement = Placement::new(ranges.collect())
             .expect("the planner cuts and joins a complete map")
-            .replicated(replicas.collect());
+            .replicated(replicas.collect())
+            .isolating(isolated.collect());
         let told = plan.moves.iter().filter(|change| changes_something(change, view));
         let moves = told.map(|change| PlacedMove {
             slice: change.slice,
@@ -108,18 +111,18 @@ impl Sharder for AutoSharder {
     }
 }
 
-/// Whether a change is one of the assignment too. A cut between slices of the same owner is not, and a hot key is cut out anew
-/// in each round until it has an owner or replicas of its own.
+/// Whether a change is one of the assignment too. A cut between slices of the same owner is not, unless it gives a hot key a
+/// range of its own, or takes that back.
 fn changes_something(change: &Move, view: &ClusterView<'_>) -> bool {
-    let is_new = || {
+    let has_own = || {
         let ranges = view.previous.map(|previous| previous.ranges());
-        ranges.is_none_or(|ranges| {
-            ranges
-                .overlapping(change.slice)
-                .all(|(_, range)| range.readers.replicas.is_empty())
-        })
+        ranges.is_some_and(|ranges| ranges.get_with_slice(change.slice.low()).0 == change.slice)
     };
-    change.from != change.to || (change.reason == Reason::HotKeyIsolated && is_new())
+    match change.reason {
+        Reason::HotKeyIsolated => !has_own(),
+        Reason::Merged if change.slice.width() == 1 => has_own(),
+        _ => change.from != change.to,
+    }
 }
 
 /// How much more than its share by capacity the most loaded node bears, as a part of that share: 0 if all bear theirs. What

@@ -479,3 +479,68 @@ proptest! {
         }
     }
 }
+
+/// Plan: a key has the replicas that it needed, and grows: each of those that have it bears more than it should again, though less
+/// than would be too much for a key without any. It gets more.
+#[test]
+fn a_replicated_key_that_grows_gets_more_replicas() {
+    let at = SliceKey::new(0x1234_5678_9abc_def0);
+    let mut cluster = placed(nodes(8), parts(&[5.0; 64]));
+    let mut plan_for = |load: f64, replicas_max: u32| {
+        let mut loads_now = vec![5.0; 64];
+        loads_now[(at.get() >> 58) as usize] += load;
+        cluster.loads = parts(&loads_now);
+        cluster.hot_keys = vec![HotSpot { at, load, bytes: 1.0 }];
+        let settings = Settings {
+            replicas_max,
+            churn_budget: 1.0,
+            ..Settings::default()
+        };
+        cluster.pieces = plan(&cluster, &settings).pieces;
+        let piece = cluster.pieces.iter().find(|piece| piece.slice.contains(at));
+        piece.unwrap().owners.len()
+    };
+    assert_eq!(plan_for(160.0, 4), 4);
+    assert_eq!(plan_for(180.0, 8), 4, "a little more is borne");
+    assert!(plan_for(300.0, 8) > 4);
+}
+
+/// Plan: one node bears half as much again as the others, in few pieces that are each more than the churn budget. In each round as
+/// much moves as it allows for, and no sliver; with no budget, nothing. After some rounds all bear the same.
+#[test]
+fn a_small_budget_moves_what_it_allows_for() {
+    let mut cluster = placed(nodes(4), parts(&[5.0; 64]));
+    let first = cluster.pieces[0].slice;
+    cluster.loads = parts(&[5.0; 64]);
+    for part in cluster
+        .loads
+        .iter_mut()
+        .filter(|part| first.contains(part.slice.low()))
+    {
+        part.load *= 1.5;
+    }
+    let whole: f64 = cluster.loads.iter().map(|part| part.bytes).sum();
+    let round = |cluster: &mut Cluster, churn_budget: f64| {
+        let settings = Settings {
+            churn_budget,
+            noise: 0.01,
+            ..Settings::default()
+        };
+        let planned = plan(cluster, &settings);
+        cluster.pieces = planned.pieces;
+        let moved = planned.moves.iter().filter(|change| change.from != change.to);
+        let moved: Vec<f64> = moved.map(|change| change.cost_bytes / whole).collect();
+        assert!(moved.iter().sum::<f64>() <= churn_budget);
+        assert!(moved.iter().all(|part| *part > 0.001), "slivers: {moved:?}");
+        moved.iter().sum::<f64>()
+    };
+    assert_eq!(round(&mut cluster, 0.0), 0.0);
+    for _ in 0..3 {
+        assert!(round(&mut cluster, 0.01) > 0.005);
+    }
+    for _ in 0..20 {
+        round(&mut cluster, 0.01);
+    }
+    let highest = loads(&cluster, &cluster.pieces).into_iter().fold(0.0, f64::max);
+    assert!(highest < 1.06, "{highest}");
+}
