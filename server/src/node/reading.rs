@@ -292,7 +292,14 @@ pub(super) fn ask_lease(state: &Arc<NodeState>, request: LeaseRequest, address: 
         let answered = state.channels.read_lease(&address, &request).await;
         match answered {
             Ok(reply) => {
-                state.with_core(|core, now| ((), core.lease_answered(&reply, sequence, sent, now)));
+                state.with_core(|core, now| match core.lease_answered(&reply, sequence, sent, now) {
+                    Ok(actions) => ((), actions),
+                    Err(refusal) => {
+                        count(&state.metrics.peer_messages_refused);
+                        tracing::debug!(owner = %request.to, %refusal, "an answer about read leases is refused");
+                        ((), Vec::new())
+                    }
+                });
             }
             // The next one is due soon.
             Err(error) => {
