@@ -1,5 +1,7 @@
-//! Connections to other nodes, and the hand-off's calls over them. Two per address: a pull has its own, so that a peek's
-//! answer, for which an operation waits, never queues behind megabytes of chunks.
+//! Connections to other nodes, and the hand-off's calls over them. Up to three per address: a pull has its own, so that a peek's
+//! answer, for which an operation waits, never queues behind megabytes of chunks. So have fills: a replica that begins, or
+//! begins anew, has as many under way as a connection bears calls, and some bring large values; its leases, and what has it
+//! forget, must not wait behind them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -92,6 +94,8 @@ pub struct Channels(Mutex<HashMap<(Arc<str>, Lane), Channel>>);
 enum Lane {
     /// Small messages that somebody waits for.
     Calls,
+    /// What replicas fetch.
+    Fills,
     /// The streams of pulls.
     Pulls,
 }
@@ -200,7 +204,7 @@ impl Channels {
         timeout_ms: u64,
     ) -> Result<Vec<FillAnswer>, PeerError> {
         let request = within(v1::FillRequest::from(asked), timeout_ms);
-        let mut client = self.client(address, Lane::Calls)?;
+        let mut client = self.client(address, Lane::Fills)?;
         let reply = whole_within(timeout_ms, client.fill(request)).await?;
         let answers = softstore_proto::readers::fill_reply_from_wire(reply, asked.keys.len());
         Ok(answers?)
