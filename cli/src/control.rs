@@ -37,6 +37,9 @@ impl ClusterArgs {
     }
 }
 
+/// Longest answer of an Assigner: the status of a large cluster tells each node with its hot keys.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
 /// A connection to the Assigner; it is opened when first used and again when it broke.
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
@@ -53,7 +56,7 @@ impl Control {
             .timeout(Duration::from_millis(ANSWER_MS_MAX));
         Ok(Self {
             address: address.to_owned(),
-            client: AssignerClient::new(endpoint.connect_lazy()),
+            client: AssignerClient::new(endpoint.connect_lazy()).max_decoding_message_size(ANSWER_BYTES_MAX),
         })
     }
 

@@ -29,7 +29,7 @@ pub struct HotKeys {
     /// How many operations all nodes that answered serve per second.
     pub operations_per_second: f64,
     /// Nodes that answered.
-    pub nodes_asked: usize,
+    pub nodes_answered: usize,
     /// Nodes that did not answer in time, or are of a build that cannot. What is hot there is not known.
     pub nodes_silent: usize,
 }
@@ -87,7 +87,7 @@ impl HotKeys {
             self.nodes_silent += 1;
             return;
         };
-        self.nodes_asked += 1;
+        self.nodes_answered += 1;
         self.operations_per_second += said.operations_per_second;
         for load in said.hot_keys {
             let hot = HotKey::of(load);
@@ -212,7 +212,7 @@ mod tests {
         let first = said(reply(vec![hot("shared", 300.0), hot(&long, 400.0)]));
         let second = said(reply(vec![hot("shared", 200.0)]));
         let all = HotKeys::together([first, None, second]);
-        assert_eq!((all.nodes_asked, all.nodes_silent), (2, 1));
+        assert_eq!((all.nodes_answered, all.nodes_silent), (2, 1));
         assert!((all.operations_per_second - 2_000.0).abs() < 1e-9);
         let [shared, cut] = &all.keys[..] else {
             panic!("{all:?}");

@@ -313,13 +313,15 @@ impl Operator {
         }
     }
 
-    /// What the end of an attempt at a replica leads to: whatever stands in its way does not stand in the owner's.
+    /// What the end of an attempt at a replica leads to: whatever stands in its way does not stand in the owner's. That goes for
+    /// its overload, too. The owner is asked once, and what it says then holds: it sheds for itself.
     fn judge_replica(&self, replica: &Link, next: Next) -> Next {
         let cause = match next {
             // It may not read yet, or any more; or it knows that the range went elsewhere, and so does the routing now.
             Next::AtOnce(cause @ Cause::Moved)
             | Next::AfterPause(cause @ (Cause::Moved | Cause::NotReady | Cause::Behind)) => cause,
-            Next::AtOnce(cause @ Cause::Broken) => cause,
+            Next::AtOnce(cause @ Cause::Broken) | Next::AfterPause(cause @ Cause::NodeBusy) => cause,
+            Next::Shed | Next::Fail(Failure::Busy) => Cause::NodeBusy,
             Next::Unreachable(_) => Cause::Unreachable,
             other => return other,
         };

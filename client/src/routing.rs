@@ -46,7 +46,7 @@ impl Link {
         })
     }
 
-    /// The node has refused to read as a replica: it has no lease yet, or any more.
+    /// The node has refused to read as a replica: it has no lease yet, or any more, or too much to do.
     pub(crate) fn refused_to_read(&self) {
         *self.reads_from.lock() = Some(Instant::now() + REPLICA_REST);
     }

@@ -403,8 +403,9 @@ impl Node {
 
     fn lease_answered(&mut self, reply: &LeaseReply) {
         self.told.ranges(reply.grants.len());
-        let actions = self.core.lease_answered(reply, u64::MAX, self.now, self.now);
-        self.carry_out(actions);
+        if let Ok(actions) = self.core.lease_answered(reply, u64::MAX, self.now, self.now) {
+            self.carry_out(actions);
+        }
         for (slice, _) in self.core.read_parts() {
             let admission = self.core.admit(slice.low(), Generation::NONE);
             assert!(

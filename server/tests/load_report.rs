@@ -107,7 +107,7 @@ impl Reader {
 /// The client hears the same from the node itself.
 async fn told_to_the_application(client: &Client) {
     let told = client.hot_keys().await;
-    assert_eq!((told.nodes_asked, told.nodes_silent), (1, 0), "{told:?}");
+    assert_eq!((told.nodes_answered, told.nodes_silent), (1, 0), "{told:?}");
     let [hot] = &told.keys[..] else {
         panic!("{told:?}");
     };

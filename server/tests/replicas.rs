@@ -142,6 +142,8 @@ fn any_port() -> SocketAddr {
 struct Known {
     /// Writes up to this one were acknowledged.
     acknowledged: AtomicU64,
+    /// Writes that failed, or whose outcome is not known.
+    failed: AtomicU64,
     reads: AtomicU64,
     misses: AtomicU64,
     /// What was read, and what it should have been at least.
@@ -179,6 +181,8 @@ impl Known {
             let sent = Instant::now();
             if client.set(HOT, next.to_string()).await.is_ok() {
                 self.acknowledged.store(next, Ordering::Release);
+            } else {
+                self.failed.fetch_add(1, Ordering::Relaxed);
             }
             slowest = slowest.max(sent.elapsed());
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -244,6 +248,7 @@ async fn h2_what_replicas_answer_is_never_older_than_what_was_acknowledged() {
     assert!(writes > 50 && reads > 1_000, "{writes} writes, {reads} reads");
     assert!(copies > reads / 10, "{copies} of {reads} reads were of copies");
     assert_eq!(known.misses.load(Ordering::Relaxed), 0);
+    assert_eq!(known.failed.load(Ordering::Relaxed), 0);
 }
 
 /// Plan: every way to change a key, each followed by a read from every node. All see it.
@@ -289,6 +294,11 @@ async fn h2_a_replica_that_vanishes_holds_a_write_up_no_longer_than_its_lease() 
     let slowest = busy.known.write(&busy.writer, BUSY / 4).await;
     assert!(slowest < LEASES_OVER / 3, "later, a write took {slowest:?}");
     let known = busy.end().await;
+    assert_eq!(
+        known.failed.load(Ordering::Relaxed),
+        0,
+        "its clients have the time"
+    );
     assert!(known.stale.lock().is_empty(), "{:?}", known.stale.lock());
 }
 
@@ -310,6 +320,7 @@ async fn h2_a_replicated_range_is_handed_over() {
     busy.end().await;
     assert!(known.stale.lock().is_empty(), "{:?}", known.stale.lock());
     assert_eq!(known.misses.load(Ordering::Relaxed), 0);
+    assert_eq!(known.failed.load(Ordering::Relaxed), 0);
 }
 
 /// Plan: the owner vanishes. Who takes its range starts cold, and waits for the end of the leases that it gave: what a replica

@@ -155,6 +155,50 @@ async fn heartbeats_are_answered_while_the_sharder_is_stuck() {
     door.turn(false);
 }
 
+/// Plan: an operator asks what the Sharder would do, and it gets stuck. He is told so after `place_timeout_ms`, and so is whoever
+/// asks meanwhile, at once; when the Sharder is free again, there is a plan.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_a_stuck_sharder_for_a_plan_is_told_so() {
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = AssignerConfig {
+        listen: any_port,
+        expect_nodes: 1,
+        place_timeout_ms: 300,
+        ..AssignerConfig::default()
+    };
+    let door = Arc::new(Door::default());
+    let assigner = AssignerServer::start_with_sharder(config, Box::new(Behind(door.clone())))
+        .await
+        .expect("it starts");
+    let address = assigner.grpc_addr().to_string();
+    let config = NodeConfig {
+        id: NodeId::new("only").expect("a name"),
+        listen: any_port,
+        http_listen: None,
+        assigner: address.clone(),
+        memory_bytes: 64 << 20,
+        ..NodeConfig::default()
+    };
+    let _node = Node::start(config).await.expect("it starts");
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    let client = AssignerClient::new(endpoint.connect().await.expect("it listens"));
+    let plan = async || client.clone().plan(v1::PlanRequest::default()).await;
+    until(async || plan().await.is_ok()).await;
+
+    door.turn(true);
+    let (stuck, refused) = tokio::join!(plan(), async {
+        until(async || door.waiting() > 0).await;
+        plan().await
+    });
+    let stuck = stuck.expect_err("there is no plan");
+    assert_eq!(stuck.code(), tonic::Code::DeadlineExceeded, "{stuck}");
+    assert!(stuck.message().contains("Sharder"), "{stuck}");
+    let refused = refused.expect_err("there is no plan");
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+    door.turn(false);
+    until(async || plan().await.is_ok()).await;
+}
+
 async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so().await {

@@ -200,7 +200,7 @@ pub struct Release {
     pub ranges: Vec<TakenRange>,
 }
 
-/// Most ranges in a [`LeaseRequest`], and most keys or slices in an [`Invalidate`] or a [`FillRequest`].
+/// Most ranges in a [`LeaseRequest`], grants in a [`LeaseReply`], and keys or slices in an [`Invalidate`].
 pub const READ_PARTS_MAX: usize = 1 << 16;
 
 /// "Let me serve reads of these ranges." From a replica to the owner, at once when it becomes one, and again and again.
@@ -256,7 +256,8 @@ pub struct FillRequest {
     pub to: Life,
     /// Who asks.
     pub reader: Life,
-    /// The keys. All the answers come in one message, in this order.
+    /// The keys. The answers come in this order. Fewer of them than keys if the entries are large, one at least: the rest is to
+    /// be asked for again.
     pub keys: Vec<FillKey>,
 }
 

@@ -90,8 +90,8 @@ async fn a_slow_replica_is_asked_less() {
     stuck.into_iter().for_each(|task| task.abort());
 }
 
-/// Plan: a replica has no lease, and says so as nodes do who do not own a key: each way of saying it, and a broken stream. The
-/// owner is asked, nobody sees an error, and the replica is not asked again at once.
+/// Plan: a replica has no lease, and says so as nodes do who do not own a key: each way of saying it, a broken stream, and one
+/// that is overloaded, so much that the client sends it nothing in the end. The owner is asked, nobody sees an error, and the replica is not asked again at once.
 #[tokio::test]
 async fn what_a_replica_does_not_read_its_owner_does() {
     let nodes = replicated();
@@ -103,6 +103,7 @@ async fn what_a_replica_does_not_read_its_owner_does() {
         Act::Answer(Status::NotReady),
         Act::Answer(Status::Behind),
         Act::Break,
+        Act::Answer(Status::Busy),
     ];
     for refusal in refusals {
         for node in &nodes[1..] {

@@ -20,6 +20,10 @@ use super::metrics::AssignerMetrics;
 use crate::clock::{Clock, unix_ms};
 use crate::events;
 
+/// Most moves that one status tells one by one; of what is left out, the numbers are told. At about 100 bytes each, well below
+/// what gRPC takes for the largest message by default.
+const STATUS_MOVES_MAX: usize = 8_192;
+
 /// Answers of the Sharder that wait for the driver: it is asked one question at a time.
 const PLACED_MAX: usize = 4;
 
@@ -74,6 +78,17 @@ pub(super) struct Driver {
     drains: Vec<(NodeId, oneshot::Sender<Result<DrainStart, DrainError>>)>,
     metrics: Arc<AssignerMetrics>,
     wake_at: Timestamp,
+}
+
+/// The changes, newest first, with so many moves in all at most.
+fn told<'a>(changes: impl Iterator<Item = &'a ChangeRecord>, mut moves_max: usize) -> Vec<ChangeRecord> {
+    let told = changes.map(|change| {
+        let mut change = change.clone();
+        change.moves.truncate(moves_max);
+        moves_max -= change.moves.len();
+        change
+    });
+    told.collect()
 }
 
 impl Driver {
@@ -131,7 +146,7 @@ impl Driver {
             // Whoever asked may have gone.
             Call::Status { changes_max, answer } => {
                 let changes = self.core.explanations().changes().rev().take(changes_max);
-                let changes = changes.cloned().collect();
+                let changes = told(changes, STATUS_MOVES_MAX);
                 drop(answer.send((self.core.status(Clock.now()), changes)));
             }
             Call::Plan { answer } => drop(answer.send(self.core.plan(Clock.now()))),

@@ -104,11 +104,11 @@ impl AssignerMetrics {
         }
     }
 
+    /// Moves by reason and by end, and what they were expected to cost and did cost.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a number of bytes, never negative"
     )]
-    /// Moves by reason and by end, and what they were expected to cost and did cost.
     fn encode_moves(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let moves = self
             .moves

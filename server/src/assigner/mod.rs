@@ -111,7 +111,7 @@ impl AssignerServer {
         tasks.spawn(Driver::new(core, queue, metrics.clone()).run(stop.clone()));
         serve_grpc(
             grpc,
-            service::AssignerService::new(calls, metrics.clone(), stop.clone()),
+            service::AssignerService::new(calls, metrics.clone(), config.place_timeout_ms, stop.clone()),
             &metrics,
             limits(config.connections_max),
             &tasks,

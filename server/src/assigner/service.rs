@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use softstore_proto::v1;
@@ -35,6 +36,8 @@ pub(super) struct AssignerService {
     sessions_opened: Arc<AtomicU64>,
     /// Held while a plan is made.
     planning: Arc<tokio::sync::Mutex<()>>,
+    /// How long a plan may take, in milliseconds.
+    plan_ms_max: u64,
     stop: CancellationToken,
 }
 
@@ -42,6 +45,7 @@ impl AssignerService {
     pub(super) fn new(
         calls: mpsc::Sender<Call>,
         metrics: Arc<AssignerMetrics>,
+        plan_ms_max: u64,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -49,6 +53,7 @@ impl AssignerService {
             metrics,
             sessions_opened: Arc::default(),
             planning: Arc::default(),
+            plan_ms_max,
             stop,
         }
     }
@@ -144,14 +149,15 @@ impl v1::assigner_server::Assigner for AssignerService {
     }
 
     async fn plan(&self, _: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
+        // One at a time: whoever asks again and again must not have the Sharder run on all threads, nor have the driver put
+        // together what it would be asked.
+        let running = self.planning.clone().try_lock_owned();
+        let running =
+            running.map_err(|_| Status::resource_exhausted("another plan is being made: ask again"))?;
         let job = self.ask(|answer| Call::Plan { answer }).await?;
         let job = job.ok_or_else(|| {
             Status::failed_precondition("there is no assignment yet, or no node that may take anything")
         })?;
-        // One at a time: whoever asks again and again must not have the Sharder run on all threads.
-        let running = self.planning.clone().try_lock_owned();
-        let running =
-            running.map_err(|_| Status::resource_exhausted("another plan is being made: ask again"))?;
         let (done, report) = oneshot::channel();
         let run = move || {
             // Whoever asked may have gone.
@@ -162,8 +168,13 @@ impl v1::assigner_server::Assigner for AssignerService {
         thread
             .spawn(run)
             .map_err(|error| Status::resource_exhausted(format!("no thread to plan on: {error}")))?;
-        let report = report
-            .await
+        let in_time = tokio::time::timeout(Duration::from_millis(self.plan_ms_max), report).await;
+        let report = in_time
+            .map_err(|_| {
+                let after_ms = self.plan_ms_max;
+                let why = format!("the Sharder has not answered within {after_ms} ms (place_timeout_ms)");
+                Status::deadline_exceeded(why + ": there is no other plan before it does")
+            })?
             .map_err(|_| Status::internal("the Sharder broke off; see the Assigner's log"))?;
         Ok(Response::new((&report).into()))
     }

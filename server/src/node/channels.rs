@@ -1,5 +1,7 @@
-//! Connections to other nodes, and the hand-off's calls over them. Two per address: a pull has its own, so that a peek's
-//! answer, for which an operation waits, never queues behind megabytes of chunks.
+//! Connections to other nodes, and the hand-off's calls over them. Up to three per address: a pull has its own, so that a peek's
+//! answer, for which an operation waits, never queues behind megabytes of chunks. So have fills: a replica that begins, or
+//! begins anew, has as many under way as a connection bears calls, and some bring large values; its leases, and what has it
+//! forget, must not wait behind them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use softstore_transfer::message::{
     Release, Take, TakeReply,
 };
 use thiserror::Error;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::state::PEER_CALL_TIMEOUT_MS;
@@ -44,6 +47,9 @@ pub enum PeerError {
     /// No connection, or it broke.
     #[error("{0}")]
     Call(#[from] Box<tonic::Status>),
+    /// There was no whole answer in time.
+    #[error("no answer within {0} ms")]
+    Late(u64),
     /// The address is none.
     #[error("{0:?} is no address")]
     Address(String),
@@ -57,9 +63,19 @@ impl PeerError {
     pub(super) fn is_malformed(&self) -> bool {
         match self {
             Self::Call(status) => grpc::is_malformed(status),
-            Self::Address(_) => false,
+            Self::Address(_) | Self::Late(_) => false,
             Self::Wire(_) => true,
         }
+    }
+
+    /// Whether the other node has answered that it does not do what it was asked: another call will hardly change that.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.is_invalid() || matches!(self, Self::Call(status) if status.code() == Code::FailedPrecondition)
+    }
+
+    /// Whether it called what it was asked malformed.
+    pub(super) fn is_invalid(&self) -> bool {
+        matches!(self, Self::Call(status) if status.code() == Code::InvalidArgument)
     }
 }
 
@@ -78,6 +94,8 @@ pub struct Channels(Mutex<HashMap<(Arc<str>, Lane), Channel>>);
 enum Lane {
     /// Small messages that somebody waits for.
     Calls,
+    /// What replicas fetch.
+    Fills,
     /// The streams of pulls.
     Pulls,
 }
@@ -169,8 +187,9 @@ impl Channels {
         asked: &LeaseRequest,
     ) -> Result<LeaseReply, PeerError> {
         let request = within(v1::LeaseRequest::from(asked), READ_LEASE_MS);
-        let reply = self.client(address, Lane::Calls)?.read_lease(request).await?;
-        Ok(reply.into_inner().try_into()?)
+        let mut client = self.client(address, Lane::Calls)?;
+        let reply = whole_within(READ_LEASE_MS, client.read_lease(request)).await?;
+        Ok(reply.try_into()?)
     }
 
     /// Asks an owner for entries. The answers are for the first keys asked for: one at least, fewer than asked for if the
@@ -185,8 +204,9 @@ impl Channels {
         timeout_ms: u64,
     ) -> Result<Vec<FillAnswer>, PeerError> {
         let request = within(v1::FillRequest::from(asked), timeout_ms);
-        let reply = self.client(address, Lane::Calls)?.fill(request).await?;
-        let answers = softstore_proto::readers::fill_reply_from_wire(reply.into_inner(), asked.keys.len());
+        let mut client = self.client(address, Lane::Fills)?;
+        let reply = whole_within(timeout_ms, client.fill(request)).await?;
+        let answers = softstore_proto::readers::fill_reply_from_wire(reply, asked.keys.len());
         Ok(answers?)
     }
 
@@ -201,7 +221,8 @@ impl Channels {
         timeout_ms: u64,
     ) -> Result<(), PeerError> {
         let request = within(v1::InvalidateRequest::from(invalidate), timeout_ms);
-        self.client(address, Lane::Calls)?.invalidate(request).await?;
+        let mut client = self.client(address, Lane::Calls)?;
+        whole_within(timeout_ms, client.invalidate(request)).await?;
         Ok(())
     }
 
@@ -222,8 +243,81 @@ impl Channels {
     }
 }
 
+/// A message that tells the other node how long its answer is waited for.
 fn within<T>(message: T, timeout_ms: u64) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(Duration::from_millis(timeout_ms));
     request
+}
+
+/// The answer to a call, if all of it is there in time. What a request says itself (`within`) begins when it leaves, which is
+/// after a connection was made, and ends with the answer's head.
+async fn whole_within<T>(
+    timeout_ms: u64,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, PeerError> {
+    let answered = tokio::time::timeout(Duration::from_millis(timeout_ms), call).await;
+    let response = answered.map_err(|_| PeerError::Late(timeout_ms))??;
+    Ok(response.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use softstore_transfer::message::FillKey;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::node::lent::any_port;
+    use crate::node::mid_pull::peer;
+
+    /// Speaks just enough HTTP/2 to answer the first request with a head, and says nothing after that.
+    async fn heads_without_bodies(stream: &mut TcpStream) -> std::io::Result<()> {
+        const PREFACE_BYTES: usize = 24;
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const HEADERS: u8 = 1;
+        // Headers that end here, of stream 1: ":status: 200".
+        const HEAD: [u8; 10] = [0, 0, 1, HEADERS, 4, 0, 0, 0, 1, 0x88];
+        stream.read_exact(&mut [0; PREFACE_BYTES]).await?;
+        stream.write_all(&SETTINGS).await?;
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await?;
+            let bytes = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            stream.read_exact(&mut vec![0; bytes as usize]).await?;
+            if head[3] == HEADERS {
+                stream.write_all(&HEAD).await?;
+            }
+        }
+    }
+
+    /// Plan: an owner answers a fill with the head of an answer and no more. The call ends in time all the same.
+    #[tokio::test]
+    async fn h7_an_answer_without_an_end_is_none() {
+        let (listener, address) = any_port().await;
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            heads_without_bodies(&mut stream).await
+        });
+        let request = FillRequest {
+            to: peer("owner", 1).life,
+            reader: peer("reader", 2).life,
+            keys: vec![FillKey {
+                key: "key".into(),
+                number: 1,
+            }],
+        };
+        let begun = Instant::now();
+        let channels = Channels::default();
+        let address: Arc<str> = address.into();
+        let call = channels.fill(&address, &request, 300);
+        let answer = tokio::time::timeout(Duration::from_secs(5), call).await;
+        assert!(matches!(answer, Ok(Err(PeerError::Late(300)))), "{answer:?}");
+        assert!(
+            begun.elapsed() >= Duration::from_millis(300),
+            "it got as far as that"
+        );
+    }
 }

@@ -1,37 +1,48 @@
 //! [`Invalidations`]: has replicas forget what is about to change here, and leases that are to end, and tells when they have.
 //!
 //! One call to a replica at a time; what is wanted meanwhile goes with the next, so that writes of a hot key cost a call for all
-//! that wait and not one each. A call that fails is repeated for as long as a lease of those that wait is not over: after that
-//! the replica serves nothing of it, and nobody waits for its word.
+//! that wait and not one each. What a call did not bring about goes with the next as well, for as long as a lease of those that
+//! wait is not over: after that the replica serves nothing of it, and nobody waits for its word.
+//!
+//! A replica that answers nothing for [`PATIENCE_MS`] is lent nothing (`HandoffCore::withhold`), and the first answer ends
+//! that. The task that calls sees to it and not who waits: clients may have less patience (H7). An answer that is a refusal is
+//! none. Not even "that life is not here": who has its address by now does not know that it has ended.
 //!
 //! A replica that wants nothing for a while costs nothing: its task ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use softstore_sharding::{Life, Peer, Slice, SliceKey, Timestamp};
+use softstore_sharding::{Life, Peer, RangeMap, Slice, SliceKey, Timestamp};
 use softstore_sync::Mutex;
 use softstore_transfer::message::Invalidate;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
+use super::channels::PeerError;
 use super::metrics::count;
 use super::state::NodeState;
 
-/// Most things that wait to be told to one replica. Who finds no room waits for the lease to end.
-const QUEUE_MAX: usize = 4_096;
+/// Most things that wait to be told to one replica. Who finds no room waits for it.
+const ORDERS_MAX: usize = 1 << 14;
 
-/// How long one call may take, in milliseconds.
-const CALL_TIMEOUT_MS: u64 = 250;
+/// A replica that has answered nothing for so long, in milliseconds, is lent nothing.
+const PATIENCE_MS: u64 = 250;
 
-/// How long a failed call rests before it is repeated.
+/// How long one call may take, in milliseconds. An answer that is late is one: it spares its writes the rest of the lease.
+const CALL_TIMEOUT_MS: u64 = 1_000;
+
+/// How long a failed call rests before the next.
 const CALL_REST: Duration = Duration::from_millis(20);
+
+/// The same after a refusal, which another call will hardly change.
+const REFUSED_REST: Duration = Duration::from_millis(250);
 
 /// A replica's task ends after so long without anything to tell it.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// What a replica is to forget.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Forget {
     /// What it has under a position.
     Key(SliceKey),
@@ -41,14 +52,31 @@ pub(super) enum Forget {
 
 /// What waits to be told to each replica.
 #[derive(Debug, Default)]
-pub(super) struct Invalidations(Mutex<HashMap<Life, mpsc::Sender<Order>>>);
+pub(super) struct Invalidations(Mutex<HashMap<Life, Queue>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct Queue {
+    orders: Orders,
+    /// There is something to tell.
+    more: Arc<Notify>,
+}
+
+/// What is to be told, once each, however many wait for it.
+type Orders = BTreeMap<Forget, Order>;
+
+#[derive(Debug, Default)]
 struct Order {
-    what: Forget,
     /// When the leases on it are over, so that it need not be told any more.
     until: Timestamp,
-    done: oneshot::Sender<()>,
+    /// Those who wait.
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Order {
+    fn join(&mut self, until: Timestamp, waiting: impl IntoIterator<Item = oneshot::Sender<()>>) {
+        self.until = self.until.max(until);
+        self.waiting.extend(waiting);
+    }
 }
 
 impl Invalidations {
@@ -60,52 +88,80 @@ impl Invalidations {
         what: Forget,
         until: Timestamp,
     ) -> bool {
-        let (done, told) = oneshot::channel();
-        let order = Order { what, until, done };
-        let is_queued = state.invalidations.enqueue(state, reader, order);
-        let told = async { is_queued && told.await.is_ok() };
-        tokio::pin!(told);
-        let left = |until: Timestamp| Duration::from_millis(until.ms_since(state.clock.now()));
-        let patience = left(until).min(Duration::from_millis(CALL_TIMEOUT_MS));
-        match tokio::time::timeout(patience, &mut told).await {
-            Ok(true) => return true,
-            Ok(false) => state.with_core(|core, now| (core.withhold(&reader.life, now), Vec::new())),
-            Err(_) => {
-                // Would its leases be extended meanwhile, this would wait for as long as it does not answer.
-                state.with_core(|core, now| (core.withhold(&reader.life, now), Vec::new()));
-                if tokio::time::timeout(left(until), told).await == Ok(true) {
-                    return true;
-                }
-            }
-        }
-        count(&state.metrics.invalidations_unanswered);
-        // By the node's clock, which runs in suspend: a timer of the runtime may be early by that measure, or a queue full.
+        // By the node's clock, which runs in suspend: a timer of the runtime may be early by that measure.
         loop {
             let left_ms = until.ms_since(state.clock.now());
             if left_ms == 0 || state.stop.is_cancelled() {
+                count(&state.metrics.invalidations_unanswered);
                 return false;
             }
-            tokio::time::sleep(Duration::from_millis(left_ms)).await;
+            let left = Duration::from_millis(left_ms);
+            match state.invalidations.order(state, reader, what, until) {
+                Some(told) => {
+                    if let Ok(Ok(())) = tokio::time::timeout(left, told).await {
+                        return true;
+                    }
+                }
+                None => tokio::time::sleep(left.min(CALL_REST)).await,
+            }
         }
     }
 
-    fn enqueue(&self, state: &Arc<NodeState>, reader: &Peer, order: Order) -> bool {
+    /// None if there is no room, or the node ends.
+    fn order(
+        &self,
+        state: &Arc<NodeState>,
+        reader: &Peer,
+        what: Forget,
+        until: Timestamp,
+    ) -> Option<oneshot::Receiver<()>> {
         let mut readers = self.0.lock();
         if state.stop.is_cancelled() {
-            return false;
+            return None;
         }
-        let orders = readers.entry(reader.life.clone()).or_insert_with(|| {
-            let (orders, queue) = mpsc::channel(QUEUE_MAX);
-            state.tasks.spawn(run(state.clone(), reader.clone(), queue));
-            orders
+        let queue = readers.entry(reader.life.clone()).or_insert_with(|| {
+            let queue = Queue::default();
+            let teller = Teller {
+                state: state.clone(),
+                reader: reader.clone(),
+                silent_since: None,
+            };
+            state.tasks.spawn(teller.run(queue.more.clone()));
+            queue
         });
-        orders.try_send(order).is_ok()
+        if queue.orders.len() >= ORDERS_MAX && !queue.orders.contains_key(&what) {
+            return None;
+        }
+        let (waiting, told) = oneshot::channel();
+        queue.orders.entry(what).or_default().join(until, [waiting]);
+        queue.more.notify_one();
+        Some(told)
+    }
+
+    /// Takes what is to be told to a replica now.
+    fn take(&self, reader: &Life) -> Orders {
+        let mut readers = self.0.lock();
+        let queue = readers.get_mut(reader);
+        queue.map_or_else(Orders::new, |queue| std::mem::take(&mut queue.orders))
+    }
+
+    /// Puts back what was not told, to those who came meanwhile.
+    fn put_back(&self, reader: &Life, orders: Orders) {
+        let mut readers = self.0.lock();
+        // It is gone if the node ends.
+        let Some(queue) = readers.get_mut(reader) else {
+            return;
+        };
+        for (what, order) in orders {
+            let same = queue.orders.entry(what).or_default();
+            same.join(order.until, order.waiting);
+        }
     }
 
     /// Forgets a replica's queue, unless something waits in it.
-    fn end(&self, reader: &Life, queue: &mpsc::Receiver<Order>) -> bool {
+    fn end(&self, reader: &Life) -> bool {
         let mut readers = self.0.lock();
-        let is_idle = queue.is_empty();
+        let is_idle = readers.get(reader).is_none_or(|queue| queue.orders.is_empty());
         if is_idle {
             readers.remove(reader);
         }
@@ -118,72 +174,133 @@ impl Invalidations {
     }
 }
 
-/// Tells one replica what there is to tell, until there is nothing for a while, or the node ends.
-async fn run(state: Arc<NodeState>, reader: Peer, mut queue: mpsc::Receiver<Order>) {
-    let stop = state.stop.clone();
-    let telling = async {
-        let mut batch = Vec::new();
-        loop {
-            match tokio::time::timeout(IDLE, queue.recv_many(&mut batch, QUEUE_MAX)).await {
-                Ok(0) => return,
-                Ok(_) => tell(&state, &reader, std::mem::take(&mut batch)).await,
-                Err(_) if state.invalidations.end(&reader.life, &queue) => return,
-                Err(_) => {}
-            }
-        }
-    };
-    tokio::select! {
-        () = telling => {}
-        () = stop.cancelled() => {}
-    }
+/// Tells one replica.
+struct Teller {
+    state: Arc<NodeState>,
+    reader: Peer,
+    /// Since when it was told something and has answered nothing.
+    silent_since: Option<Timestamp>,
 }
 
-/// Tells a batch, again and again until it is answered or none of it need be told any more.
-async fn tell(state: &Arc<NodeState>, reader: &Peer, mut orders: Vec<Order>) {
-    loop {
-        let now = state.clock.now();
-        // Who waits for nothing any more has gone, or his lease is over.
-        orders.retain(|order| !order.done.is_closed() && now < order.until);
-        if orders.is_empty() {
-            return;
-        }
-        let invalidate = message(state, reader, &orders);
-        let told = state
-            .channels
-            .invalidate(&reader.address, &invalidate, CALL_TIMEOUT_MS)
-            .await;
-        match told {
-            Ok(()) => {
-                count(&state.metrics.invalidations_sent);
-                for order in orders {
-                    // Who waited may have gone.
-                    let _ = order.done.send(());
+impl Teller {
+    /// Tells what there is to tell, until there is nothing for a while, or the node ends.
+    async fn run(mut self, more: Arc<Notify>) {
+        let stop = self.state.stop.clone();
+        let telling = async {
+            loop {
+                let orders = self.state.invalidations.take(&self.reader.life);
+                if !orders.is_empty() {
+                    self.tell(orders).await;
+                } else if tokio::time::timeout(IDLE, more.notified()).await.is_err()
+                    && self.state.invalidations.end(&self.reader.life)
+                {
+                    return;
                 }
-                return;
             }
+        };
+        tokio::select! {
+            () = telling => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// One call.
+    async fn tell(&mut self, orders: Orders) {
+        let state = self.state.clone();
+        let invalidate = message(&state, &self.reader, orders.keys());
+        let silent_since = *self.silent_since.get_or_insert_with(|| state.clock.now());
+        let silent_ms = || state.clock.now().ms_since(silent_since);
+        let address = self.reader.address.clone();
+        let call = state.channels.invalidate(&address, &invalidate, CALL_TIMEOUT_MS);
+        tokio::pin!(call);
+        let patience = Duration::from_millis(PATIENCE_MS.saturating_sub(silent_ms()));
+        let told = match tokio::time::timeout(patience, &mut call).await {
+            Ok(told) => told,
+            Err(_) => {
+                self.withhold();
+                call.await
+            }
+        };
+        match told {
+            Ok(()) => self.answered(orders),
             Err(error) => {
-                tracing::debug!(reader = %reader.life, %error, "an invalidation was not answered");
-                tokio::time::sleep(CALL_REST).await;
+                if silent_ms() >= PATIENCE_MS {
+                    self.withhold();
+                }
+                let rest = self.rest_after(&error, &invalidate);
+                self.put_back(orders);
+                tokio::time::sleep(rest).await;
             }
+        }
+    }
+
+    fn answered(&mut self, orders: Orders) {
+        count(&self.state.metrics.invalidations_sent);
+        self.silent_since = None;
+        let reader = &self.reader.life;
+        let is_withheld = self.state.core().owes_an_answer(reader);
+        if is_withheld {
+            self.state
+                .with_core(|core, _| (core.answered_again(reader), Vec::new()));
+        }
+        for waiting in orders.into_values().flat_map(|order| order.waiting) {
+            // Who waited may have gone.
+            let _ = waiting.send(());
+        }
+    }
+
+    /// Would its leases be extended, writes would wait for as long as it does not answer.
+    fn withhold(&self) {
+        self.state
+            .with_core(|core, now| (core.withhold(&self.reader.life, now), Vec::new()));
+    }
+
+    /// Puts back what is to be told still: leases on it are not over, and somebody waits or it has yet to show that the replica
+    /// does not answer.
+    fn put_back(&self, mut orders: Orders) {
+        let now = self.state.clock.now();
+        let is_withheld = self.state.core().owes_an_answer(&self.reader.life);
+        orders.retain(|_, order| {
+            order.waiting.retain(|waiting| !waiting.is_closed());
+            now < order.until && !(is_withheld && order.waiting.is_empty())
+        });
+        self.state.invalidations.put_back(&self.reader.life, orders);
+    }
+
+    fn rest_after(&self, error: &PeerError, invalidate: &Invalidate) -> Duration {
+        let reader = &self.reader.life;
+        if error.is_invalid() {
+            let (keys, slices) = (invalidate.keys.len(), invalidate.revoked.len());
+            tracing::warn!(%reader, keys, slices, %error, "a replica calls an invalidation malformed");
+        } else {
+            tracing::debug!(%reader, %error, "an invalidation was not answered");
+        }
+        if error.is_refusal() {
+            REFUSED_REST
+        } else {
+            CALL_REST
         }
     }
 }
 
-fn message(state: &NodeState, reader: &Peer, orders: &[Order]) -> Invalidate {
+/// What a replica is told: slices that overlap, as one flush and the next do, are told as one.
+fn message<'a>(state: &NodeState, reader: &Peer, orders: impl Iterator<Item = &'a Forget>) -> Invalidate {
     let mut keys: Vec<SliceKey> = Vec::new();
-    let mut revoked: Vec<Slice> = Vec::new();
-    for order in orders {
-        match order.what {
+    let mut revoked: RangeMap<()> = RangeMap::new();
+    for what in orders {
+        match *what {
             Forget::Key(at) => keys.push(at),
-            Forget::Leases(slice) => revoked.push(slice),
+            Forget::Leases(slice) => revoked.insert(slice, ()),
         }
     }
-    keys.sort_unstable();
-    keys.dedup();
+    revoked.coalesce(|(), ()| true);
     Invalidate {
         to: reader.life.clone(),
         owner: state.core().me().life.clone(),
         keys,
-        revoked,
+        revoked: revoked.iter().map(|(slice, ())| slice).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

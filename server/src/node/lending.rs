@@ -132,9 +132,11 @@ pub(super) async fn answer_fill(
     if request.to != state.core().me().life {
         return Err(Refusal::WrongIncarnation);
     }
-    add(&state.metrics.fills_served, request.keys.len() as u64);
     let answers = request.keys.iter().map(|asked| fill_one(state, request, asked));
-    Ok(futures::future::join_all(answers).await)
+    let answers = futures::future::join_all(answers).await;
+    let told = answers.iter().filter(|answer| **answer != FillAnswer::NotLent);
+    add(&state.metrics.fills_served, told.count() as u64);
+    Ok(answers)
 }
 
 async fn fill_one(state: &Arc<NodeState>, request: &FillRequest, asked: &FillKey) -> FillAnswer {

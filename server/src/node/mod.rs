@@ -19,6 +19,8 @@ mod in_order;
 mod interleavings;
 mod invalidations;
 mod lending;
+#[cfg(test)]
+mod lent;
 mod load;
 #[cfg(test)]
 mod load_cost;

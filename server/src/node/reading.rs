@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use softstore_sharding::{Epoch, SliceKey, Timestamp, Version, VersionCounter};
@@ -23,8 +24,12 @@ use super::state::NodeState;
 /// Most questions to owners under way. A read that finds no room is for the owner to answer.
 const FILLS_MAX: usize = 1_024;
 
-/// How long a fill may take, in milliseconds. Then the read is for the owner to answer.
+/// How long a read waits for a fill, in milliseconds. Then it is for the owner to answer.
 const FILL_TIMEOUT_MS: u64 = 250;
+
+/// How long the call may take, in milliseconds. What it brings late is still kept: to drop calls so soon, key after key, would
+/// reset so many streams that the owner closes the connection.
+const FILL_CALL_TIMEOUT_MS: u64 = 1_000;
 
 /// How often a reader asks anew who came too late for an answer.
 const ASKED_ANEW_MAX: usize = 3;
@@ -168,8 +173,18 @@ impl Copies {
 /// Asks the owner, and hands on what it answers.
 async fn ask(state: Arc<NodeState>, question: Question) {
     let stop = state.stop.clone();
+    let asking = async {
+        let mut answered = std::pin::pin!(ask_owner(&state, &question));
+        let patience = Duration::from_millis(FILL_TIMEOUT_MS);
+        if let Ok(filled) = tokio::time::timeout(patience, &mut answered).await {
+            return filled;
+        }
+        // For all who wait, and who come while the call goes on.
+        question.answer.send_replace(Some(Filled::Unread));
+        answered.await
+    };
     let filled = tokio::select! {
-        filled = ask_owner(&state, &question) => filled,
+        filled = asking => filled,
         () = stop.cancelled() => Filled::Unread,
     };
     state.copies.answered(&state, &question, &filled);
@@ -194,7 +209,7 @@ async fn ask_owner(state: &Arc<NodeState>, question: &Question) -> Filled {
     let sent = state.clock.now();
     let answers = state
         .channels
-        .fill(&owner.address, &request, FILL_TIMEOUT_MS)
+        .fill(&owner.address, &request, FILL_CALL_TIMEOUT_MS)
         .await;
     match answers.map(|answers| answers.into_iter().next()) {
         Ok(Some(FillAnswer::Found { entry, may_keep })) if entry.key == question.key => Filled::Found {
@@ -297,7 +312,14 @@ pub(super) fn ask_lease(state: &Arc<NodeState>, request: LeaseRequest, address: 
         let answered = state.channels.read_lease(&address, &request).await;
         match answered {
             Ok(reply) => {
-                state.with_core(|core, now| ((), core.lease_answered(&reply, sequence, sent, now)));
+                state.with_core(|core, now| match core.lease_answered(&reply, sequence, sent, now) {
+                    Ok(actions) => ((), actions),
+                    Err(refusal) => {
+                        count(&state.metrics.peer_messages_refused);
+                        tracing::debug!(owner = %request.to, %refusal, "an answer about read leases is refused");
+                        ((), Vec::new())
+                    }
+                });
             }
             // The next one is due soon.
             Err(error) => {
@@ -309,3 +331,6 @@ pub(super) fn ask_lease(state: &Arc<NodeState>, request: LeaseRequest, address: 
         }
     });
 }
+
+#[cfg(test)]
+mod tests;

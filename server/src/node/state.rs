@@ -534,6 +534,16 @@ impl NodeState {
                 "Frozen copies kept for takers",
                 counts.giving as u64,
             ),
+            gauge(
+                "ranges_read",
+                "Ranges read as a replica, under a lease",
+                counts.reading as u64,
+            ),
+            gauge(
+                "read_leases_lent",
+                "Read leases that replicas hold on what is served here",
+                counts.lent as u64,
+            ),
             gauge("pulls_open", "Pulls open as taker", pulls as u64),
             gauge("generation", "Number of the assignment's generation", generation),
             gauge(

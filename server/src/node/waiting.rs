@@ -11,9 +11,10 @@ use std::time::Duration;
 use softstore_proto::batch::OpView;
 use softstore_proto::v1;
 use softstore_proto::v1::{OpKind, Status};
-use softstore_sharding::{Generation, Slice, SliceKey, Timestamp};
+use softstore_sharding::{Generation, PullId, Slice, SliceKey, Timestamp};
 use softstore_sync::atomic::Ordering;
 use softstore_transfer::handoff::{Admission, Clearance};
+use tokio::sync::watch;
 
 use super::lending::Cleared;
 use super::metrics::{add, count};
@@ -89,7 +90,7 @@ async fn wait_and_run(
     state: &Arc<NodeState>,
     op: &v1::Op,
     since: Generation,
-    mut wait: Wait,
+    wait: Wait,
     expires: Timestamp,
     replies: &mut Replies,
 ) -> Result<Status, StoodStill> {
@@ -100,107 +101,144 @@ async fn wait_and_run(
     {
         return Ok(status);
     }
-    let mut cleared: Option<Cleared<'_>> = None;
     let Some(_place) = HeldBack::enter(state, op.key.len() + op.value.len()) else {
         replies.push_status(op.id, Status::Busy);
         return Ok(Status::Busy);
     };
-    let held_ms_max = expires.ms_since(begun) / 10 * PATIENCE_TENTHS_HELD;
-    let patience = Patience {
-        owner_until: begun.plus_ms(state.config.hold_ms_max.min(held_ms_max)),
-        assignment_until: begun.plus_ms(state.config.behind_wait_ms.min(held_ms_max)),
-        expires,
-    };
     let view = OpView::of(op);
-    let mut asked = Asked::first(&view, since);
-    loop {
-        if state.clock.now() >= patience.expires {
-            replies.push_status(op.id, Status::Expired);
-            return Ok(Status::Expired);
+    let waiting = Waiting {
+        state,
+        op,
+        asked: Asked::first(&view, since),
+        cleared: None,
+        patience: Patience::from(begun, expires, state),
+    };
+    waiting.run(wait, replies).await
+}
+
+impl Patience {
+    fn from(begun: Timestamp, expires: Timestamp, state: &NodeState) -> Self {
+        let held_ms_max = expires.ms_since(begun) / 10 * PATIENCE_TENTHS_HELD;
+        Self {
+            owner_until: begun.plus_ms(state.config.hold_ms_max.min(held_ms_max)),
+            assignment_until: begun.plus_ms(state.config.behind_wait_ms.min(held_ms_max)),
+            expires,
         }
-        // Subscribed before the next try, so that no wake is missed in between.
-        let mut wakes = state.wakes();
-        let (until, status) = match wait {
-            Wait::Readers => {
-                // The one before ends first, so that nobody is asked twice at a time.
-                drop(cleared.take());
-                let Some(slice) = changed_slice(op, asked.at) else {
-                    return Ok(refuse_slice(&view, replies));
-                };
-                cleared = Cleared::get(state, slice, patience.expires).await;
-                let is_flush = op.kind == i32::from(OpKind::Flush);
-                let step = match &cleared {
-                    None if state.clock.now() >= patience.expires => continue,
-                    // The node ends.
-                    None => {
-                        replies.push_status(op.id, Status::NotReady);
-                        return Ok(Status::NotReady);
-                    }
-                    Some(cleared) if is_flush => flush(state, op, since, Some(cleared.clearance()), replies)?,
-                    Some(cleared) => {
-                        let clearance = Some(cleared.clearance());
-                        let asked = Asked { clearance, ..asked };
-                        try_once(state, &asked, patience.expires, replies)?
-                    }
-                };
-                match step {
-                    Step::Answered(status) => return Ok(status),
-                    Step::Wait(next) => wait = next,
-                }
-                continue;
+    }
+}
+
+/// An operation that is held back, with what it has obtained so far.
+struct Waiting<'a> {
+    state: &'a Arc<NodeState>,
+    op: &'a v1::Op,
+    asked: Asked<'a>,
+    /// Leave to change what replicas may read.
+    cleared: Option<Cleared<'a>>,
+    patience: Patience,
+}
+
+impl Waiting<'_> {
+    async fn run(mut self, mut wait: Wait, replies: &mut Replies) -> Result<Status, StoodStill> {
+        loop {
+            if self.has_expired() {
+                return Ok(self.end(Status::Expired, replies));
             }
-            Wait::Fill => {
-                match fill(state, op, &mut asked, patience.expires, replies).await? {
-                    Step::Answered(status) => return Ok(status),
-                    Step::Wait(next) => wait = next,
+            // Subscribed before the next try, so that no wake is missed in between.
+            let mut wakes = self.state.wakes();
+            let step = match wait {
+                Wait::Readers => self.readers(replies).await?,
+                Wait::Fill => {
+                    fill(
+                        self.state,
+                        self.op,
+                        &mut self.asked,
+                        self.patience.expires,
+                        replies,
+                    )
+                    .await?
                 }
-                continue;
-            }
-            Wait::Peek(pull) => {
-                let known = Peeks::ask(state, pull, asked.at, asked.op.key).await;
-                // A fill needs the giver's word: what it holds back would be refused for ever where the fill stands.
-                let is_unfounded = known == peeks::Asked::Unknown && op.fill;
-                asked.peeked = (!is_unfounded).then_some(pull);
-                let clearance = cleared.as_ref().map(Cleared::clearance);
-                match try_once(state, &Asked { clearance, ..asked }, patience.expires, replies)? {
-                    Step::Answered(status) => return Ok(status),
-                    Step::Wait(Wait::Peek(again)) if is_unfounded && again == pull => {
-                        replies.push_status(op.id, Status::NotReady);
-                        return Ok(Status::NotReady);
-                    }
-                    Step::Wait(next) => wait = next,
+                Wait::Peek(pull) => self.peek(pull, replies).await?,
+                Wait::Exclusive | Wait::Owner | Wait::Assignment => {
+                    self.cleared = None;
+                    // What it waited for may have come before the subscription.
+                    self.try_now(replies)?
                 }
-                continue;
-            }
-            Wait::Exclusive => match flush(state, op, since, None, replies)? {
+            };
+            match step {
                 Step::Answered(status) => return Ok(status),
-                Step::Wait(Wait::Readers) => {
-                    wait = Wait::Readers;
-                    continue;
-                }
-                Step::Wait(Wait::Assignment) => (patience.assignment_until, Status::Behind),
-                Step::Wait(_) => (patience.owner_until, Status::NotReady),
-            },
-            Wait::Owner | Wait::Assignment => {
-                drop(cleared.take());
-                // What it waited for may have come before the subscription.
-                match try_once(state, &asked, patience.expires, replies)? {
-                    Step::Answered(status) => return Ok(status),
-                    Step::Wait(again) if again != wait => {
-                        wait = again;
-                        continue;
+                Step::Wait(again @ (Wait::Owner | Wait::Assignment)) if again == wait => {
+                    if let Some(status) = self.wake(wait, &mut wakes).await {
+                        return Ok(self.end(status, replies));
                     }
-                    Step::Wait(Wait::Assignment) => (patience.assignment_until, Status::Behind),
-                    Step::Wait(_) => (patience.owner_until, Status::NotReady),
                 }
+                Step::Wait(next) => wait = next,
             }
-        };
-        let left_ms = until.min(patience.expires).ms_since(state.clock.now());
-        let woken = tokio::time::timeout(Duration::from_millis(left_ms), wakes.changed()).await;
-        if woken.is_err() && state.clock.now() < patience.expires {
-            replies.push_status(op.id, status);
-            return Ok(status);
         }
+    }
+
+    fn has_expired(&self) -> bool {
+        self.state.clock.now() >= self.patience.expires
+    }
+
+    fn end(&self, status: Status, replies: &mut Replies) -> Status {
+        replies.push_status(self.op.id, status);
+        status
+    }
+
+    /// Tries to run it, with what it has obtained.
+    fn try_now(&self, replies: &mut Replies) -> Result<Step, StoodStill> {
+        let clearance = self.cleared.as_ref().map(Cleared::clearance);
+        if self.op.kind == i32::from(OpKind::Flush) {
+            return flush(self.state, self.op, self.asked.since, clearance, replies);
+        }
+        let asked = Asked {
+            clearance,
+            ..self.asked
+        };
+        try_once(self.state, &asked, self.patience.expires, replies)
+    }
+
+    /// Waits until replicas have forgotten what it changes, and tries.
+    async fn readers(&mut self, replies: &mut Replies) -> Result<Step, StoodStill> {
+        // The one before ends first, so that nobody is asked twice at a time.
+        self.cleared = None;
+        let Some(slice) = changed_slice(self.op, self.asked.at) else {
+            return Ok(Step::Answered(refuse_slice(self.asked.op, replies)));
+        };
+        self.cleared = Cleared::get(self.state, slice, self.patience.expires).await;
+        if self.cleared.is_some() {
+            self.try_now(replies)
+        } else if self.has_expired() {
+            Ok(Step::Wait(Wait::Readers))
+        } else {
+            // The node ends.
+            Ok(Step::Answered(self.end(Status::NotReady, replies)))
+        }
+    }
+
+    /// Waits for the giver's word about its key, and tries.
+    async fn peek(&mut self, pull: PullId, replies: &mut Replies) -> Result<Step, StoodStill> {
+        let known = Peeks::ask(self.state, pull, self.asked.at, self.asked.op.key).await;
+        // A fill needs the giver's word: what it holds back would be refused for ever where the fill stands.
+        let is_unfounded = known == peeks::Asked::Unknown && self.op.fill;
+        self.asked.peeked = (!is_unfounded).then_some(pull);
+        match self.try_now(replies)? {
+            Step::Wait(Wait::Peek(again)) if is_unfounded && again == pull => {
+                Ok(Step::Answered(self.end(Status::NotReady, replies)))
+            }
+            step => Ok(step),
+        }
+    }
+
+    /// Waits for a change that may let it go on; what to say if there is none in time.
+    async fn wake(&self, wait: Wait, wakes: &mut watch::Receiver<u64>) -> Option<Status> {
+        let (until, status) = match wait {
+            Wait::Assignment => (self.patience.assignment_until, Status::Behind),
+            _ => (self.patience.owner_until, Status::NotReady),
+        };
+        let left_ms = until.min(self.patience.expires).ms_since(self.state.clock.now());
+        let woken = tokio::time::timeout(Duration::from_millis(left_ms), wakes.changed()).await;
+        (woken.is_err() && !self.has_expired()).then_some(status)
     }
 }
 

@@ -204,7 +204,11 @@ impl Node {
 
     /// A replica has carried out what it was told.
     pub(super) fn invalidated(&mut self, order: u64, env: &mut Env) {
-        match self.replicas.orders.remove(&order) {
+        let order = self.replicas.orders.remove(&order);
+        if let Some(Order::Write { reader, .. } | Order::Recall { reader, .. }) = &order {
+            self.core.answered_again(reader);
+        }
+        match order {
             Some(Order::Write { token, reader }) => {
                 if let Some(waiting) = self.waiting.get_mut(&token) {
                     waiting.leave.clearance.answered(reader);
@@ -257,8 +261,10 @@ impl Node {
         env: &mut Env,
     ) {
         if let (Ok(reply), Some(&sent)) = (answer, self.replicas.asked.get(&sequence)) {
-            let actions = self.core.lease_answered(&reply, sequence, sent, self.now(env));
-            self.carry_out(actions, env);
+            match self.core.lease_answered(&reply, sequence, sent, self.now(env)) {
+                Ok(actions) => self.carry_out(actions, env),
+                Err(_) => env.counters.refused += 1,
+            }
         }
     }
 

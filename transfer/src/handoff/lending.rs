@@ -9,7 +9,8 @@
 //! - A lease that was recalled is neither extended nor replaced until it is returned or over: a return that is late must not
 //!   void what its holder was granted since, and a write must not take a new lease for the end of the one before.
 //! - Nothing is extended for a reader that does not answer (`withhold`). It may still be heard: would its leases go on, a
-//!   write would wait for as long as one way between the two is broken (H7).
+//!   write would wait for as long as one way between the two is broken (H7). Who answers nothing again when it was lent
+//!   something again waits longer each time, so that what such a break costs writes becomes rare; an answer ends that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,14 +43,21 @@ const fn lasting_ms(lease_ms: u64) -> u64 {
     lease_ms * (100 + READ_LEASE_DRIFT_PERCENT) / 100 + 1
 }
 
+/// Longest time for which a reader is lent nothing because it did not answer, in milliseconds. It begins with
+/// [`READ_LEASE_OUT_MS_MAX`], and doubles each time.
+const WITHHELD_MS_MAX: u64 = 30_000;
+
+/// Most parts in which one reader may hold leases. Who cuts finer is granted no more: each change of the core looks at all.
+const LENT_PARTS_MAX: usize = 1 << 14;
+
 /// What this node lends.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lending {
     readers: BTreeMap<Life, Reader>,
     /// Nothing is lent here before these moments: a taker waits.
     recalled: RangeMap<Timestamp>,
-    /// Nothing is lent to these before: they did not answer.
-    withheld: BTreeMap<Life, Timestamp>,
+    /// Those that did not answer.
+    withheld: BTreeMap<Life, Withheld>,
     /// The last number given.
     numbers_given: u64,
 }
@@ -58,6 +66,22 @@ pub(super) struct Lending {
 struct Reader {
     peer: Peer,
     lent: RangeMap<Lent>,
+}
+
+/// A reader that did not answer, and has not since.
+#[derive(Clone, Copy, Debug)]
+struct Withheld {
+    /// It is lent nothing before.
+    until: Timestamp,
+    /// For so long, this time.
+    pause_ms: u64,
+}
+
+impl Withheld {
+    /// If it is not withheld again before, it begins anew.
+    fn forgotten_at(self) -> Timestamp {
+        self.until.plus_ms(WITHHELD_MS_MAX)
+    }
 }
 
 /// A read lease as its granter knows it.
@@ -83,8 +107,8 @@ pub struct LiveLease {
 /// nobody reads.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Clearance {
-    /// The last number given when the write had marked the slice: whoever got a later one sees the mark.
-    mark: u64,
+    /// The last number given when the write had marked the slice, if it has: whoever got a later one sees the mark.
+    mark: Option<u64>,
     answered: BTreeSet<Life>,
 }
 
@@ -97,7 +121,7 @@ impl Clearance {
     /// Whether the write has marked the slice.
     #[must_use]
     pub fn is_marked(&self) -> bool {
-        *self != Self::default()
+        self.mark.is_some()
     }
 }
 
@@ -132,7 +156,7 @@ impl HandoffCore {
             .as_ref()
             .and_then(|assignment| assignment.peer(&request.reader));
         if let Some(reader) = reader.filter(|_| lease_ms > 0)
-            && !self.lending.withheld.contains_key(&request.reader)
+            && !self.lending.is_withheld(&request.reader, now)
         {
             let lendable: Vec<(Slice, Generation)> = request
                 .ranges
@@ -163,25 +187,13 @@ impl HandoffCore {
             .collect()
     }
 
-    /// The number of the last lease given. A write notes it after it has marked what it changes (see `clearance`).
-    #[must_use]
-    pub fn lease_numbers_given(&self) -> u64 {
-        self.lending.numbers_given
-    }
-
     /// What a write of a slice begins with, once it has *marked* it (`Writes::begin`): not before.
     #[must_use]
     pub fn clearance(&self) -> Clearance {
         Clearance {
-            mark: self.lending.numbers_given,
+            mark: Some(self.lending.numbers_given),
             answered: BTreeSet::new(),
         }
-    }
-
-    /// Who holds a live lease within a slice.
-    #[must_use]
-    pub fn readers_of(&self, slice: Slice, now: Timestamp) -> Vec<LiveLease> {
-        self.waits_for(slice, &Clearance::default(), now)
     }
 
     /// Whose answers, or whose leases' ends, a write of a slice has to wait for still. Each holds a live lease that the write
@@ -189,7 +201,7 @@ impl HandoffCore {
     #[must_use]
     pub fn waits_for(&self, slice: Slice, clearance: &Clearance, now: Timestamp) -> Vec<LiveLease> {
         let waited_for =
-            |lent: &Lent| lent.until > now && (lent.number <= clearance.mark || clearance.mark == 0);
+            |lent: &Lent| lent.until > now && clearance.mark.is_none_or(|mark| lent.number <= mark);
         let readers = self.lending.readers.iter();
         readers
             .filter(|(life, _)| !clearance.answered.contains(*life))
@@ -252,12 +264,31 @@ impl HandoffCore {
         }
     }
 
-    /// A reader has not answered an invalidation for a while: it is lent nothing until all it holds is over.
+    /// A reader has not answered for a while: it is lent nothing, so that what it holds ends. For twice as long as the last
+    /// time, if it has not answered since (`answered_again`). Said again meanwhile, it changes nothing.
     pub fn withhold(&mut self, reader: &Life, now: Timestamp) {
-        if self.lending.readers.contains_key(reader) {
-            let until = now.plus_ms(READ_LEASE_OUT_MS_MAX);
-            self.lending.withheld.insert(reader.clone(), until);
+        if !self.lending.readers.contains_key(reader) || self.lending.is_withheld(reader, now) {
+            return;
         }
+        let before = self.lending.withheld.get(reader);
+        let pause_ms = before.map_or(READ_LEASE_OUT_MS_MAX, |before| {
+            (2 * before.pause_ms).min(WITHHELD_MS_MAX)
+        });
+        let until = now.plus_ms(pause_ms);
+        self.lending
+            .withheld
+            .insert(reader.clone(), Withheld { until, pause_ms });
+    }
+
+    /// Whether a reader has yet to answer what it was withheld for. Then `answered_again` is to be told that it did.
+    #[must_use]
+    pub fn owes_an_answer(&self, reader: &Life) -> bool {
+        self.lending.withheld.contains_key(reader)
+    }
+
+    /// A reader has answered what it was told: it may be lent to again.
+    pub fn answered_again(&mut self, reader: &Life) {
+        self.lending.withheld.remove(reader);
     }
 
     /// A taker wants a part. Whether replicas hold live leases on it: nothing is lent there then for a while, and the replicas
@@ -323,6 +354,9 @@ impl Lending {
             lent: RangeMap::new(),
         });
         for &(slice, since) in lendable {
+            if held.lent.len() >= LENT_PARTS_MAX {
+                break;
+            }
             let gaps = held.lent.gaps(slice);
             let mut granted: Vec<(Slice, u64)> = Vec::new();
             held.lent.update(slice, |part, lent| {
@@ -387,6 +421,12 @@ impl Lending {
         readers.flat_map(|(life, reader)| reader.lent.iter().map(move |(slice, _)| (slice, life)))
     }
 
+    fn is_withheld(&self, reader: &Life, now: Timestamp) -> bool {
+        self.withheld
+            .get(reader)
+            .is_some_and(|withheld| withheld.until > now)
+    }
+
     /// Forgets what is over.
     pub(super) fn forget_ended(&mut self, now: Timestamp) {
         self.readers.retain(|_, reader| {
@@ -396,7 +436,7 @@ impl Lending {
             !reader.lent.is_empty()
         });
         self.recalled.extract(|_, until| *until <= now);
-        self.withheld.retain(|_, until| *until > now);
+        self.withheld.retain(|_, withheld| withheld.forgotten_at() > now);
     }
 
     /// Forgets all that was lent: whoever serves next waits for its end. Numbers are not given again.
@@ -413,6 +453,7 @@ impl Lending {
             .values()
             .flat_map(|reader| reader.lent.iter().map(|(_, lent)| lent.until));
         let recalled = self.recalled.iter().map(|(_, until)| *until);
-        lent.chain(recalled).chain(self.withheld.values().copied()).min()
+        let withheld = self.withheld.values().map(|withheld| withheld.forgotten_at());
+        lent.chain(recalled).chain(withheld).min()
     }
 }

@@ -23,6 +23,9 @@ use super::state::End;
 use super::{Action, EPOCHS_FLUSHED_MAX, HandoffCore};
 use crate::message::{Invalidate, LeaseReply, LeaseRequest, READ_PARTS_MAX, Refusal, TakenRange};
 
+/// Most parts that are read. What is granted beyond is not: each change of the core looks at all.
+const READINGS_MAX: usize = 1 << 14;
+
 /// What this node reads.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Readings {
@@ -129,21 +132,29 @@ impl HandoffCore {
         Some(reading.epoch)
     }
 
-    /// Takes note of what an owner has granted. `sequence` and `sent`: of the request (`Action::AskLease`); `sent` no later than
-    /// it left.
+    /// Takes note of what an owner has granted, where it is one, and this node its replica. `sequence` and `sent`: of the request
+    /// (`Action::AskLease`); `sent` no later than it left.
+    ///
+    /// # Errors
+    /// If it is malformed.
     pub fn lease_answered(
         &mut self,
         reply: &LeaseReply,
         sequence: u64,
         sent: Timestamp,
         now: Timestamp,
-    ) -> Vec<Action> {
+    ) -> Result<Vec<Action>, Refusal> {
+        if reply.grants.len() > READ_PARTS_MAX {
+            return Err(Refusal::Malformed("too many grants in one answer"));
+        }
+        // Else each may be as wide as all that is read.
+        check_disjoint(reply.grants.iter().map(|grant| grant.slice))?;
         let mut actions = Vec::new();
         let Some(assignment) = self.assignment.clone() else {
-            return actions;
+            return Ok(actions);
         };
         let Some(owner) = assignment.peer(&reply.from) else {
-            return actions;
+            return Ok(actions);
         };
         let counted_from = if planted::is(Bug::ReadLeaseFromReply) {
             now
@@ -151,7 +162,10 @@ impl HandoffCore {
             sent
         };
         let mut epoch = None;
-        for grant in reply.grants.iter().take(READ_PARTS_MAX) {
+        for grant in &reply.grants {
+            if self.readings.readings.len() >= READINGS_MAX {
+                break;
+            }
             // No longer than whoever waits for its end believes.
             let until = counted_from.plus_ms(grant.lease_ms.min(READ_LEASE_MS));
             if until <= now {
@@ -180,7 +194,7 @@ impl HandoffCore {
             }
         }
         self.readings.readings.coalesce(|left, right| left == right);
-        actions
+        Ok(actions)
     }
 
     /// Extends a reading, or begins it.
@@ -238,7 +252,7 @@ impl HandoffCore {
                 sequence: self.readings.sequence_next,
                 noted: now,
             };
-            self.readings.revoked.insert(slice, revoked);
+            self.note_revoked(slice, &message.owner, revoked);
             if self.readings.revoked.len() > READ_PARTS_MAX {
                 // Too finely cut to be remembered: all that is under way is not believed.
                 self.readings.revoked.insert(Slice::FULL, revoked);
@@ -259,6 +273,18 @@ impl HandoffCore {
             }
         }
         Ok(actions)
+    }
+
+    /// Only where that node is the owner: of others, answers under the acquisitions that this node asked for are not under way.
+    fn note_revoked(&mut self, slice: Slice, owner: &Life, revoked: Revoked) {
+        let Some(assignment) = &self.assignment else {
+            return;
+        };
+        for (part, range) in assignment.ranges().overlapping(slice) {
+            if range.owner == *owner {
+                self.readings.revoked.insert(part, revoked);
+            }
+        }
     }
 
     /// Whether an invalidation is for this life, and well formed.

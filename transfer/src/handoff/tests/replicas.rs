@@ -6,7 +6,7 @@ use super::cluster::{Cluster, halves, key, life, peer, since, take, whole, whole
 use crate::handoff::{
     Clearance, ColdReason, Notice, READ_LEASE_MS, READ_LEASE_OUT_MS_MAX, READ_LEASE_RENEW_MS,
 };
-use crate::message::{Invalidate, LeaseReply, LeaseRequest, Refusal, TakenRange};
+use crate::message::{Invalidate, LeaseGrant, LeaseReply, LeaseRequest, Refusal, TakenRange};
 
 const AT: u64 = 5;
 
@@ -56,7 +56,7 @@ fn b_gets_a_lease(cluster: &mut Cluster) {
 fn b_hears(cluster: &mut Cluster, reply: &LeaseReply, sequence: u64, sent: Timestamp) {
     let now = cluster.now;
     let actions = cluster.node("b").lease_answered(reply, sequence, sent, now);
-    cluster.carry_out("b", actions);
+    cluster.carry_out("b", actions.unwrap());
 }
 
 /// The epoch under which b reads.
@@ -202,6 +202,37 @@ fn h7_who_does_not_answer_is_lent_nothing() {
     cluster.now = cluster.now.plus_ms(1);
     assert_eq!(waits(&mut cluster, &clearance), 0);
     assert_eq!(lend(&mut cluster, &request("b", Slice::FULL, 1)).len(), 1);
+}
+
+/// Plan: b answers nothing though it is heard, and goes on so each time that it is lent something again: it is lent something
+/// ever more seldom. When it answers at last, it is lent to at once, and the next silence counts as the first.
+#[test]
+fn h7_who_goes_on_being_silent_is_lent_to_ever_more_seldom() {
+    let mut cluster = read_by_b();
+    let asked = request("b", Slice::FULL, 1);
+    let silent = |cluster: &mut Cluster, before_ms: u64| {
+        assert_eq!(lend(cluster, &asked).len(), 1);
+        let mut now = cluster.now;
+        cluster.node("a").withhold(&life("b"), now);
+        // Said again and again, as calls fail.
+        cluster.now = now.plus_ms(before_ms - 1);
+        now = cluster.now;
+        cluster.node("a").withhold(&life("b"), now);
+        assert_eq!(lend(cluster, &asked), [], "{before_ms} ms");
+        cluster.now = now.plus_ms(1);
+    };
+    for pause_ms in [1, 2, 4, 8, 16].map(|times| times * READ_LEASE_OUT_MS_MAX) {
+        silent(&mut cluster, pause_ms);
+    }
+    silent(&mut cluster, 30_000);
+    assert_eq!(lend(&mut cluster, &asked).len(), 1);
+    let now = cluster.now;
+    cluster.node("a").withhold(&life("b"), now);
+    assert_eq!(lend(&mut cluster, &asked), []);
+    assert!(cluster.node("a").owes_an_answer(&life("b")));
+    cluster.node("a").answered_again(&life("b"));
+    assert_eq!(lend(&mut cluster, &asked).len(), 1);
+    silent(&mut cluster, READ_LEASE_OUT_MS_MAX);
 }
 
 /// Plan: a reader fills by the number of a live lease alone, where it has one.
@@ -518,7 +549,74 @@ fn h8_malformed_messages_about_leases_change_nothing() {
     let mut reply = answer(&mut cluster, &request);
     reply.grants[0].lease_ms = u64::MAX;
     let sent = cluster.now;
+    // Granted twice over: each part would be gone through as often.
+    let twice = LeaseReply {
+        from: life("a"),
+        grants: vec![reply.grants[0]; 2],
+    };
+    let refused = cluster.node("b").lease_answered(&twice, sequence, sent, sent);
+    assert!(matches!(refused, Err(Refusal::Malformed(_))), "{refused:?}");
     b_hears(&mut cluster, &reply, sequence, sent);
     cluster.now = sent.plus_ms(READ_LEASE_MS);
     assert_eq!(read_at_b(&mut cluster), None);
+}
+
+/// Every second position of a slice of so many.
+fn combed(count: u64, from: u64) -> Vec<Slice> {
+    (0..count)
+        .map(|index| Slice::single(key(from + 2 * index)))
+        .collect()
+}
+
+/// Plan: a replica asks for single positions, other ones each time, of a range that it may read; and an owner grants such. Either
+/// side keeps no more of them than it said.
+#[test]
+fn h8_what_is_lent_and_read_in_pieces_is_bounded() {
+    const ASKED: u64 = 1 << 15;
+    let bound = (1 << 14) + 2;
+    let mut cluster = read_by_b();
+    let (_, sequence) = cluster.lease_requests.pop_back().unwrap();
+    for round in 0..2 {
+        let mut asked = request("b", Slice::FULL, 1);
+        let ranges = combed(ASKED, 2 * round * ASKED).into_iter();
+        asked.ranges = ranges
+            .map(|slice| TakenRange {
+                slice,
+                since: since(1),
+            })
+            .collect();
+        lend(&mut cluster, &asked);
+        assert!(cluster.node("a").counts().lent <= bound);
+        let grants = asked.ranges.iter().map(|range| LeaseGrant {
+            slice: range.slice,
+            since: range.since,
+            number: 1,
+            lease_ms: READ_LEASE_MS,
+        });
+        let reply = LeaseReply {
+            from: life("a"),
+            grants: grants.collect(),
+        };
+        let now = cluster.now;
+        b_hears(&mut cluster, &reply, sequence, now);
+        let reading = cluster.node("b").counts().reading;
+        assert!((1..=bound).contains(&reading), "{reading}");
+    }
+}
+
+/// Plan: b has asked a for a lease, and c, who owns nothing of it, says that leases are over. The answer of a is believed.
+#[test]
+fn h8_a_stranger_revokes_nothing() {
+    let mut cluster = Cluster::of("a b c");
+    cluster.adopt("a b c", &whole_read_by(1, "a b c", ("a", 1, &[]), &["b"], false));
+    let strangers = Invalidate {
+        to: life("b"),
+        owner: life("c"),
+        keys: Vec::new(),
+        revoked: vec![Slice::FULL],
+    };
+    let now = cluster.now;
+    assert_eq!(cluster.node("b").revoked(&strangers, now), Ok(Vec::new()));
+    b_gets_a_lease(&mut cluster);
+    assert!(read_at_b(&mut cluster).is_some());
 }
