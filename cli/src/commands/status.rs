@@ -19,7 +19,6 @@ use crate::settings::written::span;
 /// Most hot keys below the table; `--json` has all that the Assigner tells.
 const HOT_KEYS_SHOWN: usize = 10;
 
-
 /// What to show, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

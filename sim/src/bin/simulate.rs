@@ -206,7 +206,12 @@ fn table_of_plants() -> Result<u64, String> {
     for (bug, found) in searched {
         match found {
             Some(found) => println!("{}", plants::row(bug, found)),
-            None => println!("| {} | {} | not found in {} | |", bug.name(), bug.what(), plants::SEEDS_MAX),
+            None => println!(
+                "| {} | {} | not found in {} | |",
+                bug.name(),
+                bug.what(),
+                plants::SEEDS_MAX
+            ),
         }
     }
     Ok(0)
