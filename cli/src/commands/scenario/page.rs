@@ -24,13 +24,7 @@ pub(super) fn page(report: &ScenarioReport) -> String {
              <span class=\"key cold\">&#9632; to balance; draining</span></p>";
     page += &page::charts(&charts(report));
     write_reasons(report, &mut page);
-    let json = serde_json::to_string_pretty(report).unwrap_or_default();
-    let _ = write!(
-        page,
-        "<details open><summary>The figures (JSON)</summary><pre>{}</pre></details></body></html>",
-        escape(&json)
-    );
-    page
+    page + &page::json("The figures", true, report)
 }
 
 fn write_figures(report: &ScenarioReport, page: &mut String) {
