@@ -44,18 +44,24 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
     address: String,
+    answer_ms_max: u64,
     client: AssignerClient<Channel>,
 }
 
 impl Control {
     /// For the Assigner at `HOST:PORT`.
     pub(crate) fn at(address: &str) -> Result<Self> {
+        Self::within(address, ANSWER_MS_MAX)
+    }
+
+    fn within(address: &str, answer_ms_max: u64) -> Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .wrap_err_with(|| format!("the Assigner's address {address:?} is no HOST:PORT"))?
-            .connect_timeout(Duration::from_millis(ANSWER_MS_MAX))
-            .timeout(Duration::from_millis(ANSWER_MS_MAX));
+            .connect_timeout(Duration::from_millis(answer_ms_max))
+            .timeout(Duration::from_millis(answer_ms_max));
         Ok(Self {
             address: address.to_owned(),
+            answer_ms_max,
             client: AssignerClient::new(endpoint.connect_lazy()).max_decoding_message_size(ANSWER_BYTES_MAX),
         })
     }
@@ -105,7 +111,13 @@ impl Control {
     fn explain(&self, status: &tonic::Status) -> eyre::Report {
         let address = &self.address;
         match status.code() {
-            tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => eyre!(
+            // Somebody is there: a second Assigner would be the wrong answer. The channel's own timeout is a cancellation.
+            tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => eyre!(
+                "the Assigner at {address} has not answered within {} ms: it may be busy; softstore status tells whether its \
+                 sharder answers",
+                self.answer_ms_max
+            ),
+            tonic::Code::Unavailable => eyre!(
                 "no Assigner answers at {address}: start one (softstore assigner, softstore dev), or name another with \
                  --assigner"
             ),
@@ -115,5 +127,28 @@ impl Control {
             ),
             _ => eyre!("the Assigner at {address} refused: {}", status.message()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plan: somebody listens and never answers, as an Assigner whose sharder hangs; and nobody listens. Only in the second case an
+    /// Assigner is to be started.
+    #[tokio::test]
+    async fn who_is_busy_is_not_taken_for_absent() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = silent.local_addr().expect("it is bound").to_string();
+        let mut control = Control::within(&address, 300).expect("an address");
+        let busy = control.plan().await.expect_err("nobody answers").to_string();
+        assert!(
+            busy.contains("has not answered within 300 ms") && !busy.contains("start one"),
+            "{busy}"
+        );
+        drop(silent);
+        let mut control = Control::within(&address, 300).expect("an address");
+        let absent = control.plan().await.expect_err("nobody is there").to_string();
+        assert!(absent.contains("no Assigner answers"), "{absent}");
     }
 }

@@ -89,24 +89,27 @@ pub struct DrillArgs {
     #[arg(long, value_name = "MS", default_value_t = 0, help_heading = "Load")]
     pub load_ms: u64,
 
-    /// Part of all reads that the key takes.
-    #[arg(long, value_name = "PART", default_value_t = 0.5, help_heading = "Hot key")]
-    pub hot_share: f64,
-    /// How often a second it is written meanwhile.
-    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Hot key")]
-    pub hot_writes_per_s: u32,
-    /// Seconds that it is hot.
-    #[arg(long, value_name = "S", default_value_t = 20.0, help_heading = "Hot key")]
-    pub hot_s: f64,
-    /// Seconds of load after that.
-    #[arg(long, value_name = "S", default_value_t = 10.0, help_heading = "Hot key")]
-    pub cool_s: f64,
-    /// Fail if it takes longer until the key has a slice of its own.
-    #[arg(long, value_name = "MS", default_value_t = 3_000, help_heading = "Hot key")]
-    pub max_isolated_ms: u64,
-    /// Fail if it takes longer until reads of the key are spread over nodes.
-    #[arg(long, value_name = "MS", default_value_t = 5_000, help_heading = "Hot key")]
-    pub max_spread_ms: u64,
+    /// Part of all reads that the key takes. Default: 0.5.
+    #[arg(long, value_name = "PART", help_heading = "Hot key")]
+    pub hot_share: Option<f64>,
+    /// How often a second it is written meanwhile. Default: 100.
+    #[arg(long, value_name = "N", help_heading = "Hot key")]
+    pub hot_writes_per_s: Option<u32>,
+    /// Seconds that it is hot. Default: 20.
+    #[arg(long, value_name = "S", help_heading = "Hot key")]
+    pub hot_s: Option<f64>,
+    /// Seconds of load after that. Default: 10.
+    #[arg(long, value_name = "S", help_heading = "Hot key")]
+    pub cool_s: Option<f64>,
+    /// Fail if it takes longer until the key has a slice of its own. Default: 3,000.
+    #[arg(long, value_name = "MS", help_heading = "Hot key")]
+    pub max_isolated_ms: Option<u64>,
+    /// Fail if it takes longer until reads of the key are spread over nodes. Default: 5,000.
+    #[arg(long, value_name = "MS", help_heading = "Hot key")]
+    pub max_spread_ms: Option<u64>,
+    /// Fail if fewer percent of the key's writes are acknowledged. Default: 99.
+    #[arg(long, value_name = "PERCENT", help_heading = "Hot key")]
+    pub min_hot_writes: Option<f64>,
 
     /// Drive this standing cluster, which its operator restarts, instead of starting one.
     #[arg(
@@ -217,13 +220,34 @@ impl TryFrom<DrillArgs> for DrillOptions {
 }
 
 fn hot_key(args: &DrillArgs) -> Result<HotKeyOptions, OptionsError> {
+    let given = [
+        ("hot-share", args.hot_share.is_some()),
+        ("hot-writes-per-s", args.hot_writes_per_s.is_some()),
+        ("hot-s", args.hot_s.is_some()),
+        ("cool-s", args.cool_s.is_some()),
+        ("max-isolated-ms", args.max_isolated_ms.is_some()),
+        ("max-spread-ms", args.max_spread_ms.is_some()),
+        ("min-hot-writes", args.min_hot_writes.is_some()),
+    ];
+    if let (Scenario::Restart, Some((option, _))) = (args.scenario, given.iter().find(|(_, given)| *given)) {
+        return Err(OptionsError::Conflict {
+            option,
+            with: "--scenario restart",
+            because: "no key becomes hot; add --scenario hot-key",
+        });
+    }
+    let defaults = HotKeyOptions::default();
+    let ms = |option, seconds: Option<f64>, default_ms| {
+        seconds.map_or(Ok(default_ms), |seconds| millis(option, seconds))
+    };
     Ok(HotKeyOptions {
-        share: args.hot_share,
-        writes_per_second: args.hot_writes_per_s,
-        hot_ms: millis("hot-s", args.hot_s)?,
-        cool_ms: millis("cool-s", args.cool_s)?,
-        isolated_ms_max: args.max_isolated_ms,
-        spread_ms_max: args.max_spread_ms,
+        share: args.hot_share.unwrap_or(defaults.share),
+        writes_per_second: args.hot_writes_per_s.unwrap_or(defaults.writes_per_second),
+        hot_ms: ms("hot-s", args.hot_s, defaults.hot_ms)?,
+        cool_ms: ms("cool-s", args.cool_s, defaults.cool_ms)?,
+        isolated_ms_max: args.max_isolated_ms.unwrap_or(defaults.isolated_ms_max),
+        spread_ms_max: args.max_spread_ms.unwrap_or(defaults.spread_ms_max),
+        writes_percent_min: args.min_hot_writes.unwrap_or(defaults.writes_percent_min),
     })
 }
 
@@ -322,13 +346,27 @@ mod tests {
             "--seeds=a:1",
             "--trace=f",
             "--arms=control,cold",
+            "--absent-s=1",
+            "--drain-deadline-ms=9000",
+            "--pull-order=shuffled",
         ] {
             let refused = options(&["--scenario=hot-key", flag]);
             assert!(matches!(refused, Err(OptionsError::Conflict { .. })), "{flag}");
         }
-        for flag in ["--hot-share=1", "--hot-share=NaN", "--nodes=1", "--hot-s=0.5"] {
+        for flag in [
+            "--hot-share=1",
+            "--hot-share=NaN",
+            "--nodes=1",
+            "--hot-s=0.5",
+            "--min-hot-writes=101",
+        ] {
             let refused = options(&["--scenario=hot-key", flag]);
             assert!(matches!(refused, Err(OptionsError::OutOfRange { .. })), "{flag}");
+        }
+        // And a restart refuses what only a hot key has, at its default too.
+        for flag in ["--hot-share=0.5", "--cool-s=1", "--min-hot-writes=99"] {
+            let refused = options(&[flag]);
+            assert!(matches!(refused, Err(OptionsError::Conflict { .. })), "{flag}");
         }
     }
 

@@ -31,19 +31,8 @@ impl<'a> Judged<'a> {
 /// The whole page.
 pub(crate) fn page(judged: &Judged<'_>) -> String {
     let Judged { report, runs, .. } = *judged;
-    let mut page = page::begin(&format!("softstore drill: {}", report.verdict.as_str()));
-    let _ = write!(
-        page,
-        "<h1>softstore drill <span class=\"verdict {1}\">{0}</span></h1><p>{2}</p><p class=\"dim\">{3}</p>",
-        report.verdict.as_str(),
-        if report.verdict.as_str() == "fail" {
-            "cold"
-        } else {
-            "transfer"
-        },
-        escape(&report.reasons.join("; ")),
-        escape(&table::summary(report)),
-    );
+    let summary = table::summary(report);
+    let mut page = page::head("softstore drill", report.verdict, &report.reasons, &summary);
     page += "<p>";
     for run in runs {
         let _ = write!(
@@ -77,13 +66,7 @@ pub(crate) fn page(judged: &Judged<'_>) -> String {
     );
     write_table(report, &mut page);
     write_messages(runs, &mut page);
-    let json = serde_json::to_string_pretty(report).unwrap_or_default();
-    let _ = write!(
-        page,
-        "<details><summary>All figures and settings (JSON)</summary><pre>{}</pre></details></body></html>",
-        escape(&json)
-    );
-    page
+    page + &page::json("All figures and settings", false, report)
 }
 
 /// Of the references one, and in the hit rate's chart only: they have no latency, and their loads are their misses.

@@ -91,6 +91,14 @@ fn latencies(records: &[Option<Record>]) -> Histogram<u64> {
     histogram
 }
 
+/// Of latencies in microseconds: median, 99th percentile and longest; 0 of none.
+pub(crate) fn quantiles_us(records: &[Record]) -> (u64, u64, u64) {
+    let records: Vec<_> = records.iter().copied().map(Some).collect();
+    let histogram = latencies(&records);
+    let at = |quantile| histogram.value_at_quantile(quantile);
+    (at(0.5), at(0.99), histogram.max())
+}
+
 /// 100 x (control's hit rate - the arm's) over the same positions; positive is a loss.
 pub(crate) fn dip_points(control: &[Option<Record>], arm: &[Option<Record>], window: &Range<usize>) -> f64 {
     100.0 * (hit_rate(control, window) - hit_rate(arm, window))

@@ -258,6 +258,15 @@ impl DrillOptions {
         if self.arms != ArmName::ALL {
             return conflict("arms", "it always has two, hot and control");
         }
+        if self.absent_ms != Self::default().absent_ms {
+            return conflict("absent-s", "no node goes away");
+        }
+        if self.drain_deadline_ms.is_some() {
+            return conflict("drain-deadline-ms", "no node drains");
+        }
+        if self.pull_order != PullOrder::default() {
+            return conflict("pull-order", "no node takes over from one that goes");
+        }
         // One node has nobody to spread anything to, and of one key nothing else can be read.
         within("nodes", self.nodes, 2, 64)?;
         within("keys", self.workload.keys, 2, 20_000_000)

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
+
 use crate::chart::{Chart, escape};
+use crate::report::Verdict;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--dim:#667;--grid:#e3e6ea;--control:#7a828c;--transfer:#0b6bcb;--cold:#c8321e;--reference:#2e8540}\
@@ -34,6 +37,33 @@ pub fn begin(title: &str) -> String {
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>{}</title><style>{STYLE}</style></head><body>",
         escape(title)
+    )
+}
+
+/// The beginning of a drill's page: what it was, its verdict, why, and what was run.
+pub(crate) fn head(what: &str, verdict: Verdict, reasons: &[String], summary: &str) -> String {
+    let word = verdict.as_str();
+    let class = match verdict {
+        Verdict::Fail => "cold",
+        _ => "transfer",
+    };
+    let (reasons, summary) = (escape(&reasons.join("; ")), escape(summary));
+    let mut html = begin(&format!("{what}: {word}"));
+    let _ = write!(
+        html,
+        "<h1>{what} <span class=\"verdict {class}\">{word}</span></h1><p>{reasons}</p><p class=\"dim\">{summary}</p>"
+    );
+    html
+}
+
+/// The end of a page: all that it shows as JSON, folded or not.
+#[must_use]
+pub fn json(what: &str, is_open: bool, report: &impl Serialize) -> String {
+    let json = serde_json::to_string_pretty(report).unwrap_or_default();
+    let open = if is_open { " open" } else { "" };
+    format!(
+        "<details{open}><summary>{what} (JSON)</summary><pre>{}</pre></details></body></html>",
+        escape(&json)
     )
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::timeout_at;
 
 use crate::ledger::{Ending, Freshness, Ledger, Sight, Turn};
 use crate::record::{Outcome, Record, Records};
@@ -146,15 +147,20 @@ impl<T: Target> Replay<T> {
         }
     }
 
-    /// Writes a key beside the sequence, in its turn; the value has the key's size and does not expire.
-    pub(crate) async fn write(&self, key: KeyIndex) -> Outcome {
+    /// Writes a key beside the sequence, in its turn, which must come before `until`; the value has the key's size and does not expire.
+    /// `None`: its turn did not come.
+    pub(crate) async fn write(&self, key: KeyIndex, until: Instant) -> Option<Outcome> {
+        let turn = timeout_at(until.into(), self.ledger.turn(key));
+        let mut turn = turn.await.ok()?;
         let request = Request {
             key,
             kind: RequestKind::Set,
             value_bytes: self.sequence.value_bytes(key),
             ttl_ms: 0,
         };
-        self.mutate(request, self.sequence.key_bytes(key)).await
+        let number = turn.begin_write();
+        let key_bytes = self.sequence.key_bytes(key);
+        Some(self.set(&mut turn, number, request, key_bytes).await)
     }
 
     async fn fill(&self, request: Request, key_bytes: Bytes, miss: Sight) {

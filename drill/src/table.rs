@@ -4,7 +4,7 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
 use crate::choreography::Move;
-use crate::report::{ArmReport, ReferenceReport, Report};
+use crate::report::{ArmReport, ReferenceReport, Report, Verdict};
 
 /// A figure's name and how an arm shows it.
 type Row = (&'static str, fn(&ArmReport, &Report) -> String);
@@ -95,15 +95,16 @@ pub(crate) fn render(report: &Report) -> String {
     for reference in &report.references {
         text += &format!("{}: {}\n", reference.name, reference.about);
     }
-    for note in &report.notes {
+    text + &ending(&report.notes, report.verdict, &report.reasons)
+}
+
+/// What to know beside the figures, and the verdict with what it rests on.
+pub(crate) fn ending(notes: &[String], verdict: Verdict, reasons: &[String]) -> String {
+    let mut text = String::new();
+    for note in notes {
         text += &format!("{note}\n");
     }
-    text += &format!(
-        "verdict: {} ({})",
-        report.verdict.as_str(),
-        report.reasons.join("; ")
-    );
-    text
+    text + &format!("verdict: {} ({})", verdict.as_str(), reasons.join("; "))
 }
 
 /// What could have been reached, as rows: there are more of them than fit beside the arms.
@@ -191,7 +192,8 @@ fn dash() -> String {
     "-".to_owned()
 }
 
-fn percent(part: f64) -> String {
+/// Of a part of 1.
+pub(crate) fn percent(part: f64) -> String {
     format!("{:.2}%", 100.0 * part)
 }
 

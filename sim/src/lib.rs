@@ -10,6 +10,7 @@
 //!   trap         what is done at a phase of a hand-off
 //!   replicating  the Sharder: even ranges, and random replicas
 //!   history      what was seen                         check     what must not have been
+//!   plants       the search for planted bugs
 //!   scenario     rounds of the control plane alone: what a sharder's placements are worth
 //! ```
 //!
@@ -31,6 +32,8 @@ mod trap;
 
 pub mod check;
 pub mod history;
+#[cfg(feature = "planted-bugs")]
+pub mod plants;
 pub mod random;
 pub mod run;
 pub mod scenario;

@@ -133,7 +133,7 @@ fn words(command: &str) -> Vec<String> {
 fn a_violation_ends_with_1_and_its_replay_shows_the_same() {
     for (bug, mode, seeds) in [
         ("serves-before-fence", "available", "50"),
-        ("lease-not-awaited", "leased", "2000"),
+        ("lease-from-reply", "leased", "2000"),
     ] {
         let output = simulate(&["--seeds", seeds, "--mode", mode, "--plant", bug]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");

@@ -1,4 +1,4 @@
-//! What the shipped scenarios must show, on few rounds: the figures of `docs/sharder.md`, with room.
+//! What the shipped scenarios must show, on few rounds: what `docs/scenarios.md` asks of them, and figures with room.
 
 use softstore_sim::scenario::{
     BEATS, DensityShape, NAMES, Scenario, ScenarioReport, SharderName, builtin, run,
@@ -48,8 +48,8 @@ fn chaos_is_levelled() {
     assert!(auto.imbalance.p50 <= 0.01 && auto.imbalance.p99 <= 0.05, "{auto}");
 }
 
-/// Plan: rolling restarts, with a spare node and without one. First by a planner that knows each round's load, then by the Assigner,
-/// which smooths what nodes report, and so corrects afterwards what it could not know when it had to place a leaver's load.
+/// Plan: rolling restarts, with a spare node and without one. By a planner that knows each round's load, and by the Assigner, which
+/// knows what nodes report: the same is asked of both.
 #[test]
 fn a_rolling_restart_moves_each_key_once() {
     let moved = |name: &str, assigner: bool| {
@@ -62,14 +62,18 @@ fn a_rolling_restart_moves_each_key_once() {
         println!("{name}, by the Assigner {assigner}: {moved:?}");
         (moved.membership + moved.balancing, moved.balancing)
     };
-    let (surge, balancing) = moved("rolling-surge-16", false);
-    assert!(surge <= 1.02 && balancing <= 0.01, "{surge} {balancing}");
-    let (in_place, balancing) = moved("rolling-in-place-16", false);
-    assert!(in_place <= 1.15 && balancing <= 0.01, "{in_place} {balancing}");
-    let (surge, _) = moved("rolling-surge-16", true);
-    assert!(surge <= 1.02, "{surge}");
-    let (in_place, balancing) = moved("rolling-in-place-16", true);
-    assert!(in_place <= 1.25 && balancing <= 0.1, "{in_place} {balancing}");
+    for assigner in [false, true] {
+        let (surge, balancing) = moved("rolling-surge-16", assigner);
+        assert!(
+            surge <= 1.02 && balancing <= 0.01,
+            "by the Assigner {assigner}: {surge} in all, 1.02 is asked; {balancing} to balance, 0.01 is asked"
+        );
+        let (in_place, balancing) = moved("rolling-in-place-16", assigner);
+        assert!(
+            in_place <= 1.15 && balancing <= 0.01,
+            "by the Assigner {assigner}: {in_place} in all, 1.15 is asked; {balancing} to balance, 0.01 is asked"
+        );
+    }
 }
 
 #[test]

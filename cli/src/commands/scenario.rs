@@ -20,10 +20,9 @@ Examples:
   softstore scenario flash-crowd --report flash-crowd.html
   softstore scenario mine.toml --sharder auto --seed 7
 
-Shipped: dicer-chaos, dicer-chaos-lagged, zipf-16, rolling-surge-16, rolling-in-place-16, stationary, noise,
-scale-1000, zone-loss, flash-crowd. docs/scenarios.md says what each is, what the figures mean, and how to write one.")]
+docs/scenarios.md says what each shipped one is, what the figures mean, and how to write one.")]
 pub(crate) struct ScenarioArgs {
-    /// A shipped scenario's name, or a TOML file
+    #[arg(help = format!("A shipped scenario's name, or a TOML file. Shipped: {}", NAMES.join(", ")))]
     scenario: String,
     /// Who decides who owns what
     #[arg(long, value_enum, default_value_t = Typed::Auto)]

@@ -9,6 +9,7 @@ use eyre::{Result, WrapErr};
 use serde::Serialize;
 use softstore_proto::v1::balance_status::Hold;
 use softstore_proto::v1::{BalanceStatus, ClusterStatus, HotKeyStatus, NodeState, NodeStatus};
+use softstore_sharding::session::HOT_KEY_BYTES_MAX;
 
 use crate::commands::moves::{ChangeJson, change_text};
 use crate::control::{ClusterArgs, Control};
@@ -17,9 +18,6 @@ use crate::settings::written::span;
 
 /// Most hot keys below the table; `--json` has all that the Assigner tells.
 const HOT_KEYS_SHOWN: usize = 10;
-
-/// A hot key that is longer than this is told by its beginning.
-const HOT_KEY_BYTES_MAX: u32 = 62;
 
 /// What to show, and how.
 #[derive(Debug, clap::Args)]
@@ -80,9 +78,9 @@ struct StatusJson {
     /// Hottest first.
     hot_keys: Vec<HotKeyJson>,
     balance: BalanceJson,
-    /// Newest first; with `--moves`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    changes: Vec<ChangeJson>,
+    /// Newest first; with `--moves`, else left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<Vec<ChangeJson>>,
 }
 
 /// Whether and how load is balanced, as `--json` prints it.
@@ -90,14 +88,27 @@ struct StatusJson {
 struct BalanceJson {
     sharder: String,
     reacts_to_load: bool,
-    /// frozen, quiet_hours, sharder_overdue, churn_spent or no_report; null if load is balanced.
-    held_back: Option<&'static str>,
+    /// Null if load is balanced, or the sharder does not react to it.
+    held_back: Option<HeldBack>,
     /// Until a freeze ends of itself; null if it does not, or there is none.
     frozen_ms: Option<u64>,
     /// The node whose report is missing; null unless that is why.
     silent_node: Option<String>,
     /// What balancing may still move within this minute, as a part of the data set's bytes.
     churn_left: f64,
+}
+
+/// Why nothing is balanced. Stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum HeldBack {
+    Frozen,
+    QuietHours,
+    SharderOverdue,
+    ChurnSpent,
+    NoReport,
+    /// The setting leaves balancing no bytes at all.
+    NoChurn,
 }
 
 /// A hot key as `--json` prints it.
@@ -152,7 +163,8 @@ struct NodeJson {
 pub(crate) async fn run(args: StatusArgs) -> Result<Exit> {
     let mut control = Control::at(&args.cluster.config()?.assigner)?;
     loop {
-        let status = StatusJson::from(control.status_with_changes(args.moves.unwrap_or(0)).await?);
+        let status = control.status_with_changes(args.moves.unwrap_or(0)).await?;
+        let status = StatusJson::of(status, args.moves.is_some());
         let text = if args.json {
             to_line(&status)?
         } else {
@@ -230,13 +242,20 @@ fn to_table(status: &StatusJson) -> String {
     if let Some(held) = held_back(&status.balance) {
         text.push_str(&format!("Nothing is balanced: {held}\n"));
     }
+    if status.balance.is_without_load() {
+        let sharder = &status.balance.sharder;
+        text.push_str(&format!("Load is not balanced: the sharder is {sharder}\n"));
+    }
     if !status.hot_keys.is_empty() {
         text.push_str(&format!("\nHot keys:\n{}\n", hot_keys(&status.hot_keys)));
     }
-    if !status.changes.is_empty() {
-        text.push_str("\nMoves, newest first:\n");
-        let changes = status.changes.iter();
-        text.extend(changes.map(|change| change_text(change, unix_ms())));
+    match status.changes.as_deref() {
+        None => {}
+        Some([]) => text.push_str("\nThe Assigner tells of no moves since its start.\n"),
+        Some(changes) => {
+            text.push_str("\nMoves, newest first:\n");
+            text.extend(changes.iter().map(|change| change_text(change, unix_ms())));
+        }
     }
     text
 }
@@ -244,24 +263,25 @@ fn to_table(status: &StatusJson) -> String {
 /// Why nothing is balanced, and what to do about it; `None` if load is balanced.
 fn held_back(balance: &BalanceJson) -> Option<String> {
     let text = match balance.held_back? {
-        "frozen" => match balance.frozen_ms {
+        HeldBack::Frozen => match balance.frozen_ms {
             Some(ms) => format!(
                 "frozen for another {} s (softstore unfreeze lifts it)",
                 ms.div_ceil(1_000)
             ),
             None => "frozen (softstore unfreeze lifts it)".to_owned(),
         },
-        "quiet_hours" => "these are quiet hours (balance_quiet_hours)".to_owned(),
-        "sharder_overdue" => {
+        HeldBack::QuietHours => "these are quiet hours (balance_quiet_hours)".to_owned(),
+        HeldBack::SharderOverdue => {
             "the sharder has not answered in time; what must move is placed by even ranges".to_owned()
         }
-        "churn_spent" => {
+        HeldBack::ChurnSpent => {
             "as much was moved within a minute as may be (balance_churn_percent_per_minute)".to_owned()
         }
-        _ => format!(
+        HeldBack::NoReport => format!(
             "{} has not reported its load lately",
             balance.silent_node.as_deref().unwrap_or("a node")
         ),
+        HeldBack::NoChurn => "balance_churn_percent_per_minute is 0".to_owned(),
     };
     Some(text)
 }
@@ -276,7 +296,8 @@ fn hot_keys(hot: &[HotKeyJson]) -> String {
     table.load_preset(presets::NOTHING);
     table.set_header(["OPS/S", "+-", "NODE", "KEY"]);
     for key in hot.iter().take(HOT_KEYS_SHOWN) {
-        let rest = if key.key_bytes > HOT_KEY_BYTES_MAX {
+        // A longer one is told by its beginning.
+        let rest = if key.key_bytes as usize > HOT_KEY_BYTES_MAX {
             "..."
         } else {
             ""
@@ -320,8 +341,9 @@ fn row(node: &NodeJson) -> [String; 12] {
     ]
 }
 
-impl From<ClusterStatus> for StatusJson {
-    fn from(status: ClusterStatus) -> Self {
+impl StatusJson {
+    /// With the changes only where they were asked for: none then is an answer, too.
+    fn of(status: ClusterStatus, with_changes: bool) -> Self {
         let generation = status.generation.unwrap_or_default();
         Self {
             generation: format!("{}.{:x}", generation.number, generation.assigner),
@@ -340,21 +362,30 @@ impl From<ClusterStatus> for StatusJson {
             nodes: status.nodes.into_iter().map(NodeJson::from).collect(),
             hot_keys: status.hot_keys.into_iter().map(HotKeyJson::from).collect(),
             balance: status.balance.unwrap_or_default().into(),
-            changes: status.changes.into_iter().map(ChangeJson::from).collect(),
+            changes: with_changes.then(|| status.changes.into_iter().map(ChangeJson::from).collect()),
         }
+    }
+}
+
+impl BalanceJson {
+    /// Whether its sharder does not look at load. An Assigner that is too old to tell its sharder says nothing of it.
+    fn is_without_load(&self) -> bool {
+        !self.reacts_to_load && !self.sharder.is_empty()
     }
 }
 
 impl From<BalanceStatus> for BalanceJson {
     fn from(balance: BalanceStatus) -> Self {
         let hold = balance.hold();
+        // An Assigner that says nothing of a budget that was spent, and has none left, never had one.
+        let is_off = balance.reacts_to_load && balance.churn_left <= 0.0;
         let held_back = match hold {
-            Hold::Unspecified => None,
-            Hold::Frozen => Some("frozen"),
-            Hold::QuietHours => Some("quiet_hours"),
-            Hold::SharderOverdue => Some("sharder_overdue"),
-            Hold::ChurnSpent => Some("churn_spent"),
-            Hold::NoReport => Some("no_report"),
+            Hold::Unspecified => is_off.then_some(HeldBack::NoChurn),
+            Hold::Frozen => Some(HeldBack::Frozen),
+            Hold::QuietHours => Some(HeldBack::QuietHours),
+            Hold::SharderOverdue => Some(HeldBack::SharderOverdue),
+            Hold::ChurnSpent => Some(HeldBack::ChurnSpent),
+            Hold::NoReport => Some(HeldBack::NoReport),
         };
         Self {
             sharder: balance.sharder,
@@ -473,13 +504,16 @@ mod tests {
             ..NodeStatus::default()
         };
         let unsettled_because = "cache-0 drains".to_owned();
-        ClusterStatus {
+        shown(ClusterStatus {
             nodes: vec![node],
             hot_keys: vec![hot],
             unsettled_because,
             ..ClusterStatus::default()
-        }
-        .into()
+        })
+    }
+
+    fn shown(status: ClusterStatus) -> StatusJson {
+        StatusJson::of(status, false)
     }
 
     #[test]
@@ -515,7 +549,7 @@ mod tests {
             lease_ms: 2_500,
             ..ClusterStatus::default()
         };
-        let leased = StatusJson::from(leased);
+        let leased = shown(leased);
         assert!(to_table(&leased).contains("leased: a node that is cut off stops serving after 2500 ms"));
         let line = to_line(&leased).unwrap();
         assert!(line.contains(r#""ownership":"leased","lease_ms":2500"#), "{line}");
@@ -523,15 +557,17 @@ mod tests {
 
     #[test]
     fn what_holds_balancing_back_is_shown() {
+        let with = |balance| {
+            shown(ClusterStatus {
+                balance: Some(balance),
+                ..ClusterStatus::default()
+            })
+        };
         let frozen = |frozen_ms| {
-            let balance = BalanceStatus {
+            with(BalanceStatus {
                 hold: Hold::Frozen.into(),
                 frozen_ms,
                 ..BalanceStatus::default()
-            };
-            StatusJson::from(ClusterStatus {
-                balance: Some(balance),
-                ..ClusterStatus::default()
             })
         };
         let text = to_table(&frozen(61_200));
@@ -544,7 +580,34 @@ mod tests {
                 .unwrap()
                 .contains(r#""held_back":"frozen","frozen_ms":null"#)
         );
-        assert!(!to_table(&cluster()).contains("Nothing is balanced"));
+        assert!(!to_table(&cluster()).contains("balanced"));
+        let auto = |churn_left| BalanceStatus {
+            sharder: "auto".into(),
+            reacts_to_load: true,
+            churn_left,
+            ..BalanceStatus::default()
+        };
+        assert!(!to_table(&with(auto(0.5))).contains("balanced"));
+        let off = with(auto(0.0));
+        assert!(to_table(&off).contains("Nothing is balanced: balance_churn_percent_per_minute is 0"));
+        assert!(to_line(&off).unwrap().contains(r#""held_back":"no_churn""#));
+        let even = with(BalanceStatus {
+            sharder: "even".into(),
+            ..BalanceStatus::default()
+        });
+        assert!(to_table(&even).contains("Load is not balanced: the sharder is even"));
+    }
+
+    /// Plan: nothing has moved. Who asks for moves is told so; who does not hears nothing of them.
+    #[test]
+    fn no_moves_are_an_answer_to_who_asked_for_them() {
+        let (unasked, asked) = (
+            StatusJson::of(ClusterStatus::default(), false),
+            StatusJson::of(ClusterStatus::default(), true),
+        );
+        assert!(!to_table(&unasked).contains("moves") && !to_line(&unasked).unwrap().contains("changes"));
+        assert!(to_table(&asked).contains("tells of no moves since its start"));
+        assert!(to_line(&asked).unwrap().contains(r#""changes":[]"#));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -21,6 +21,11 @@ use crate::record::Record;
 use crate::replay::Replay;
 use crate::request::KeyIndex;
 use crate::target::Target;
+
+/// Most writes of the hot key that are under way or wait for their turn. One that comes on top is left out.
+const WRITES_IN_FLIGHT_MAX: usize = 256;
+/// So long after the key's fall one that was due before may still begin.
+const WRITES_GRACE: Duration = Duration::from_millis(100);
 
 /// What is done in an arm beside its sequence.
 #[derive(Debug, Clone)]
@@ -41,7 +46,16 @@ pub(crate) struct HotRun {
     pub(crate) run: ArmRun,
     pub(crate) observed: Observed,
     /// Of the writes of the hot key.
-    pub(crate) writes: Vec<Record>,
+    pub(crate) writes: HotKeyWrites,
+}
+
+/// What became of the hot key's writes.
+#[derive(Debug, Default)]
+pub(crate) struct HotKeyWrites {
+    /// Those that were sent.
+    pub(crate) sent: Vec<Record>,
+    /// How many were due and not sent: too many were waiting, or their turn did not come while the key was hot.
+    pub(crate) left_out: u64,
 }
 
 /// Replays one arm against `target`, and watches the cluster meanwhile.
@@ -71,27 +85,51 @@ pub(crate) async fn run<T: Target, A: Assignments, C: Counters>(
     })
 }
 
-/// Writes the key in an open loop of its own: each write is due at its moment, and its latency counts from that.
+/// Writes the key in an open loop of its own: each write is due at its moment, and its latency counts from that. None begins when
+/// the key is no longer hot: the cooling is not disturbed.
 async fn write<T: Target>(
     replay: Arc<Replay<T>>,
     plan: &HotPlan,
     started: Instant,
     hot_us: Range<u64>,
-) -> Vec<Record> {
+) -> HotKeyWrites {
     let per_second = u64::from(plan.writes_per_second);
     let count = (hot_us.end - hot_us.start) * per_second / 1_000_000;
-    let mut writes = JoinSet::new();
+    let until = started + Duration::from_micros(hot_us.end) + WRITES_GRACE;
+    let (mut tasks, mut writes) = (JoinSet::new(), HotKeyWrites::default());
     for number in 0..count {
         let due = started + Duration::from_micros(hot_us.start + number * 1_000_000 / per_second);
         sleep_until(due.into()).await;
+        while let Some(ended) = tasks.try_join_next() {
+            writes.note(ended);
+        }
+        if tasks.len() >= WRITES_IN_FLIGHT_MAX {
+            writes.left_out += 1;
+            continue;
+        }
         let (replay, key) = (replay.clone(), plan.key);
-        writes.spawn(async move {
-            let outcome = replay.write(key).await;
+        tasks.spawn(async move {
+            let outcome = replay.write(key, until).await?;
             let latency_us = u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX);
-            Record { outcome, latency_us }
+            Some(Record { outcome, latency_us })
         });
     }
-    writes.join_all().await
+    while let Some(ended) = tasks.join_next().await {
+        writes.note(ended);
+    }
+    writes
+}
+
+impl HotKeyWrites {
+    fn note(&mut self, ended: Result<Option<Record>, JoinError>) {
+        match ended {
+            Ok(Some(record)) => self.sent.push(record),
+            Ok(None) => self.left_out += 1,
+            // The drill's own mistake.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {}
+        }
+    }
 }
 
 /// Says what happens, for people.

@@ -16,29 +16,16 @@ use crate::record::Record;
 const NODE_CLASSES: [&str; 6] = ["node1", "node2", "node3", "node4", "node5", "node6"];
 /// The whole page.
 pub(crate) fn page(report: &HotKeyReport, arms: Arms<'_>, rate: Rate) -> String {
-    let verdict = report.verdict.as_str();
-    let verdict_class = if verdict == "fail" { "cold" } else { "transfer" };
-    let mut page = page::begin(&format!("softstore drill, hot key: {verdict}"));
-    let _ = write!(
-        page,
-        "<h1>softstore drill, hot key <span class=\"verdict {verdict_class}\">{verdict}</span></h1><p>{}</p>\
-         <p class=\"dim\">{}</p>",
-        escape(&report.reasons.join("; ")),
-        escape(&table::summary(report)),
-    );
+    let summary = table::summary(report);
+    let what = "softstore drill, hot key";
+    let mut page = page::head(what, report.verdict, &report.reasons, &summary);
     write_legend(report, &mut page);
     page += &page::charts(&charts(report, arms, rate));
     page += "<p class=\"dim\">Dashed vertical lines: the key becomes hot; it has a slice of its own; its reads are spread; \
              it cools. Seconds count from the end of the warm-up. Imbalance: how far the busiest node's operations are above the \
              mean.</p>";
     write_tables(report, &mut page);
-    let json = serde_json::to_string_pretty(report).unwrap_or_default();
-    let _ = write!(
-        page,
-        "<details><summary>All figures and settings (JSON)</summary><pre>{}</pre></details></body></html>",
-        escape(&json)
-    );
-    page
+    page + &page::json("All figures and settings", false, report)
 }
 
 fn write_legend(report: &HotKeyReport, page: &mut String) {

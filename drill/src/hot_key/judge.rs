@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::arm::Load;
-use crate::hot_key::arm::HotRun;
+use crate::hot_key::arm::{HotKeyWrites, HotRun};
 use crate::hot_key::report::{
     HotKeyReport, HotReads, HotWrites, Imbalance, Moments, PhaseReport, SecondReport, SettingsReport,
 };
@@ -74,7 +74,11 @@ pub(crate) fn report(
     };
     let broken = broken_limits(&report);
     if broken.is_empty() {
-        report.reasons = vec!["isolated and spread in time; nothing stale, nothing lost".to_owned()];
+        let lost = match report.settings.max_dip_points {
+            Some(_) => "nothing lost",
+            None => "what was lost is not judged",
+        };
+        report.reasons = vec![format!("isolated and spread in time; nothing stale, {lost}")];
     } else {
         (report.verdict, report.reasons) = (Verdict::Fail, broken);
     }
@@ -128,7 +132,10 @@ impl<'a> Case<'a> {
         let risen = |at_us: u64| (at_us - self.hot_us.start) / 1_000;
         let fallen = |at_us: u64| at_us.saturating_sub(self.hot_us.end) / 1_000;
         let first = |is_it: fn(&super::assignments::KeyRange) -> bool| {
-            let at_us = observed.first(self.hot_us.start, is_it);
+            // What was so already when the key rose, was so at once.
+            let is_so = observed.range_at(self.hot_us.start).is_some_and(is_it);
+            let later = || observed.first(self.hot_us.start, is_it);
+            let at_us = is_so.then_some(self.hot_us.start).or_else(later);
             // What happens to the key after its fall is no answer to its rise.
             at_us.filter(|at_us| *at_us < self.hot_us.end)
         };
@@ -265,6 +272,12 @@ impl<'a> Case<'a> {
                 "other ranges had replicas as well: reads of their copies are counted as reads of the hot key's".to_owned(),
             );
         }
+        if hot.writes.left_out > 0 {
+            notes.push(format!(
+                "{} writes of the hot key were due and not sent: those before them were still under way; lower --hot-writes-per-s",
+                hot.writes.left_out
+            ));
+        }
         if hot.observed.counts.iter().any(Vec::is_empty) {
             notes.push("a node did not tell its counters: nothing is known of the nodes' parts".to_owned());
         }
@@ -287,22 +300,15 @@ fn position_at(rate: Rate, at_us: u64) -> usize {
     usize::try_from(position).unwrap_or(usize::MAX)
 }
 
-fn hot_writes(writes: &[Record]) -> HotWrites {
-    let mut latencies: Vec<_> = writes.iter().map(|write| u64::from(write.latency_us)).collect();
-    latencies.sort_unstable();
-    let quantile = |percent: usize| {
-        let rank = (latencies.len() * percent).div_ceil(100);
-        latencies.get(rank.saturating_sub(1)).copied().unwrap_or(0)
-    };
+fn hot_writes(writes: &HotKeyWrites) -> HotWrites {
+    let (p50_us, p99_us, max_us) = judge::quantiles_us(&writes.sent);
+    let is_applied = |write: &&Record| write.outcome == Outcome::Applied;
     HotWrites {
-        writes: writes.len() as u64,
-        acknowledged: writes
-            .iter()
-            .filter(|write| write.outcome == Outcome::Applied)
-            .count() as u64,
-        p50_us: quantile(50),
-        p99_us: quantile(99),
-        max_us: quantile(100),
+        writes: writes.sent.len() as u64 + writes.left_out,
+        acknowledged: writes.sent.iter().filter(is_applied).count() as u64,
+        p50_us,
+        p99_us,
+        max_us,
     }
 }
 
@@ -325,6 +331,7 @@ fn settings(options: &DrillOptions, load: &Load, memory_per_node_bytes: u64) -> 
         cool_ms: hot.cool_ms,
         max_isolated_ms: hot.isolated_ms_max,
         max_spread_ms: hot.spread_ms_max,
+        min_hot_writes_percent: hot.writes_percent_min,
         max_dip_points: options.dip_limit(),
         max_errors: options.errors_max,
         max_stale_reads: options.stale_reads_max,
@@ -345,11 +352,21 @@ fn broken_limits(report: &HotKeyReport) -> Vec<String> {
         let limit = limits.max_dip_points?;
         (points > limit).then(|| format!("{what} {points:.3} points, {limit} allowed"))
     };
+    // Where no write of it was acknowledged, no read of it could be stale.
+    let HotWrites {
+        writes, acknowledged, ..
+    } = report.hot_writes;
+    let acknowledged_percent = 100.0 * acknowledged as f64 / writes.max(1) as f64;
+    let unwritten = (writes > 0 && acknowledged_percent < limits.min_hot_writes_percent).then(|| {
+        let asked = limits.min_hot_writes_percent;
+        format!("{acknowledged} of {writes} writes of the hot key acknowledged, {asked}% are asked")
+    });
     [
         late("isolated", report.moments.isolated_ms, limits.max_isolated_ms),
         late("spread", report.moments.spread_ms, limits.max_spread_ms),
         above("stale reads", report.stale_reads, limits.max_stale_reads),
         above("errors", report.errors, limits.max_errors),
+        unwritten,
         lost("what else is read lost", report.dip_points),
         lost(
             "the hot key itself missed",

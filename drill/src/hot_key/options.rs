@@ -18,6 +18,8 @@ pub struct HotKeyOptions {
     pub isolated_ms_max: u64,
     /// Most milliseconds until reads of the key are spread. Default 5,000.
     pub spread_ms_max: u64,
+    /// Of the key's writes that are due, at least so many percent must be acknowledged, 0 to 100. Default 99.
+    pub writes_percent_min: f64,
 }
 
 impl Default for HotKeyOptions {
@@ -29,6 +31,7 @@ impl Default for HotKeyOptions {
             cool_ms: 10_000,
             isolated_ms_max: 3_000,
             spread_ms_max: 5_000,
+            writes_percent_min: 99.0,
         }
     }
 }
@@ -46,6 +49,7 @@ impl HotKeyOptions {
         within("hot-s", self.hot_ms, 1_000, HOUR_MS)?;
         within("cool-s", self.cool_ms, 0, HOUR_MS)?;
         within("max-isolated-ms", self.isolated_ms_max, 0, HOUR_MS)?;
-        within("max-spread-ms", self.spread_ms_max, 0, HOUR_MS)
+        within("max-spread-ms", self.spread_ms_max, 0, HOUR_MS)?;
+        within("min-hot-writes", self.writes_percent_min, 0.0, 100.0)
     }
 }

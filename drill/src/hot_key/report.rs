@@ -88,6 +88,8 @@ pub struct SettingsReport {
     pub max_isolated_ms: u64,
     /// Until reads of the key are spread.
     pub max_spread_ms: u64,
+    /// Percent of the key's writes that must be acknowledged.
+    pub min_hot_writes_percent: f64,
     /// Points of dip, and of the key's own misses; null: not judged.
     pub max_dip_points: Option<f64>,
     /// Errors.
@@ -133,7 +135,7 @@ pub struct HotReads {
 /// Writes of the key.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct HotWrites {
-    /// How many.
+    /// How many were due.
     pub writes: u64,
     /// Of which acknowledged.
     pub acknowledged: u64,

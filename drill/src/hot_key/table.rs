@@ -4,7 +4,7 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
 use crate::hot_key::report::{HotKeyReport, PhaseReport};
-use crate::table::{count, micros};
+use crate::table::{count, ending, micros, percent};
 
 /// A phase's figure: its name, and how the report shows it.
 pub(crate) type Column = (&'static str, fn(&PhaseReport) -> String);
@@ -126,23 +126,11 @@ pub(crate) fn render(report: &HotKeyReport) -> String {
     for column in phases.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let mut text = format!("{}\n{figures_table}\n{phases}\n", summary(report));
-    for note in &report.notes {
-        text += &format!("{note}\n");
-    }
-    text += &format!(
-        "verdict: {} ({})",
-        report.verdict.as_str(),
-        report.reasons.join("; ")
-    );
-    text
+    let ending = ending(&report.notes, report.verdict, &report.reasons);
+    format!("{}\n{figures_table}\n{phases}\n{ending}", summary(report))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
 fn seconds(ms: u64) -> f64 {
     ms as f64 / 1_000.0
-}
-
-fn percent(part: f64) -> String {
-    format!("{:.2}%", 100.0 * part)
 }

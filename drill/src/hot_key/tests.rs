@@ -41,6 +41,8 @@ struct Manners {
     fault: Fault,
     /// All other keys are forgotten.
     forgets_others: bool,
+    /// The key had a slice of its own before it was hot.
+    is_own_before: bool,
 }
 
 const SOUND: Manners = Manners {
@@ -49,6 +51,7 @@ const SOUND: Manners = Manners {
     replica_reads: true,
     fault: Fault::None,
     forgets_others: false,
+    is_own_before: false,
 };
 
 /// Two nodes, n1 the owner of everything, over one store. Cheap to clone; all clones are the same cluster.
@@ -86,7 +89,7 @@ impl HotCluster {
             turns: Arc::default(),
             run: Arc::default(),
             hot_since: Arc::default(),
-            range: watch::Sender::new(range(false, 0)),
+            range: watch::Sender::new(range(manners.is_own_before, 0)),
         }
     }
 
@@ -383,4 +386,33 @@ async fn what_the_others_lose_is_not_hidden_by_the_key() {
         report.dip_points > 80.0 && report.hot_reads.hit_rate > 0.99,
         "{report:?}"
     );
+}
+
+/// Plan: once the key is hot, the answer of each write is lost. Reads bring the newest values, but no read could be stale where nothing
+/// newer was acknowledged: that is no pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_that_nobody_acknowledges_fail() {
+    let (report, _) = drill(Manners {
+        fault: Fault::LosesAnswers,
+        ..SOUND
+    })
+    .await;
+    assert_eq!(report.verdict, Verdict::Fail, "{report:?}");
+    let reasons = report.reasons.join("; ");
+    assert!(
+        reasons.contains("of 250 writes of the hot key acknowledged"),
+        "{reasons}"
+    );
+}
+
+/// Plan: the key has a slice of its own all the time. It was isolated at once, not never.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_was_alone_already_is_isolated_at_once() {
+    let (report, _) = drill(Manners {
+        is_own_before: true,
+        ..SOUND
+    })
+    .await;
+    assert_eq!(report.moments.isolated_ms, Some(0), "{:?}", report.moments);
+    assert_eq!(report.verdict, Verdict::Pass, "{:?}", report.reasons);
 }

@@ -200,31 +200,22 @@ fn plant(name: &str) -> Result<(), String> {
 /// The first seed that finds each planted bug, of as many as any may need. Always 0: these violations are wanted.
 #[cfg(feature = "planted-bugs")]
 fn table_of_plants() -> Result<u64, String> {
+    use softstore_sim::plants;
+    let searched = plants::for_each(|bug| plants::first_of(bug, 1..=plants::SEEDS_MAX));
     println!("| bug | what it gets wrong | first seed | breaks |\n|---|---|---|---|");
-    for bug in Bug::ALL {
-        let config = SimConfig {
-            mode: if bug.is_of_leases() {
-                Mode::Leased
-            } else {
-                Mode::Available
-            },
-            ..SimConfig::default()
-        };
-        softstore_sharding::planted::plant(Some(*bug));
-        let found =
-            (1..=SEEDS_MAX).find_map(|seed| Some((seed, run(seed, &config).violations.first()?.invariant)));
-        let found = found.map_or_else(
-            || format!("not found in {SEEDS_MAX} | "),
-            |(seed, invariant)| format!("{seed} | {invariant}"),
-        );
-        println!("| {} | {} | {found} |", bug.name(), bug.what());
+    for (bug, found) in searched {
+        match found {
+            Some(found) => println!("{}", plants::row(bug, found)),
+            None => println!(
+                "| {} | {} | not found in {} | |",
+                bug.name(),
+                bug.what(),
+                plants::SEEDS_MAX
+            ),
+        }
     }
     Ok(0)
 }
-
-/// No bug may need more seeds than this.
-#[cfg(feature = "planted-bugs")]
-const SEEDS_MAX: u64 = 2_000;
 
 #[cfg(not(feature = "planted-bugs"))]
 fn table_of_plants() -> Result<u64, String> {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Violation;
+use super::{Violation, by_key};
 use crate::history::{Did, Ended, History, Operation};
 
 /// Clocks count in milliseconds: both ends may be rounded.
@@ -15,11 +15,7 @@ const ROUNDING_US: u64 = 2_000;
 /// What in a history breaks H5.
 #[must_use]
 pub fn check(history: &History) -> Vec<Violation> {
-    let mut by_key: BTreeMap<usize, Vec<&Operation>> = BTreeMap::new();
-    for operation in &history.operations {
-        by_key.entry(operation.key).or_default().push(operation);
-    }
-    by_key
+    by_key(history)
         .into_iter()
         .flat_map(|(key, operations)| check_key(key, &operations, history.drift_per_mille))
         .collect()

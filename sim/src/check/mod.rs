@@ -11,15 +11,18 @@
 //!   deadlines  nothing starts after its deadline, nothing hangs
 //! ```
 
+use std::collections::BTreeMap;
+
 pub mod deadlines;
 pub mod expiry;
+mod floors;
 pub mod monotonic;
 pub mod owners;
 pub mod staleness;
 pub mod versions;
 pub mod warmth;
 
-use crate::history::History;
+use crate::history::{History, Operation};
 
 /// Something that must not be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +44,15 @@ pub fn check(history: &History) -> Vec<Violation> {
     violations.extend(warmth::check(history));
     violations.extend(deadlines::check(history));
     violations
+}
+
+/// A history's operations by key, in their order.
+fn by_key(history: &History) -> BTreeMap<usize, Vec<&Operation>> {
+    let mut by_key: BTreeMap<usize, Vec<&Operation>> = BTreeMap::new();
+    for operation in &history.operations {
+        by_key.entry(operation.key).or_default().push(operation);
+    }
+    by_key
 }
 
 /// What the checkers' own tests are made of.

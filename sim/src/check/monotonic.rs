@@ -4,57 +4,39 @@
 //! Stricter than `staleness` in one thing: of two concurrent writes that checker lets either be the newer for each reader. The
 //! versions that nodes tell say which one was (H4), and all readers have to see them in that order.
 
-use std::collections::BTreeMap;
-
 use softstore_sharding::Version;
 
-use super::Violation;
+use super::floors::Floors;
+use super::{Violation, by_key};
 use crate::history::{Ended, History, Operation};
 
 /// What in a history goes back.
 #[must_use]
 pub fn check(history: &History) -> Vec<Violation> {
-    let mut by_key: BTreeMap<usize, Vec<&Operation>> = BTreeMap::new();
-    for operation in &history.operations {
-        by_key.entry(operation.key).or_default().push(operation);
-    }
-    by_key
+    by_key(history)
         .into_iter()
         .flat_map(|(key, operations)| check_key(key, &operations))
         .collect()
 }
 
 fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
-    let mut told: Vec<(u64, Version)> = operations
-        .iter()
-        .filter_map(|operation| {
-            let version = match operation.ended {
-                Ended::Written(version) | Ended::Added { version, .. } | Ended::Read(Some((_, version))) => {
-                    version
-                }
-                _ => return None,
-            };
-            Some((operation.returned_us, version))
-        })
-        .collect();
-    told.sort_unstable();
-    let mut highest = Version::default();
-    let floors: Vec<(u64, Version)> = told
-        .iter()
-        .map(|&(by_us, version)| {
-            highest = highest.max(version);
-            (by_us, highest)
-        })
-        .collect();
+    let told = operations.iter().filter_map(|operation| {
+        let version = match operation.ended {
+            Ended::Written(version) | Ended::Added { version, .. } | Ended::Read(Some((_, version))) => {
+                version
+            }
+            _ => return None,
+        };
+        Some((operation.returned_us, version))
+    });
+    let floors = Floors::of(told);
     let mut violations = Vec::new();
     for operation in operations {
         let Ended::Read(Some((_, version))) = operation.ended else {
             continue;
         };
         let from_us = operation.invoked_us;
-        let before = floors.partition_point(|(by_us, _)| *by_us < from_us);
-        let floor = before.checked_sub(1).and_then(|index| floors.get(index));
-        if let Some((by_us, floor)) = floor.filter(|(_, floor)| *floor > version) {
+        if let Some((by_us, floor)) = floors.before(from_us).filter(|(_, floor)| *floor > version) {
             let (version, floor) = (version.get(), floor.get());
             violations.push(Violation {
                 invariant: "H2",

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Violation;
+use super::{Violation, by_key};
 use crate::history::{Did, Ended, History, Operation};
 
 /// What is known of one write or removal.
@@ -30,11 +30,7 @@ struct Seen {
 /// What in a history breaks H2.
 #[must_use]
 pub fn check(history: &History) -> Vec<Violation> {
-    let mut by_key: BTreeMap<usize, Vec<&Operation>> = BTreeMap::new();
-    for operation in &history.operations {
-        by_key.entry(operation.key).or_default().push(operation);
-    }
-    by_key
+    by_key(history)
         .into_iter()
         .flat_map(|(key, operations)| check_key(key, &operations))
         .collect()

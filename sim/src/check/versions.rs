@@ -10,17 +10,14 @@ use std::collections::BTreeMap;
 
 use softstore_sharding::Version;
 
-use super::Violation;
+use super::floors::Floors;
+use super::{Violation, by_key};
 use crate::history::{Did, Ended, History, Operation};
 
 /// What in a history breaks H4.
 #[must_use]
 pub fn check(history: &History) -> Vec<Violation> {
-    let mut by_key: BTreeMap<usize, Vec<&Operation>> = BTreeMap::new();
-    for operation in &history.operations {
-        by_key.entry(operation.key).or_default().push(operation);
-    }
-    by_key
+    by_key(history)
         .into_iter()
         .flat_map(|(key, operations)| check_key(key, &operations))
         .collect()
@@ -54,19 +51,9 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
             what,
         })
     };
-    told.sort_unstable();
-    let mut highest = Version::default();
-    let floors: Vec<(u64, Version)> = told
-        .iter()
-        .map(|&(by_us, version)| {
-            highest = highest.max(version);
-            (by_us, highest)
-        })
-        .collect();
+    let floors = Floors::of(told);
     for &(from_us, version) in &written {
-        let before = floors.partition_point(|(by_us, _)| *by_us < from_us);
-        let floor = before.checked_sub(1).and_then(|index| floors.get(index));
-        if let Some((by_us, floor)) = floor.filter(|(_, floor)| *floor >= version) {
+        if let Some((by_us, floor)) = floors.before(from_us).filter(|(_, floor)| *floor >= version) {
             let (version, floor) = (version.get(), floor.get());
             complain(format!(
                 "key {key}: a write begun at {from_us} us got version {version}, though {floor} was told by {by_us} us"

@@ -5,9 +5,7 @@
 //! acknowledged, unless something that removes it, or gives it a TTL, may have come in between; or the key came back to
 //! a node that had it before (A -> B -> A may lose what B had not pulled).
 
-use std::collections::BTreeMap;
-
-use super::Violation;
+use super::{Violation, by_key};
 use crate::history::{Did, Ended, History, Operation};
 
 /// What in a history was lost without a reason.
@@ -16,11 +14,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     if !history.is_gentle {
         return Vec::new();
     }
-    let mut by_key: BTreeMap<usize, Vec<&Operation>> = BTreeMap::new();
-    for operation in &history.operations {
-        by_key.entry(operation.key).or_default().push(operation);
-    }
-    by_key
+    by_key(history)
         .into_iter()
         .flat_map(|(key, operations)| check_key(key, &operations, &came_back_us(history, key)))
         .collect()

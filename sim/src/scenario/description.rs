@@ -1,8 +1,16 @@
 //! [`Scenario`]: what a scenario file says. Every field but `rounds` has a default; `docs/scenarios.md` tells it to operators.
 
-use serde::{Deserialize, Serialize};
-use softstore_sharding::sharder::auto::Settings;
+use serde::{Deserialize, Deserializer, Serialize};
+use softstore_sharding::assigner::{AssignerConfig, NODES_MAX};
+use softstore_sharding::assignment::REPLICAS_MAX;
+use softstore_sharding::sharder::auto::{AutoSharder, Settings};
 use thiserror::Error;
+
+/// Most that lives times rounds may be: each round looks at all lives so far, so that a run is over within minutes.
+const LIVES_BY_ROUNDS_MAX: u64 = 10_000_000_000;
+
+/// Most rounds.
+const ROUNDS_MAX: u32 = 1_000_000;
 
 /// A cluster's life in rounds: who is there, what it bears, and what the sharder is told.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -11,9 +19,9 @@ pub struct Scenario {
     /// Its name, in the report.
     #[serde(default)]
     pub name: String,
-    /// How many rounds, 1 to 1,000,000.
+    /// How many rounds, 1 to 1,000,000; at most 10,000,000,000 over the number of lives that begin in them.
     pub rounds: u32,
-    /// What moves in the first so many rounds is not counted. Default 20.
+    /// What moves in the first so many rounds is not counted. At most 1,000,000; default 20.
     #[serde(default = "warm_up_rounds")]
     pub warm_up_rounds: u32,
     /// Which round's load the sharder sees.
@@ -32,9 +40,29 @@ pub struct Scenario {
     /// What there is to bear.
     #[serde(default)]
     pub load: LoadShape,
-    /// The AutoSharder's settings.
-    #[serde(default)]
+    /// The AutoSharder's settings. Default: [`shipped`]; what a file says is laid over them.
+    #[serde(default = "shipped", deserialize_with = "over_shipped")]
     pub settings: Settings,
+}
+
+/// As the Assigner runs the AutoSharder unless it is told otherwise. A round is a minute, so what it may move is the minute's budget.
+#[must_use]
+pub fn shipped() -> Settings {
+    let percent = AssignerConfig::default().balance_churn_percent_per_minute;
+    Settings {
+        churn_budget: (f64::from(percent) / 100.0).min(1.0),
+        ..AutoSharder::default().settings().clone()
+    }
+}
+
+/// The settings that are named, and [`shipped`] for the others.
+fn over_shipped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Settings, D::Error> {
+    let named = serde_json::Map::deserialize(deserializer)?;
+    let mut all = serde_json::to_value(shipped()).map_err(serde::de::Error::custom)?;
+    if let Some(all) = all.as_object_mut() {
+        all.extend(named);
+    }
+    serde_json::from_value(all).map_err(serde::de::Error::custom)
 }
 
 fn warm_up_rounds() -> u32 {
@@ -162,6 +190,33 @@ impl Default for LoadShape {
     }
 }
 
+impl LoadShape {
+    /// The most that hot keys may draw together in any round.
+    fn hot_share_max(&self) -> f64 {
+        let sometimes = self.hot_keys.iter().map(|hot| match hot {
+            HotKeyShape::Sometimes { share, .. } => *share,
+            HotKeyShape::During { .. } => 0.0,
+        });
+        let during = |round: u32| {
+            let hot = self.hot_keys.iter().map(move |hot| match hot {
+                HotKeyShape::During {
+                    from_round,
+                    until_round,
+                    share,
+                } if (*from_round..*until_round).contains(&round) => *share,
+                _ => 0.0,
+            });
+            hot.sum::<f64>()
+        };
+        // The most is drawn in a round in which another begins.
+        let begins = self.hot_keys.iter().filter_map(|hot| match hot {
+            HotKeyShape::During { from_round, .. } => Some(*from_round),
+            HotKeyShape::Sometimes { .. } => None,
+        });
+        sometimes.sum::<f64>() + begins.map(during).fold(0.0, f64::max)
+    }
+}
+
 /// How load lies over the keys.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
@@ -253,7 +308,16 @@ impl Scenario {
         };
         let part = |value: f64| (0.0..=1.0).contains(&value);
         let positive = |value: f64| value.is_finite() && value > 0.0;
-        range((1..=1_000_000).contains(&self.rounds), "rounds", "1 to 1,000,000")?;
+        range(
+            (1..=ROUNDS_MAX).contains(&self.rounds),
+            "rounds",
+            "1 to 1,000,000",
+        )?;
+        range(
+            self.warm_up_rounds <= ROUNDS_MAX,
+            "warm_up_rounds",
+            "0 to 1,000,000",
+        )?;
         let cluster = &self.cluster;
         range(
             (1..=10_000).contains(&cluster.nodes),
@@ -319,24 +383,150 @@ impl Scenario {
         for hot in &load.hot_keys {
             let (HotKeyShape::Sometimes { share, .. } | HotKeyShape::During { share, .. }) = hot;
             range(part(*share), "load.hot_keys.share", "0 to 1")?;
+            if let HotKeyShape::Sometimes { of_rounds, .. } = hot {
+                range(part(*of_rounds), "load.hot_keys.of_rounds", "0 to 1")?;
+            }
         }
+        range(
+            load.hot_share_max() <= 1.0 + 1e-9,
+            "load.hot_keys.share",
+            "at most 1 in all, in any round",
+        )?;
         match self.membership {
             Membership::Chaos { alive_min } => {
                 let fits = (1..=cluster.nodes).contains(&alive_min);
                 range(fits, "membership.alive_min", "1 to the number of nodes")?;
             }
             Membership::Rolling { every_rounds, .. } | Membership::Deaths { every_rounds } => {
-                range(every_rounds >= 3, "membership.every_rounds", "3 or more")?;
+                let fits = (3..=ROUNDS_MAX).contains(&every_rounds);
+                range(fits, "membership.every_rounds", "3 to 1,000,000")?;
             }
-            Membership::ZoneLoss { .. } => {
+            Membership::ZoneLoss {
+                at_round,
+                back_at_round,
+            } => {
                 range(
                     cluster.zones > 1,
                     "cluster.zones",
                     "2 or more to lose one of them",
                 )?;
+                range(
+                    back_at_round > at_round,
+                    "membership.back_at_round",
+                    "a round after at_round",
+                )?;
             }
             Membership::Steady => {}
         }
+        range(
+            self.lives_max().saturating_mul(self.rounds.into()) <= LIVES_BY_ROUNDS_MAX,
+            "rounds",
+            "for so many nodes and returns, fewer: lives times rounds at most 10,000,000,000",
+        )?;
+        if self.assigner {
+            range(
+                self.nodes_max() <= NODES_MAX as u64,
+                "cluster.nodes",
+                "at most 4,096 with the Assigner, one more of a surge included",
+            )?;
+            // The setting counts the owner.
+            range(
+                self.settings.replicas_max as usize <= 1 + REPLICAS_MAX,
+                "settings.replicas_max",
+                "1 to 33 with the Assigner",
+            )?;
+        }
         Ok(self.settings.validate()?)
+    }
+
+    /// Most nodes that live at once.
+    fn nodes_max(&self) -> u64 {
+        let spare = matches!(self.membership, Membership::Rolling { surge: true, .. });
+        u64::from(self.cluster.nodes) + u64::from(spare)
+    }
+
+    /// Most lives that begin in its rounds.
+    fn lives_max(&self) -> u64 {
+        let (nodes, rounds) = (u64::from(self.cluster.nodes), u64::from(self.rounds));
+        let returns = match self.membership {
+            Membership::Steady => 0,
+            Membership::Chaos { alive_min } => rounds * nodes.saturating_sub(alive_min.into()),
+            Membership::Rolling { .. } | Membership::ZoneLoss { .. } => nodes,
+            Membership::Deaths { every_rounds } => rounds / u64::from(every_rounds.max(1)),
+        };
+        self.nodes_max() + returns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Scenario, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// Plan: files without settings, with one, and with one that does not exist. What is not said is what the Assigner ships: a
+    /// hot key is replicated in a rehearsal as it would be in a cluster.
+    #[test]
+    fn what_a_file_does_not_say_is_what_ships() {
+        let unsaid = read(r#"{"rounds": 3}"#).expect("rounds are enough").settings;
+        assert_eq!(unsaid, shipped());
+        assert_ne!(unsaid, Settings::default());
+        assert!(unsaid.replicas_max > 1 && unsaid.churn_budget == 0.5);
+        let said = read(r#"{"rounds": 3, "settings": {"replicas_max": 4}}"#).expect("a setting");
+        assert_eq!(
+            said.settings,
+            Settings {
+                replicas_max: 4,
+                ..shipped()
+            }
+        );
+        let wrong = read(r#"{"rounds": 3, "settings": {"replica_max": 4}}"#).expect_err("no such setting");
+        assert!(wrong.to_string().contains("replica_max"), "{wrong}");
+    }
+
+    /// Plan: scenarios that are out of one range each. Each is refused by the name of the field.
+    #[test]
+    fn what_cannot_be_run_is_refused_by_name() {
+        for (text, field) in [
+            (r#"{"rounds": 3, "cluster": {"nodes": 5000}}"#, "cluster.nodes"),
+            (r#"{"rounds": 3, "warm_up_rounds": 4294967295}"#, "warm_up_rounds"),
+            (
+                r#"{"rounds": 3, "settings": {"replicas_max": 34}}"#,
+                "settings.replicas_max",
+            ),
+            (
+                r#"{"rounds": 3, "membership": {"kind": "deaths", "every_rounds": 4294967295}}"#,
+                "membership.every_rounds",
+            ),
+            (
+                r#"{"rounds": 1000000, "membership": {"kind": "deaths", "every_rounds": 3}}"#,
+                "rounds",
+            ),
+            (
+                r#"{"rounds": 3, "cluster": {"zones": 2},
+                    "membership": {"kind": "zone-loss", "at_round": 5, "back_at_round": 5}}"#,
+                "membership.back_at_round",
+            ),
+            (
+                r#"{"rounds": 3, "load": {"hot_keys": [{"when": "sometimes", "of_rounds": 10.0, "share": 0.1}]}}"#,
+                "load.hot_keys.of_rounds",
+            ),
+            (
+                r#"{"rounds": 3, "load": {"hot_keys": [{"when": "sometimes", "of_rounds": 0.1, "share": 0.5},
+                    {"when": "during", "from_round": 1, "until_round": 2, "share": 0.6}]}}"#,
+                "load.hot_keys.share",
+            ),
+        ] {
+            let refused = read(text).expect("its form is right").validate();
+            let is_named = matches!(refused, Err(ScenarioError::Range { name, .. }) if name == field);
+            assert!(is_named, "{text}: {refused:?}");
+        }
+        // Crowds that do not meet may each take more than half, and many rounds are no matter where nobody comes back.
+        let apart = r#"{"rounds": 1000000, "load": {"hot_keys": [
+            {"when": "during", "from_round": 1, "until_round": 2, "share": 0.6},
+            {"when": "during", "from_round": 2, "until_round": 3, "share": 0.6}]}}"#;
+        assert_eq!(read(apart).expect("its form is right").validate(), Ok(()));
     }
 }

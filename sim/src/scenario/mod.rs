@@ -29,7 +29,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub use builtin::{NAMES, builtin};
 pub use description::{
-    ClusterShape, DensityShape, HotKeyShape, LoadShape, Membership, Scenario, ScenarioError, Sees,
+    ClusterShape, DensityShape, HotKeyShape, LoadShape, Membership, Scenario, ScenarioError, Sees, shipped,
 };
 pub use measure::RoundFigures;
 pub use plane::{BEATS, OPERATIONS_PER_LOAD_UNIT, Traffic};
@@ -171,8 +171,10 @@ impl Decider {
                 run.sharder_ms_each.push(decided.sharder_ms.iter().sum());
                 run.sharder_ms.extend(decided.sharder_ms);
                 for change in &decided.moves {
-                    run.reasons
-                        .note(change.reason, change.gain, change.cost_bytes, change.cost_misses);
+                    // The Assigner counts operations.
+                    let units = |operations: f64| operations / OPERATIONS_PER_LOAD_UNIT;
+                    let (gain, misses) = (units(change.gain), units(change.cost_misses));
+                    run.reasons.note(change.reason, gain, change.cost_bytes, misses);
                 }
                 run.assigner_ms.push(decided.assigner_ms);
                 run.question_ms.extend(decided.question_ms);

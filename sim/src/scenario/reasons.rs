@@ -13,11 +13,11 @@ pub struct Reasons(BTreeMap<Reason, ReasonFigures>);
 pub struct ReasonFigures {
     /// How many.
     pub count: u64,
-    /// By how many load units (through the Assigner: operations per second) less nodes are above their fair shares, as predicted.
+    /// By how many load units less nodes are above their fair shares, as predicted.
     pub gain_load: f64,
     /// Bytes to be pulled, as predicted.
     pub cost_bytes: f64,
-    /// Hits that may be lost meanwhile, as predicted: an upper bound.
+    /// Hits that may be lost meanwhile, in load units times seconds, as predicted: an upper bound.
     pub cost_misses: f64,
 }
 

@@ -21,7 +21,7 @@ pub struct ScenarioReport {
     pub imbalance: Quantiles,
     /// Parts of the data set's bytes, after the warm-up.
     pub moved_fraction: Moved,
-    /// CPU milliseconds of the sharder's thread.
+    /// CPU milliseconds of the sharder's thread, each time that it is asked; through the Assigner that is several times a round.
     pub round_ms: Times,
     /// CPU milliseconds of each question that the Assigner asks the sharder: what it does to ask it, the sharder, and what it does
     /// with the answer. 0 where it was not asked.
@@ -91,7 +91,8 @@ pub struct Times {
 }
 
 impl Quantiles {
-    pub(super) fn of(values: impl Iterator<Item = f64>) -> Self {
+    /// By nearest rank; 0 of nothing.
+    pub fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         // The nearest rank: the least value that so many are no higher than.
@@ -157,8 +158,14 @@ impl fmt::Display for ScenarioReport {
         )?;
         writeln!(
             f,
-            "  CPU of a round     p50 {:.2} ms  p99 {:.2} ms  max {:.2} ms",
+            "  CPU of an answer   p50 {:.2} ms  p99 {:.2} ms  max {:.2} ms  (the sharder's, each time that it is asked)",
             self.round_ms.p50, self.round_ms.p99, self.round_ms.max
+        )?;
+        let round = Quantiles::of(self.round_ms_each.iter().copied());
+        writeln!(
+            f,
+            "  CPU of a round     p50 {:.2} ms  p99 {:.2} ms  max {:.2} ms  (all its answers)",
+            round.p50, round.p99, round.max
         )?;
         write!(
             f,

@@ -26,6 +26,7 @@ async fn a_key_that_becomes_hot_is_isolated_and_spread() {
         ])
         .args(["--lead-in-s=3", "--hot-s=15", "--cool-s=0.5"])
         .args(["--max-isolated-ms=15000", "--max-spread-ms=15000", "--max-dip=5"])
+        .arg("--min-hot-writes=95")
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
@@ -45,8 +46,6 @@ async fn a_key_that_becomes_hot_is_isolated_and_spread() {
         report["hot_reads"]["readers_max"].as_u64() > Some(1),
         "{report:#}"
     );
-    assert!(
-        report["hot_writes"]["acknowledged"].as_u64() > Some(300),
-        "{report:#}"
-    );
+    // The verdict is that 95% of them were acknowledged.
+    assert_eq!(report["hot_writes"]["writes"], 750, "{report:#}");
 }

@@ -17,7 +17,7 @@
 //! * `relay`: a giver that can be reached through the Assigner only.
 //! * `pull_order`: what a giver sends first, and where a broken stream goes on.
 //! * `fill`: what `get_or_load` puts into the cache while a range is being taken over.
-//! * `hot_key`: a key that takes half of all reads from one moment to the next.
+//! * `hot_key`: a key that takes nine tenths of all reads from one moment to the next.
 //! * `client_follow`: one client through all of a rolling restart: reads, counters, CAS.
 
 mod assigner;

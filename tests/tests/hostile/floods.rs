@@ -243,9 +243,9 @@ async fn peeks_and_takes_without_meaning_are_refused() {
         ranges: Vec::new(),
     });
     let bounds = Bounds::growth_mib(256);
-    // Answering a call costs so little beside reading it that thousands get a turn before an honest operation does: it is done
-    // within its deadline, and no more than that is promised.
-    let slow = bounds.with_p99(Duration::from_millis(1_000));
+    // Answering a call costs so little beside reading it that thousands get a turn before an honest operation does. That all are done
+    // within their deadline, a second, is judged with the errors; 99 of 100 are done with time to spare (docs/operations.md).
+    let slow = bounds.with_p99(Duration::from_millis(800));
     for (what, path, request, metric, bounds) in [
         ("peek flood", TRANSFER_PEEK, peek, "peeks_served_total", bounds),
         (

@@ -24,18 +24,13 @@ pub(super) fn page(report: &ScenarioReport) -> String {
              <span class=\"key cold\">&#9632; to balance; draining</span></p>";
     page += &page::charts(&charts(report));
     write_reasons(report, &mut page);
-    let json = serde_json::to_string_pretty(report).unwrap_or_default();
-    let _ = write!(
-        page,
-        "<details open><summary>The figures (JSON)</summary><pre>{}</pre></details></body></html>",
-        escape(&json)
-    );
-    page
+    page + &page::json("The figures", true, report)
 }
 
 fn write_figures(report: &ScenarioReport, page: &mut String) {
     let Quantiles { p50, p90, p99, max } = report.imbalance;
     let (moved, times) = (report.moved_fraction, report.round_ms);
+    let round = Quantiles::of(report.round_ms_each.iter().copied());
     let misses: f64 = report.figures.iter().map(|round| round.predicted_misses).sum();
     let rows = [
         (
@@ -62,8 +57,12 @@ fn write_figures(report: &ScenarioReport, page: &mut String) {
         ),
         ("Predicted misses, all rounds", format!("{misses:.0}")),
         (
-            "Processor time of a round, p50 / p99 / max",
+            "Processor time of the sharder each time that it is asked, p50 / p99 / max",
             format!("{:.2} / {:.2} / {:.2} ms", times.p50, times.p99, times.max),
+        ),
+        (
+            "Processor time of the sharder in a round, p50 / p99 / max",
+            format!("{:.2} / {:.2} / {:.2} ms", round.p50, round.p99, round.max),
         ),
         (
             "Control plane sends",
@@ -140,7 +139,7 @@ fn write_reasons(report: &ScenarioReport, page: &mut String) {
         return;
     }
     *page += "<p class=\"dim\">As the sharder predicted it, over all rounds. Gain: by how many load units less nodes are above their \
-              fair shares; negative for what had to be done. Misses are an upper bound.</p>\
+              fair shares; negative for what had to be done. Misses, in load units times seconds, are an upper bound.</p>\
               <div class=\"scroll\"><table><tr><th>reason</th><th>changes</th><th>gain</th><th>MiB to pull</th>\
               <th>misses</th></tr>";
     for (reason, figures) in report.reasons.iter() {
