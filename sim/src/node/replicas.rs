@@ -205,8 +205,10 @@ impl Node {
     /// A replica has carried out what it was told.
     pub(super) fn invalidated(&mut self, order: u64, env: &mut Env) {
         let order = self.replicas.orders.remove(&order);
-        if let Some(Order::Write { reader, .. } | Order::Recall { reader, .. }) = &order {
-            self.core.answered_again(reader);
+        match &order {
+            Some(Order::Write { reader, .. }) => self.core.answered_again(reader),
+            Some(Order::Recall { reader, .. }) => self.core.answered_again(&reader.life),
+            None => {}
         }
         match order {
             Some(Order::Write { token, reader }) => {
