@@ -32,6 +32,5 @@ async fn h7_a_read_does_not_wait_for_a_deaf_owner() {
     assert!(waited >= Duration::from_millis(FILL_TIMEOUT_MS), "{waited:?}");
     assert!(waited < Duration::from_millis(FILL_CALL_TIMEOUT_MS), "{waited:?}");
     assert_eq!(Copies::fill(&replica, &key, at, &reading).await, Filled::Unread);
-    assert!(begun.elapsed() < Duration::from_millis(FILL_CALL_TIMEOUT_MS));
     assert_eq!(replica.metrics.fills_asked.load(Ordering::Relaxed), 1);
 }
