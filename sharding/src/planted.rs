@@ -107,8 +107,6 @@ bugs! {
     ColdStartUnwaited, "cold-start-unwaited", 2000, "a range starts cold while a former owner's read leases may be out";
     RevokedLeaseRevived, "revoked-lease-revived", 2000, "a grant that was on its way when the lease was revoked is believed, and the copies of before with it";
     CopiesKeptOverLeases, "copies-kept-over-leases", 2000, "a replica keeps its copies from one lease to the next";
-    LeasesOutForgottenAtOnce, "leases-out-forgotten-at-once", 2000, "the mark that former readers may hold leases is cleared at once, with these leases out";
-    LeasesOutForgottenUnheard, "leases-out-forgotten-unheard", 2000, "the mark that former readers may hold leases is cleared after a while, although the owner may not have heard of it and lends on";
     WriteBeforeInvalidated, "write-before-invalidated", 2000, "an owner changes a key before its replicas have forgotten it";
 }
 

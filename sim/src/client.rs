@@ -116,13 +116,11 @@ impl Client {
                 self.watched = (self.watched + 1) % env.plan.slots;
                 let slot = self.watched;
                 let generation = self.clerk.generation();
-                if env.now_us >= env.unwatched_until_us {
-                    env.send(
-                        self.endpoint(),
-                        Endpoint::Node(slot),
-                        Message::Watch { generation },
-                    );
-                }
+                env.send(
+                    self.endpoint(),
+                    Endpoint::Node(slot),
+                    Message::Watch { generation },
+                );
                 let delay_us = self.random.between(50_000, env.plan.watch_us_max);
                 self.timer(delay_us, ClientTimer::Watch, env);
             }

@@ -15,7 +15,7 @@ use crate::config::Mode;
 use crate::env::{Env, Event};
 use crate::message::Message;
 use crate::node::slot_of_node;
-use crate::replicating::{Replicating, TURNS_OF_ALL};
+use crate::replicating::Replicating;
 use crate::trap::Phase;
 
 /// See the head of this file.
@@ -25,8 +25,6 @@ pub(crate) struct Control {
     clock: Clock,
     /// Of the Sharder, which sees no time.
     turn: Arc<AtomicU64>,
-    /// Turns that were skipped because the policy was to change its mind.
-    turns_skipped: u64,
     started_us: u64,
     still_until_us: u64,
     /// When it last went on after a standstill that it has to notice.
@@ -97,7 +95,6 @@ impl Control {
             core,
             clock,
             turn,
-            turns_skipped: 0,
             started_us: env.now_us,
             still_until_us: 0,
             woke_us: None,
@@ -184,15 +181,6 @@ impl Control {
         }
     }
 
-    /// The policy changes its mind about every slice, and is asked: as at the end of a freeze.
-    pub(crate) fn rethink(&mut self, env: &mut Env) {
-        if self.stands_still_until_us(env).is_none() {
-            self.turns_skipped += TURNS_OF_ALL;
-            self.step(AssignerEvent::Freeze { for_ms: None }, env);
-            self.step(AssignerEvent::Unfreeze, env);
-        }
-    }
-
     pub(crate) fn wake(&mut self, env: &mut Env) {
         self.wake_us = None;
         self.step(AssignerEvent::Tick, env);
@@ -201,8 +189,7 @@ impl Control {
     fn step(&mut self, event: AssignerEvent, env: &mut Env) {
         let now = self.clock.now(env);
         if let Some(how) = env.plan.replication {
-            let turn = env.now_us / how.change_us + self.turns_skipped;
-            self.turn.store(turn, Ordering::Relaxed);
+            self.turn.store(env.now_us / how.change_us, Ordering::Relaxed);
         }
         // One wall clock for all: where every node that knew of the highest generation has died together with the Assigner,
         // the clock is what keeps generations growing.

@@ -133,8 +133,6 @@ pub(crate) struct Env {
     broken_streams: BTreeMap<(Endpoint, Endpoint), u64>,
     /// What is done at certain phases of hand-offs.
     traps: Vec<Trap>,
-    /// Until then clients ask no node for a newer assignment.
-    pub(crate) unwatched_until_us: u64,
     connections: BTreeMap<u64, Connection>,
     /// When the last message of a stream arrives, so that its messages keep their order.
     stream_tails: BTreeMap<u64, u64>,
@@ -158,7 +156,6 @@ impl Env {
             stalls: BTreeMap::new(),
             broken_streams: BTreeMap::new(),
             traps: Vec::new(),
-            unwatched_until_us: 0,
             connections: BTreeMap::new(),
             stream_tails: BTreeMap::new(),
         }
@@ -257,7 +254,6 @@ impl Env {
         self.stalls.clear();
         self.broken_streams.clear();
         self.traps.clear();
-        self.unwatched_until_us = 0;
         self.plan.end_of_faults();
     }
 

@@ -43,8 +43,6 @@ pub(crate) enum Fault {
     PauseAssigner {
         for_us: u64,
     },
-    /// The policy changes its mind.
-    Rethink,
     /// A process that stood still goes on.
     Wake {
         slot: usize,

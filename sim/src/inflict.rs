@@ -152,11 +152,6 @@ impl Simulation {
                     self.env.after(down_us, Event::Fault(Fault::StartAssigner));
                 }
             }
-            Fault::Rethink => {
-                if let Some(control) = &mut self.control {
-                    control.rethink(&mut self.env);
-                }
-            }
             Fault::StartAssigner => {
                 if self.control.is_none() {
                     self.control = Some(Control::start(false, &mut self.env));
@@ -301,11 +296,6 @@ impl Simulation {
             }
             Deed::RestartAssigner { down_us } => Fault::RestartAssigner { down_us },
             Deed::PauseAssigner { for_us } => Fault::PauseAssigner { for_us },
-            Deed::Rethink => Fault::Rethink,
-            Deed::Unwatched { for_us } => {
-                self.env.unwatched_until_us = self.env.unwatched_until_us.max(self.env.now_us + for_us);
-                return;
-            }
         };
         self.fault(fault);
     }

@@ -12,9 +12,6 @@ use softstore_sharding::{NodeId, RangeMap, Slice, SliceKey};
 use crate::plan::Replication;
 use crate::random::Random;
 
-/// Each slice changes at least once in so many turns.
-pub(crate) const TURNS_OF_ALL: u64 = 4;
-
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct Replicating {
@@ -35,7 +32,7 @@ impl Replicating {
     fn wanted(&self) -> RangeMap<u64> {
         let turn = self.turn.load(Ordering::Relaxed);
         let draws = |index: u64| {
-            let own_turn = (turn + index) / (1 + index % TURNS_OF_ALL);
+            let own_turn = (turn + index) / (1 + index % 4);
             Random::new(self.how.seed ^ (index << 32) ^ own_turn).fork()
         };
         let mut wanted = RangeMap::new();

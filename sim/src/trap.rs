@@ -7,8 +7,7 @@
 //!   that does not know yet whether the giver has fenced the range for it (`not-started-while-searching`).
 //! - `Fenced`, with the taker killed before or just after it has heard: what the giver has frozen is nobody's.
 //! - A granted lease, with the owner killed and back at once, and the replica cut off from the Assigner: the range starts cold
-//!   while the replica still reads it (`cold-start-unwaited`). The same with a replica that was taken away just before, which
-//!   the assignment names no more (`leases-out-forgotten-at-once`, `leases-out-forgotten-unheard`).
+//!   while the replica still reads it (`cold-start-unwaited`).
 //! - `Release` or the last chunk, with the giver killed or drained: the end of a hand-off is told to a new Assigner only.
 
 use crate::faults;
@@ -122,23 +121,15 @@ pub(crate) enum Deed {
     PauseAssigner {
         for_us: u64,
     },
-    /// The policy changes its mind about who reads what.
-    Rethink,
-    /// Clients ask no node for a newer assignment.
-    Unwatched {
-        for_us: u64,
-    },
 }
-
-/// Most deeds of one trap.
-const DEEDS_MAX: usize = 5;
 
 /// See the head of this file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Trap {
     pub(crate) phase: Phase,
     /// What is done, and how long after.
-    deeds: [Option<(Deed, u64)>; DEEDS_MAX],
+    first: (Deed, u64),
+    second: Option<(Deed, u64)>,
 }
 
 const MS: u64 = 1_000;
@@ -148,12 +139,7 @@ const GENTLE_STALL_US_MAX: u64 = 700 * MS;
 
 impl Trap {
     pub(crate) fn deeds(&self) -> impl Iterator<Item = (Deed, u64)> {
-        self.deeds.into_iter().flatten()
-    }
-
-    fn new(phase: Phase, first: (Deed, u64), second: Option<(Deed, u64)>) -> Self {
-        let deeds = [Some(first), second, None, None, None];
-        Self { phase, deeds }
+        std::iter::once(self.first).chain(self.second)
     }
 }
 
@@ -161,10 +147,7 @@ impl Trap {
 /// lease is; or the owner is gone and another life of it comes back at once, so that its ranges start cold within a lease.
 fn draw_of_leases(plan: &Plan, random: &mut Random) -> Trap {
     if random.chance(450) {
-        return match random.chance(600) {
-            true => draw_reader_unlisted(random),
-            false => draw_owner_gone(random),
-        };
+        return draw_owner_gone(random);
     }
     let mut deed = || {
         let for_us = random.between(50 * MS, 1_500 * MS);
@@ -188,8 +171,11 @@ fn draw_of_leases(plan: &Plan, random: &mut Random) -> Trap {
         (deed, random.below(us_max))
     };
     let (first, second) = (deed(), deed());
-    let phase = PHASES_OF_LEASES[random.index(PHASES_OF_LEASES.len())];
-    Trap::new(phase, first, random.chance(750).then_some(second))
+    Trap {
+        phase: PHASES_OF_LEASES[random.index(PHASES_OF_LEASES.len())],
+        first,
+        second: random.chance(750).then_some(second),
+    }
 }
 
 /// A trap that ends an owner's tenure while its replica does not hear of that.
@@ -201,41 +187,10 @@ fn draw_owner_gone(random: &mut Random) -> Trap {
     } else {
         Deed::Drain(Role::Giver, back_after_us)
     };
-    let phase = [Phase::Granted, Phase::Filled][random.index(2)];
-    let severed = (Deed::Sever(Role::Taker, for_us), 0);
-    Trap::new(phase, severed, Some((gone, random.below(50 * MS))))
-}
-
-/// A trap that takes a replica away which does not hear of that, and ends the owner's tenure soon after. Either the owner has
-/// heard, and cannot reach the replica: its leases last. Or it has not, and goes on lending until it is gone.
-fn draw_reader_unlisted(random: &mut Random) -> Trap {
-    let phase = [Phase::Granted, Phase::Filled][random.index(2)];
-    let back_after_us = Some(random.between(2 * MS, 40 * MS));
-    let rethinks_us = random.below(20 * MS);
-    let has_owner_heard = random.chance(650);
-    let (cut, severed_us, gone_us) = if has_owner_heard {
-        let for_us = random.between(500 * MS, 1_300 * MS);
-        let cut = Deed::Cut {
-            by: Role::Giver,
-            both: true,
-            for_us,
-        };
-        (cut, for_us, rethinks_us + random.below(300 * MS))
-    } else {
-        let cut_us = random.between(1_150 * MS, 1_350 * MS);
-        let gone_us = cut_us - random.below(100 * MS);
-        (Deed::Sever(Role::Giver, cut_us), cut_us + 900 * MS, gone_us)
-    };
-    let deeds = [
-        (Deed::Sever(Role::Taker, severed_us), 0),
-        (cut, 0),
-        (Deed::Unwatched { for_us: severed_us }, 0),
-        (Deed::Rethink, rethinks_us),
-        (Deed::Kill(Role::Giver, back_after_us), gone_us),
-    ];
     Trap {
-        phase,
-        deeds: deeds.map(Some),
+        phase: [Phase::Granted, Phase::Filled][random.index(2)],
+        first: (Deed::Sever(Role::Taker, for_us), 0),
+        second: Some((gone, random.below(50 * MS))),
     }
 }
 
@@ -246,16 +201,22 @@ pub(crate) fn draw(plan: &Plan, random: &mut Random) -> Trap {
     }
     let mut deed = || (any_deed(plan, random), soon_us(random));
     let (first, second) = (deed(), deed());
-    let phase = PHASES[random.index(PHASES.len())];
-    Trap::new(phase, first, random.chance(500).then_some(second))
+    Trap {
+        phase: PHASES[random.index(PHASES.len())],
+        first,
+        second: random.chance(500).then_some(second),
+    }
 }
 
 /// A trap that costs no entries.
 pub(crate) fn draw_gentle(random: &mut Random) -> Trap {
     let mut deed = || (gentle_deed(random), soon_us(random));
     let (first, second) = (deed(), deed());
-    let phase = PHASES[random.index(PHASES.len())];
-    Trap::new(phase, first, random.chance(700).then_some(second))
+    Trap {
+        phase: PHASES[random.index(PHASES.len())],
+        first,
+        second: random.chance(700).then_some(second),
+    }
 }
 
 /// At once, within a round trip, or a while after.

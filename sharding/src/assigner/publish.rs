@@ -224,7 +224,7 @@ impl Assigner {
             member.listed_at.get_or_insert(generation);
         }
         self.owners = owners.into_iter().cloned().collect();
-        self.note_read_leases(&assignment, now);
+        self.note_read_leases(&assignment);
         self.history.push(assignment.clone());
         let nodes: Vec<NodeId> = self.members.keys().cloned().collect();
         for node in nodes {

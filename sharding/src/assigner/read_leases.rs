@@ -25,7 +25,6 @@ use super::{Assigner, Pending};
 use crate::assignment::{Assignment, READ_LEASES_OVER_MS, RangeAssignment};
 use crate::generation::{Generation, Incarnation};
 use crate::node::Life;
-use crate::planted::{self, Bug};
 use crate::range_map::RangeMap;
 use crate::slice::Slice;
 use crate::time::Timestamp;
@@ -72,9 +71,6 @@ impl Mark {
     }
 
     fn over_at(&self) -> Option<Timestamp> {
-        if planted::is(Bug::LeasesOutForgottenAtOnce) {
-            return Some(Timestamp::ZERO);
-        }
         Some(self.heard?.plus_ms(READ_LEASES_OVER_MS))
     }
 
@@ -90,7 +86,7 @@ fn is_marked(range: &RangeAssignment) -> bool {
 
 impl ReadLeases {
     /// Takes note of a new assignment: what it says as the one before did waits on.
-    fn published(&mut self, assignment: &Assignment, now: Timestamp) {
+    fn published(&mut self, assignment: &Assignment) {
         let before = std::mem::take(self);
         for (slice, range) in assignment.ranges().iter().filter(|(_, range)| is_marked(range)) {
             let marked = self.by_owner.entry(range.owner.clone()).or_default();
@@ -102,10 +98,7 @@ impl ReadLeases {
                 marked.ranges.insert(part, mark.clone());
             }
             for gap in marked.ranges.gaps(slice) {
-                let mut mark = Mark::of(range, assignment.generation());
-                if planted::is(Bug::LeasesOutForgottenUnheard) {
-                    mark.heard = Some(now);
-                }
+                let mark = Mark::of(range, assignment.generation());
                 marked.ranges.insert(gap, mark);
             }
         }
@@ -177,8 +170,8 @@ impl Marked {
 
 impl Assigner {
     /// A new assignment is out.
-    pub(super) fn note_read_leases(&mut self, assignment: &Assignment, now: Timestamp) {
-        self.read_leases.published(assignment, now);
+    pub(super) fn note_read_leases(&mut self, assignment: &Assignment) {
+        self.read_leases.published(assignment);
     }
 
     /// A member says which assignment it holds.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use softstore_sharding::assigner::{AssignerEvent, ChangeCause, HeldBack, MoveEnd, QuietHours};
 use softstore_sharding::session::{HotKeyLoad, LoadReport, SliceLoad};
 use softstore_sharding::sharder::{AutoSharder, PlacedMove, Reason, Sharder};
-use softstore_sharding::{AssignerConfig, Assignment, Life, Slice, SliceKey, Timestamp};
+use softstore_sharding::{AssignerConfig, Assignment, Life, RangeAssignment, Slice, SliceKey, Timestamp};
 
 use crate::fleet::{Fleet, id};
 
@@ -350,7 +350,7 @@ fn a_hot_key_is_isolated_replicated_and_taken_back() {
 fn a_load_that_never_rests_is_levelled() {
     let (mut fleet, truth) = loaded(4, Truth::uneven(100_000.0), AssignerConfig::default());
     let calm = truth.borrow().cells.clone();
-    let mut beat = |fleet: &mut Fleet, seconds: u32| {
+    let beat = |fleet: &mut Fleet, seconds: u32| {
         for second in 0..seconds {
             let times = if second % 4 < 2 { 5.0 } else { 1.0 };
             truth.borrow_mut().cells = calm.iter().map(|cell| cell * times).collect();
@@ -396,6 +396,74 @@ fn who_waits_takes_the_place_of_a_replica_too() {
         "{moved} of {share}\n{}",
         told(&mut fleet)
     );
+}
+
+/// The longest times from a key's change to what comes of it, in milliseconds (seen: 1,000, 1,000, 9,000 and 2,000): until it has a
+/// range of its own...
+const ISOLATED_MS_MAX: u64 = 2_000;
+
+/// ...and replicas; and when it has cooled, until it has none. (It is shown as it was for a while, and each that it loses must fit
+/// into what those left bear.)
+const REPLICATED_MS_MAX: u64 = 2_600;
+const DEREPLICATED_MS_MAX: u64 = 12_000;
+
+/// From the end of its last replica on: the owner's word, the leases, and a round in which it is cool.
+const MERGED_AFTER_MS_MAX: u64 = 6_000;
+
+/// How long it takes until something is so of the key's range.
+fn until(fleet: &mut Fleet, at: SliceKey, is_so: impl Fn(Slice, &RangeAssignment) -> bool) -> u64 {
+    let start = fleet.now;
+    loop {
+        let (slice, range) = fleet.assignment().ranges().get_with_slice(at);
+        let passed_ms = fleet.now.ms_since(start);
+        if is_so(slice, range) || passed_ms > 60_000 {
+            return passed_ms;
+        }
+        fleet.run_ms(50);
+    }
+}
+
+/// Plan: a key that suddenly draws half of all operations, in clusters of 3 to 8 nodes, and cools to a thousandth of that a minute later. It has a
+/// range of its own, and replicas, soon; they go soon after it has cooled, and its range is one with its neighbours again: as many
+/// ranges as before, and none that says that former readers may hold leases. Nothing of that comes twice.
+#[test]
+fn what_is_done_about_a_hot_key_is_done_soon_and_undone() {
+    for nodes in 3..=8 {
+        let (mut fleet, truth) = levelled(nodes);
+        let at = SliceKey::of_key(b"the one");
+        truth.borrow_mut().hot.insert(at, 100.0);
+        fleet.run_ms(10_000);
+        truth.borrow_mut().hot.insert(at, 100_000.0);
+        let isolated_ms = until(&mut fleet, at, |slice, _| slice == Slice::single(at));
+        let replicated_ms =
+            isolated_ms + until(&mut fleet, at, |_, range| !range.readers.replicas.is_empty());
+        fleet.run_ms(60_000);
+        truth.borrow_mut().hot.insert(at, 100.0);
+        let dereplicated_ms = until(&mut fleet, at, |_, range| range.readers.replicas.is_empty());
+        let merged_ms = until(&mut fleet, at, |slice, _| slice != Slice::single(at));
+        println!(
+            "{nodes} nodes: isolated {isolated_ms}, replicated {replicated_ms}; dereplicated {dereplicated_ms}, merged {merged_ms} ms after"
+        );
+        assert!(isolated_ms <= ISOLATED_MS_MAX, "{nodes} nodes: {isolated_ms} ms");
+        assert!(
+            replicated_ms <= REPLICATED_MS_MAX,
+            "{nodes} nodes: {replicated_ms} ms"
+        );
+        assert!(
+            dereplicated_ms <= DEREPLICATED_MS_MAX,
+            "{nodes} nodes: {dereplicated_ms} ms"
+        );
+        assert!(merged_ms <= MERGED_AFTER_MS_MAX, "{nodes} nodes: {merged_ms} ms");
+        let assignment = fleet.assignment().clone();
+        assert!(
+            assignment
+                .ranges()
+                .iter()
+                .all(|(_, range)| !range.readers.leases_out)
+        );
+        let again = until(&mut fleet, at, |slice, _| slice == Slice::single(at));
+        assert!(again > 60_000, "{nodes} nodes: isolated again after {again} ms");
+    }
 }
 
 /// Plan: a node bears twice as much as before, all at once. That is levelled, and not swung about: in three moves or so, and then
