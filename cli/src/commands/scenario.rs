@@ -21,7 +21,7 @@ Examples:
   softstore scenario mine.toml --sharder auto --seed 7
 
 Shipped: dicer-chaos, dicer-chaos-lagged, zipf-16, rolling-surge-16, rolling-in-place-16, stationary, noise,
-scale-1000, zone-loss, flash-crowd. docs/scenarios.md says what each is, what the figures mean, and how to write one.")]
+scale-1000, scale-2000, zone-loss, flash-crowd. docs/scenarios.md says what each is, what the figures mean, and how to write one.")]
 pub(crate) struct ScenarioArgs {
     /// A shipped scenario's name, or a TOML file
     scenario: String,
