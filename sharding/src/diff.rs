@@ -92,11 +92,9 @@ impl AssignmentDiff {
                 next: self.next,
             });
         }
-        let mut ranges: RangeMap<RangeAssignment> = held
-            .ranges()
-            .iter()
-            .map(|(slice, range)| (slice, range.clone()))
-            .collect();
+        let held_ranges = held.ranges().iter();
+        let mut ranges =
+            RangeMap::of_disjoint(held_ranges.map(|(slice, range)| (slice, range.clone())).collect());
         for (slice, range) in &self.ranges {
             ranges.insert(*slice, range.clone());
         }

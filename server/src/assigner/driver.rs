@@ -5,7 +5,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use softstore_proto::v1;
 use softstore_sharding::assigner::{
     Assigner, AssignerAction, AssignerEvent, ChangeRecord, ClusterStatus, DrainError, DrainStart, Notice,
     PlaceJob, PlanJob, SessionId,
@@ -28,8 +27,9 @@ const STATUS_MOVES_MAX: usize = 8_192;
 const PLACED_MAX: usize = 4;
 
 /// Where a session's messages to its node go. Dropping it ends the session. A node that does not read them, until it is
-/// full, is not there: its session ends.
-pub(super) type ToNode = mpsc::Sender<Result<v1::AssignerMessage, tonic::Status>>;
+/// full, is not there: its session ends. What they are on the wire is the session's own task's work: an update goes to every
+/// node, and heartbeats wait for the driver.
+pub(super) type ToNode = mpsc::Sender<Result<AssignerMessage, tonic::Status>>;
 
 /// What sessions and operators want of the driver.
 pub(super) enum Call {
@@ -169,7 +169,7 @@ impl Driver {
         for action in self.core.step(event, Clock.now(), unix_ms()) {
             match action {
                 AssignerAction::Send { session, message } => {
-                    self.send(session, &message);
+                    self.send(session, message);
                 }
                 AssignerAction::CloseSession { session } => {
                     self.sessions.remove(&session);
@@ -213,12 +213,12 @@ impl Driver {
         }
     }
 
-    fn send(&mut self, session: SessionId, message: &AssignerMessage) {
+    fn send(&mut self, session: SessionId, message: AssignerMessage) {
         let Some(to_node) = self.sessions.get(&session) else {
             return;
         };
         // One that just ended says so itself; and so will one that is ended here.
-        if let Err(TrySendError::Full(_)) = to_node.try_send(Ok(message.into())) {
+        if let Err(TrySendError::Full(_)) = to_node.try_send(Ok(message)) {
             tracing::warn!(
                 ?session,
                 "a node does not read what it is sent; its session is closed"
@@ -280,15 +280,15 @@ mod tests {
             to_node: to_other,
         });
         for _ in 0..UNREAD_MAX {
-            driver.send(deaf, &AssignerMessage::YouAreDead);
-            driver.send(other, &AssignerMessage::YouAreDead);
+            driver.send(deaf, AssignerMessage::YouAreDead);
+            driver.send(other, AssignerMessage::YouAreDead);
             assert!(read.try_recv().is_ok());
         }
         assert_eq!((driver.sessions.len(), driver.overflowed.len()), (2, 0));
-        driver.send(deaf, &AssignerMessage::YouAreDead);
+        driver.send(deaf, AssignerMessage::YouAreDead);
         assert_eq!(driver.overflowed, [deaf]);
         // Nobody is there to be told.
-        driver.send(deaf, &AssignerMessage::YouAreDead);
+        driver.send(deaf, AssignerMessage::YouAreDead);
         driver.step(AssignerEvent::Tick);
         assert_eq!((driver.sessions.len(), driver.overflowed.len()), (1, 0));
     }

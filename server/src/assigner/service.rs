@@ -131,7 +131,8 @@ impl v1::assigner_server::Assigner for AssignerService {
             // If the driver has gone there is nothing to tell.
             let _ = service.calls.send(Call::Closed { session }).await;
         });
-        let messages = ReceiverStream::new(messages).take_until(self.stop.clone().cancelled_owned());
+        let messages = ReceiverStream::new(messages).map(|said| said.map(|message| (&message).into()));
+        let messages = messages.take_until(self.stop.clone().cancelled_owned());
         Ok(Response::new(Box::pin(messages)))
     }
 

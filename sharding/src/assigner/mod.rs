@@ -52,7 +52,7 @@ pub use quiet::{QUIET_HOURS_MAX, QuietHours, QuietHoursError};
 pub use rounds::{PlaceJob, Ticket};
 pub use status::{BalanceStatus, ClusterStatus, HotKeyStatus, NodeStatus};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::assignment::Assignment;
@@ -387,11 +387,11 @@ impl Assigner {
     /// With the recovery over, those that hold nothing of what there is wait to be filled.
     fn begin_waits(&mut self) {
         let delay_ms = self.config.rebalance_delay_ms;
-        let recovered = self.recovered.as_ref();
+        let held = self.recovered.iter().flat_map(|held| held.ranges().iter());
+        let owners: HashSet<&Life> = held.map(|(_, range)| &range.owner).collect();
         for member in self.members.values_mut() {
             member.claims = Vec::new();
-            let owns = |held: &Assignment| held.ranges().iter().any(|(_, range)| range.owner == member.life);
-            if recovered.is_some_and(|held| !owns(held)) {
+            if self.recovered.is_some() && !owners.contains(&member.life) {
                 member.reserve_until = Some(member.joined_at.plus_ms(delay_ms));
             }
         }

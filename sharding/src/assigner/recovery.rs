@@ -8,7 +8,7 @@
 //! The settling time counts from the start; but if nobody was heard of until its end, from the first hello: an Assigner
 //! that was cut off from all nodes at its start must not bury all but the first to come through.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::config::AssignerConfig;
@@ -20,7 +20,7 @@ use crate::generation::Generation;
 use crate::node::Life;
 use crate::planted::{self, Bug};
 use crate::range_map::RangeMap;
-use crate::session::ClaimPhase;
+use crate::session::{ClaimPhase, RangeClaim};
 use crate::slice::Slice;
 use crate::time::Timestamp;
 
@@ -242,14 +242,14 @@ impl Recovery {
         members: impl Iterator<Item = &'a Member> + Clone,
         highest: Generation,
     ) -> Option<Ranges> {
-        let mut ranges: RangeMap<RangeAssignment> = RangeMap::new();
-        for (slice, range) in self.best.iter().flat_map(|best| best.ranges().iter()) {
-            ranges.insert(slice, range.clone());
+        let best = self.best.as_deref();
+        let published = best.into_iter().flat_map(|best| best.ranges().iter());
+        let mut ranges =
+            RangeMap::of_disjoint(published.map(|(slice, range)| (slice, range.clone())).collect());
+        for member in members.clone() {
+            lay_claims(&mut ranges, member, best);
         }
         for member in members.clone() {
-            lay_claims(&mut ranges, member);
-        }
-        for member in members {
             lay_fences(&mut ranges, member, highest);
         }
         if ranges.is_empty() {
@@ -258,14 +258,34 @@ impl Recovery {
         for gap in ranges.gaps(Slice::FULL) {
             ranges.insert(gap, unowned(highest));
         }
-        Some(merged(ranges.iter().map(|(slice, range)| (slice, range.clone()))))
+        // Each range of what was fetched has its owner's name to itself: from here on they share it.
+        let living: HashSet<&Life> = members.map(|member| &member.life).collect();
+        Some(merged(ranges.iter().map(|(slice, range)| {
+            let mut range = range.clone();
+            if let Some(&life) = living.get(&range.owner) {
+                range.owner = life.clone();
+            }
+            (slice, range)
+        })))
     }
 }
 
+/// Whether a claim says what the assignment that was fetched or stored says: of a range that nobody hands over. It changes nothing
+/// then, whatever others claim.
+fn is_as_published(claim: &RangeClaim, life: &Life, best: &Assignment) -> bool {
+    let (slice, range) = best.ranges().get_with_slice(claim.slice.low());
+    slice.covers(claim.slice)
+        && range.owner == *life
+        && range.since == claim.since
+        && range.providers.is_empty()
+        && claim.phase == ClaimPhase::Serving
+}
+
 /// A member's claims win where their `since` is the highest; an equal one of the same owner tells that a hand-off ended.
-fn lay_claims(ranges: &mut RangeMap<RangeAssignment>, member: &Member) {
+fn lay_claims(ranges: &mut RangeMap<RangeAssignment>, member: &Member, best: Option<&Assignment>) {
     for claim in &member.claims {
-        if matches!(claim.phase, ClaimPhase::Fenced(_)) {
+        let is_known = best.is_some_and(|best| is_as_published(claim, &member.life, best));
+        if is_known || matches!(claim.phase, ClaimPhase::Fenced(_)) {
             continue;
         }
         let claimed = RangeAssignment {
@@ -333,7 +353,7 @@ mod tests {
     use super::*;
     use crate::generation::Incarnation;
     use crate::node::{NodeEntry, NodeId, NodeState, Peer};
-    use crate::session::{Hello, RangeClaim, SESSION_VERSIONS};
+    use crate::session::{Hello, SESSION_VERSIONS};
 
     fn since(number: u64) -> Generation {
         let assigner = Incarnation::new(1);

@@ -8,7 +8,7 @@ use super::description::{ClusterShape, DensityShape, HotKeyShape, LoadShape, Mem
 const REPLICAS_MAX: u32 = 16;
 
 /// What [`builtin`] knows.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     "dicer-chaos",
     "dicer-chaos-lagged",
     "zipf-16",
@@ -17,6 +17,7 @@ pub const NAMES: [&str; 10] = [
     "stationary",
     "noise",
     "scale-1000",
+    "scale-2000",
     "zone-loss",
     "flash-crowd",
 ];
@@ -32,7 +33,8 @@ pub fn builtin(name: &str) -> Option<Scenario> {
         "rolling-in-place-16" => rolling(false),
         "stationary" => zipf(1_020),
         "noise" => noise(),
-        "scale-1000" => scale(),
+        "scale-1000" => scale(1_000, 64_000, 120),
+        "scale-2000" => scale(2_000, 100_000, 40),
         "zone-loss" => zone_loss(),
         "flash-crowd" => flash_crowd(),
         _ => return None,
@@ -142,18 +144,18 @@ fn noise() -> Scenario {
     }
 }
 
-fn scale() -> Scenario {
+fn scale(nodes: u32, slices: u32, rounds: u32) -> Scenario {
     Scenario {
         cluster: ClusterShape {
-            nodes: 1_000,
+            nodes,
             zones: 3,
-            slices_at_start: 64_000,
+            slices_at_start: slices,
             ..ClusterShape::default()
         },
         membership: Membership::Deaths { every_rounds: 4 },
         load: LoadShape {
             density: DensityShape::Drifting {
-                slices: 64_000,
+                slices,
                 sigma: 1.0,
                 drift: 0.1,
             },
@@ -163,7 +165,7 @@ fn scale() -> Scenario {
             slices_per_node_max: 256,
             ..settings()
         },
-        ..scenario(120)
+        ..scenario(rounds)
     }
 }
 

@@ -5,7 +5,7 @@
 //! fair shares. A small even load underlies what is reported, so that an idle cluster is spread by key space, and a few
 //! operations move nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::cluster::{Cluster, HotSpot, Node, NodeIndex, Part, Piece, Standing};
 use super::density::Density;
@@ -175,7 +175,7 @@ fn cluster_of(view: &ClusterView<'_>, idle: f64) -> (Cluster, Vec<NodeId>) {
     let capacity = |node: &NodeView| node.capacity_bytes.max(1) as f64;
     let takers = || view.nodes.iter().filter(|node| node.role.may_take());
     let capacity_of_all: f64 = takers().map(capacity).sum();
-    let mut index_of: BTreeMap<Life, NodeIndex> = BTreeMap::new();
+    let mut index_of: HashMap<Life, NodeIndex> = HashMap::with_capacity(view.nodes.len());
     let (mut nodes, mut names) = (Vec::new(), Vec::new());
     for (index, node) in (0..).zip(&view.nodes) {
         index_of.insert(node.life.clone(), index);
@@ -199,12 +199,13 @@ fn cluster_of(view: &ClusterView<'_>, idle: f64) -> (Cluster, Vec<NodeId>) {
     let mut pieces = Vec::new();
     for (slice, range) in ranges {
         let holders = std::iter::once(&range.owner).chain(&range.readers.replicas);
-        let owners = holders.map(|life| {
-            *index_of.entry(life.clone()).or_insert_with(|| {
+        let owners = holders.map(|life| match index_of.get(life) {
+            Some(&index) => index,
+            None => *index_of.entry(life.clone()).or_insert_with(|| {
                 names.push(life.node.clone());
                 nodes.push(gone(life));
                 NodeIndex::try_from(nodes.len() - 1).unwrap_or(NodeIndex::MAX)
-            })
+            }),
         });
         pieces.push(Piece {
             slice,
