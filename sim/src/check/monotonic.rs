@@ -4,8 +4,6 @@
 //! Stricter than `staleness` in one thing: of two concurrent writes that checker lets either be the newer for each reader. The
 //! versions that nodes tell say which one was (H4), and all readers have to see them in that order.
 
-use softstore_sharding::Version;
-
 use super::floors::Floors;
 use super::{Violation, by_key};
 use crate::history::{Ended, History, Operation};
@@ -52,6 +50,8 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use softstore_sharding::Version;
+
     use super::*;
     use crate::check::made::operation;
     use crate::history::Did;
