@@ -344,6 +344,18 @@ fn a_hot_key_is_isolated_replicated_and_taken_back() {
     }
 }
 
+/// Plan: nobody asks for anything. A node that joins is filled all the same, as soon as it has waited long enough: that there is no
+/// load is known as well as any load.
+#[test]
+fn an_idle_cluster_fills_who_joins() {
+    let (mut fleet, _) = loaded(3, Truth::uneven(0.0), AssignerConfig::default());
+    fleet.run_ms(30_000);
+    fleet.start("node-03");
+    let patience_ms = AssignerConfig::default().rebalance_delay_ms + 5_000;
+    fleet.run_ms(patience_ms);
+    assert!(fleet.share("node-03") > 220, "{}", told(&mut fleet));
+}
+
 /// Plan: an uneven load that is five times as much for two seconds in four, for ever: there is never a moment of calm. It is levelled all
 /// the same, by what it is on the whole, and then nothing is moved to and fro.
 #[test]

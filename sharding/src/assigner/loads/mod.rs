@@ -124,11 +124,9 @@ impl Loads {
         if passed_ms.is_some_and(|ms| ms < REFRESH_MS_MIN) {
             return;
         }
-        if self.map.whole() <= 0.0 {
-            // What comes after nothing is not smoothed.
-            self.begin(measured, lives.len(), now);
-        }
-        let weight = passed_ms.map_or(1.0, |ms| 1.0 - (-(ms as f64) / HALF_LIFE_MS).exp2());
+        // What comes after nothing is not smoothed.
+        let before_ms = passed_ms.filter(|_| self.map.whole() > 0.0);
+        let weight = before_ms.map_or(1.0, |ms| 1.0 - (-(ms as f64) / HALF_LIFE_MS).exp2());
         self.refreshed_at = Some(now);
         let compared = self.map.compare(measured, lives.len(), now);
         let trust = self.steps.judge(lives, &compared, weight);
