@@ -103,7 +103,7 @@ bugs! {
     FillKeptWhileWritten, "fill-kept-while-written", 2000, "a fill's answer is kept although the owner was about to change the key";
     FillSharedWhileWritten, "fill-shared-while-written", 2000, "who came while a fill was under way gets its value, although a change was under way, too";
     LeaseOutlivesFence, "lease-outlives-fence", 2000, "a range is fenced while replicas hold read leases on it";
-    ReadLeaseFromReply, "read-lease-from-reply", 2000, "a read lease counts from the arrival of its grant";
+    ReadLeaseOverstayed, "read-lease-overstayed", 2000, "a replica reads on for as long again when its lease has ended";
     ColdStartUnwaited, "cold-start-unwaited", 2000, "a range starts cold while a former owner's read leases may be out";
     RevokedLeaseRevived, "revoked-lease-revived", 2000, "a grant that was on its way when the lease was revoked is believed, and the copies of before with it";
     CopiesKeptOverLeases, "copies-kept-over-leases", 2000, "a replica keeps its copies from one lease to the next";

@@ -156,10 +156,10 @@ impl HandoffCore {
         let Some(owner) = assignment.peer(&reply.from) else {
             return Ok(actions);
         };
-        let counted_from = if planted::is(Bug::ReadLeaseFromReply) {
-            now
+        let times = if planted::is(Bug::ReadLeaseOverstayed) {
+            2
         } else {
-            sent
+            1
         };
         let mut epoch = None;
         for grant in &reply.grants {
@@ -167,7 +167,7 @@ impl HandoffCore {
                 break;
             }
             // No longer than whoever waits for its end believes.
-            let until = counted_from.plus_ms(grant.lease_ms.min(READ_LEASE_MS));
+            let until = sent.plus_ms(times * grant.lease_ms.min(READ_LEASE_MS));
             if until <= now {
                 continue;
             }
