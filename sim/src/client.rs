@@ -273,6 +273,7 @@ impl Client {
                 // The node counts from when it reads the request, and puts this off by then.
                 deadline_us,
                 ended: Ended::Open,
+                may_come_again: false,
             });
         }
         env.counters.operations += 1;
@@ -460,6 +461,7 @@ impl Client {
             let recorded = &mut env.history.operations[line];
             recorded.returned_us = env.now_us;
             recorded.ended = ended;
+            recorded.may_come_again = open.may_be_applied;
         }
         match ended {
             Ended::Read(Some(_)) => env.counters.hits += 1,

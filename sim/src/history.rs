@@ -74,6 +74,9 @@ pub struct Operation {
     pub deadline_us: u64,
     /// How it ended.
     pub ended: Ended,
+    /// It changes something and was sent again after no answer had come: an earlier attempt may take effect after its end, until
+    /// its deadline. Only what is harmless twice is sent again; a second removal costs an entry, and resurrects none.
+    pub may_come_again: bool,
 }
 
 /// A node would have served a key as its owner all this time.

@@ -53,6 +53,7 @@ mod tests {
             returned_us,
             deadline_us: 100,
             ended: Ended::Removed,
+            may_come_again: false,
         };
         let life = Life {
             node: NodeId::new("a").unwrap(),

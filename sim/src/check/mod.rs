@@ -70,6 +70,7 @@ mod made {
             returned_us,
             deadline_us: u64::MAX,
             ended,
+            may_come_again: false,
         }
     }
 }

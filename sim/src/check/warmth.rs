@@ -35,10 +35,11 @@ fn came_back_us(history: &History, key: usize) -> Vec<u64> {
     returns
 }
 
-/// An operation that is not known to have ended may take effect at any later time.
+/// An operation that is not known to have ended may take effect at any later time, and one that was sent twice until its deadline.
 fn over_by_us(operation: &Operation) -> u64 {
     match operation.ended {
         Ended::Open | Ended::Unknown => u64::MAX,
+        _ if operation.may_come_again => operation.returned_us.max(operation.deadline_us),
         _ => operation.returned_us,
     }
 }
@@ -137,6 +138,23 @@ mod tests {
             ..History::default()
         })
         .len()
+    }
+
+    /// Plan: a removal was acknowledged before the key was written again; it explains that the key is gone only if an earlier attempt
+    /// of it may still have been on its way, before its deadline.
+    #[test]
+    fn a_removal_that_was_sent_twice_may_come_again() {
+        let removal = Operation {
+            deadline_us: 25,
+            ..operation(Did::Remove, 0, 5, Ended::Removed)
+        };
+        let twice = Operation {
+            may_come_again: true,
+            ..removal
+        };
+        assert_eq!(lost(vec![removal, write(10, 20), miss(21, 24)], Vec::new()), 1);
+        assert_eq!(lost(vec![twice, write(10, 20), miss(21, 24)], Vec::new()), 0);
+        assert_eq!(lost(vec![twice, write(26, 30), miss(31, 34)], Vec::new()), 1);
     }
 
     #[test]
