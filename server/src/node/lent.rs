@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use softstore_sharding::{
-    Assignment, NodeEntry, NodeState as DirectoryState, Peer, RangeAssignment, Readers, Slice,
-};
+use softstore_sharding::{Assignment, Peer, RangeAssignment, Readers, Slice};
 use softstore_store::{MokaStore, MokaStoreConfig};
 use softstore_transfer::handoff::HandoffCore;
 use softstore_transfer::message::{LeaseReply, LeaseRequest, TakenRange};
@@ -13,7 +11,7 @@ use softstore_transfer::{HandoffConfig, chunk};
 use tokio::net::TcpListener;
 
 use super::lending;
-use super::mid_pull::{generation, peer};
+use super::mid_pull::{entry, generation, peer};
 use super::standing::Leave;
 use super::state::NodeState;
 use crate::config::NodeConfig;
@@ -80,17 +78,6 @@ impl Lent {
         };
         lending::answer_lease(owner, &request).expect("it is answered")
     }
-}
-
-fn entry(peer: &Peer) -> (softstore_sharding::NodeId, NodeEntry) {
-    let entry = NodeEntry {
-        incarnation: peer.life.incarnation,
-        address: peer.address.clone(),
-        http_address: "".into(),
-        zone: "".into(),
-        state: DirectoryState::Serving,
-    };
-    (peer.life.node.clone(), entry)
 }
 
 /// Somewhere to listen, and its address.

@@ -71,18 +71,20 @@ pub(super) fn peer(name: &str, incarnation: u64) -> Peer {
     }
 }
 
-fn assignment(number: u64, owner: &Peer, providers: &[(&Peer, u64)], listed: &[&Peer]) -> Arc<Assignment> {
-    let entry = |peer: &&Peer| {
-        let entry = NodeEntry {
-            incarnation: peer.life.incarnation,
-            address: peer.address.clone(),
-            http_address: "".into(),
-            zone: "".into(),
-            state: DirectoryState::Serving,
-        };
-        (peer.life.node.clone(), entry)
+/// A peer as directories list it.
+pub(super) fn entry(peer: &Peer) -> (NodeId, NodeEntry) {
+    let entry = NodeEntry {
+        incarnation: peer.life.incarnation,
+        address: peer.address.clone(),
+        http_address: "".into(),
+        zone: "".into(),
+        state: DirectoryState::Serving,
     };
-    let directory: BTreeMap<NodeId, NodeEntry> = listed.iter().map(entry).collect();
+    (peer.life.node.clone(), entry)
+}
+
+fn assignment(number: u64, owner: &Peer, providers: &[(&Peer, u64)], listed: &[&Peer]) -> Arc<Assignment> {
+    let directory: BTreeMap<NodeId, NodeEntry> = listed.iter().copied().map(entry).collect();
     let providers = providers
         .iter()
         .map(|(peer, since)| softstore_sharding::Provider {

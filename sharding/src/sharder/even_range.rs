@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ClusterView, NodeRole, NodeView, Placement, Sharder};
+use super::{ClusterView, NodeRole, NodeView, NodesByName, Placement, Sharder};
 use crate::node::{Life, NodeId};
 use crate::slice::Slice;
 use crate::slice_key::{SLOT_COUNT, SliceKey};
@@ -112,6 +112,7 @@ impl<'a> Plan<'a> {
             .previous
             .into_iter()
             .flat_map(|previous| previous.ranges().iter());
+        let nodes = NodesByName::of(view);
         let mut pieces: Vec<Piece> = ranges
             .map(|(slice, range)| Piece {
                 slice,
@@ -120,8 +121,8 @@ impl<'a> Plan<'a> {
                     None => Place::Orphan(range.owner.clone()),
                 },
                 whole: !range.providers.is_empty(),
-                warm: !range.providers.is_empty() || view.node(&range.owner).is_some(),
-                fixed: view.is_pinned(range),
+                warm: !range.providers.is_empty() || nodes.node(&range.owner).is_some(),
+                fixed: nodes.is_pinned(range),
             })
             .collect();
         if pieces.is_empty() {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ClusterView, Placement, Sharder};
+use super::{ClusterView, NodesByName, Placement, Sharder};
 use crate::node::NodeId;
 use crate::range_map::RangeMap;
 use crate::slice::Slice;
@@ -86,10 +86,11 @@ fn whole_ranges(view: &ClusterView<'_>, ring: &RangeMap<NodeId>) -> Vec<(Slice, 
         .previous
         .into_iter()
         .flat_map(|previous| previous.ranges().iter());
+    let nodes = NodesByName::of(view);
     ranges
         .filter(|(_, range)| !range.providers.is_empty())
         .filter_map(|(slice, range)| {
-            let node = match view.owner_stays(range) {
+            let node = match nodes.owner_stays(range) {
                 true => range.owner.node.clone(),
                 false => ring.get(slice.low())?.1.clone(),
             };
