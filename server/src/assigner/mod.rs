@@ -9,6 +9,7 @@
 
 mod driver;
 mod metrics;
+mod probing;
 mod service;
 
 use std::net::SocketAddr;
@@ -108,6 +109,7 @@ impl AssignerServer {
         let (calls, queue) = tokio::sync::mpsc::channel::<Call>(CALLS_MAX);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Arc::new(AssignerMetrics::default());
+        tasks.spawn(probing::run(calls.clone(), stop.clone()));
         tasks.spawn(Driver::new(core, queue, metrics.clone()).run(stop.clone()));
         serve_grpc(
             grpc,

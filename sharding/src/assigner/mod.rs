@@ -13,6 +13,7 @@
 //!   rounds, forced   asking the Sharder, or doing without    balance   when it is asked for the load alone, and how much may move
 //!   loads            what it is shown of the load            explain   why assignments changed, and what that cost
 //!   preview          what it would do now                    read_leases  when leases of former readers are over
+//!   doubt            whether a member can be relied on       departures  what those said last that have left
 //! ```
 //!
 //! It keeps, of the invariants: H1 in that a range has one owner per assignment and a higher `since` whenever that owner
@@ -21,6 +22,8 @@
 
 mod balance;
 mod config;
+mod departures;
+mod doubt;
 mod event;
 mod explain;
 mod forced;
@@ -41,6 +44,7 @@ mod status;
 
 pub use balance::HeldBack;
 pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT, LEASE_MS_MIN};
+pub use departures::{DEPARTURES_MAX, Departure};
 pub use event::{AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, Notice, SessionId};
 pub use explain::{
     CHANGES_MAX, ChangeCause, ChangeRecord, Explanations, MOVES_PER_CHANGE_MAX, MoveEnd, MoveRecord,
@@ -65,6 +69,7 @@ use crate::sharder::Sharder;
 use crate::time::Timestamp;
 
 use balance::Balance;
+use departures::Departures;
 use graves::Graves;
 use history::History;
 use loads::Loads;
@@ -110,6 +115,7 @@ pub struct Assigner {
     loads: Loads,
     explanations: Explanations,
     read_leases: ReadLeases,
+    departures: Departures,
     /// The question that the Sharder has not answered yet.
     round: Option<Round>,
     /// The one that was given up and not answered yet.
@@ -160,6 +166,7 @@ impl Assigner {
             loads: Loads::default(),
             explanations: Explanations::default(),
             read_leases: ReadLeases::default(),
+            departures: Departures::default(),
             round: None,
             overdue: None,
             tickets: 0,
@@ -210,6 +217,7 @@ impl Assigner {
             }
             AssignerEvent::Freeze { for_ms } => self.freeze(for_ms, now, &mut actions),
             AssignerEvent::Unfreeze => self.unfreeze(&mut actions),
+            AssignerEvent::Probed { life, reached } => self.probed(&life, reached),
             AssignerEvent::Tick => self.tick(now, &mut actions),
         }
         self.settle_holds(now, &mut actions);
@@ -330,9 +338,15 @@ impl Assigner {
             actions.push(AssignerAction::CloseSession { session });
         }
         self.graves.bury(member.life.clone());
+        let last_drain = member.load.drain;
         self.loads.bury(&member.life, member.load);
         self.explanations.forget(&member.life);
         let life = member.life;
+        if cause == DeathCause::Goodbye
+            && let Some(drain) = last_drain
+        {
+            self.departures.left(life.clone(), drain);
+        }
         actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
         self.wants(Pending::AtOnce);
     }
@@ -393,6 +407,7 @@ impl Assigner {
             member.claims = Vec::new();
             if self.recovered.is_some() && !owners.contains(&member.life) {
                 member.reserve_until = Some(member.joined_at.plus_ms(delay_ms));
+                member.is_filling = true;
             }
         }
     }
