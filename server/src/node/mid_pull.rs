@@ -96,6 +96,7 @@ fn assignment(number: u64, owner: &Peer, providers: &[(&Peer, u64)], listed: &[&
         since: generation(number),
         providers: providers.collect(),
         readers: Readers::default(),
+        awaits: Vec::new(),
     };
     let ranges = vec![(Slice::FULL, range)];
     Arc::new(Assignment::new(generation(number), ranges, directory).expect("valid"))
@@ -256,6 +257,10 @@ impl Store for SteppedStore {
 
     fn begin_pull(&self, pull: PullId) {
         self.inner.begin_pull(pull);
+    }
+
+    fn begin_awaiting(&self, pull: PullId) {
+        self.inner.begin_awaiting(pull);
     }
 
     fn end_pull(&self, pull: PullId) {

@@ -99,7 +99,7 @@ use reclaim::{Purging, SweepCursor};
 use seats::Seats;
 use stripe::Stripes;
 use turns::Turns;
-use written::WrittenLimit;
+use written::{Kind, WrittenLimit};
 
 /// The part of the budget that moka is not told of: 1/32, for writes that it has not applied yet.
 const RESERVE_SHIFT: u32 = 5;
@@ -250,7 +250,11 @@ impl Store for MokaStore {
     }
 
     fn begin_pull(&self, pull: PullId) {
-        self.open_memories(pull);
+        self.open_memories(pull, Kind::Pulled);
+    }
+
+    fn begin_awaiting(&self, pull: PullId) {
+        self.open_memories(pull, Kind::Awaited);
     }
 
     fn end_pull(&self, pull: PullId) {
