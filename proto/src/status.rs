@@ -1,6 +1,7 @@
 //! `assigner.proto`: what operators are told of the cluster, from `softstore_sharding::assigner`. One way only: those who
 //! ask read the wire's types.
 
+use softstore_sharding::Life;
 use softstore_sharding::assigner::{
     BalanceStatus, ChangeRecord, ClusterStatus, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX, MoveRecord,
     NodeStatus, PlanReport,
@@ -25,7 +26,15 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             hot_keys: status.hot_keys.iter().map(Into::into).collect(),
             balance: Some((&status.balance).into()),
             changes: Vec::new(),
+            awaited: status.awaited.iter().map(awaited).collect(),
         }
+    }
+}
+
+fn awaited((life, ranges): (&Life, &u32)) -> v1::Awaited {
+    v1::Awaited {
+        life: Some(life.into()),
+        ranges: *ranges,
     }
 }
 

@@ -87,6 +87,18 @@ pub(crate) fn handoff(notice: &Notice) {
         Notice::CopyDropped { slice, reason } => {
             debug!(target: TARGET, %slice, ?reason, "dropped a frozen copy");
         }
+        Notice::Awaiting { slice, since, life } => {
+            debug!(target: TARGET, %slice, %since, %life, "what a silent node held may come back");
+        }
+        Notice::CameBack { slice, giver, since } => {
+            debug!(target: TARGET, %slice, %giver, %since, "what a node held is back");
+        }
+        Notice::NotBack { life, end } => {
+            info!(target: TARGET, %life, ?end, "what a silent node held is awaited no longer");
+        }
+        Notice::Offered { slice, since } => {
+            debug!(target: TARGET, %slice, %since, "froze a range of the life before, and offer it");
+        }
         Notice::Renewed { slice, since } => {
             debug!(target: TARGET, %slice, %since, "kept a range under a new acquisition");
         }

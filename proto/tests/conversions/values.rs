@@ -84,6 +84,12 @@ fn range(ceiling: u64) -> impl Strategy<Value = RangeAssignment> {
             number: ceiling - age,
             assigner: Incarnation::new(9),
         };
+        let awaited = |life: &Life| Provider {
+            life: life.clone(),
+            since: since(1),
+        };
+        let awaits = providers.first().filter(|life| **life != owner).map(awaited);
+        let awaits = awaits.into_iter().filter(|_| leases_out).collect();
         let providers = providers.into_iter().zip(1..);
         RangeAssignment {
             owner,
@@ -98,6 +104,7 @@ fn range(ceiling: u64) -> impl Strategy<Value = RangeAssignment> {
                 replicas: replicas.into_values().collect(),
                 leases_out,
             },
+            awaits,
         }
     })
 }
@@ -124,14 +131,16 @@ fn ranges() -> impl Strategy<Value = Vec<(Slice, RangeAssignment)>> {
 
 pub(crate) fn assignment() -> impl Strategy<Value = Assignment> {
     let nodes = vec(entry_of_node(), 0..5);
-    (1_000..GENERATION_NUMBER_MAX, ranges(), nodes, lease_ms()).prop_map(
-        |(number, ranges, nodes, lease_ms)| {
+    let terms = (lease_ms(), 0..=REVIVAL_MS_MAX);
+    (1_000..GENERATION_NUMBER_MAX, ranges(), nodes, terms).prop_map(
+        |(number, ranges, nodes, (lease_ms, revival_ms))| {
             let generation = Generation {
                 number,
                 assigner: Incarnation::new(u64::MAX),
             };
             let assignment = Assignment::new(generation, ranges, nodes.into_iter().collect());
-            assignment.expect("valid").under_leases(lease_ms)
+            let assignment = assignment.expect("valid").under_leases(lease_ms);
+            assignment.with_revival_ms(revival_ms)
         },
     )
 }
@@ -143,16 +152,19 @@ fn diff() -> impl Strategy<Value = AssignmentDiff> {
         ranges(),
         vec(entry_of_node(), 0..5),
         vec(life(), 0..4),
-        lease_ms(),
+        (lease_ms(), 0..=REVIVAL_MS_MAX),
     )
-        .prop_map(|(base, next, ranges, joined, left, lease_ms)| AssignmentDiff {
-            base,
-            next,
-            ranges: ranges.into_iter().skip(1).collect(),
-            joined,
-            left: left.into_iter().map(|life| life.node).collect(),
-            lease_ms,
-        })
+        .prop_map(
+            |(base, next, ranges, joined, left, (lease_ms, revival_ms))| AssignmentDiff {
+                base,
+                next,
+                ranges: ranges.into_iter().skip(1).collect(),
+                joined,
+                left: left.into_iter().map(|life| life.node).collect(),
+                lease_ms,
+                revival_ms,
+            },
+        )
 }
 
 pub(crate) fn update() -> impl Strategy<Value = AssignmentUpdate> {
@@ -175,6 +187,7 @@ fn claim() -> impl Strategy<Value = RangeClaim> {
         Just(ClaimPhase::Serving),
         life().prop_map(ClaimPhase::Pulling),
         life().prop_map(ClaimPhase::Fenced),
+        vec(provider(), 1..3).prop_map(ClaimPhase::Awaiting),
     ];
     (slice(), generation(), vec(provider(), 0..3), phase).prop_map(|(slice, since, providers, phase)| {
         RangeClaim {
@@ -196,10 +209,10 @@ fn hello() -> impl Strategy<Value = Hello> {
         option::of(generation()),
         vec(claim(), 0..4),
         versions(),
-        lease_ms(),
+        (lease_ms(), option::of(offers())),
     )
         .prop_map(
-            |(peer, http_address, zone, capacity_bytes, draining, held, claims, versions, lease_ms)| Hello {
+            |(peer, http_address, zone, capacity_bytes, draining, held, claims, versions, terms)| Hello {
                 peer,
                 http_address,
                 zone,
@@ -208,9 +221,21 @@ fn hello() -> impl Strategy<Value = Hello> {
                 generation: held.unwrap_or(Generation::NONE),
                 claims,
                 versions,
-                lease_ms,
+                lease_ms: terms.0,
+                offers: terms.1,
             },
         )
+}
+
+fn offers() -> impl Strategy<Value = Offers> {
+    let offer = (slice(), generation(), option::of((life(), generation())));
+    let offer = offer.prop_map(|(slice, since, taker)| Offer { slice, since, taker });
+    let last = option::of((any::<u64>(), any::<u64>()));
+    (vec(life(), 1..=FORMER_LIVES_MAX), last, vec(offer, 0..4)).prop_map(|(former, last, ranges)| Offers {
+        former,
+        last_answer: last.map(|(sequence, ms_ago)| LastAnswer { sequence, ms_ago }),
+        ranges,
+    })
 }
 
 fn lease_ms() -> impl Strategy<Value = Option<u64>> {

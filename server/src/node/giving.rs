@@ -56,11 +56,6 @@ const CURSOR_BYTES: usize = 17;
 
 type Items = mpsc::Sender<Result<v1::PullItem, Status>>;
 
-/// Milliseconds that an entry had left when its range was fenced.
-pub(super) fn ttl_at_fence(deadline: Timestamp, received: Timestamp) -> Option<u64> {
-    (deadline != Timestamp::NEVER).then(|| deadline.ms_since(received))
-}
-
 /// Starts sending.
 pub(super) fn stream(
     state: &Arc<NodeState>,
@@ -71,7 +66,7 @@ pub(super) fn stream(
     let pacer = Pacer::new(state.config.pull_bytes_per_second_min)
         .map_err(|_| Refusal::Malformed("no minimum rate"))?;
     let (items, stream) = mpsc::channel(CHUNKS_AHEAD);
-    let fenced = grants.iter().map(|grant| grant.received).max();
+    let fenced = grants.iter().map(|grant| grant.as_of).max();
     let (from, as_of) = match resumed {
         Some((from, as_of)) => (Some(from), as_of),
         None => (None, fenced.unwrap_or(Timestamp::ZERO)),
@@ -217,18 +212,17 @@ impl Giving {
             let Some(grant) = self.grant_at(cursor.at) else {
                 continue;
             };
-            let Some(frozen) = self
-                .state
-                .store
-                .read_frozen(cursor.at, grant.epoch, grant.received)
-            else {
+            let Some(frozen) = self.state.store.read_frozen(cursor.at, grant.epoch, grant.as_of) else {
+                continue;
+            };
+            let Ok(ttl_ms) = grant.ttl_ms(frozen.deadline) else {
                 continue;
             };
             let entry = ChunkEntry {
                 key: &frozen.key,
                 value: &frozen.value,
                 version: frozen.version,
-                ttl_ms: ttl_at_fence(frozen.deadline, grant.received),
+                ttl_ms,
                 class: frozen.class,
             };
             if !builder.push(&entry) {

@@ -148,6 +148,12 @@ counters! {
     operations_without_lease,
     /// Times that serving was suspended after this node stood still
     suspensions,
+    /// Ranges of a life that was declared dead, frozen and offered to who took them over
+    ranges_frozen,
+    /// Ranges that began cold, or whose giver fell silent, and got back what their last holder held
+    ranges_revived,
+    /// Silent nodes from which this node awaited what they held, in vain
+    revivals_missed,
 }
 
 /// Adds one.
@@ -209,7 +215,10 @@ impl NodeMetrics {
                 ..
             } => {}
             Notice::CopyDropped { .. } => count(&self.copies_dropped_unreleased),
-            Notice::Renewed { .. } | Notice::Dropped { .. } => {}
+            Notice::CameBack { .. } => count(&self.ranges_revived),
+            Notice::NotBack { .. } => count(&self.revivals_missed),
+            Notice::Offered { .. } => count(&self.ranges_frozen),
+            Notice::Renewed { .. } | Notice::Dropped { .. } | Notice::Awaiting { .. } => {}
         }
     }
 

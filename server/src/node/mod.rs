@@ -451,6 +451,7 @@ async fn keep_house(state: Arc<NodeState>, stop: CancellationToken) {
             _ = rounds.tick() => {}
         }
         let (store, now) = (state.store.clone(), state.clock.now());
+        state.end_overflowed();
         // A panic there would be a bug of the store; the next round goes on all the same.
         let _ = tokio::task::spawn_blocking(move || store.maintain(now)).await;
     }

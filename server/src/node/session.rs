@@ -155,8 +155,11 @@ impl Session {
         }
         match said {
             FromLink::Opened => {
-                let claims = self.state.core().claims();
-                self.step(SliceletEvent::SessionOpened { claims });
+                let (claims, offers) = {
+                    let core = self.state.core();
+                    (core.claims(), core.offers())
+                };
+                self.step(SliceletEvent::SessionOpened { claims, offers });
             }
             FromLink::Said(message) => self.step(SliceletEvent::FromAssigner(*message)),
             FromLink::Closed => {
@@ -199,6 +202,10 @@ impl Session {
                 }
                 SliceletAction::ServesUnder { lease_ms: None } => tracing::info!("serving without leases"),
                 SliceletAction::Reborn => self.reborn(),
+                SliceletAction::OffersHeard { behind_ms } => {
+                    self.state
+                        .with_core(|core, _| (core.offers_heard(behind_ms), Vec::new()));
+                }
                 SliceletAction::BeginDrain => {
                     events::draining();
                     self.state.set_draining();
@@ -215,11 +222,15 @@ impl Session {
     }
 
     fn reborn(&mut self) {
-        tracing::warn!("this life was declared dead: dropping everything and coming back as a new one");
         let mut me = self.state.core().me().clone();
         me.life.incarnation = new_incarnation();
         let incarnation = me.life.incarnation;
         self.state.reborn(me);
+        let offered = self.state.core().counts().offered;
+        tracing::warn!(
+            offered,
+            "this life was declared dead: coming back as a new one, and offering so many ranges to who took them over"
+        );
         let actions = self.slicelet.reborn(incarnation, self.state.clock.now());
         self.carry_out(actions);
     }

@@ -15,7 +15,7 @@ use softstore_store::{Part, Store};
 use softstore_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use softstore_sync::planted::{self, Race};
 use softstore_sync::{Mutex, RwLock, RwLockReadGuard};
-use softstore_transfer::handoff::{Action, Clearance, HandoffCore, Notice, Writes};
+use softstore_transfer::handoff::{Action, Clearance, HandoffCore, Notice, PullEnd, Writes};
 use softstore_transfer::message::{Release, Take};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -165,6 +165,7 @@ impl NodeState {
             for action in &actions {
                 match action {
                     Action::BeginPull(pull) => self.store.begin_pull(*pull),
+                    Action::BeginAwaiting(pull) => self.store.begin_awaiting(*pull),
                     Action::EndPull(pull) => self.store.end_pull(*pull),
                     _ => {}
                 }
@@ -196,7 +197,18 @@ impl NodeState {
     /// Takes up a new life after the old one was declared dead.
     pub fn reborn(self: &Arc<Self>, me: Peer) {
         count(&self.metrics.rebirths);
-        self.with_core(|core, _| ((), core.reborn(me)));
+        self.with_core(|core, now| ((), core.reborn(me, now)));
+    }
+
+    /// Ends what is awaited where more was written meanwhile than can be remembered.
+    pub(super) fn end_overflowed(self: &Arc<Self>) {
+        let memories: Vec<PullId> = self.core().memories_awaiting().collect();
+        for memory in memories
+            .into_iter()
+            .filter(|memory| self.store.pull_overflowed(*memory))
+        {
+            self.with_core(|core, _| ((), core.pull_ended(memory, PullEnd::Overflow)));
+        }
     }
 
     /// Begins what one action asks for. Nothing here waits, or comes back to the core.
@@ -239,7 +251,7 @@ impl NodeState {
             Action::Wake => self.wake.send_modify(|count| *count += 1),
             Action::Notice(notice) => self.notice(&notice),
             // Done already, before the lock was let go.
-            Action::BeginPull(_) | Action::EndPull(_) => {}
+            Action::BeginPull(_) | Action::BeginAwaiting(_) | Action::EndPull(_) => {}
         }
     }
 
@@ -527,6 +539,16 @@ impl NodeState {
                 "ranges_pulling",
                 "Ranges served here that are still being filled",
                 counts.pulling as u64,
+            ),
+            gauge(
+                "ranges_awaiting",
+                "Ranges served here, cold, while what a silent node held of them may come back",
+                counts.awaiting as u64,
+            ),
+            gauge(
+                "ranges_offered",
+                "Frozen copies that this process's former lives left and offer",
+                counts.offered as u64,
             ),
             gauge("ranges_pending", "Ranges to be taken over", counts.pending as u64),
             gauge(

@@ -80,11 +80,11 @@ impl TransferService {
     }
 
     fn frozen(&self, grant: &CopyGrant, at: SliceKey, asked: &PeekKey) -> Option<Entry> {
-        let frozen = self.0.store.read_frozen(at, grant.epoch, grant.received)?;
+        let frozen = self.0.store.read_frozen(at, grant.epoch, grant.as_of)?;
         if frozen.key != asked.key {
             return None;
         }
-        let ttl_ms = giving::ttl_at_fence(frozen.deadline, grant.received);
+        let ttl_ms = grant.ttl_ms(frozen.deadline).ok()?;
         let (key, value, version, class) = (frozen.key, frozen.value, frozen.version, frozen.class);
         Some(Entry {
             key,

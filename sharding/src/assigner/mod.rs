@@ -13,6 +13,7 @@
 //!   rounds, forced   asking the Sharder, or doing without    balance   when it is asked for the load alone, and how much may move
 //!   loads            what it is shown of the load            explain   why assignments changed, and what that cost
 //!   preview          what it would do now                    read_leases  when leases of former readers are over
+//!   revival          what silent lives may bring back        unheard  who is given nothing for the moment
 //! ```
 //!
 //! It keeps, of the invariants: H1 in that a range has one owner per assignment and a higher `since` whenever that owner
@@ -36,8 +37,10 @@ mod publish;
 mod quiet;
 mod read_leases;
 mod recovery;
+pub(crate) mod revival;
 mod rounds;
 mod status;
+mod unheard;
 
 pub use balance::HeldBack;
 pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT, LEASE_MS_MIN};
@@ -65,10 +68,11 @@ use crate::sharder::Sharder;
 use crate::time::Timestamp;
 
 use balance::Balance;
-use graves::Graves;
+use graves::{Grave, Graves};
 use history::History;
 use loads::Loads;
 use member::Member;
+use next::Reported;
 use read_leases::ReadLeases;
 use recovery::Recovery;
 use rounds::Round;
@@ -95,8 +99,8 @@ pub struct Assigner {
     highest: Generation,
     pending: Pending,
     last_published: Timestamp,
-    /// Hand-offs reported as ended and not yet published, with their `since`.
-    done: RangeMap<Generation>,
+    /// Hand-offs reported as ended and not yet published.
+    reported: RangeMap<Reported>,
     /// Ranges that their owner has fenced for a life which is dead: it will not serve them under this `since`.
     fenced_off: RangeMap<Life>,
     /// The other Assigner that was last reported.
@@ -115,6 +119,8 @@ pub struct Assigner {
     /// The one that was given up and not answered yet.
     overdue: Option<Ticket>,
     tickets: u64,
+    /// Something was not given to a node because that was not heard of lately.
+    waits_for_unheard: bool,
 }
 
 /// Whether something changed that an assignment is to tell of.
@@ -150,7 +156,7 @@ impl Assigner {
             highest: Generation::NONE,
             pending: Pending::Nothing,
             last_published: Timestamp::ZERO,
-            done: RangeMap::new(),
+            reported: RangeMap::new(),
             fenced_off: RangeMap::new(),
             other_assigner: None,
             last_step: now,
@@ -163,6 +169,7 @@ impl Assigner {
             round: None,
             overdue: None,
             tickets: 0,
+            waits_for_unheard: false,
         }
     }
 
@@ -329,7 +336,15 @@ impl Assigner {
             }
             actions.push(AssignerAction::CloseSession { session });
         }
-        self.graves.bury(member.life.clone());
+        // Who says goodbye has gone, and another process has nothing of this one's.
+        let may_return = matches!(cause, DeathCause::Silent | DeathCause::Reborn);
+        self.graves.bury(
+            member.life.clone(),
+            Grave {
+                may_return,
+                answers: member.answers,
+            },
+        );
         self.loads.bury(&member.life, member.load);
         self.explanations.forget(&member.life);
         let life = member.life;
@@ -373,7 +388,7 @@ impl Assigner {
         self.history.inherit(recovery.take_known());
         self.recovery = None;
         for life in unheard {
-            self.graves.bury(life.clone());
+            self.graves.bury(life.clone(), Grave::of_one_away());
             let cause = DeathCause::NotRecovered;
             actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
         }

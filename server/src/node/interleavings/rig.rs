@@ -194,6 +194,7 @@ pub(super) fn whole(
             })
             .collect(),
         readers: Readers::default(),
+        awaits: Vec::new(),
     };
     let directory = [ME, OTHER].map(entry).into();
     let assignment = Assignment::new(since(generation), vec![(Slice::FULL, range)], directory);
