@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use eyre::{Result, WrapErr};
 use serde::Serialize;
 use softstore_proto::v1::balance_status::Hold;
-use softstore_proto::v1::{BalanceStatus, ClusterStatus, HotKeyStatus, NodeState, NodeStatus};
+use softstore_proto::v1::{Awaited, BalanceStatus, ClusterStatus, HotKeyStatus, NodeState, NodeStatus};
 use softstore_sharding::session::HOT_KEY_BYTES_MAX;
 
 use crate::commands::moves::{ChangeJson, change_text};
@@ -35,7 +35,8 @@ from others and giving to them now. A node that is missing here is dead, or was 
 heartbeats, half a second. OPS/S is operations served per second, decayed with a half-life of a second, BUSY how much of their
 time the node's threads were.
 
-Below the table: settled, or why not; and the hottest keys, if a node has keys that draw more than 1/256 of its operations, with
+Below the table: settled, or why not; which silent nodes may still bring back what they held, should they only have been away
+(revival_ms); and the hottest keys, if a node has keys that draw more than 1/256 of its operations, with
 how far the rate may be off either way.
 
 With --moves, the changes, newest first: what each was expected to pull and what its takers have pulled since, and for each move the
@@ -74,6 +75,8 @@ struct StatusJson {
     waiting_to_fill: u32,
     ranges_moving: u32,
     ranges_unreachable: u32,
+    /// Silent nodes that may bring back what they held.
+    awaited: Vec<AwaitedJson>,
     nodes: Vec<NodeJson>,
     /// Hottest first.
     hot_keys: Vec<HotKeyJson>,
@@ -81,6 +84,15 @@ struct StatusJson {
     /// Newest first; with `--moves`, else left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<ChangeJson>>,
+}
+
+/// A silent node that may bring back what it held, as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct AwaitedJson {
+    id: String,
+    incarnation: String,
+    /// How many ranges of what it held.
+    ranges: u32,
 }
 
 /// Whether and how load is balanced, as `--json` prints it.
@@ -239,6 +251,12 @@ fn to_table(status: &StatusJson) -> String {
             status.ranges_unreachable
         ));
     }
+    for awaited in &status.awaited {
+        text.push_str(&format!(
+            "{} fell silent: what it held of {} ranges may come back with it.\n",
+            awaited.id, awaited.ranges
+        ));
+    }
     if let Some(held) = held_back(&status.balance) {
         text.push_str(&format!("Nothing is balanced: {held}\n"));
     }
@@ -359,10 +377,22 @@ impl StatusJson {
             waiting_to_fill: status.waiting_to_fill,
             ranges_moving: status.ranges_moving,
             ranges_unreachable: status.ranges_unreachable,
+            awaited: status.awaited.into_iter().map(AwaitedJson::from).collect(),
             nodes: status.nodes.into_iter().map(NodeJson::from).collect(),
             hot_keys: status.hot_keys.into_iter().map(HotKeyJson::from).collect(),
             balance: status.balance.unwrap_or_default().into(),
             changes: with_changes.then(|| status.changes.into_iter().map(ChangeJson::from).collect()),
+        }
+    }
+}
+
+impl From<Awaited> for AwaitedJson {
+    fn from(awaited: Awaited) -> Self {
+        let life = awaited.life.unwrap_or_default();
+        Self {
+            id: life.node,
+            incarnation: format!("{:x}", life.incarnation),
+            ranges: awaited.ranges,
         }
     }
 }
