@@ -6,6 +6,8 @@
 //!                           v                                 v
 //!                         SendTake                      admission.rs: may this operation run here?
 //!                                                       pull.rs: what still arrives
+//!
+//!   reconcile.rs: what an assignment asks   action.rs: what is asked of the shell   state.rs: what is known   claims.rs: what is told
 //! ```
 //!
 //! A range that is held may be *lent*: replicas serve reads of it under leases (lending.rs). Of a range that another node
