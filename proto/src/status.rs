@@ -25,6 +25,8 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             hot_keys: status.hot_keys.iter().map(Into::into).collect(),
             balance: Some((&status.balance).into()),
             changes: Vec::new(),
+            // The Assigner's shell knows them.
+            conditions: Vec::new(),
         }
     }
 }
