@@ -4,7 +4,9 @@
 
 use softstore_sharding::SliceKey;
 use softstore_sharding::load::HOT_KEYS_MAX;
-use softstore_sharding::session::{HOT_KEY_BYTES_MAX, HotKeyLoad, LoadReport, SliceLoad};
+use softstore_sharding::session::{
+    CONDITION_BYTES_MAX, CONDITIONS_MAX, HOT_KEY_BYTES_MAX, HotKeyLoad, LoadReport, SliceLoad,
+};
 
 use crate::assignment::slice;
 use crate::error::{WireError, each, within};
@@ -72,7 +74,7 @@ impl TryFrom<v1::HotKey> for HotKeyLoad {
     }
 }
 
-/// A report without its lists, which grow with the cluster.
+/// A report without those of its lists that grow with the cluster.
 pub(crate) fn totals(load: &LoadReport) -> v1::LoadReport {
     v1::LoadReport {
         entries: load.entries,
@@ -89,6 +91,7 @@ pub(crate) fn totals(load: &LoadReport) -> v1::LoadReport {
         cpu_us_per_second: load.cpu_us_per_second,
         busy_percent: load.busy_percent.into(),
         hot_keys: Vec::new(),
+        conditions: load.conditions.clone(),
     }
 }
 
@@ -125,8 +128,19 @@ impl TryFrom<v1::LoadReport> for LoadReport {
                 .ok_or_else(|| WireError::bad("load.busy_percent", wire.busy_percent))?,
             slices: each("load.slices", wire.slices, RANGES_MAX)?,
             hot_keys: each("load.hot_keys", wire.hot_keys, HOT_KEYS_MAX)?,
+            conditions: conditions(wire.conditions)?,
         })
     }
+}
+
+/// Lines for people, who read them on a terminal.
+fn conditions(wire: Vec<String>) -> Result<Vec<String>, WireError> {
+    within("load.conditions", wire.len(), CONDITIONS_MAX)?;
+    let lines = wire.into_iter().map(|line| {
+        within("load.conditions", line.len(), CONDITION_BYTES_MAX)?;
+        Ok(line.replace(char::is_control, " "))
+    });
+    lines.collect()
 }
 
 /// A rate: a number, not negative, and one that is possible.

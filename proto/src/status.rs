@@ -27,6 +27,8 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             balance: Some((&status.balance).into()),
             changes: Vec::new(),
             awaited: status.awaited.iter().map(awaited).collect(),
+            // The Assigner's shell knows them.
+            conditions: Vec::new(),
         }
     }
 }

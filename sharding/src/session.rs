@@ -217,7 +217,16 @@ pub struct LoadReport {
     pub slices: Vec<SliceLoad>,
     /// The keys that draw a good part of that, hottest first, at most [`HOT_KEYS_MAX`](crate::load::HOT_KEYS_MAX).
     pub hot_keys: Vec<HotKeyLoad>,
+    /// What a person needs to know of the node (no name resolves, messages are refused), a line each: at most
+    /// [`CONDITIONS_MAX`] of at most [`CONDITION_BYTES_MAX`].
+    pub conditions: Vec<String>,
 }
+
+/// Most conditions that a heartbeat tells of.
+pub const CONDITIONS_MAX: usize = 16;
+
+/// Longest line about a condition, in bytes.
+pub const CONDITION_BYTES_MAX: usize = 1_024;
 
 /// How a hand-off of a range ended, as its taker tells it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -35,8 +35,9 @@ from others and giving to them now. A node that is missing here is dead, or was 
 heartbeats, half a second. OPS/S is operations served per second, decayed with a half-life of a second, BUSY how much of their
 time the node's threads were.
 
-Below the table: settled, or why not; which silent nodes may still bring back what they held, should they only have been away
-(revival_ms); and the hottest keys, if a node has keys that draw more than 1/256 of its operations, with
+Below the table: settled, or why not; what needs a person, in lines that begin with ! (docs/operations.md); which silent nodes may
+still bring back what they held, should they only have been away (revival_ms); and the hottest keys, if a node has keys that draw more
+than 1/256 of its operations, with
 how far the rate may be off either way.
 
 With --moves, the changes, newest first: what each was expected to pull and what its takers have pulled since, and for each move the
@@ -81,6 +82,8 @@ struct StatusJson {
     /// Hottest first.
     hot_keys: Vec<HotKeyJson>,
     balance: BalanceJson,
+    /// What a person needs to know of the Assigner and of nodes.
+    conditions: Vec<ConditionJson>,
     /// Newest first; with `--moves`, else left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<ChangeJson>>,
@@ -121,6 +124,15 @@ enum HeldBack {
     NoReport,
     /// The setting leaves balancing no bytes at all.
     NoChurn,
+}
+
+/// What a person needs to know, as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct ConditionJson {
+    /// The node of which it is so; null: the Assigner.
+    node: Option<String>,
+    /// Its name, what it is, for how long, with whom and why.
+    condition: String,
 }
 
 /// A hot key as `--json` prints it.
@@ -239,6 +251,10 @@ fn to_table(status: &StatusJson) -> String {
         text.push_str(&format!(
             "Ownership is leased: a node that is cut off stops serving after {lease_ms} ms.\n"
         ));
+    }
+    for told in &status.conditions {
+        let whose = told.node.as_deref().unwrap_or("the Assigner");
+        text.push_str(&format!("! {whose}: {}\n", told.condition));
     }
     if status.waiting_to_fill > 0 {
         text.push_str(
@@ -363,6 +379,7 @@ impl StatusJson {
     /// With the changes only where they were asked for: none then is an answer, too.
     fn of(status: ClusterStatus, with_changes: bool) -> Self {
         let generation = status.generation.unwrap_or_default();
+        let conditions = conditions(&status);
         Self {
             generation: format!("{}.{:x}", generation.number, generation.assigner),
             settled: status.settled,
@@ -381,6 +398,7 @@ impl StatusJson {
             nodes: status.nodes.into_iter().map(NodeJson::from).collect(),
             hot_keys: status.hot_keys.into_iter().map(HotKeyJson::from).collect(),
             balance: status.balance.unwrap_or_default().into(),
+            conditions,
             changes: with_changes.then(|| status.changes.into_iter().map(ChangeJson::from).collect()),
         }
     }
@@ -395,6 +413,24 @@ impl From<Awaited> for AwaitedJson {
             ranges: awaited.ranges,
         }
     }
+}
+
+/// All that is told, of the Assigner first.
+fn conditions(status: &ClusterStatus) -> Vec<ConditionJson> {
+    let of = |node: Option<&str>, lines: &[String]| {
+        let told = lines.iter().map(|line| ConditionJson {
+            node: node.map(str::to_owned),
+            condition: line.clone(),
+        });
+        told.collect::<Vec<_>>()
+    };
+    let of_nodes = status.nodes.iter().flat_map(|node| {
+        let name = node.life.as_ref().map_or("", |life| life.node.as_str());
+        let lines = node.load.as_ref().map_or(&[][..], |load| &load.conditions);
+        of(Some(name), lines)
+    });
+    let of_assigner = of(None, &status.conditions);
+    of_assigner.into_iter().chain(of_nodes).collect()
 }
 
 impl BalanceJson {
@@ -502,6 +538,7 @@ mod tests {
             hits: 3,
             entries: 10,
             ranges_giving: 2,
+            conditions: vec!["own_name: it does not resolve".into()],
             operations_per_second: 1_234.4,
             busy_percent: 41,
             ..LoadReport::default()
@@ -538,6 +575,7 @@ mod tests {
             nodes: vec![node],
             hot_keys: vec![hot],
             unsettled_because,
+            conditions: vec!["second_assigner: stop one".into()],
             ..ClusterStatus::default()
         })
     }
@@ -561,6 +599,8 @@ mod tests {
             "700",
             r"user:\xff1",
             "cache-0 +1",
+            "! the Assigner: second_assigner: stop one",
+            "! cache-0: own_name: it does not resolve",
         ] {
             assert!(text.contains(expected), "{expected} is missing:\n{text}");
         }

@@ -260,9 +260,13 @@ fn load() -> impl Strategy<Value = LoadReport> {
         key_bytes: u16::try_from(key.len()).expect("short") + more,
         key,
     });
-    let lists = (vec(slice_load, 0..4), vec(hot_key, 0..4));
-    (any::<[u64; 8]>(), rates(), 0..=100u8, lists).prop_map(|(n, rates, busy_percent, (slices, hot_keys))| {
-        LoadReport {
+    let lists = (
+        vec(slice_load, 0..4),
+        vec(hot_key, 0..4),
+        vec("[ -~]{0,40}", 0..4),
+    );
+    (any::<[u64; 8]>(), rates(), 0..=100u8, lists).prop_map(
+        |(n, rates, busy_percent, (slices, hot_keys, conditions))| LoadReport {
             entries: n[0],
             bytes: n[1],
             gets: n[2],
@@ -277,8 +281,9 @@ fn load() -> impl Strategy<Value = LoadReport> {
             busy_percent,
             slices,
             hot_keys,
-        }
-    })
+            conditions,
+        },
+    )
 }
 
 fn handoff() -> impl Strategy<Value = HandoffReport> {

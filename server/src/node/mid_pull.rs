@@ -43,14 +43,14 @@ pub(super) struct MidPull {
     pub(super) state: Arc<NodeState>,
     pub(super) store: Arc<SteppedStore>,
     pub(super) pull: PullId,
-    _to_slicelet: mpsc::UnboundedReceiver<SliceletEvent>,
+    _to_slicelet: mpsc::Receiver<SliceletEvent>,
 }
 
 /// A node that is to take the whole key space over.
 pub(super) struct Asking {
     pub(super) state: Arc<NodeState>,
     store: Arc<SteppedStore>,
-    to_slicelet: mpsc::UnboundedReceiver<SliceletEvent>,
+    to_slicelet: mpsc::Receiver<SliceletEvent>,
 }
 
 pub(super) fn generation(number: u64) -> Generation {

@@ -127,7 +127,12 @@ impl v1::transfer_server::Transfer for TransferService {
             .core()
             .grant_pull(&request)
             .map_err(|refusal| refuse(&self.0, refusal))?;
-        let stream = giving::stream(&self.0, request, grants).map_err(|refusal| refuse(&self.0, refusal))?;
+        let Some(place) = self.0.givings.enter(&request.taker) else {
+            count(&self.0.metrics.pulls_put_off);
+            return Err(Status::resource_exhausted("too many pulls at once: ask again"));
+        };
+        let stream =
+            giving::stream(&self.0, request, grants, place).map_err(|refusal| refuse(&self.0, refusal))?;
         Ok(Response::new(Box::pin(stream)))
     }
 

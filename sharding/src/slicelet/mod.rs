@@ -5,6 +5,8 @@
 //!            SessionOpened -> Hello          Update -> Adopt           YouAreDead -> Reborn
 //!   closed ----------------------> open ------------------------> ... --------------------> dead until reborn()
 //!      ^---- SessionClosed, backoff ---|
+//!
+//!   config  settings     event  what goes in and comes out     tenure, standstill  until when it may serve
 //! ```
 //!
 //! Why it suspends. A node that stood still for about the failure timeout may be dead by the Assigner's word, and

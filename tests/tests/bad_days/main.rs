@@ -4,3 +4,5 @@
 //! One file for each kind of bad day.
 
 mod comes_back;
+mod conditions;
+mod stuck_logs;

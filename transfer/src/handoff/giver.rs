@@ -71,16 +71,23 @@ impl HandoffCore {
         )?;
         let mut actions = Vec::new();
         let mut answers: Vec<TakeAnswer> = Vec::new();
+        // Once there is no room left, `Searching` is left out: it says nothing that silence does not.
+        let mut is_short = false;
         'all: for range in &take.ranges {
             for slice in self.parts(range.slice) {
                 if answers.len() >= self.config.taken_ranges_max {
-                    // The repeated `Take` asks for the rest. `Searching` says nothing that silence does not.
-                    answers.retain(|answer| answer.verdict != Verdict::Searching);
+                    if !std::mem::replace(&mut is_short, true) {
+                        answers.retain(|answer| answer.verdict != Verdict::Searching);
+                    }
                     if answers.len() >= self.config.taken_ranges_max {
+                        // The repeated `Take` asks for the rest.
                         break 'all;
                     }
                 }
                 let verdict = self.verdict(slice, range, &take.taker, now, &mut actions);
+                if is_short && verdict == Verdict::Searching {
+                    continue;
+                }
                 let joined = answers.last_mut().filter(|last| {
                     last.slice.touches(slice) && (last.since, last.from) == (range.since, range.from)
                 });

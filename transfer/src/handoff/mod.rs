@@ -6,6 +6,8 @@
 //!                           v                                 v
 //!                         SendTake                      admission.rs: may this operation run here?
 //!                                                       pull.rs: what still arrives
+//!
+//!   reconcile.rs: what an assignment asks   action.rs: what is asked of the shell   state.rs: what is known   claims.rs: what is told
 //! ```
 //!
 //! A node that died in silence may only have been away. Who takes its range over, cold, *awaits* what it held (awaiting.rs);
