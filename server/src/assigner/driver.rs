@@ -10,7 +10,7 @@ use softstore_sharding::assigner::{
     PlaceJob, PlanJob, SessionId,
 };
 use softstore_sharding::session::{AssignerMessage, NodeMessage};
-use softstore_sharding::{NodeId, Timestamp};
+use softstore_sharding::{Life, NodeId, Peer, Timestamp};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,10 @@ pub(super) enum Call {
     },
     /// A session ended.
     Closed { session: SessionId },
+    /// Who are the members, and where do they listen?
+    Members { answer: oneshot::Sender<Vec<Peer>> },
+    /// It was tried whether a member answers there.
+    Probed { life: Life, reached: bool },
     /// What does the cluster look like?
     Status {
         /// How many of the last changes are wanted with it.
@@ -144,7 +148,9 @@ impl Driver {
                     self.step(AssignerEvent::SessionClosed { session });
                 }
             }
+            Call::Probed { life, reached } => self.step(AssignerEvent::Probed { life, reached }),
             // Whoever asked may have gone.
+            Call::Members { answer } => drop(answer.send(self.core.peers())),
             Call::Status { changes_max, answer } => {
                 let changes = self.core.explanations().changes().rev().take(changes_max);
                 let changes = told(changes, STATUS_MOVES_MAX);

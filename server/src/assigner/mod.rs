@@ -11,6 +11,7 @@
 
 mod driver;
 mod metrics;
+mod probing;
 mod service;
 
 use std::net::SocketAddr;
@@ -110,6 +111,7 @@ impl AssignerServer {
         let (calls, queue) = tokio::sync::mpsc::channel::<Call>(CALLS_MAX);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Arc::new(AssignerMetrics::default());
+        tasks.spawn(probing::run(calls.clone(), stop.clone()));
         tasks.spawn(Driver::new(core, queue, metrics.clone()).run(stop.clone()));
         tasks.spawn(tell_conditions(metrics.clone(), stop.clone()));
         serve_grpc(

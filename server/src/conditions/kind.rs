@@ -154,7 +154,7 @@ impl Kind {
             Self::DeclaredDead => flood(
                 "declared_dead",
                 1,
-                "this life was declared dead: dropping everything and coming back as a new one",
+                "this life was declared dead: it comes back as a new one",
                 "not declared dead again",
             ),
             Self::Contradicted => flood(

@@ -18,7 +18,7 @@ use tonic::transport::Endpoint;
 use super::load;
 use super::metrics::count;
 use super::state::NodeState;
-use super::transfer_service::answer_take;
+use super::transfer_service::{answer_take, count_refused};
 use crate::clock::new_incarnation;
 use crate::conditions::Kind;
 use crate::{events, grpc};
@@ -166,7 +166,13 @@ impl Session {
                 };
                 self.step(SliceletEvent::SessionOpened { claims, offers });
             }
-            FromLink::Said(message) => self.step(SliceletEvent::FromAssigner(*message)),
+            FromLink::Said(message) => {
+                let is_answer = matches!(*message, AssignerMessage::HeartbeatAnswer { .. });
+                self.step(SliceletEvent::FromAssigner(*message));
+                if is_answer {
+                    self.state.assigner_answered();
+                }
+            }
             FromLink::Closed => {
                 self.link.outbound = None;
                 self.step(SliceletEvent::SessionClosed);
@@ -175,6 +181,10 @@ impl Session {
     }
 
     fn step(&mut self, event: SliceletEvent) {
+        if event == SliceletEvent::StoppedServing {
+            // The last heartbeat, if it was not sent yet.
+            self.tick();
+        }
         let now = self.state.clock.now();
         let actions = self.slicelet.step(event, now);
         self.carry_out(actions);
@@ -230,16 +240,13 @@ impl Session {
     }
 
     fn reborn(&mut self) {
-        self.state.conditions.observe(Kind::DeclaredDead, "", "");
         let mut me = self.state.core().me().clone();
         me.life.incarnation = new_incarnation();
         let incarnation = me.life.incarnation;
         self.state.reborn(me);
         let offered = self.state.core().counts().offered;
-        tracing::warn!(
-            offered,
-            "this life was declared dead: coming back as a new one, and offering so many ranges to who took them over"
-        );
+        let why = format_args!("{offered} ranges that it held are offered to who took them over");
+        self.state.conditions.observe(Kind::DeclaredDead, "", why);
         let actions = self.slicelet.reborn(incarnation, self.state.clock.now());
         self.carry_out(actions);
     }
@@ -391,8 +398,8 @@ fn deliver(state: &Arc<NodeState>, from: &Life, payload: &[u8]) {
                 });
             }
             Err(refusal) => {
-                count(&state.metrics.peer_messages_refused);
-                tracing::debug!(%from, %refusal, "refused a relayed take");
+                tracing::debug!(%from, "a relayed take is refused");
+                count_refused(state, refusal);
             }
         },
         Ok(Relayed::TakeReply(reply)) if reply.from == *from => {

@@ -5,4 +5,6 @@
 
 mod comes_back;
 mod conditions;
+mod honest;
+mod invented;
 mod stuck_logs;
