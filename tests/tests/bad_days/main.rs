@@ -3,3 +3,5 @@
 //!
 //! One file for each kind of bad day.
 
+mod dead_cache;
+mod pauses;
