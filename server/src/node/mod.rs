@@ -33,6 +33,7 @@ mod metrics;
 #[cfg(test)]
 mod mid_pull;
 mod operation;
+mod pauses;
 mod peeks;
 mod puller;
 mod reading;
@@ -171,6 +172,7 @@ impl Node {
         last_words.spawn(session.run(stop.clone()));
         state.tasks.spawn(keep_time(state.clone(), stop.clone()));
         state.tasks.spawn(saturation::watch(state.clone(), stop.clone()));
+        state.tasks.spawn(pauses::watch(state.clone(), stop.clone()));
         state.tasks.spawn(keep_house(state.clone(), stop.clone()));
         state.tasks.spawn(watch::conditions(state.clone(), stop.clone()));
         state.tasks.spawn(watch::own_name(state.clone(), stop.clone()));

@@ -29,6 +29,7 @@ use super::invalidations::Invalidations;
 use super::lending;
 use super::load::LoadMeter;
 use super::metrics::{NodeMetrics, count};
+use super::pauses::Pauses;
 use super::peeks::Peeks;
 use super::puller;
 use super::reading::{self, Copies};
@@ -118,6 +119,7 @@ pub struct NodeState {
     drain_began: OnceLock<DrainReport>,
     /// Whether this node has time left.
     pub(super) saturation: Saturation,
+    pub(super) pauses: Pauses,
     /// What its slices draw.
     pub(super) load: LoadMeter,
     /// Places for `Take`s that wait for their assignment.
@@ -170,6 +172,7 @@ impl NodeState {
             lease_ends: watch::channel(0).0,
             drain_began: OnceLock::new(),
             saturation: Saturation::default(),
+            pauses: Pauses::default(),
             load: LoadMeter::default(),
             takes_unheard: Semaphore::new(UNHEARD_TAKES_MAX),
             held_requests: AtomicU64::new(0),
@@ -311,10 +314,11 @@ impl NodeState {
                 return;
             }
             match state.channels.take(&address, &take).await {
-                Ok(reply) => {
+                Ok((reply, longest_pause_ms)) => {
                     state
                         .conditions
                         .clear(Kind::PeerUnreachable, take.to.node.as_str());
+                    state.pauses.told(reply.from.incarnation, longest_pause_ms);
                     state.with_core(|core, now| ((), core.take_answered(&reply, now)));
                 }
                 // Either way the core sends it again.
@@ -631,6 +635,11 @@ impl NodeState {
                 "queue_delay_us",
                 "The longest time that a batch of operations waited to be read lately, in microseconds",
                 self.saturation.delay_us(),
+            ),
+            gauge(
+                "longest_pause_ms",
+                "The longest time for which the process stood still in the last seconds, in milliseconds: stopped, throttled, or without a processor",
+                self.pauses.longest_ms(),
             ),
             gauge(
                 "load_operations_per_second",

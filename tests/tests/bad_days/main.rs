@@ -8,3 +8,5 @@ mod conditions;
 mod honest;
 mod invented;
 mod stuck_logs;
+mod dead_cache;
+mod pauses;
