@@ -1,6 +1,7 @@
 //! `assigner.proto`: what operators are told of the cluster, from `softstore_sharding::assigner`. One way only: those who
 //! ask read the wire's types.
 
+use softstore_sharding::Life;
 use softstore_sharding::assigner::{
     BalanceStatus, ChangeRecord, ClusterStatus, Departure, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX,
     MoveRecord, NodeStatus, PlanReport,
@@ -25,8 +26,18 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             hot_keys: status.hot_keys.iter().map(Into::into).collect(),
             balance: Some((&status.balance).into()),
             changes: Vec::new(),
+            awaited: status.awaited.iter().map(awaited).collect(),
+            // The Assigner's shell knows them.
+            conditions: Vec::new(),
             departures: status.departures.iter().map(Into::into).collect(),
         }
+    }
+}
+
+fn awaited((life, ranges): (&Life, &u32)) -> v1::Awaited {
+    v1::Awaited {
+        life: Some(life.into()),
+        ranges: *ranges,
     }
 }
 

@@ -43,14 +43,14 @@ pub(super) struct MidPull {
     pub(super) state: Arc<NodeState>,
     pub(super) store: Arc<SteppedStore>,
     pub(super) pull: PullId,
-    _to_slicelet: mpsc::UnboundedReceiver<SliceletEvent>,
+    _to_slicelet: mpsc::Receiver<SliceletEvent>,
 }
 
 /// A node that is to take the whole key space over.
 pub(super) struct Asking {
     pub(super) state: Arc<NodeState>,
     store: Arc<SteppedStore>,
-    to_slicelet: mpsc::UnboundedReceiver<SliceletEvent>,
+    to_slicelet: mpsc::Receiver<SliceletEvent>,
 }
 
 pub(super) fn generation(number: u64) -> Generation {
@@ -96,6 +96,7 @@ fn assignment(number: u64, owner: &Peer, providers: &[(&Peer, u64)], listed: &[&
         since: generation(number),
         providers: providers.collect(),
         readers: Readers::default(),
+        awaits: Vec::new(),
     };
     let ranges = vec![(Slice::FULL, range)];
     Arc::new(Assignment::new(generation(number), ranges, directory).expect("valid"))
@@ -257,6 +258,10 @@ impl Store for SteppedStore {
 
     fn begin_pull(&self, pull: PullId) {
         self.inner.begin_pull(pull);
+    }
+
+    fn begin_awaiting(&self, pull: PullId) {
+        self.inner.begin_awaiting(pull);
     }
 
     fn end_pull(&self, pull: PullId) {

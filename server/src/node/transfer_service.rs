@@ -74,6 +74,11 @@ impl TransferService {
         })
     }
 
+    /// What takers are told: how long they may have to wait for an answer though nothing is wrong.
+    fn longest_pause_ms(&self) -> u32 {
+        u32::try_from(self.0.pauses.longest_ms()).unwrap_or(u32::MAX)
+    }
+
     /// What this node has of one key that it froze for a taker.
     async fn peek_one(&self, asked: &PeekKey, request: &PeekRequest) -> PeekAnswer {
         let at = SliceKey::of_key(&asked.key);
@@ -103,11 +108,11 @@ impl TransferService {
     }
 
     fn frozen(&self, grant: &CopyGrant, at: SliceKey, asked: &PeekKey) -> Option<Entry> {
-        let frozen = self.0.store.read_frozen(at, grant.epoch, grant.received)?;
+        let frozen = self.0.store.read_frozen(at, grant.epoch, grant.as_of)?;
         if frozen.key != asked.key {
             return None;
         }
-        let ttl_ms = giving::ttl_at_fence(frozen.deadline, grant.received);
+        let ttl_ms = grant.ttl_ms(frozen.deadline).ok()?;
         let (key, value, version, class) = (frozen.key, frozen.value, frozen.version, frozen.class);
         Some(Entry {
             key,
@@ -127,7 +132,10 @@ impl v1::transfer_server::Transfer for TransferService {
         let take: Take = self.decoded(request.into_inner())?;
         let reply = answer_when_heard(&self.0, &take).await;
         let reply = reply.map_err(|refusal| refuse(&self.0, refusal))?;
-        Ok(Response::new((&reply).into()))
+        Ok(Response::new(v1::TakeReply {
+            longest_pause_ms: self.longest_pause_ms(),
+            ..(&reply).into()
+        }))
     }
 
     async fn peek(&self, request: Request<v1::PeekRequest>) -> Result<Response<v1::PeekReply>, Status> {
@@ -139,9 +147,10 @@ impl v1::transfer_server::Transfer for TransferService {
         let answers = request.keys.iter().map(|asked| self.peek_one(asked, &request));
         let mut answers = futures::future::join_all(answers).await;
         answers.truncate(fitting(answers.iter().map(peeked_bytes)));
-        Ok(Response::new(softstore_proto::transfer::peek_reply_to_wire(
-            &answers,
-        )))
+        Ok(Response::new(v1::PeekReply {
+            longest_pause_ms: self.longest_pause_ms(),
+            ..softstore_proto::transfer::peek_reply_to_wire(&answers)
+        }))
     }
 
     async fn pull(&self, request: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
@@ -151,7 +160,12 @@ impl v1::transfer_server::Transfer for TransferService {
             .core()
             .grant_pull(&request)
             .map_err(|refusal| refuse(&self.0, refusal))?;
-        let stream = giving::stream(&self.0, request, grants).map_err(|refusal| refuse(&self.0, refusal))?;
+        let Some(place) = self.0.givings.enter(&request.taker) else {
+            count(&self.0.metrics.pulls_put_off);
+            return Err(Status::resource_exhausted("too many pulls at once: ask again"));
+        };
+        let stream =
+            giving::stream(&self.0, request, grants, place).map_err(|refusal| refuse(&self.0, refusal))?;
         Ok(Response::new(Box::pin(stream)))
     }
 

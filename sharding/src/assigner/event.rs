@@ -140,6 +140,8 @@ pub enum DeathCause {
     Silent,
     /// Another incarnation of the same node said hello.
     Replaced,
+    /// The next life of the same process said hello.
+    Reborn,
     /// It said goodbye.
     Goodbye,
     /// A recovering Assigner did not hear of it in time.

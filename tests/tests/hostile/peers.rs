@@ -336,6 +336,7 @@ async fn a_node_that_never_reads_its_session_is_closed() {
         claims: Vec::new(),
         versions: VersionRange { min: 1, max: 1 },
         lease_ms: None,
+        offers: None,
     });
     let hello = encoded(&v1::NodeMessage::from(&hello));
     let heartbeat = encoded(&v1::NodeMessage {
