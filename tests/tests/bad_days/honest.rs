@@ -26,12 +26,13 @@ async fn wait(cluster: &ProcessCluster, flags: &[&str]) -> (Option<i32>, String)
     (code, said)
 }
 
-/// What the Assigner says against settling, once it does.
+/// What the Assigner says against settling, once it does, and has tried to reach the node.
 async fn unsettled_by(cluster: &ProcessCluster, node: &str) -> String {
     until(&format!("{node} is doubted"), async || {
         let status = cluster.status().await?;
         let because = status.unsettled_because;
-        (!status.settled && because.starts_with(&format!("{node} "))).then_some(because)
+        let is_tried = !because.contains("has yet to");
+        (is_tried && because.starts_with(&format!("{node} "))).then_some(because)
     })
     .await
 }
