@@ -10,12 +10,13 @@ use proptest::prelude::*;
 use softstore_proto::limits::READ_LEASE_MS;
 use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, HOT_KEY_BYTES_MAX, HandoffOutcome, HandoffReport, Hello,
-    HotKeyLoad, LEASE_MS_MAX, LoadReport, NodeMessage, RangeClaim, SliceLoad, VersionRange,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, FORMER_LIVES_MAX, HOT_KEY_BYTES_MAX, HandoffOutcome,
+    HandoffReport, Hello, HotKeyLoad, LEASE_MS_MAX, LastAnswer, LoadReport, NodeMessage, Offer, Offers,
+    RangeClaim, SliceLoad, VersionRange,
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, FrequencyClass, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState,
-    Peer, Provider, RangeAssignment, Readers, Slice, SliceKey, Version,
+    Peer, Provider, REVIVAL_MS_MAX, RangeAssignment, Readers, Slice, SliceKey, Version,
 };
 use softstore_transfer::message::{
     Entry, FillAnswer, FillKey, FillRequest, Invalidate, LeaseGrant, LeaseReply, LeaseRequest, PeekAnswer,
