@@ -390,6 +390,9 @@ fn a14_a_giver_that_falls_silent_may_come_back() {
         "nothing is forgotten"
     );
     assert!(cluster.node("b").import_target(pull, key(5)).is_none());
+    // The old stream's last word comes late.
+    let actions = cluster.node("b").pull_ended(pull, PullEnd::Gone);
+    assert!(actions.is_empty());
     cluster.now = cluster.now.plus_ms(20_000);
     cluster.reborn("a", "a2");
     let offers = cluster.node("a2").offers().unwrap();
