@@ -4,7 +4,7 @@
 //! client holds. A source may fall behind later, if it is cut off from the Assigner and does not know. So while owners are
 //! out of reach, other nodes are asked beside it, and the one that knows more becomes the source.
 //!
-//! That nobody is to be followed is logged once when it begins and once when it ends ([`Tidings`]).
+//! That nobody is to be followed is logged when it begins, every minute while it lasts, and when it ends ([`Tidings`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -93,19 +93,24 @@ async fn take_updates(
     }
 }
 
-/// What the log is told: that nobody is to be followed, once the cluster counts as absent or was never there; and the end of it.
+/// Between two lines that say that nobody is to be followed still.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// What the log is told: that nobody is to be followed, once the cluster counts as absent or was never there; that it is still so;
+/// and the end of it.
 #[derive(Debug, Default)]
 struct Tidings {
-    is_told: bool,
+    told: Option<Instant>,
 }
 
 impl Tidings {
     fn nobody(&mut self, routing: &Routing, config: &ClientConfig, attempts: &Attempts) {
         let was_never_there = routing.table().epoch() == 0;
-        if self.is_told || !(was_never_there || routing.is_absent()) {
+        let is_due = self.told.is_none_or(|told| told.elapsed() >= REMIND);
+        if !is_due || !(was_never_there || routing.is_absent()) {
             return;
         }
-        self.is_told = true;
+        self.told = Some(Instant::now());
         let lost_ms = routing.lost_for().map_or(0, whole_ms);
         let why = attempts.why(config, lost_ms);
         tracing::warn!(
@@ -115,7 +120,7 @@ impl Tidings {
     }
 
     fn found(&mut self, address: &str) {
-        if std::mem::take(&mut self.is_told) {
+        if self.told.take().is_some() {
             tracing::info!(address, "the cache is there");
         }
     }

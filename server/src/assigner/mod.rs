@@ -4,7 +4,7 @@
 //!   sessions (tonic) --events--> driver: one task that owns the core --actions--> sessions
 //!   status, drain    --calls --->                                    --reading--> /metrics
 //!
-//!   service  the sessions and what operators ask     driver  the task     metrics
+//!   service  the sessions and what operators ask     driver  the task     metrics     probing  do members answer
 //! ```
 //!
 //! One task owns the core, takes queued input before timers, and answers each step by its actions.

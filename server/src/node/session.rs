@@ -216,9 +216,14 @@ impl Session {
                 SliceletAction::ServesUnder {
                     lease_ms: Some(lease_ms),
                 } => {
+                    // A new life's first lease is none that was regained.
+                    self.state.conditions.clear(Kind::LeaseOver, "");
                     tracing::info!(lease_ms, "serving under leases");
                 }
-                SliceletAction::ServesUnder { lease_ms: None } => tracing::info!("serving without leases"),
+                SliceletAction::ServesUnder { lease_ms: None } => {
+                    self.state.conditions.clear(Kind::LeaseOver, "");
+                    tracing::info!("serving without leases");
+                }
                 SliceletAction::Reborn => self.reborn(),
                 SliceletAction::OffersHeard { behind_ms } => {
                     self.state

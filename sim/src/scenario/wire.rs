@@ -2,18 +2,20 @@
 //! `assignment.proto`), without gRPC's 5 bytes and what HTTP/2 and TCP put around them.
 //!
 //! This crate does not use the wire's own, so the lengths are computed here; `proto/tests/conversions/lengths.rs` compares them
-//! with what is encoded, for arbitrary messages. The encoding: a field is its tag (1 byte, for all field numbers are below 16)
+//! with what is encoded, for arbitrary messages. The encoding: a field is its tag (1 byte, 2 for field numbers above 15)
 //! and its value; fields that are 0 or empty are left out; messages, text and lists of them carry their length.
 
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffReport, Hello, HotKeyLoad, LoadReport, NodeMessage,
-    Offer, Offers, RangeClaim, SliceLoad,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, DrainReport, HandoffReport, Hello, HotKeyLoad, LoadReport,
+    NodeMessage, Offer, Offers, RangeClaim, ServingReport, SliceLoad,
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, Generation, Life, NodeEntry, NodeId, Provider, RangeAssignment, Slice,
 };
 
 const TAG: u64 = 1;
+/// What the tag of a field whose number is above 15 takes more.
+const LONG_TAG_EXTRA: u64 = 1;
 const FIXED: u64 = 8;
 
 /// A number of variable length: 7 bits a byte.
@@ -233,6 +235,26 @@ fn load(load: &LoadReport) -> u64 {
         + rates.into_iter().map(double).sum::<u64>()
         + each(&load.slices, slice_load)
         + each(&load.hot_keys, hot_key)
+        + each(&load.conditions, |line| line.len() as u64)
+        + load
+            .serving
+            .as_ref()
+            .map_or(0, |told| LONG_TAG_EXTRA + message(serving(told)))
+        + load
+            .drain
+            .as_ref()
+            .map_or(0, |told| LONG_TAG_EXTRA + message(drain(told)))
+}
+
+fn serving(told: &ServingReport) -> u64 {
+    let first = told
+        .first
+        .map_or(0, |(first, _)| message(slice(&first)) + TAG + 1);
+    number(told.unserved) + first
+}
+
+fn drain(told: &DrainReport) -> u64 {
+    number(told.entries_held) + number(told.entries_given) + number(told.bytes_given)
 }
 
 fn handoff(report: &HandoffReport) -> u64 {
