@@ -3,3 +3,4 @@
 //!
 //! One file for each kind of bad day.
 
+mod memory;
