@@ -5,6 +5,7 @@
 //!   node      a cache node: data plane, hand-off, session with the Assigner
 //!   assigner  the control plane's process
 //!   config    what an operator decides
+//!   memory    the limit that counts, and how a node keeps under it
 //!   http      /metrics, /healthz, /readyz       grpc, listener, opening   ports, their limits, what is counted there
 //!   clock     the clocks that the cores are given
 //!   events    a hand-off's phases in the log
@@ -21,6 +22,7 @@ mod grpc;
 mod guard;
 pub mod http;
 pub mod listener;
+pub mod memory;
 pub mod node;
 pub mod opening;
 mod places;

@@ -38,6 +38,7 @@ use super::standing_queue::{Limits, StandingQueue};
 use super::state::NodeState;
 use super::waiting::{self, patience_ms};
 use crate::grpc;
+use crate::places::{Call, Held};
 
 /// How long a closing stream waits for its client to close its half.
 const LINGER: Duration = Duration::from_millis(500);
@@ -52,6 +53,8 @@ const PART_BYTES: usize = 256 << 10;
 /// The replies of one client's stream.
 pub(super) struct DataStream {
     state: Arc<NodeState>,
+    /// To count what is held apart from its messages.
+    call: Option<Arc<Call>>,
     inbound: Streaming<OpBatch>,
     inbound_ended: bool,
     /// The first batch was read.
@@ -76,8 +79,8 @@ pub(super) struct DataStream {
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-/// What became of an operation that had to wait.
-type Late = Result<Replies, StoodStill>;
+/// What became of an operation that had to wait, and what is held of it until it is read.
+type Late = (Result<Replies, StoodStill>, Option<Held>);
 
 /// What is left to run of a batch.
 struct Batch {
@@ -103,7 +106,7 @@ impl Batch {
 }
 
 impl DataStream {
-    pub(super) fn new(state: Arc<NodeState>, inbound: Streaming<OpBatch>) -> Self {
+    pub(super) fn new(state: Arc<NodeState>, inbound: Streaming<OpBatch>, call: Option<Arc<Call>>) -> Self {
         let (late_sender, late) = mpsc::unbounded_channel();
         let closing = Box::pin(state.closing.clone().cancelled_owned());
         let queue = StandingQueue::new(Limits {
@@ -112,6 +115,7 @@ impl DataStream {
         });
         Self {
             state,
+            call,
             inbound,
             inbound_ended: false,
             has_begun: false,
@@ -132,7 +136,7 @@ impl DataStream {
     /// Replies of operations that had to wait.
     fn poll_late(&mut self, context: &mut Context<'_>, replies: &mut Replies) -> Result<(), tonic::Status> {
         while !replies.is_full() {
-            let Poll::Ready(Some(late)) = self.late.poll_recv(context) else {
+            let Poll::Ready(Some((late, _held))) = self.late.poll_recv(context) else {
                 break;
             };
             self.waiting -= 1;
@@ -238,11 +242,16 @@ impl DataStream {
         // With bytes of its own: one that waits must not keep the whole message in memory that it came in.
         let (since, op) = (ops.since_of(&op), op.to_op());
         self.waiting += 1;
+        let mut held = self.call.as_ref().map(|call| call.held());
+        held.iter_mut()
+            .for_each(|held| held.set(op.key.len() + op.value.len()));
         let (state, late) = (self.state.clone(), self.late_sender.clone());
         self.state.tasks.spawn(async move {
             let replies = waiting::finish(&state, &op, since, wait, expires).await;
+            let bytes = replies.as_ref().map_or(0, Replies::len_bytes);
+            held.iter_mut().for_each(|held| held.set(bytes));
             // The client may have gone.
-            let _ = late.send(replies);
+            let _ = late.send((replies, held));
         });
         Ok(())
     }
