@@ -120,6 +120,8 @@ pub(super) struct Governor {
     purged: Option<Timestamp>,
     /// Something was evicted since, or is being evicted: a purge may help again.
     is_purge_due: bool,
+    /// The store has to evict for what was decided: then it is time for a purge, whatever the room.
+    is_evicting: bool,
     shrunk: Option<Timestamp>,
     grown: Option<Timestamp>,
     /// The store has less than planned, and this was said last then.
@@ -144,6 +146,7 @@ impl Governor {
             budget_bytes,
             purged: None,
             is_purge_due: true,
+            is_evicting: false,
             shrunk: None,
             grown: None,
             told: None,
@@ -157,14 +160,22 @@ impl Governor {
         let before = self.budget_bytes;
         self.budget_bytes = before.min(reading.planned_bytes);
         let mut purge = false;
-        if room < 2 * clear {
+        if self.is_evicting && reading.budget_bytes <= self.budget_bytes {
+            self.is_evicting = false;
+            self.is_purge_due = false;
+            self.purged = Some(now);
+            purge = true;
+        } else if room < 2 * clear {
             purge = self.purge_or_shrink(reading, room, clear, now);
         } else {
             self.is_purge_due = true;
             self.grow(reading, room, clear, now);
         }
         let change = match self.budget_bytes.cmp(&before) {
-            std::cmp::Ordering::Less => Some(Change::Less),
+            std::cmp::Ordering::Less => {
+                self.is_evicting = true;
+                Some(Change::Less)
+            }
             std::cmp::Ordering::Equal => None,
             std::cmp::Ordering::Greater => Some(Change::More),
         };
