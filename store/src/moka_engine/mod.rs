@@ -11,6 +11,8 @@
 //!                                     evictions (by stripe) --taken by the stripe's next writer, or after a write--> index
 //!
 //!   maintain: moka's pending tasks, evictions, purges, the sweep for expired entries, recency after a pull
+//!
+//!   operations: what clients ask   listing: what a hand-off asks   config
 //! ```
 //!
 //! # Which of the two maps is right
@@ -102,7 +104,7 @@ use reclaim::{Purging, SweepCursor};
 use seats::Seats;
 use stripe::Stripes;
 use turns::Turns;
-use written::WrittenLimit;
+use written::{Kind, WrittenLimit};
 
 /// The longest value that the configuration can allow, so that every weight fits moka's 32 bits.
 const VALUE_BYTES_LIMIT: usize = 1 << 30;
@@ -251,7 +253,11 @@ impl Store for MokaStore {
     }
 
     fn begin_pull(&self, pull: PullId) {
-        self.open_memories(pull);
+        self.open_memories(pull, Kind::Pulled);
+    }
+
+    fn begin_awaiting(&self, pull: PullId) {
+        self.open_memories(pull, Kind::Awaited);
     }
 
     fn end_pull(&self, pull: PullId) {

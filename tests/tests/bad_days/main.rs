@@ -3,4 +3,11 @@
 //!
 //! One file for each kind of bad day.
 
+mod comes_back;
+mod conditions;
+mod dead_cache;
+mod honest;
+mod invented;
 mod memory;
+mod pauses;
+mod stuck_logs;
