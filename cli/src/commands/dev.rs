@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use eyre::{Result, bail};
 use softstore_proto::v1::{ClusterStatus, NodeState};
-use softstore_server::config::memory_bytes_by_default;
+use softstore_server::memory::{Kernel, MemoryPlan};
 
 use crate::announce::{AssignerAnnouncement, ClusterAnnouncement, NodeAnnouncement, print};
 use crate::child::Child;
@@ -28,6 +28,9 @@ const END_MS_MAX: u64 = 30_000;
 
 /// A node's memory unless told: enough to try things out.
 const NODE_MEMORY_BYTES_MAX: u64 = 1 << 30;
+
+/// The least that a node may be told for messages in transit.
+const NODE_TRANSIT_BYTES_MIN: u64 = 16 << 20;
 
 /// A cluster's flags.
 #[derive(Debug, clap::Args)]
@@ -92,7 +95,8 @@ pub(crate) async fn run(args: DevArgs) -> Result<Exit> {
     if args.json {
         print(&cluster.announcement)?
     } else {
-        say::result(explain(&cluster.announcement))?
+        let memory = NodeMemory::of(&args, &Kernel::default());
+        say::result(explain(&cluster.announcement, &memory))?
     }
     loop {
         tokio::select! {
@@ -201,6 +205,44 @@ fn is_ready(status: &ClusterStatus, nodes: usize) -> bool {
     status.settled && serving >= nodes
 }
 
+/// What each node gets of the memory that all of them may have together.
+struct NodeMemory {
+    store_bytes: u64,
+    transit_bytes: u64,
+    /// Of what, for people.
+    plan: MemoryPlan,
+}
+
+impl NodeMemory {
+    fn of(args: &DevArgs, kernel: &Kernel) -> Self {
+        let nodes = u64::from(args.nodes);
+        let told = args.memory.map_or(0, |size| size.0.saturating_mul(nodes));
+        let plan = MemoryPlan::new(&kernel.limit(), told, 0);
+        let share = plan.store_bytes / nodes;
+        Self {
+            store_bytes: args
+                .memory
+                .map_or(share.min(NODE_MEMORY_BYTES_MAX), |size| size.0),
+            transit_bytes: (plan.transit_bytes / nodes).max(NODE_TRANSIT_BYTES_MIN),
+            plan,
+        }
+    }
+
+    /// The sum, in a sentence.
+    fn explain(&self, nodes: usize) -> String {
+        let nodes = nodes as u64;
+        let beside = |bytes: u64| Size((bytes * nodes) >> 20 << 20);
+        format!(
+            "Memory: {nodes} x {} for entries and up to {nodes} x {} for messages in transit are {} of the {} that {} allows.",
+            Size(self.store_bytes >> 20 << 20),
+            Size(self.transit_bytes >> 20 << 20),
+            beside(self.store_bytes + self.transit_bytes),
+            Size(self.plan.limit_bytes >> 20 << 20),
+            self.plan.source,
+        )
+    }
+}
+
 fn assigner_flags(args: &DevArgs) -> Vec<String> {
     [
         "assigner".to_owned(),
@@ -220,17 +262,15 @@ fn node_flags(args: &DevArgs, index: u16, assigner: &str) -> Vec<String> {
             args.port + above + index
         }
     };
-    let share = memory_bytes_by_default() / u64::from(args.nodes);
-    let memory_bytes = args
-        .memory
-        .map_or(share.min(NODE_MEMORY_BYTES_MAX), |size| size.0);
+    let memory = NodeMemory::of(args, &Kernel::default());
     let mut flags: Vec<String> = [
         "node".to_owned(),
         format!("--id=node-{index}"),
         format!("--listen=127.0.0.1:{}", port(1)),
         format!("--http-listen=127.0.0.1:{}", port(HTTP_PORTS_ABOVE)),
         format!("--assigner={assigner}"),
-        format!("--memory={memory_bytes}"),
+        format!("--memory={}", memory.store_bytes),
+        format!("--transit-bytes-max={}", memory.transit_bytes),
         format!("--log={}", args.log),
     ]
     .into();
@@ -239,12 +279,12 @@ fn node_flags(args: &DevArgs, index: u16, assigner: &str) -> Vec<String> {
 }
 
 /// What runs where, and what to do next.
-fn explain(cluster: &ClusterAnnouncement) -> String {
+fn explain(cluster: &ClusterAnnouncement, memory: &NodeMemory) -> String {
     let seed = cluster.nodes.first().map_or("", |node| node.grpc.as_str());
     let assigner = &cluster.assigner;
     let nodes: String = cluster.nodes.iter().map(line_of).collect();
     format!(
-        "A cluster of {} nodes is ready.\n\n  Assigner  {assigner}  (pid {})\n{nodes}\n\
+        "A cluster of {} nodes is ready.\n\n  Assigner  {assigner}  (pid {})\n{nodes}\n{}\n\n\
          Try, in another terminal:\n\
          \x20 softstore set greeting hello --seeds {seed}\n\
          \x20 softstore get greeting --seeds {seed}\n\
@@ -252,7 +292,8 @@ fn explain(cluster: &ClusterAnnouncement) -> String {
          \x20 softstore drain node-1 --assigner {assigner}\n\n\
          Ctrl-C stops all of it.",
         cluster.nodes.len(),
-        cluster.assigner_pid
+        cluster.assigner_pid,
+        memory.explain(cluster.nodes.len())
     )
 }
 
@@ -294,6 +335,22 @@ mod tests {
             ];
             Arguments::try_parse_from(all.concat()).unwrap();
         }
+    }
+
+    /// Plan: the default of three nodes: their sum stays within the limit, and what is said names it.
+    #[test]
+    fn the_nodes_share_the_memory_there_is() {
+        let memory = NodeMemory::of(&dev(&[]), &Kernel::default());
+        let sum = 3 * (memory.store_bytes + memory.transit_bytes);
+        assert!(
+            sum <= memory.plan.limit_bytes.max(3 * NODE_TRANSIT_BYTES_MIN),
+            "{sum}"
+        );
+        let said = memory.explain(3);
+        assert!(
+            said.starts_with("Memory: 3 x ") && said.contains(&memory.plan.source.to_string()),
+            "{said}"
+        );
     }
 
     #[test]

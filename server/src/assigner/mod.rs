@@ -16,6 +16,7 @@ mod service;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -177,7 +178,7 @@ fn limits(connections_max: usize) -> Limits {
             places: NODES_RESERVED,
             path: "/softstore.v1.Assigner/Session",
         }),
-        transit_bytes_max: TRANSIT_BYTES_MAX,
+        transit_bytes_max: Arc::new(AtomicUsize::new(TRANSIT_BYTES_MAX)),
         stall: STALL_MAX,
     }
 }

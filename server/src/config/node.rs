@@ -7,7 +7,6 @@ use softstore_sharding::session::VersionRange;
 
 use super::check::{ConfigError, connectable, count_in_range, in_range, loopback_unless};
 use super::choice::{PullOrder, Transfer};
-use super::memory_limit::memory_bytes_by_default;
 
 /// The largest value that any node may be told to accept: 64 MiB.
 pub const VALUE_BYTES_LIMIT: usize = 64 << 20;
@@ -38,8 +37,9 @@ pub struct NodeConfig {
     pub assigner: String,
     /// Failure domain, up to 128 bytes; empty: none. Default empty.
     pub zone: String,
-    /// The store's budget, everything counted: keys, values, metadata. Bytes, 1 MiB to 16 TiB. Default 75% of the
-    /// cgroup's limit, else of the machine's memory.
+    /// The most that the store's budget may be, everything counted: keys, values, metadata. It is less while the process would
+    /// otherwise exceed its memory limit. Bytes, 1 MiB to 16 TiB. Default 0: 75% of the limit that counts (the lowest of its
+    /// cgroups, else the machine's memory), also when that changes.
     pub memory_bytes: u64,
     /// Longest value accepted. Bytes, 1 to 64 MiB, default 8 MiB.
     pub value_bytes_max: usize,
@@ -71,7 +71,8 @@ pub struct NodeConfig {
     pub hold_ms_max: u64,
     /// How many requests are held back at once. 0 to 1,048,576, default 16,384.
     pub hold_requests_max: usize,
-    /// How many bytes of requests are held back at once. 0 to 1 GiB, default 64 MiB.
+    /// How many bytes of requests are held back at once, and at most a quarter of `transit_bytes_max`, in which they count. 0
+    /// to 1 GiB, default 64 MiB.
     pub hold_bytes_max: usize,
     /// How long an operation whose client knows a newer owner waits for this node to hear of it. Milliseconds, 0 to
     /// 10,000, default 50.
@@ -88,9 +89,10 @@ pub struct NodeConfig {
     /// How many connections are accepted at once, beside those of up to 128 other nodes; also bounded by the process'
     /// limit of open files. 1 to 1,000,000, default 4,096.
     pub connections_max: usize,
-    /// How much is held in memory of messages that clients have not ended and of replies that they have not taken, over all
-    /// connections; beyond that the connections that hold the most are closed. Not part of `memory_bytes`. Bytes, 16 MiB to
-    /// 1 TiB, default 256 MiB. Clients' streams keep a buffer as large as their largest batch, and count with it.
+    /// How much is held in memory of messages that clients have not ended, of requests held back, and of replies that they have
+    /// not taken, over all connections; beyond that the connections that hold the most are closed. Not part of `memory_bytes`.
+    /// Bytes, 16 MiB to 1 TiB. Default 0: half of what `memory_bytes` leaves of the memory limit, within 16 and 256 MiB, also
+    /// when that changes. Clients' streams keep a buffer as large as their largest batch, and count with it.
     pub transit_bytes_max: usize,
     /// How long a client may take nothing of a reply, or leave a message unfinished (beside a second for each 64 KiB of it),
     /// before its connection is closed. Milliseconds, 1,000 to 600,000, default 20,000.
@@ -113,7 +115,7 @@ impl Default for NodeConfig {
             http_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 7501))),
             assigner: "127.0.0.1:7400".to_owned(),
             zone: String::new(),
-            memory_bytes: memory_bytes_by_default(),
+            memory_bytes: 0,
             value_bytes_max: 8 << 20,
             drain_deadline_ms: 25_000,
             assigner_wait_ms: 5_000,
@@ -132,7 +134,7 @@ impl Default for NodeConfig {
             queue_target_ms: 20,
             queue_interval_ms: 100,
             connections_max: 4_096,
-            transit_bytes_max: 256 << 20,
+            transit_bytes_max: 0,
             stall_ms_max: 20_000,
             frequency_half_life_ms: softstore_store::FREQUENCY_HALF_LIFE_MS,
             insecure: false,
@@ -220,7 +222,9 @@ impl NodeConfig {
     }
 
     fn validate_sizes(&self) -> Result<(), ConfigError> {
-        in_range("memory_bytes", self.memory_bytes, 1 << 20..=16 << 40)?;
+        if self.memory_bytes != 0 {
+            in_range("memory_bytes", self.memory_bytes, 1 << 20..=16 << 40)?;
+        }
         count_in_range(
             "value_bytes_max",
             self.value_bytes_max,
@@ -234,7 +238,9 @@ impl NodeConfig {
         count_in_range("hold_requests_max", self.hold_requests_max, 0..=1 << 20)?;
         count_in_range("hold_bytes_max", self.hold_bytes_max, 0..=1 << 30)?;
         count_in_range("in_flight_ops_max", self.in_flight_ops_max, 1..=1 << 20)?;
-        count_in_range("transit_bytes_max", self.transit_bytes_max, 16 << 20..=1 << 40)?;
+        if self.transit_bytes_max != 0 {
+            count_in_range("transit_bytes_max", self.transit_bytes_max, 16 << 20..=1 << 40)?;
+        }
         count_in_range("connections_max", self.connections_max, 1..=1_000_000)
     }
 }

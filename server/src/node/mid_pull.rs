@@ -310,6 +310,10 @@ impl Store for SteppedStore {
         self.inner.maintain(now);
     }
 
+    fn set_budget(&self, budget_bytes: u64) {
+        self.inner.set_budget(budget_bytes);
+    }
+
     fn stats(&self) -> StoreStats {
         self.inner.stats()
     }

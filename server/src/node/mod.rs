@@ -77,6 +77,9 @@ use crate::clock::{Clock, new_incarnation};
 use crate::config::{ConfigError, NodeConfig, Transfer};
 use crate::guard::Guard;
 use crate::listener::Ports;
+use crate::memory::{
+    Allocator, Bytes, Keeper, Kept, Kernel, Limit, MemoryPlan, STORE_PERCENT, UnknownAllocator,
+};
 use crate::opening::Protocol;
 use crate::places::{Limits, Reserve};
 use crate::{grpc, http, listener};
@@ -102,6 +105,9 @@ pub enum NodeError {
     /// gRPC reflection could not be set up.
     #[error("gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The system gives no more threads.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     /// The hand-off refused its settings.
     #[error("hand-off: {0}")]
     Handoff(#[from] softstore_transfer::config::HandoffConfigError),
@@ -116,6 +122,7 @@ pub struct Node {
     drained: Shared<BoxFuture<'static, DrainOutcome>>,
     /// Fires when the session has said goodbye and the data port has sent its last reply.
     last_words: TaskTracker,
+    _keeper: Keeper,
 }
 
 impl Node {
@@ -125,12 +132,32 @@ impl Node {
     /// # Errors
     /// If a setting is wrong or a port is taken.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        let store = Arc::new(MokaStore::new(store_config(&config)));
-        Self::start_with_store(config, store).await
+        Self::start_with_allocator(config, Arc::new(UnknownAllocator)).await
+    }
+
+    /// The same in a process whose allocator can be asked to give memory back. One that cannot only has its store shrink, when
+    /// the process comes near its memory limit.
+    ///
+    /// # Errors
+    /// If a setting is wrong or a port is taken.
+    pub async fn start_with_allocator(
+        config: NodeConfig,
+        allocator: Arc<dyn Allocator>,
+    ) -> Result<Self, NodeError> {
+        config.validate()?;
+        let kernel = Kernel::default();
+        let plan = MemoryPlan::new(
+            &kernel.limit(),
+            config.memory_bytes,
+            config.transit_bytes_max as u64,
+        );
+        let store = Arc::new(MokaStore::new(store_config(&config, &plan, &kernel)));
+        let memory_bytes = config.memory_bytes;
+        Self::start_within(config, store, allocator, memory_bytes).await
     }
 
     /// The same over a storage engine of the embedder's own. It must pass `softstore_store::conformance`; the config's
-    /// settings of the store are the embedder's to apply.
+    /// settings of the store are the embedder's to apply. The budget that it comes with is the most that it is given.
     ///
     /// # Errors
     /// If a setting is wrong or a port is taken.
@@ -138,7 +165,22 @@ impl Node {
         config: NodeConfig,
         store: Arc<dyn StoreEngine>,
     ) -> Result<Self, NodeError> {
+        let memory_bytes = store.stats().budget_bytes;
+        Self::start_within(config, store, Arc::new(UnknownAllocator), memory_bytes).await
+    }
+
+    /// Starts it over a store that may have so much memory; 0: derived from the limit.
+    async fn start_within(
+        config: NodeConfig,
+        store: Arc<dyn StoreEngine>,
+        allocator: Arc<dyn Allocator>,
+        memory_bytes: u64,
+    ) -> Result<Self, NodeError> {
         config.validate()?;
+        let kernel = Kernel::default();
+        let limit = kernel.limit();
+        let plan = MemoryPlan::new(&limit, memory_bytes, config.transit_bytes_max as u64);
+        tell_plan(&plan, &limit);
         let Ports {
             grpc,
             grpc_addr,
@@ -161,10 +203,22 @@ impl Node {
                 .map_or_else(String::new, |http| http_address(&config, http))
                 .into(),
             zone: config.zone.as_str().into(),
-            capacity_bytes: config.memory_bytes,
+            capacity_bytes: plan.store_bytes,
         };
         let slicelet = Slicelet::new(slicelet_config(&config), identity, Clock.now());
         let (state, events) = NodeState::new(config, core, store);
+        state.memory.set_plan(&plan);
+        state.memory.set_transit(plan.transit_bytes);
+        let keeper = Keeper::start(Kept {
+            kernel,
+            allocator,
+            store: state.store.clone(),
+            gauges: state.memory.clone(),
+            listeners: state.listeners.clone(),
+            memory_bytes,
+            transit_bytes_max: state.config.transit_bytes_max as u64,
+        });
+        let keeper = keeper.map_err(NodeError::Thread)?;
         let stop = state.stop.clone();
         let (drained_sender, drained) = oneshot::channel();
         let session = session::Session::new(state.clone(), slicelet, events, drained_sender);
@@ -191,6 +245,7 @@ impl Node {
             http_addr,
             drained,
             last_words,
+            _keeper: keeper,
         })
     }
 
@@ -294,9 +349,28 @@ fn http_address(config: &NodeConfig, listens: SocketAddr) -> String {
     }
 }
 
-fn store_config(config: &NodeConfig) -> MokaStoreConfig {
+/// Says who gets what of the memory, and whether there is enough.
+fn tell_plan(plan: &MemoryPlan, limit: &Limit) {
+    tracing::info!(%plan, "memory");
+    let wanted = plan.store_bytes.saturating_add(plan.transit_bytes);
+    if plan.is_beyond_limit() {
+        tracing::warn!(%plan, "more memory is given out than the limit allows: the store will get less than that");
+    } else if wanted > limit.room_bytes {
+        let (wanted, room) = (Bytes(wanted), Bytes(limit.room_bytes));
+        tracing::warn!(
+            %wanted, %room,
+            "others use a part of the memory that this node plans with: the store gets less while they do. Several nodes on one \
+             machine want --memory each"
+        );
+    }
+}
+
+/// A budget that follows the limit may grow up to the machine's share.
+fn store_config(config: &NodeConfig, plan: &MemoryPlan, kernel: &Kernel) -> MokaStoreConfig {
+    let machine = kernel.machine_bytes().filter(|_| config.memory_bytes == 0);
     MokaStoreConfig {
-        budget_bytes: config.memory_bytes,
+        budget_bytes: plan.store_bytes,
+        budget_bytes_max: machine.map_or(0, |bytes| bytes / 100 * STORE_PERCENT),
         value_bytes_max: config.value_bytes_max,
         frequency_half_life_ms: config.frequency_half_life_ms,
         ..MokaStoreConfig::default()
@@ -328,14 +402,15 @@ fn slicelet_config(config: &NodeConfig) -> SliceletConfig {
 }
 
 /// What the gRPC port bears. Other nodes get in when clients have taken all places: a node that drains gives to them.
-fn limits(config: &NodeConfig) -> Limits {
+fn limits(state: &NodeState) -> Limits {
+    let config = &state.config;
     Limits {
         connections_max: listener::fitting(config.connections_max, PEERS_RESERVED),
         reserved: Some(Reserve {
             places: PEERS_RESERVED,
             path: "/softstore.v1.Transfer/",
         }),
-        transit_bytes_max: config.transit_bytes_max,
+        transit_bytes_max: state.memory.transit_bytes(),
         stall: Duration::from_millis(config.stall_ms_max),
     }
 }
@@ -357,7 +432,7 @@ fn serve_grpc(
     let incoming = listener::incoming(
         listener,
         Protocol::Http2,
-        limits(&state.config),
+        limits(state),
         state.listeners.clone(),
         stop.clone(),
     );

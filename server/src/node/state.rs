@@ -41,6 +41,7 @@ use crate::conditions::{Conditions, Kind};
 use crate::config::NodeConfig;
 use crate::events;
 use crate::listener::ListenerCounters;
+use crate::memory::MemoryGauges;
 use crate::readings::Reading;
 
 /// How long a `Take` or a release may take before it counts as lost.
@@ -84,6 +85,8 @@ pub struct NodeState {
     pub(super) invalidations: Invalidations,
     /// What is fetched as a replica.
     pub(super) copies: Copies,
+    /// What is known of the process' memory.
+    pub memory: Arc<MemoryGauges>,
     /// What its ports counted.
     pub listeners: Arc<ListenerCounters>,
     /// Fires when streams are to end after their last reply.
@@ -154,6 +157,7 @@ impl NodeState {
             writes: Mutex::default(),
             invalidations: Invalidations::default(),
             copies: Copies::default(),
+            memory: Arc::default(),
             listeners: Arc::default(),
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -749,6 +753,13 @@ impl NodeState {
                 self.channels.len() as u64,
             ),
         ]
+    }
+
+    /// How many bytes of requests may be held back now.
+    pub(super) fn hold_bytes_max(&self) -> u64 {
+        self.memory
+            .held_back_bytes()
+            .min(self.config.hold_bytes_max as u64)
     }
 
     /// Whether flushes came faster than what they left can be reclaimed.

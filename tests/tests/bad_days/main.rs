@@ -8,5 +8,6 @@ mod conditions;
 mod dead_cache;
 mod honest;
 mod invented;
+mod memory;
 mod pauses;
 mod stuck_logs;

@@ -29,8 +29,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::arena::{Arena, Bounds, SIEGE};
-use crate::attacker::{END_HEADERS, HEADERS, Raw, SESSION, call_headers, encoded, frame};
 use crate::victim::{MIB, Peak};
+use softstore_tests::attacker::{END_HEADERS, HEADERS, Raw, SESSION, call_headers, encoded, frame};
 
 /// Values that the giver holds.
 const VALUES: usize = 64;
