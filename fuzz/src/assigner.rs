@@ -13,7 +13,7 @@ use softstore_sharding::session::{
 };
 use softstore_sharding::sharder::even_range::EvenRange;
 use softstore_sharding::{
-    Assigner, AssignerAction, AssignerConfig, AssignerEvent, Generation, Incarnation, SessionId, Timestamp,
+    Assigner, AssignerAction, AssignerConfig, AssignerEvent, ClusterId, Founding, Generation, Incarnation, ProcessId, SessionId, Timestamp,
 };
 
 use crate::heap;
@@ -227,6 +227,11 @@ fn hello(argument: &mut Argument<'_>) -> Hello {
         claims,
         versions: SESSION_VERSIONS,
         lease_ms: (flags & 8 != 0).then_some(2_000),
+        process: ProcessId::new(u64::from(flags >> 4 & 3)),
+        cluster: ClusterId {
+            name: None,
+            founding: Founding::new(u128::from(flags >> 6)),
+        },
     }
 }
 

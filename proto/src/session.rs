@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use softstore_sharding::Slice;
 use softstore_sharding::session::{
     AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LEASE_MS_MAX, NodeMessage, RangeClaim,
 };
+use softstore_sharding::{ClusterId, ProcessId, Slice};
 
-use crate::assignment::{generation, generation_or_none, life, peer, slice, versions};
+use crate::assignment::{
+    cluster_name, founding, founding_to_wire, generation, generation_or_none, life, peer, process_to_wire,
+    slice, versions,
+};
 use crate::error::{WireError, each, required, text, within};
 use crate::limits::{
     ADDRESS_BYTES_MAX, PROVIDERS_MAX, RANGES_MAX, REASON_BYTES_MAX, RELAY_BYTES_MAX, ZONE_BYTES_MAX,
@@ -73,6 +76,9 @@ impl From<&Hello> for v1::Hello {
             claims: hello.claims.iter().map(Into::into).collect(),
             versions: Some(hello.versions.into()),
             lease_ms: hello.lease_ms.unwrap_or(0),
+            process: process_to_wire(hello.process),
+            cluster: (hello.cluster.name.as_ref()).map_or_else(String::new, |name| name.as_str().to_owned()),
+            founding: founding_to_wire(hello.cluster.founding),
         }
     }
 }
@@ -91,6 +97,11 @@ impl TryFrom<v1::Hello> for Hello {
             claims: each("hello.claims", wire.claims, RANGES_MAX)?,
             versions: versions("hello.versions", wire.versions)?,
             lease_ms: lease("hello.lease_ms", wire.lease_ms)?,
+            process: ProcessId::new(wire.process),
+            cluster: ClusterId {
+                name: cluster_name("hello.cluster", &wire.cluster)?,
+                founding: founding("hello.founding", &wire.founding)?,
+            },
         })
     }
 }

@@ -343,6 +343,7 @@ mod tests {
         };
         let entry = |name: &str| NodeEntry {
             incarnation: Incarnation::new(1),
+            process: None,
             address: format!("{name}:1").into(),
             http_address: "".into(),
             zone: "".into(),

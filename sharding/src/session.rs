@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::assignment::{Assignment, Provider};
 use crate::diff::AssignmentDiff;
 use crate::generation::Generation;
+use crate::identity::{ClusterId, ProcessId};
 use crate::load::KeyPrefix;
 use crate::node::{Life, Peer};
 use crate::slice::Slice;
@@ -62,6 +63,10 @@ pub struct Hello {
     /// The length of the leases under which it serves, in milliseconds, 1 to [`LEASE_MS_MAX`]; none if it serves without
     /// one, or was not told yet.
     pub lease_ms: Option<u64>,
+    /// The process that lives this life and the ones before it; none: a build that says neither process nor cluster.
+    pub process: Option<ProcessId>,
+    /// The cluster that it belongs to: the configured name, and the founding, once it has held an assignment.
+    pub cluster: ClusterId,
 }
 
 /// One range that a node holds, is to hold, or has fenced.

@@ -14,8 +14,9 @@ use softstore_sharding::session::{
     HotKeyLoad, LEASE_MS_MAX, LoadReport, NodeMessage, RangeClaim, SliceLoad, VersionRange,
 };
 use softstore_sharding::{
-    Assignment, AssignmentDiff, FrequencyClass, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState,
-    Peer, Provider, RangeAssignment, Readers, Slice, SliceKey, Version,
+    Assignment, AssignmentDiff, ClusterId, ClusterName, Founding, FrequencyClass, Generation, Incarnation,
+    Life, NodeEntry, NodeId, NodeState, Peer, ProcessId, Provider, RangeAssignment, Readers, Slice, SliceKey,
+    Version,
 };
 use softstore_transfer::message::{
     Entry, FillAnswer, FillKey, FillRequest, Invalidate, LeaseGrant, LeaseReply, LeaseRequest, PeekAnswer,
@@ -59,16 +60,19 @@ fn entry_of_node() -> impl Strategy<Value = (NodeId, NodeEntry)> {
         Just(NodeState::Serving),
         Just(NodeState::Draining)
     ];
-    (life(), text(), text(), text(), state).prop_map(|(life, address, http_address, zone, state)| {
-        let entry = NodeEntry {
-            incarnation: life.incarnation,
-            address,
-            http_address,
-            zone,
-            state,
-        };
-        (life.node, entry)
-    })
+    (life(), process(), text(), text(), text(), state).prop_map(
+        |(life, process, address, http_address, zone, state)| {
+            let entry = NodeEntry {
+                incarnation: life.incarnation,
+                process,
+                address,
+                http_address,
+                zone,
+                state,
+            };
+            (life.node, entry)
+        },
+    )
 }
 
 /// A range's assignment whose `since` is `ceiling` and whose providers are older, newest first.
@@ -124,16 +128,24 @@ fn ranges() -> impl Strategy<Value = Vec<(Slice, RangeAssignment)>> {
 
 pub(crate) fn assignment() -> impl Strategy<Value = Assignment> {
     let nodes = vec(entry_of_node(), 0..5);
-    (1_000..GENERATION_NUMBER_MAX, ranges(), nodes, lease_ms()).prop_map(
-        |(number, ranges, nodes, lease_ms)| {
+    (
+        1_000..GENERATION_NUMBER_MAX,
+        ranges(),
+        nodes,
+        lease_ms(),
+        founding(),
+    )
+        .prop_map(|(number, ranges, nodes, lease_ms, founding)| {
             let generation = Generation {
                 number,
                 assigner: Incarnation::new(u64::MAX),
             };
             let assignment = Assignment::new(generation, ranges, nodes.into_iter().collect());
-            assignment.expect("valid").under_leases(lease_ms)
-        },
-    )
+            assignment
+                .expect("valid")
+                .under_leases(lease_ms)
+                .of_founding(founding)
+        })
 }
 
 fn diff() -> impl Strategy<Value = AssignmentDiff> {
@@ -144,15 +156,19 @@ fn diff() -> impl Strategy<Value = AssignmentDiff> {
         vec(entry_of_node(), 0..5),
         vec(life(), 0..4),
         lease_ms(),
+        founding(),
     )
-        .prop_map(|(base, next, ranges, joined, left, lease_ms)| AssignmentDiff {
-            base,
-            next,
-            ranges: ranges.into_iter().skip(1).collect(),
-            joined,
-            left: left.into_iter().map(|life| life.node).collect(),
-            lease_ms,
-        })
+        .prop_map(
+            |(base, next, ranges, joined, left, lease_ms, founding)| AssignmentDiff {
+                base,
+                next,
+                ranges: ranges.into_iter().skip(1).collect(),
+                joined,
+                left: left.into_iter().map(|life| life.node).collect(),
+                lease_ms,
+                founding,
+            },
+        )
 }
 
 pub(crate) fn update() -> impl Strategy<Value = AssignmentUpdate> {
@@ -197,9 +213,21 @@ fn hello() -> impl Strategy<Value = Hello> {
         vec(claim(), 0..4),
         versions(),
         lease_ms(),
+        (process(), cluster()),
     )
         .prop_map(
-            |(peer, http_address, zone, capacity_bytes, draining, held, claims, versions, lease_ms)| Hello {
+            |(
+                peer,
+                http_address,
+                zone,
+                capacity_bytes,
+                draining,
+                held,
+                claims,
+                versions,
+                lease_ms,
+                whose,
+            )| Hello {
                 peer,
                 http_address,
                 zone,
@@ -209,8 +237,24 @@ fn hello() -> impl Strategy<Value = Hello> {
                 claims,
                 versions,
                 lease_ms,
+                process: whose.0,
+                cluster: whose.1,
             },
         )
+}
+
+fn process() -> impl Strategy<Value = Option<ProcessId>> {
+    any::<u64>().prop_map(ProcessId::new)
+}
+
+fn founding() -> impl Strategy<Value = Option<Founding>> {
+    option::of(any::<u128>()).prop_map(|bits| bits.and_then(Founding::new))
+}
+
+fn cluster() -> impl Strategy<Value = ClusterId> {
+    let name =
+        option::of("[a-z0-9._-]{1,128}").prop_map(|name| name.and_then(|name| ClusterName::new(&name).ok()));
+    (name, founding()).prop_map(|(name, founding)| ClusterId { name, founding })
 }
 
 fn lease_ms() -> impl Strategy<Value = Option<u64>> {

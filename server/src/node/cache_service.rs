@@ -182,6 +182,7 @@ mod tests {
         };
         let entry = NodeEntry {
             incarnation: owner.incarnation,
+            process: None,
             address: "host:1".into(),
             http_address: "".into(),
             zone: "".into(),

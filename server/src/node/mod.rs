@@ -66,7 +66,7 @@ use tower::util::MapResponseLayer;
 pub use self::metrics::NodeMetrics;
 pub use self::session::DrainOutcome;
 pub use self::state::{NodeState, StoreEngine};
-use crate::clock::{Clock, new_incarnation};
+use crate::clock::{Clock, new_incarnation, new_process_id};
 use crate::config::{ConfigError, NodeConfig, Transfer};
 use crate::guard::Guard;
 use crate::listener::Ports;
@@ -155,6 +155,8 @@ impl Node {
                 .into(),
             zone: config.zone.as_str().into(),
             capacity_bytes: config.memory_bytes,
+            process: new_process_id(),
+            cluster: None,
         };
         let slicelet = Slicelet::new(slicelet_config(&config), identity, Clock.now());
         let (state, events) = NodeState::new(config, core, store);

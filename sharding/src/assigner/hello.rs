@@ -96,6 +96,7 @@ fn is_claim_possible(claim: &RangeClaim, held: Generation) -> bool {
 mod tests {
     use super::*;
     use crate::generation::Incarnation;
+    use crate::identity::ClusterId;
     use crate::node::{Life, NodeId, Peer};
     use crate::slice::Slice;
 
@@ -129,6 +130,8 @@ mod tests {
             claims,
             versions: SESSION_VERSIONS,
             lease_ms: None,
+            process: None,
+            cluster: ClusterId::default(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::event::SessionId;
 use crate::generation::Generation;
+use crate::identity::ProcessId;
 use crate::node::{Life, NodeEntry, NodeState};
 use crate::planted::{self, Bug};
 use crate::session::{ClaimPhase, Hello, LoadReport, RangeClaim};
@@ -16,6 +17,8 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) life: Life,
+    /// The process that lives it; none: a build that does not say.
+    pub(super) process: Option<ProcessId>,
     pub(super) address: Arc<str>,
     pub(super) http_address: Arc<str>,
     pub(super) zone: Arc<str>,
@@ -54,6 +57,7 @@ impl Member {
     pub(super) fn new(hello: &Hello, now: Timestamp) -> Self {
         Self {
             life: hello.peer.life.clone(),
+            process: hello.process,
             address: hello.peer.address.clone(),
             http_address: hello.http_address.clone(),
             zone: hello.zone.clone(),
@@ -142,6 +146,7 @@ impl Member {
     pub(super) fn entry(&self) -> NodeEntry {
         NodeEntry {
             incarnation: self.life.incarnation,
+            process: self.process,
             address: self.address.clone(),
             http_address: self.http_address.clone(),
             zone: self.zone.clone(),
@@ -164,6 +169,7 @@ impl Member {
 mod tests {
     use super::*;
     use crate::generation::Incarnation;
+    use crate::identity::ClusterId;
     use crate::node::{NodeId, Peer};
     use crate::session::SESSION_VERSIONS;
     use crate::slice_key::SliceKey;
@@ -200,6 +206,8 @@ mod tests {
             claims: Vec::new(),
             versions: SESSION_VERSIONS,
             lease_ms: None,
+            process: None,
+            cluster: ClusterId::default(),
         };
         let mut member = Member::new(&hello, Timestamp::ZERO);
         member.claims = vec![claim];

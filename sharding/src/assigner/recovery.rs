@@ -352,6 +352,7 @@ mod tests {
 
     use super::*;
     use crate::generation::Incarnation;
+    use crate::identity::ClusterId;
     use crate::node::{NodeEntry, NodeId, NodeState, Peer};
     use crate::session::{Hello, SESSION_VERSIONS};
 
@@ -381,6 +382,8 @@ mod tests {
             claims: Vec::new(),
             versions: SESSION_VERSIONS,
             lease_ms: None,
+            process: None,
+            cluster: ClusterId::default(),
         }
     }
 
@@ -445,6 +448,7 @@ mod tests {
         };
         let entry = NodeEntry {
             incarnation: life("a").incarnation,
+            process: None,
             address: "host:1".into(),
             http_address: "".into(),
             zone: "".into(),

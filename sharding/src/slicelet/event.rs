@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::assignment::Assignment;
+use crate::identity::{ClusterName, ProcessId};
 use crate::node::{Life, Peer};
 use crate::session::{AssignerMessage, HandoffReport, LoadReport, NodeMessage, RangeClaim};
 use crate::time::Timestamp;
@@ -18,6 +19,10 @@ pub struct Identity {
     pub zone: Arc<str>,
     /// Its store's budget in bytes.
     pub capacity_bytes: u64,
+    /// The process, through all of its lives.
+    pub process: ProcessId,
+    /// The configured name of its cluster; none: it joins any.
+    pub cluster: Option<ClusterName>,
 }
 
 /// What happens to a slicelet.

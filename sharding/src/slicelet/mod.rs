@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use crate::assignment::Assignment;
 use crate::generation::{Generation, Incarnation};
+use crate::identity::{ClusterId, Founding};
 use crate::node::Life;
 use crate::planted::{self, Bug};
 use crate::session::{
@@ -44,6 +45,8 @@ pub struct Slicelet {
     /// Failed attempts since the Assigner was last heard.
     failures: u32,
     held: Option<Arc<Assignment>>,
+    /// The founding of the first assignment that this process held: its own for as long as it runs, in all its lives.
+    founding: Option<Founding>,
     /// The generation that a full assignment was asked for at, so that it is asked for once.
     asked_full_at: Option<Generation>,
     /// Of the last heartbeat sent.
@@ -114,6 +117,7 @@ impl Slicelet {
             link: Link::Closed { retry_at: now },
             failures: 0,
             held: None,
+            founding: None,
             asked_full_at: None,
             sequence: 0,
             heartbeat_due: now,
@@ -137,6 +141,15 @@ impl Slicelet {
     #[must_use]
     pub fn assignment(&self) -> Option<&Arc<Assignment>> {
         self.held.as_ref()
+    }
+
+    /// The cluster that the node belongs to, as far as it knows.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        ClusterId {
+            name: self.identity.cluster.clone(),
+            founding: self.founding,
+        }
     }
 
     /// Whether the node is on its way out.
@@ -208,6 +221,7 @@ impl Slicelet {
         identity.peer.life.incarnation = incarnation;
         let (drain, suspended) = (self.drain, self.suspended.is_some());
         *self = Self {
+            founding: self.founding,
             drain,
             ..Self::new(self.config, identity, now)
         };
@@ -297,6 +311,8 @@ impl Slicelet {
             claims,
             versions: SESSION_VERSIONS,
             lease_ms: self.tenure.lease_ms(),
+            process: Some(self.identity.process),
+            cluster: self.cluster(),
         };
         self.send(NodeMessage::Hello(hello), actions);
     }
@@ -377,6 +393,7 @@ impl Slicelet {
             return self.die(actions);
         }
         self.asked_full_at = None;
+        self.founding = self.founding.or(next.founding());
         self.held = Some(next.clone());
         actions.push(SliceletAction::Adopt(next));
         if self.tenure.is_untold() {

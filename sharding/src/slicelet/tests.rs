@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::assignment::{RangeAssignment, Readers};
 use crate::diff::AssignmentDiff;
+use crate::identity::ProcessId;
 use crate::node::{NodeEntry, NodeId, NodeState, Peer};
 use crate::session::{ClaimPhase, LoadReport};
 use crate::slice::Slice;
@@ -35,6 +36,7 @@ fn assignment(number: u64, listed: bool) -> Arc<Assignment> {
     };
     let entry = NodeEntry {
         incarnation: me().incarnation,
+        process: None,
         address: "me:1".into(),
         http_address: "".into(),
         zone: "".into(),
@@ -83,6 +85,8 @@ impl Bench {
             http_address: "".into(),
             zone: "".into(),
             capacity_bytes: 1,
+            process: ProcessId::new(7).expect("not 0"),
+            cluster: None,
         };
         let now = Timestamp::from_ms(1_000);
         let slicelet = Slicelet::new(SliceletConfig::default(), identity, now);

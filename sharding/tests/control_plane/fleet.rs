@@ -15,7 +15,8 @@ use softstore_sharding::sharder::{EvenRange, Sharder};
 use softstore_sharding::slicelet::{DrainEnd, Identity};
 use softstore_sharding::{
     Assigner, AssignerAction, AssignerConfig, AssignerEvent, Assignment, ClusterStatus, Incarnation, Life,
-    NodeId, Peer, SessionId, Slice, Slicelet, SliceletAction, SliceletConfig, SliceletEvent, Timestamp,
+    NodeId, Peer, ProcessId, SessionId, Slice, Slicelet, SliceletAction, SliceletConfig, SliceletEvent,
+    Timestamp,
 };
 
 /// The wall clock at the start.
@@ -160,17 +161,20 @@ impl Fleet {
 
     /// Starts a process: a new life of the node with this name.
     pub(crate) fn start(&mut self, name: &str) {
+        let incarnation = self.draw_incarnation();
         let identity = Identity {
             peer: Peer {
                 life: Life {
                     node: id(name),
-                    incarnation: self.draw_incarnation(),
+                    incarnation,
                 },
                 address: format!("{name}:7401").into(),
             },
             http_address: "".into(),
             zone: "".into(),
             capacity_bytes: 1 << 30,
+            process: ProcessId::new(incarnation.get()).expect("not 0"),
+            cluster: None,
         };
         let node = Node {
             slicelet: Slicelet::new(SliceletConfig::default(), identity, self.now),

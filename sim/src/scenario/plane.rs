@@ -26,8 +26,8 @@ use softstore_sharding::session::{
 use softstore_sharding::sharder::auto::Standing;
 use softstore_sharding::sharder::{ClusterView, PlacedMove, Placement, Sharder};
 use softstore_sharding::{
-    Assignment, Generation, Incarnation, Life, NodeEntry, NodeState, Peer, RangeAssignment, Readers, Slice,
-    Timestamp,
+    Assignment, ClusterId, Generation, Incarnation, Life, NodeEntry, NodeState, Peer, ProcessId,
+    RangeAssignment, Readers, Slice, Timestamp,
 };
 
 use super::fleet::{LifeNumber, Seat};
@@ -306,6 +306,8 @@ impl Plane {
                 claims: claims.remove(&seat.life).unwrap_or_default(),
                 versions: SESSION_VERSIONS,
                 lease_ms: None,
+                process: ProcessId::new(life.incarnation.get()),
+                cluster: ClusterId::default(),
             };
             let session = Session {
                 id,
@@ -477,6 +479,7 @@ pub(super) fn dealt(seats: &[Seat], owned: &Owned) -> Option<Assignment> {
         let life = life_of(seat);
         let entry = NodeEntry {
             incarnation: life.incarnation,
+            process: ProcessId::new(life.incarnation.get()),
             address: address(seat),
             http_address: address(seat),
             zone: zone(seat),

@@ -2,4 +2,3 @@
 //! names that two claim, addresses that lead elsewhere, pauses. In each, the cluster stays warm, and says what is wrong.
 //!
 //! One file for each kind of bad day.
-

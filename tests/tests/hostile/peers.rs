@@ -16,7 +16,7 @@ use softstore_proto::v1::transfer_server::{Transfer, TransferServer};
 use softstore_server::config::NodeConfig;
 use softstore_server::node::Node;
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, Hello, NodeMessage, VersionRange};
-use softstore_sharding::{Generation, Incarnation, Life, NodeId, Peer, Version};
+use softstore_sharding::{ClusterId, Generation, Incarnation, Life, NodeId, Peer, Version};
 use softstore_tests::embedded::{PATIENCE, any_port, node_config};
 use softstore_tests::handed_over::{generation, handed_over};
 use softstore_tests::processes::channel;
@@ -324,6 +324,8 @@ async fn a_node_that_never_reads_its_session_is_closed() {
         claims: Vec::new(),
         versions: VersionRange { min: 1, max: 1 },
         lease_ms: None,
+        process: None,
+        cluster: ClusterId::default(),
     });
     let hello = encoded(&v1::NodeMessage::from(&hello));
     let heartbeat = encoded(&v1::NodeMessage {
