@@ -11,6 +11,8 @@
 //!   transfer     the hand-off, and its relayed form                 <-> softstore_transfer::message
 //!   cache        classes of an operation's status, `Moved`
 //!   batch        the data stream's messages, which are not generated
+//!   identity     who answers at an address                          <--  softstore_sharding::identity
+//!   identity     who answers at an address                          <--  softstore_sharding::identity
 //!   limits       how long anything may be
 //!   error        WireError
 //! ```
@@ -19,6 +21,7 @@ pub mod assignment;
 pub mod batch;
 pub mod cache;
 pub mod error;
+pub mod identity;
 pub mod limits;
 pub mod load;
 pub mod readers;

@@ -13,6 +13,7 @@ use crate::assignment::{
     slice, versions,
 };
 use crate::error::{WireError, each, required, text, within};
+use crate::identity::name_to_wire;
 use crate::limits::{
     ADDRESS_BYTES_MAX, PROVIDERS_MAX, RANGES_MAX, REASON_BYTES_MAX, RELAY_BYTES_MAX, ZONE_BYTES_MAX,
 };
@@ -77,7 +78,7 @@ impl From<&Hello> for v1::Hello {
             versions: Some(hello.versions.into()),
             lease_ms: hello.lease_ms.unwrap_or(0),
             process: process_to_wire(hello.process),
-            cluster: (hello.cluster.name.as_ref()).map_or_else(String::new, |name| name.as_str().to_owned()),
+            cluster: name_to_wire(&hello.cluster),
             founding: founding_to_wire(hello.cluster.founding),
         }
     }
@@ -235,6 +236,9 @@ impl From<&AssignerMessage> for v1::AssignerMessage {
                 from: Some(from.into()),
                 payload: payload.clone().into(),
             }),
+            AssignerMessage::NameTaken { holder } => Message::NameTaken(wire::NameTaken {
+                holder: holder.as_ref().to_owned(),
+            }),
             AssignerMessage::Refused { reason } => Message::Refused(wire::Refused {
                 reason: reason.clone(),
             }),
@@ -264,6 +268,9 @@ impl TryFrom<v1::AssignerMessage> for AssignerMessage {
             Message::Relay(relay) => Self::Relay {
                 from: life("relay.from", relay.from)?,
                 payload: payload(&relay.payload)?,
+            },
+            Message::NameTaken(taken) => Self::NameTaken {
+                holder: text("name_taken.holder", taken.holder, ADDRESS_BYTES_MAX)?,
             },
             Message::Refused(refused) => Self::Refused {
                 reason: text("refused.reason", refused.reason, REASON_BYTES_MAX)?,

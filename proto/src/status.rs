@@ -3,7 +3,7 @@
 
 use softstore_sharding::assigner::{
     BalanceStatus, ChangeRecord, ClusterStatus, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX, MoveRecord,
-    NodeStatus, PlanReport,
+    NameWaitStatus, NodeStatus, PlanReport,
 };
 use softstore_sharding::sharder::PlacedMove;
 
@@ -25,6 +25,19 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             hot_keys: status.hot_keys.iter().map(Into::into).collect(),
             balance: Some((&status.balance).into()),
             changes: Vec::new(),
+            name_waits: status.name_waits.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&NameWaitStatus> for v1::NameWait {
+    fn from(wait: &NameWaitStatus) -> Self {
+        Self {
+            node: wait.node.to_string(),
+            address: wait.address.as_ref().to_owned(),
+            holder: wait.holder.as_ref().to_owned(),
+            waits_ms: wait.waits_ms,
+            holder_silent_ms: wait.holder_silent_ms,
         }
     }
 }

@@ -107,6 +107,8 @@ bugs! {
     ColdStartUnwaited, "cold-start-unwaited", 2000, "a range starts cold while a former owner's read leases may be out";
     RevokedLeaseRevived, "revoked-lease-revived", 2000, "a grant that was on its way when the lease was revoked is believed, and the copies of before with it";
     CopiesKeptOverLeases, "copies-kept-over-leases", 2000, "a replica keeps its copies from one lease to the next";
+    WaiterTakesName, "waiter-takes-name", 2000, "a process's hello takes a name from its holder while an Assigner recovers";
+    TwinBuriesHolder, "twin-buries-holder", 2000, "a second process of a name buries the first at once";
     WriteBeforeInvalidated, "write-before-invalidated", 2000, "an owner changes a key before its replicas have forgotten it";
 }
 

@@ -41,6 +41,9 @@ pub const SESSION_VERSION_OF_LEASES: u32 = 2;
 /// Longest lease, in milliseconds.
 pub const LEASE_MS_MAX: u64 = 60_000;
 
+/// How long a process waits before it asks again for a name that another one holds, in milliseconds.
+pub const NAME_RETRY_MS: u64 = 250;
+
 /// What a node is, wants and holds.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Hello {
@@ -277,6 +280,11 @@ pub enum AssignerMessage {
         from: Life,
         /// An encoded hand-off message.
         payload: Vec<u8>,
+    },
+    /// Another process holds this node's name: wait, and say hello again. Nothing of what was said counts.
+    NameTaken {
+        /// Where the holder listens; empty if it is yet to come back to an Assigner that recovers.
+        holder: Arc<str>,
     },
     /// The hello was refused for good (a format of another version, an impossible claim).
     Refused {

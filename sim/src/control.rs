@@ -265,7 +265,10 @@ impl Control {
                     }
                 }
                 // The Sharder was asked at once.
-                AssignerAction::DrainAnswered { .. } | AssignerAction::Place(_) => {}
+                AssignerAction::DrainAnswered { .. }
+                | AssignerAction::Place(_)
+                | AssignerAction::Probe { .. }
+                | AssignerAction::ForgetAnswered { .. } => {}
             }
         }
     }

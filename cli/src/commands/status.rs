@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use eyre::{Result, WrapErr};
 use serde::Serialize;
 use softstore_proto::v1::balance_status::Hold;
-use softstore_proto::v1::{BalanceStatus, ClusterStatus, HotKeyStatus, NodeState, NodeStatus};
+use softstore_proto::v1::{BalanceStatus, ClusterStatus, HotKeyStatus, NameWait, NodeState, NodeStatus};
 use softstore_sharding::session::HOT_KEY_BYTES_MAX;
 
 use crate::commands::moves::{ChangeJson, change_text};
@@ -78,9 +78,35 @@ struct StatusJson {
     /// Hottest first.
     hot_keys: Vec<HotKeyJson>,
     balance: BalanceJson,
+    /// Processes that wait for a name which another one holds.
+    name_waits: Vec<NameWaitJson>,
     /// Newest first; with `--moves`, else left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<ChangeJson>>,
+}
+
+/// A process that waits for a node's name which another one holds, as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct NameWaitJson {
+    id: String,
+    /// Where the process that waits listens.
+    grpc: String,
+    /// Where the holder does; null if it is yet to come back.
+    holder: Option<String>,
+    waits_ms: u64,
+    holder_silent_ms: u64,
+}
+
+impl From<NameWait> for NameWaitJson {
+    fn from(wait: NameWait) -> Self {
+        Self {
+            id: wait.node,
+            grpc: wait.address,
+            holder: Some(wait.holder).filter(|holder| !holder.is_empty()),
+            waits_ms: wait.waits_ms,
+            holder_silent_ms: wait.holder_silent_ms,
+        }
+    }
 }
 
 /// Whether and how load is balanced, as `--json` prints it.
@@ -239,6 +265,9 @@ fn to_table(status: &StatusJson) -> String {
             status.ranges_unreachable
         ));
     }
+    for wait in &status.name_waits {
+        text.push_str(&name_wait(wait));
+    }
     if let Some(held) = held_back(&status.balance) {
         text.push_str(&format!("Nothing is balanced: {held}\n"));
     }
@@ -258,6 +287,22 @@ fn to_table(status: &StatusJson) -> String {
         }
     }
     text
+}
+
+/// Who waits for whose name, and what to do about it.
+fn name_wait(wait: &NameWaitJson) -> String {
+    let NameWaitJson { id, grpc, .. } = wait;
+    let held = match &wait.holder {
+        Some(holder) => format!(
+            "{holder} holds it, and was heard of {} ms ago. If that one is of no use any more: softstore forget {id}",
+            wait.holder_silent_ms
+        ),
+        None => "its holder is given time to come back".to_owned(),
+    };
+    format!(
+        "A second process at {grpc} has waited for the name {id} for {} s: {held}\n",
+        wait.waits_ms / 1_000
+    )
 }
 
 /// Why nothing is balanced, and what to do about it; `None` if load is balanced.
@@ -362,6 +407,7 @@ impl StatusJson {
             nodes: status.nodes.into_iter().map(NodeJson::from).collect(),
             hot_keys: status.hot_keys.into_iter().map(HotKeyJson::from).collect(),
             balance: status.balance.unwrap_or_default().into(),
+            name_waits: status.name_waits.into_iter().map(NameWaitJson::from).collect(),
             changes: with_changes.then(|| status.changes.into_iter().map(ChangeJson::from).collect()),
         }
     }

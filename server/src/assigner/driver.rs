@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use softstore_sharding::assigner::{
-    Assigner, AssignerAction, AssignerEvent, ChangeRecord, ClusterStatus, DrainError, DrainStart, Notice,
-    PlaceJob, PlanJob, SessionId,
+    Assigner, AssignerAction, AssignerEvent, ChangeRecord, ClusterStatus, DrainError, DrainStart,
+    ForgetError, Notice, PlaceJob, PlanJob, SessionId,
 };
 use softstore_sharding::session::{AssignerMessage, NodeMessage};
 use softstore_sharding::{NodeId, Timestamp};
@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::AssignerMetrics;
+use super::probe::Probes;
 use crate::clock::{Clock, unix_ms};
 use crate::events;
 
@@ -64,6 +65,13 @@ pub(super) enum Call {
         node: NodeId,
         answer: oneshot::Sender<Result<DrainStart, DrainError>>,
     },
+    /// Take the holder of a name for dead.
+    Forget {
+        node: NodeId,
+        answer: oneshot::Sender<Result<(), ForgetError>>,
+    },
+    /// Who answers where a node should be.
+    Probed(Box<AssignerEvent>),
 }
 
 /// The core and what surrounds it.
@@ -76,6 +84,9 @@ pub(super) struct Driver {
     /// Sessions that were ended here, which the core is yet to be told.
     overflowed: Vec<SessionId>,
     drains: Vec<(NodeId, oneshot::Sender<Result<DrainStart, DrainError>>)>,
+    forgets: Vec<(NodeId, oneshot::Sender<Result<(), ForgetError>>)>,
+    /// Looks at addresses, beside everything else.
+    probes: Probes,
     metrics: Arc<AssignerMetrics>,
     wake_at: Timestamp,
 }
@@ -92,7 +103,12 @@ fn told<'a>(changes: impl Iterator<Item = &'a ChangeRecord>, mut moves_max: usiz
 }
 
 impl Driver {
-    pub(super) fn new(core: Assigner, calls: mpsc::Receiver<Call>, metrics: Arc<AssignerMetrics>) -> Self {
+    pub(super) fn new(
+        core: Assigner,
+        calls: mpsc::Receiver<Call>,
+        probes: Probes,
+        metrics: Arc<AssignerMetrics>,
+    ) -> Self {
         Self {
             core,
             calls,
@@ -100,6 +116,8 @@ impl Driver {
             sessions: BTreeMap::new(),
             overflowed: Vec::new(),
             drains: Vec::new(),
+            forgets: Vec::new(),
+            probes,
             metrics,
             wake_at: Clock.now(),
         }
@@ -162,6 +180,11 @@ impl Driver {
                 self.drains.push((node.clone(), answer));
                 self.step(AssignerEvent::DrainNode { node });
             }
+            Call::Forget { node, answer } => {
+                self.forgets.push((node.clone(), answer));
+                self.step(AssignerEvent::ForgetNode { node });
+            }
+            Call::Probed(event) => self.step(*event),
         }
     }
 
@@ -183,6 +206,13 @@ impl Driver {
                 AssignerAction::DrainAnswered { node, answer } => {
                     if let Some(index) = self.drains.iter().position(|(asked, _)| *asked == node) {
                         let (_, asker) = self.drains.swap_remove(index);
+                        let _ = asker.send(answer);
+                    }
+                }
+                AssignerAction::Probe { life, address } => self.probes.look(life, address),
+                AssignerAction::ForgetAnswered { node, answer } => {
+                    if let Some(index) = self.forgets.iter().position(|(asked, _)| *asked == node) {
+                        let (_, asker) = self.forgets.swap_remove(index);
                         let _ = asker.send(answer);
                     }
                 }
@@ -233,6 +263,17 @@ impl Driver {
         self.metrics.notice(notice);
         match notice {
             Notice::Died { .. } => events::died(notice),
+            Notice::NameTaken {
+                life,
+                address,
+                holder,
+            } => tracing::warn!(
+                node = %life.node, %address, %holder,
+                "a second process wants this node's name: it waits until the first has left or is dead (or: softstore forget)"
+            ),
+            Notice::NameFreed { life, after_ms } => {
+                tracing::info!(node = %life.node, after_ms, "a process that waited for this name has it");
+            }
             Notice::HelloRefused { .. }
             | Notice::SecondAssigner { .. }
             | Notice::StoodStill { .. }
@@ -266,8 +307,8 @@ mod tests {
             sharder,
             Clock.now(),
         );
-        let (_, calls) = mpsc::channel(1);
-        let mut driver = Driver::new(core, calls, Arc::default());
+        let (sender, calls) = mpsc::channel(1);
+        let mut driver = Driver::new(core, calls, Probes::new(&sender), Arc::default());
         let (deaf, other) = (SessionId::new(1), SessionId::new(2));
         let (to_deaf, _unread) = mpsc::channel(UNREAD_MAX);
         let (to_other, mut read) = mpsc::channel(UNREAD_MAX);

@@ -23,6 +23,7 @@ pub(super) struct AssignerMetrics {
     second_assigners: AtomicU64,
     stood_still: AtomicU64,
     relays_dropped: AtomicU64,
+    name_waits: AtomicU64,
     sessions_overflowed: AtomicU64,
     sessions: AtomicU64,
     generation: AtomicU64,
@@ -89,6 +90,8 @@ impl AssignerMetrics {
             held.clone_from(totals);
         }
         self.sessions.store(sessions as u64, Ordering::Relaxed);
+        self.name_waits
+            .store(core.name_waits_count() as u64, Ordering::Relaxed);
         if let Some(assignment) = core.assignment() {
             self.has_assignment.store(true, Ordering::Relaxed);
             self.generation
@@ -197,6 +200,12 @@ impl AssignerMetrics {
                 "Relayed hand-off messages that found no session",
                 true,
                 &self.relays_dropped,
+            ),
+            reading(
+                "name_waits",
+                "Processes that wait for a node's name which another one holds",
+                false,
+                &self.name_waits,
             ),
             reading(
                 "sessions_overflowed",

@@ -9,6 +9,7 @@
 
 mod driver;
 mod metrics;
+mod probe;
 mod service;
 
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use crate::places::{Limits, Reserve};
 use crate::{grpc, http, listener};
 use driver::{Call, Driver};
 use metrics::{AssignerCollector, AssignerMetrics};
+use probe::Probes;
 
 /// Sessions of nodes beyond `connections_max`: as many as a cluster may have nodes.
 const NODES_RESERVED: usize = 4_096;
@@ -108,7 +110,8 @@ impl AssignerServer {
         let (calls, queue) = tokio::sync::mpsc::channel::<Call>(CALLS_MAX);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Arc::new(AssignerMetrics::default());
-        tasks.spawn(Driver::new(core, queue, metrics.clone()).run(stop.clone()));
+        let probes = Probes::new(&calls);
+        tasks.spawn(Driver::new(core, queue, probes, metrics.clone()).run(stop.clone()));
         serve_grpc(
             grpc,
             service::AssignerService::new(calls, metrics.clone(), config.place_timeout_ms, stop.clone()),

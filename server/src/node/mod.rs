@@ -14,6 +14,7 @@ mod cache_service;
 mod channels;
 mod data_stream;
 mod giving;
+mod identity;
 mod in_order;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
@@ -63,10 +64,11 @@ use tonic::body::Body;
 use tonic::codegen::http::Response;
 use tower::util::MapResponseLayer;
 
+pub use self::identity::NodeIdentity;
 pub use self::metrics::NodeMetrics;
 pub use self::session::DrainOutcome;
 pub use self::state::{NodeState, StoreEngine};
-use crate::clock::{Clock, new_incarnation, new_process_id};
+use crate::clock::{Clock, new_incarnation};
 use crate::config::{ConfigError, NodeConfig, Transfer};
 use crate::guard::Guard;
 use crate::listener::Ports;
@@ -148,18 +150,17 @@ impl Node {
             address: address.into(),
         };
         let core = handoff_core(&config, me.clone())?;
+        let http_address = http_addr.map_or_else(String::new, |http| http_address(&config, http));
+        let (state, events) = NodeState::new(config, core, store);
         let identity = Identity {
             peer: me,
-            http_address: http_addr
-                .map_or_else(String::new, |http| http_address(&config, http))
-                .into(),
-            zone: config.zone.as_str().into(),
-            capacity_bytes: config.memory_bytes,
-            process: new_process_id(),
-            cluster: None,
+            http_address: http_address.into(),
+            zone: state.config.zone.as_str().into(),
+            capacity_bytes: state.config.memory_bytes,
+            process: state.identity.process(),
+            cluster: state.identity.cluster().name,
         };
-        let slicelet = Slicelet::new(slicelet_config(&config), identity, Clock.now());
-        let (state, events) = NodeState::new(config, core, store);
+        let slicelet = Slicelet::new(slicelet_config(&state.config), identity, Clock.now());
         let stop = state.stop.clone();
         let (drained_sender, drained) = oneshot::channel();
         let session = session::Session::new(state.clone(), slicelet, events, drained_sender);

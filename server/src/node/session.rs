@@ -205,6 +205,17 @@ impl Session {
                 }
                 SliceletAction::EndDrain { reason } => self.end_drain(reason),
                 SliceletAction::Stop => self.stopped = true,
+                SliceletAction::NameTaken { holder } => {
+                    self.state.set_name_taken(true);
+                    tracing::warn!(
+                        name = %self.slicelet.life().node, %holder,
+                        "another process holds this node's name: waiting until it has left or died"
+                    );
+                }
+                SliceletAction::NameFreed => {
+                    self.state.set_name_taken(false);
+                    tracing::info!("this node has its name");
+                }
                 SliceletAction::Refused { reason } => {
                     count(&self.state.metrics.hellos_refused);
                     tracing::error!(reason, "the Assigner refused this node")

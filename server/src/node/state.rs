@@ -58,6 +58,8 @@ pub struct NodeState {
     pub metrics: NodeMetrics,
     /// Peeks at givers.
     pub peeks: Peeks,
+    /// Which process this is, of which cluster.
+    pub identity: NodeIdentity,
     /// Connections to other nodes.
     pub channels: Channels,
     /// What is about to be changed here, and may be read elsewhere.
@@ -92,6 +94,8 @@ pub struct NodeState {
     /// Grows with each end of a lease.
     lease_ends: watch::Sender<u64>,
     draining: AtomicBool,
+    /// Another process holds this node's name.
+    is_name_taken: AtomicBool,
     /// Whether this node has time left.
     pub(super) saturation: Saturation,
     /// What its slices draw.
@@ -116,6 +120,7 @@ impl NodeState {
         let (to_slicelet, from_node) = mpsc::unbounded_channel();
         // The Assigner counts from the last heartbeat, which is up to an interval older than the last step.
         let state = Self {
+            identity: NodeIdentity::new(None),
             config,
             clock: Clock,
             store,
@@ -139,6 +144,7 @@ impl NodeState {
             standing: Standing::default(),
             lease_ends: watch::channel(0).0,
             draining: AtomicBool::new(false),
+            is_name_taken: AtomicBool::new(false),
             saturation: Saturation::default(),
             load: LoadMeter::default(),
             held_requests: AtomicU64::new(0),
@@ -411,6 +417,8 @@ impl NodeState {
             Err("draining")
         } else if self.is_suspended() {
             Err("suspended after standing still: waiting for the Assigner")
+        } else if self.is_name_taken.load(Ordering::Relaxed) {
+            Err("another process holds this node's name: waiting until it has left or died")
         } else if core.assignment().is_none() {
             Err("waiting for an assignment")
         } else if !self.is_tenured(self.clock.now()) {
@@ -422,6 +430,11 @@ impl NodeState {
         } else {
             Ok(())
         }
+    }
+
+    /// Another process holds this node's name, or does not any more.
+    pub(super) fn set_name_taken(&self, is_taken: bool) {
+        self.is_name_taken.store(is_taken, Ordering::Relaxed);
     }
 
     /// Gauges and counters that are read when they are scraped.

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::rounds::{PlaceJob, Ticket};
 use crate::assignment::{Assignment, AssignmentError};
 use crate::generation::{Generation, Incarnation};
+use crate::identity::ProcessId;
 use crate::node::{Life, NodeId};
 use crate::session::{AssignerMessage, NodeMessage};
 use crate::sharder::Placement;
@@ -48,6 +49,19 @@ pub enum AssignerEvent {
     },
     /// An operator wants a node to leave. The same step's actions hold the [`AssignerAction::DrainAnswered`].
     DrainNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// The shell has looked for a holder, as an [`AssignerAction::Probe`] asked it to.
+    Probed {
+        /// Whom.
+        life: Life,
+        /// What it found.
+        answer: ProbeAnswer,
+    },
+    /// An operator wants the holder of a name to be taken for dead. The same step's actions hold the
+    /// [`AssignerAction::ForgetAnswered`].
+    ForgetNode {
         /// Which.
         node: NodeId,
     },
@@ -102,8 +116,44 @@ pub enum AssignerAction {
         /// What the drain starts from, or why there is none.
         answer: Result<DrainStart, DrainError>,
     },
+    /// Look who answers at an address, within [`PROBE_MS_MAX`], and feed [`AssignerEvent::Probed`]. Nothing waits for it.
+    Probe {
+        /// Who should be there. Its session broke.
+        life: Life,
+        /// Where.
+        address: Arc<str>,
+    },
+    /// The answer to [`AssignerEvent::ForgetNode`].
+    ForgetAnswered {
+        /// Whom the operator wants gone.
+        node: NodeId,
+        /// Why not, if not. Under leases it is gone once its own has ended.
+        answer: Result<(), ForgetError>,
+    },
     /// Something for the log and the metrics.
     Notice(Notice),
+}
+
+/// How long looking for a holder at its address may take, in milliseconds.
+pub const PROBE_MS_MAX: u64 = 500;
+
+/// Who answers at the address of a node whose session broke.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProbeAnswer {
+    /// The connection was refused: nobody listens there.
+    Refused,
+    /// This process of a node.
+    Process(ProcessId),
+    /// There was no answer in time, or one that does not say.
+    Unknown,
+}
+
+/// Why a node is not forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ForgetError {
+    /// No living node has that name.
+    #[error("no living node is called {0}")]
+    UnknownNode(NodeId),
 }
 
 /// What a drain starts from, by the node's last heartbeat; for a progress bar.
@@ -131,12 +181,14 @@ pub enum DrainError {
 pub enum DeathCause {
     /// It was not heard of for the failure timeout.
     Silent,
-    /// Another incarnation of the same node said hello.
+    /// The same process's next life said hello; or another process waits for the name, and this one was found gone.
     Replaced,
     /// It said goodbye.
     Goodbye,
     /// A recovering Assigner did not hear of it in time.
     NotRecovered,
+    /// An operator said so.
+    Forgotten,
 }
 
 /// Something worth a line in the log or a count in the metrics.
@@ -153,6 +205,24 @@ pub enum Notice {
     },
     /// A life that is dead said hello and was told.
     ToldDead(Life),
+    /// A process wants a name that another one holds: it waits. Said when it begins, and again from time to time.
+    NameTaken {
+        /// Who waits.
+        life: Life,
+        /// Where it listens.
+        address: Arc<str>,
+        /// Where the holder does; empty if that is yet to come back.
+        holder: Arc<str>,
+    },
+    /// A process that waited for its name has it.
+    NameFreed {
+        /// Who.
+        life: Life,
+        /// For how long it waited, in milliseconds.
+        after_ms: u64,
+    },
+    /// A recovering Assigner took a process for the holder of its name; the holder came, and that one waits now.
+    SteppedBack(Life),
     /// A node hands off all it owns and leaves.
     Draining(Life),
     /// A draining node was told that nobody can take what it holds.

@@ -3,6 +3,7 @@
 use super::event::{AssignerAction, DeathCause, DrainError, DrainStart, Notice, SessionId};
 use super::hello::{self, HelloError};
 use super::member::Member;
+use super::names::Claim;
 use super::{Assigner, Pending};
 use crate::generation::Generation;
 use crate::node::{Life, NodeId};
@@ -54,7 +55,8 @@ impl Assigner {
             return refuse(session, life, &error, actions);
         }
         self.hear_of(hello.generation, actions);
-        if self.is_dead(&hello) || self.is_outlived(&life, session) {
+        let claim = self.claim_of(&hello, session, now);
+        if self.is_dead(&hello) || matches!(claim, Claim::Outlived) {
             self.graves.bury(life.clone());
             let message = AssignerMessage::YouAreDead;
             actions.push(AssignerAction::Send { session, message });
@@ -62,15 +64,13 @@ impl Assigner {
             actions.push(AssignerAction::Notice(Notice::ToldDead(life)));
             return;
         }
-        let former = self.members.get(&life.node).filter(|member| member.life != life);
-        if former.is_some_and(|member| self.may_serve_still(member, now)) {
-            // The node comes back too soon: what its former life held is that one's until its lease is over.
-            actions.push(AssignerAction::CloseSession { session });
-            return;
+        match claim {
+            Claim::Taken => return self.name_taken(session, &hello, now, actions),
+            Claim::Succeeds => self.bury(&life.node, DeathCause::Replaced, actions),
+            Claim::Displaces => self.step_back(&life.node, actions),
+            Claim::Free | Claim::Outlived => {}
         }
-        if former.is_some() {
-            self.bury(&life.node, DeathCause::Replaced, actions);
-        }
+        self.name_given(&hello, now, actions);
         self.bind(session, &hello, now, actions);
         match &mut self.recovery {
             Some(recovery) => {
@@ -104,15 +104,6 @@ impl Assigner {
             .as_ref()
             .is_none_or(|recovery| recovery.is_dead(life));
         self.graves.holds(life) || (unlisted && !known && holds)
-    }
-
-    /// Whether a later life of the same node is here already. A hello can be late: it may lie in the sockets of an Assigner
-    /// that stood still, beside that of the next life, and be read after it. The earlier life had opened its session
-    /// before the later one opened its first.
-    fn is_outlived(&self, life: &Life, session: SessionId) -> bool {
-        self.members.get(&life.node).is_some_and(|member| {
-            member.life != *life && member.first_session.is_some_and(|first| session < first)
-        })
     }
 
     fn bind(&mut self, session: SessionId, hello: &Hello, now: Timestamp, actions: &mut Vec<AssignerAction>) {
@@ -171,6 +162,9 @@ impl Assigner {
         let Some(member) = self.members.get_mut(node) else {
             return;
         };
+        if member.forgotten && !matches!(message, NodeMessage::Goodbye) {
+            return;
+        }
         member.last_heard = now;
         let life = member.life.clone();
         match message {

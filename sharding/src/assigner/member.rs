@@ -25,6 +25,12 @@ pub(super) struct Member {
     pub(super) capacity_bytes: u64,
     /// The session that it speaks on; a node without one lives on until it has been silent for too long.
     pub(super) session: Option<SessionId>,
+    /// When its last session broke without a goodbye; none while one is open.
+    pub(super) session_closed_at: Option<Timestamp>,
+    /// When it was last looked for at its address, since that.
+    pub(super) probed_at: Option<Timestamp>,
+    /// An operator wants it gone: it is not heard of any more.
+    pub(super) forgotten: bool,
     /// The first one that it spoke on.
     pub(super) first_session: Option<SessionId>,
     /// The newest assignment that it will hold once all that was sent on its session has arrived.
@@ -63,6 +69,9 @@ impl Member {
             zone: hello.zone.clone(),
             capacity_bytes: hello.capacity_bytes,
             session: None,
+            session_closed_at: None,
+            probed_at: None,
+            forgotten: false,
             first_session: None,
             sent: Generation::NONE,
             acknowledged: Generation::NONE,
@@ -88,6 +97,8 @@ impl Member {
         self.zone = hello.zone.clone();
         self.capacity_bytes = hello.capacity_bytes;
         self.session = Some(session);
+        self.session_closed_at = None;
+        self.probed_at = None;
         self.first_session.get_or_insert(session);
         self.sent = if planted::is(Bug::DiffOnWrongBase) {
             self.sent.max(hello.generation)

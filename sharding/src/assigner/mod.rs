@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!   event            what goes in and comes out              listen    what a node's message changes
+//!   names            who waits for a name that another process holds
 //!   config, quiet    settings                                publish   when and to whom an assignment goes
 //!   member, graves   who lives, who is dead                  next      since and providers of the next assignment
 //!   hello            which hellos are refused                recovery  what a new Assigner learns before it publishes
@@ -30,6 +31,7 @@ mod history;
 mod listen;
 mod loads;
 mod member;
+mod names;
 pub(crate) mod next;
 mod preview;
 mod publish;
@@ -41,7 +43,10 @@ mod status;
 
 pub use balance::HeldBack;
 pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT, LEASE_MS_MIN};
-pub use event::{AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, Notice, SessionId};
+pub use event::{
+    AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, ForgetError, Notice, PROBE_MS_MAX,
+    ProbeAnswer, SessionId,
+};
 pub use explain::{
     CHANGES_MAX, ChangeCause, ChangeRecord, Explanations, MOVES_PER_CHANGE_MAX, MoveEnd, MoveRecord,
     MoveTotals,
@@ -50,7 +55,7 @@ pub use listen::{NODES_MAX, RELAY_BYTES_MAX};
 pub use preview::{PlanJob, PlanReport};
 pub use quiet::{QUIET_HOURS_MAX, QuietHours, QuietHoursError};
 pub use rounds::{PlaceJob, Ticket};
-pub use status::{BalanceStatus, ClusterStatus, HotKeyStatus, NodeStatus};
+pub use status::{BalanceStatus, ClusterStatus, HotKeyStatus, NameWaitStatus, NodeStatus};
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -69,6 +74,7 @@ use graves::Graves;
 use history::History;
 use loads::Loads;
 use member::Member;
+use names::Waiters;
 use read_leases::ReadLeases;
 use recovery::Recovery;
 use rounds::Round;
@@ -86,6 +92,7 @@ pub struct Assigner {
     members: BTreeMap<NodeId, Member>,
     sessions: BTreeMap<SessionId, NodeId>,
     graves: Graves,
+    waiters: Waiters,
     /// Until the first assignment of this Assigner is out.
     recovery: Option<Recovery>,
     /// What the recovery found, until it is published.
@@ -144,6 +151,7 @@ impl Assigner {
             members: BTreeMap::new(),
             sessions: BTreeMap::new(),
             graves: Graves::default(),
+            waiters: Waiters::default(),
             recovery: Some(Recovery::new(now)),
             recovered: None,
             history: History::default(),
@@ -197,7 +205,12 @@ impl Assigner {
         self.notice_standstill(now, &mut actions);
         match event {
             AssignerEvent::FromNode { session, message } => self.hear(session, message, now, &mut actions),
-            AssignerEvent::SessionClosed { session } => self.unbind(session),
+            AssignerEvent::SessionClosed { session } => self.session_closed(session, now),
+            AssignerEvent::Probed { life, answer } => self.probed(&life, answer, &mut actions),
+            AssignerEvent::ForgetNode { node } => {
+                let answer = self.forget_node(&node, now, &mut actions);
+                actions.push(AssignerAction::ForgetAnswered { node, answer });
+            }
             AssignerEvent::DrainNode { node } => {
                 let answer = self.drain(&node, &mut actions);
                 actions.push(AssignerAction::DrainAnswered { node, answer });
@@ -302,6 +315,8 @@ impl Assigner {
         for node in dead {
             self.bury(&node, DeathCause::Silent, actions);
         }
+        self.bury_forgotten(now, actions);
+        self.tick_names(now, actions);
         for member in self.members.values_mut() {
             if member.reserve_until.is_some_and(|until| now >= until) {
                 member.reserve_until = None;
@@ -335,6 +350,17 @@ impl Assigner {
         let life = member.life;
         actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
         self.wants(Pending::AtOnce);
+    }
+
+    /// A session ended. Its node may come back, or have crashed.
+    fn session_closed(&mut self, session: SessionId, now: Timestamp) {
+        if let Some(node) = self.sessions.get(&session)
+            && let Some(member) = self.members.get_mut(node)
+            && member.session == Some(session)
+        {
+            member.session_closed_at = Some(now);
+        }
+        self.unbind(session);
     }
 
     /// Forgets a session. The node that spoke on it lives on until it has been silent for too long.
@@ -420,7 +446,7 @@ impl Assigner {
             .filter(|at| *at > now);
         let rounds = self.publish_at().into_iter().chain(self.round_ends_at());
         let rounds = rounds.chain(self.hold_ends_at()).chain(self.next_balance(now));
-        let rounds = rounds.chain(self.read_leases_over_at());
+        let rounds = rounds.chain(self.read_leases_over_at()).chain(self.next_probe());
         let due = silence.chain(waits).chain(settled).chain(rounds);
         due.fold(regular, Timestamp::min).max(now)
     }

@@ -75,6 +75,11 @@ impl Recovery {
         }
     }
 
+    /// What was published last, as far as it is known.
+    pub(super) fn known(&self) -> Option<&Assignment> {
+        self.best.as_deref()
+    }
+
     /// Whether a life is dead that holds something: what was published last does not list it.
     pub(super) fn is_dead(&self, life: &Life) -> bool {
         let unlisted = |best: &Arc<Assignment>| !best.is_living(life);

@@ -7,7 +7,7 @@ use super::balance::HeldBack;
 use super::{Assigner, Pending};
 use crate::generation::Generation;
 use crate::load::HOT_KEYS_MAX;
-use crate::node::{Life, NodeState};
+use crate::node::{Life, NodeId, NodeState};
 use crate::session::{HotKeyLoad, LoadReport};
 use crate::sharder::NodeRole;
 use crate::slice::Slice;
@@ -40,6 +40,23 @@ pub struct ClusterStatus {
     pub hot_keys: Vec<HotKeyStatus>,
     /// Whether and how load is balanced.
     pub balance: BalanceStatus,
+    /// Processes that wait for a name which another one holds, by name.
+    pub name_waits: Vec<NameWaitStatus>,
+}
+
+/// A process that waits for a name which another one holds.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NameWaitStatus {
+    /// The name.
+    pub node: NodeId,
+    /// Where the process that waits listens.
+    pub address: Arc<str>,
+    /// Where the holder does; empty if that is yet to come back.
+    pub holder: Arc<str>,
+    /// For how long the process has waited, in milliseconds.
+    pub waits_ms: u64,
+    /// Milliseconds since the holder was last heard of.
+    pub holder_silent_ms: u64,
 }
 
 /// Whether and how load is balanced.
@@ -162,7 +179,28 @@ impl Assigner {
                 held_back: self.held_back(now),
                 churn_left: self.balance.churn_left(&self.config, now),
             },
+            name_waits: self.name_waits(now),
         }
+    }
+
+    /// How many processes wait for a name which another one holds.
+    #[must_use]
+    pub fn name_waits_count(&self) -> usize {
+        self.waiters.iter().count()
+    }
+
+    fn name_waits(&self, now: Timestamp) -> Vec<NameWaitStatus> {
+        let waits = self.waiters.iter().map(|(node, waiter)| {
+            let holder = self.members.get(node);
+            NameWaitStatus {
+                node: node.clone(),
+                address: waiter.address.clone(),
+                holder: holder.map_or_else(|| "".into(), |holder| holder.address.clone()),
+                waits_ms: now.ms_since(waiter.since),
+                holder_silent_ms: holder.map_or(0, |holder| now.ms_since(holder.last_heard)),
+            }
+        });
+        waits.collect()
     }
 
     /// The hot keys that the members report, hottest first, each once. What its owner and its replicas say of one is added up.

@@ -106,6 +106,14 @@ pub enum SliceletAction {
     },
     /// All is said; the slicelet does nothing any more.
     Stop,
+    /// Another process holds this node's name: this one waits, and asks again. Said when that begins, and again from time to
+    /// time. For the log and the readiness.
+    NameTaken {
+        /// Where the holder listens; empty if that is not known.
+        holder: Arc<str>,
+    },
+    /// The name is this process's. For the log and the readiness.
+    NameFreed,
     /// The Assigner refused the hello for good; it is tried again at the longest pause, since the Assigner may be
     /// replaced by one that accepts it. For the log.
     Refused {

@@ -30,7 +30,8 @@ use crate::identity::{ClusterId, Founding};
 use crate::node::Life;
 use crate::planted::{self, Bug};
 use crate::session::{
-    AssignerMessage, AssignmentUpdate, Hello, LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS,
+    AssignerMessage, AssignmentUpdate, Hello, LoadReport, NAME_RETRY_MS, NodeMessage, RangeClaim,
+    SESSION_VERSIONS,
 };
 use crate::time::Timestamp;
 use standstill::{Signs, relies_until};
@@ -55,6 +56,7 @@ pub struct Slicelet {
     heartbeat_sent: Timestamp,
     suspended: Option<Suspension>,
     drain: Drain,
+    name_taken: Option<NameWait>,
     /// Since when there has been no session; meaningless while one is open.
     without_session_since: Timestamp,
     last_step: Timestamp,
@@ -73,6 +75,18 @@ enum Link {
     Opening,
     Open,
 }
+
+/// Another process holds the name.
+#[derive(Clone, Copy, Debug)]
+struct NameWait {
+    /// When that was last said.
+    said: Timestamp,
+    /// The last hello was answered so, and not otherwise.
+    is_last_word: bool,
+}
+
+/// So often it is said again that another process holds the name, in milliseconds.
+const NAME_SAID_AGAIN_MS: u64 = 30_000;
 
 /// Why serving is suspended, and what ends it.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +138,7 @@ impl Slicelet {
             heartbeat_sent: Timestamp::ZERO,
             suspended: None,
             drain: Drain::No,
+            name_taken: None,
             without_session_since: now,
             last_step: now,
             life: LifeState::Living,
@@ -222,6 +237,7 @@ impl Slicelet {
         let (drain, suspended) = (self.drain, self.suspended.is_some());
         *self = Self {
             founding: self.founding,
+            name_taken: self.name_taken,
             drain,
             ..Self::new(self.config, identity, now)
         };
@@ -326,6 +342,13 @@ impl Slicelet {
             .reconnect_min_ms
             .saturating_mul(1 << self.failures.min(FAILURES_MAX));
         let pause_ms = doubled.min(self.config.reconnect_max_ms);
+        let pause_ms = match &mut self.name_taken {
+            Some(wait) if wait.is_last_word => {
+                wait.is_last_word = false;
+                NAME_RETRY_MS
+            }
+            _ => pause_ms,
+        };
         // Spread over half the pause by incarnation, so that a fleet does not return to a new Assigner in step.
         let spread = pause_ms / 2 + 1;
         let part = self.life().incarnation.get().rotate_left(self.failures) % spread;
@@ -345,6 +368,7 @@ impl Slicelet {
                 actions.push(SliceletAction::Refused { reason });
                 return;
             }
+            AssignerMessage::NameTaken { holder } => return self.name_is_taken(holder, now, actions),
             AssignerMessage::YouAreDead => return self.die(actions),
             AssignerMessage::Update(update) => self.update(&update, now, actions),
             AssignerMessage::HeartbeatAnswer {
@@ -368,6 +392,22 @@ impl Slicelet {
                 actions.push(SliceletAction::Deliver { from, payload })
             }
         }
+        self.failures = 0;
+        if self.name_taken.take().is_some() {
+            actions.push(SliceletAction::NameFreed);
+        }
+    }
+
+    fn name_is_taken(&mut self, holder: Arc<str>, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        let waits = self.name_taken;
+        let is_news = waits.is_none_or(|wait| now.ms_since(wait.said) >= NAME_SAID_AGAIN_MS);
+        if is_news {
+            actions.push(SliceletAction::NameTaken { holder });
+        }
+        self.name_taken = Some(NameWait {
+            said: waits.filter(|_| !is_news).map_or(now, |wait| wait.said),
+            is_last_word: true,
+        });
         self.failures = 0;
     }
 

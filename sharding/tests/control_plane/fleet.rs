@@ -476,6 +476,8 @@ impl Fleet {
                 SliceletAction::WakeAt(at) => node.wake = at,
                 SliceletAction::Deliver { .. }
                 | SliceletAction::Refused { .. }
+                | SliceletAction::NameTaken { .. }
+                | SliceletAction::NameFreed
                 | SliceletAction::LeaseEnded
                 | SliceletAction::LeaseRegained
                 | SliceletAction::ServesUnder { .. } => {}
