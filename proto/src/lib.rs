@@ -12,7 +12,6 @@
 //!   cache        classes of an operation's status, `Moved`
 //!   batch        the data stream's messages, which are not generated
 //!   identity     who answers at an address                          <--  softstore_sharding::identity
-//!   identity     who answers at an address                          <--  softstore_sharding::identity
 //!   limits       how long anything may be
 //!   error        WireError
 //! ```
