@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::channels::Channels;
+use super::identity::NodeIdentity;
 use super::in_order::InOrder;
 use super::invalidations::Invalidations;
 use super::lending;
@@ -195,6 +196,9 @@ impl NodeState {
 
     /// Adopts an assignment and shows it to clients that watch.
     pub fn adopt(self: &Arc<Self>, assignment: &Arc<Assignment>) {
+        if let Some(founding) = assignment.founding() {
+            self.identity.found(founding);
+        }
         self.with_core(|core, now| ((), core.adopt(assignment, now)));
         self.assignment.send_replace(Some(assignment.clone()));
     }

@@ -27,7 +27,7 @@ use crate::time::Timestamp;
 
 /// A holder whose session has been closed for so long without a new hello is looked for at its address, in milliseconds; so
 /// long, too, before it is looked for again.
-pub const NAME_QUIET_MS: u64 = 500;
+pub(super) const NAME_QUIET_MS: u64 = 500;
 
 /// So often the log says again that a process waits for its name, in milliseconds.
 const SAID_AGAIN_MS: u64 = 30_000;

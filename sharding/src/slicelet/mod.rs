@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crate::assignment::Assignment;
 use crate::generation::{Generation, Incarnation};
-use crate::identity::{ClusterId, Founding};
+use crate::identity::{ClusterId, Founding, ProcessId};
 use crate::node::Life;
 use crate::planted::{self, Bug};
 use crate::session::{
@@ -156,6 +156,12 @@ impl Slicelet {
     #[must_use]
     pub fn assignment(&self) -> Option<&Arc<Assignment>> {
         self.held.as_ref()
+    }
+
+    /// The process, through all of its lives.
+    #[must_use]
+    pub fn process(&self) -> ProcessId {
+        self.identity.process
     }
 
     /// The cluster that the node belongs to, as far as it knows.

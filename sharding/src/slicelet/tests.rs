@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::assignment::{RangeAssignment, Readers};
 use crate::diff::AssignmentDiff;
-use crate::identity::ProcessId;
 use crate::node::{NodeEntry, NodeId, NodeState, Peer};
 use crate::session::{ClaimPhase, LoadReport};
 use crate::slice::Slice;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use softstore_sharding::assigner::{Notice, PlaceJob};
+use softstore_sharding::assigner::{Notice, PlaceJob, ProbeAnswer};
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::{
     AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, LoadReport, RangeClaim,
@@ -407,7 +407,13 @@ impl Fleet {
                 let at = delay_ms.map_or(Timestamp::NEVER, |ms| self.now.plus_ms(ms));
                 self.asked.push((at, job));
             }
-            AssignerAction::DrainAnswered { .. } => {}
+            AssignerAction::Probe { life, .. } => {
+                let running = self.nodes.get(&life.node);
+                let process = running.map(|node| ProbeAnswer::Process(node.slicelet.process()));
+                let answer = process.unwrap_or(ProbeAnswer::Refused);
+                self.queued.push_back(AssignerEvent::Probed { life, answer });
+            }
+            AssignerAction::DrainAnswered { .. } | AssignerAction::ForgetAnswered { .. } => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! The Assigner, the Sharder and the slicelets together, over a network without delay: what a fleet goes through.
 //!
 //! What belongs where: `fleet` the fleet itself; `restarts` planned moves; `deaths` unplanned ones, and standstills;
-//! `recovery` a new Assigner; `sessions` what single messages do; `load` what nodes measure; `balance` what the Assigner does
+//! `recovery` a new Assigner; `sessions` what single messages do; `names` two processes of one name; `load` what nodes measure; `balance` what the Assigner does
 //! about it; `read_leases` how long former replicas count; `rounds` a Sharder that takes its time; `chaos` random lives.
 
 mod balance;
@@ -9,6 +9,7 @@ mod chaos;
 mod deaths;
 mod fleet;
 mod load;
+mod names;
 mod read_leases;
 mod recovery;
 mod restarts;
