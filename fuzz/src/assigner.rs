@@ -55,6 +55,7 @@ impl Cluster {
         let config = AssignerConfig {
             lease_ms: (setting & 1 != 0).then_some(2_000),
             expect_nodes: (setting & 2 != 0).then_some(2),
+            founds_at_once: setting & 8 != 0,
             rebalance_delay_ms: if setting & 4 != 0 { 0 } else { 30_000 },
             ..AssignerConfig::default()
         };

@@ -11,7 +11,7 @@
 //!   transfer     the hand-off, and its relayed form                 <-> softstore_transfer::message
 //!   cache        classes of an operation's status, `Moved`
 //!   batch        the data stream's messages, which are not generated
-//!   identity     who answers at an address                          <--  softstore_sharding::identity
+//!   identity     which cluster a call is of, who answers            <-> softstore_sharding::identity
 //!   limits       how long anything may be
 //!   error        WireError
 //! ```

@@ -239,6 +239,10 @@ impl From<&AssignerMessage> for v1::AssignerMessage {
             AssignerMessage::NameTaken { holder } => Message::NameTaken(wire::NameTaken {
                 holder: holder.as_ref().to_owned(),
             }),
+            AssignerMessage::OtherCluster { cluster } => Message::OtherCluster(wire::OtherCluster {
+                cluster: name_to_wire(cluster),
+                founding: founding_to_wire(cluster.founding),
+            }),
             AssignerMessage::Refused { reason } => Message::Refused(wire::Refused {
                 reason: reason.clone(),
             }),
@@ -271,6 +275,12 @@ impl TryFrom<v1::AssignerMessage> for AssignerMessage {
             },
             Message::NameTaken(taken) => Self::NameTaken {
                 holder: text("name_taken.holder", taken.holder, ADDRESS_BYTES_MAX)?,
+            },
+            Message::OtherCluster(other) => Self::OtherCluster {
+                cluster: ClusterId {
+                    name: cluster_name("other_cluster.cluster", &other.cluster)?,
+                    founding: founding("other_cluster.founding", &other.founding)?,
+                },
             },
             Message::Refused(refused) => Self::Refused {
                 reason: text("refused.reason", refused.reason, REASON_BYTES_MAX)?,

@@ -2,11 +2,13 @@
 //! ask read the wire's types.
 
 use softstore_sharding::assigner::{
-    BalanceStatus, ChangeRecord, ClusterStatus, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX, MoveRecord,
-    NameWaitStatus, NodeStatus, PlanReport,
+    BalanceStatus, ChangeRecord, ClusterStatus, ForeignStatus, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX,
+    MoveRecord, NameWaitStatus, NodeStatus, PlanReport,
 };
 use softstore_sharding::sharder::PlacedMove;
 
+use crate::assignment::founding_to_wire;
+use crate::identity::name_to_wire;
 use crate::load::totals;
 use crate::v1;
 
@@ -26,6 +28,26 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             balance: Some((&status.balance).into()),
             changes: Vec::new(),
             name_waits: status.name_waits.iter().map(Into::into).collect(),
+            cluster: name_to_wire(&status.cluster),
+            founding: founding_to_wire(status.cluster.founding),
+            foundings_to_choose: (status.foundings_to_choose.iter())
+                .map(|founding| founding_to_wire(Some(*founding)))
+                .collect(),
+            foreign: status.foreign.iter().map(Into::into).collect(),
+            unidentified_nodes: status.unidentified_nodes,
+        }
+    }
+}
+
+impl From<&ForeignStatus> for v1::ForeignCluster {
+    fn from(foreign: &ForeignStatus) -> Self {
+        Self {
+            cluster: name_to_wire(&foreign.cluster),
+            founding: founding_to_wire(foreign.cluster.founding),
+            node: foreign.node.to_string(),
+            address: foreign.address.as_ref().to_owned(),
+            refused: foreign.refused,
+            ago_ms: foreign.ago_ms,
         }
     }
 }

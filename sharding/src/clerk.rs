@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::assignment::Assignment;
 use crate::diff::DiffError;
 use crate::generation::Generation;
+use crate::identity::{ForeignCluster, Founding};
 use crate::node::{Life, Peer};
 use crate::range_map::RangeMap;
 use crate::session::AssignmentUpdate;
@@ -26,6 +27,8 @@ pub const MOVED_RANGES_MAX: usize = 1_024;
 #[derive(Clone, Debug, Default)]
 pub struct Clerk {
     table: Option<Arc<RouteTable>>,
+    /// The founding of the first assignment that said one: this clerk's for as long as nobody has it forget all.
+    founding: Option<Founding>,
     /// Who said to own what since a higher `since` than the assignment's.
     moved: RangeMap<Moved>,
 }
@@ -112,6 +115,9 @@ pub enum UpdateError {
     /// A diff came before any full assignment: ask for the full one.
     #[error("a diff on generation {0} came before any full assignment")]
     NothingHeld(Generation),
+    /// It is of another cluster: nothing of it counts.
+    #[error("the assignment is of another cluster: {0}")]
+    Foreign(#[from] ForeignCluster),
     /// The diff does not fit what is held: ask for the full assignment.
     #[error(transparent)]
     Diff(#[from] DiffError),
@@ -128,6 +134,12 @@ impl Clerk {
     #[must_use]
     pub fn assignment(&self) -> Option<&Arc<Assignment>> {
         self.table.as_ref().map(|table| &table.assignment)
+    }
+
+    /// The founding that it follows; none before the first assignment that says one.
+    #[must_use]
+    pub fn founding(&self) -> Option<Founding> {
+        self.founding
     }
 
     /// The generation of the newest assignment; [`Generation::NONE`] before the first.
@@ -189,6 +201,11 @@ impl Clerk {
     /// # Errors
     /// If it is a diff on another assignment than the one held, or leads to no valid one: ask for a full one.
     pub fn update(&mut self, update: &AssignmentUpdate) -> Result<bool, UpdateError> {
+        let theirs = match update {
+            AssignmentUpdate::Full(next) => next.founding(),
+            AssignmentUpdate::Diff(diff) => diff.founding,
+        };
+        self.admit(theirs)?;
         let next = match update {
             AssignmentUpdate::Full(next) => next.clone(),
             AssignmentUpdate::Diff(diff) if diff.next <= self.generation() => return Ok(false),
@@ -201,8 +218,24 @@ impl Clerk {
             return Ok(false);
         }
         self.forget_moved_up_to(&next);
+        self.founding = self.founding.or(theirs);
         self.table = Some(Arc::new(RouteTable::of(next)));
         Ok(true)
+    }
+
+    /// Whether an assignment of a founding is of the cluster that this clerk follows. Generations say nothing between foundings.
+    /// Silence is accepted while a node is listed whose build is silent: it may have passed the assignment on.
+    ///
+    /// # Errors
+    /// If it is of another one, or does not say although all builds would.
+    pub fn admit(&self, theirs: Option<Founding>) -> Result<(), ForeignCluster> {
+        match (self.founding, theirs) {
+            (Some(ours), Some(theirs)) if ours != theirs => Err(ForeignCluster::Founding { ours, theirs }),
+            (Some(_), None) if self.assignment().is_some_and(|held| !held.lists_unidentified()) => {
+                Err(ForeignCluster::Unsaid)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes a node's word that a range went to another owner. Follows it only where its `since` is higher than what is

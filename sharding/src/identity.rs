@@ -207,6 +207,9 @@ pub enum ForeignCluster {
         /// The other one.
         theirs: Founding,
     },
+    /// It does not say to which, and holds something; all builds here would say so.
+    #[error("it does not say which cluster it belongs to, and no build is listed here that would not")]
+    Unsaid,
 }
 
 impl ClusterId {

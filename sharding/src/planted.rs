@@ -109,6 +109,10 @@ bugs! {
     CopiesKeptOverLeases, "copies-kept-over-leases", 2000, "a replica keeps its copies from one lease to the next";
     WaiterTakesName, "waiter-takes-name", 2000, "a process's hello takes a name from its holder while an Assigner recovers";
     TwinBuriesHolder, "twin-buries-holder", 2000, "a second process of a name buries the first at once";
+    ForeignHelloHeard, "foreign-hello-heard", 2000, "an Assigner hears a node of another cluster as one of its own";
+    LateFoundingImported, "late-founding-imported", 2000, "an Assigner takes a node of another founding for one of its own";
+    ForeignAssignmentAdopted, "foreign-assignment-adopted", 2000, "a node adopts an assignment of another founding";
+    ExpectNodesTriggers, "expect-nodes-triggers", 2000, "an Assigner founds a cluster as soon as so many empty nodes are there, without waiting for who may hold something";
     WriteBeforeInvalidated, "write-before-invalidated", 2000, "an owner changes a key before its replicas have forgotten it";
 }
 

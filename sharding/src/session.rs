@@ -286,6 +286,12 @@ pub enum AssignerMessage {
         /// Where the holder listens; empty if it is yet to come back to an Assigner that recovers.
         holder: Arc<str>,
     },
+    /// This Assigner is of another cluster than the node. Nothing of what was said counts: the node keeps what it holds, and asks
+    /// again.
+    OtherCluster {
+        /// The Assigner's.
+        cluster: ClusterId,
+    },
     /// The hello was refused for good (a format of another version, an impossible claim).
     Refused {
         /// What to tell the operator.

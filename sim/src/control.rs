@@ -74,6 +74,7 @@ impl Control {
         let mut config = env.plan.assigner;
         if !is_first {
             config.expect_nodes = None;
+            config.founds_at_once = false;
             // The counter was raised when the one before ended: to and fro.
             if env.counters.assigner_restarts % 2 == 1 {
                 config.lease_ms = env.plan.other_lease_ms;

@@ -95,8 +95,8 @@ pub struct NodeState {
     /// Grows with each end of a lease.
     lease_ends: watch::Sender<u64>,
     draining: AtomicBool,
-    /// Another process holds this node's name.
-    is_name_taken: AtomicBool,
+    /// Why the Assigner does not hear this node, if so.
+    barred: Mutex<Option<&'static str>>,
     /// Whether this node has time left.
     pub(super) saturation: Saturation,
     /// What its slices draw.
@@ -145,7 +145,7 @@ impl NodeState {
             standing: Standing::default(),
             lease_ends: watch::channel(0).0,
             draining: AtomicBool::new(false),
-            is_name_taken: AtomicBool::new(false),
+            barred: Mutex::default(),
             saturation: Saturation::default(),
             load: LoadMeter::default(),
             held_requests: AtomicU64::new(0),
@@ -421,8 +421,8 @@ impl NodeState {
             Err("draining")
         } else if self.is_suspended() {
             Err("suspended after standing still: waiting for the Assigner")
-        } else if self.is_name_taken.load(Ordering::Relaxed) {
-            Err("another process holds this node's name: waiting until it has left or died")
+        } else if let Some(why) = *self.barred.lock() {
+            Err(why)
         } else if core.assignment().is_none() {
             Err("waiting for an assignment")
         } else if !self.is_tenured(self.clock.now()) {
@@ -436,9 +436,9 @@ impl NodeState {
         }
     }
 
-    /// Another process holds this node's name, or does not any more.
-    pub(super) fn set_name_taken(&self, is_taken: bool) {
-        self.is_name_taken.store(is_taken, Ordering::Relaxed);
+    /// Why the Assigner does not hear this node, for the readiness; none: it does.
+    pub(super) fn set_barred(&self, why: Option<&'static str>) {
+        *self.barred.lock() = why;
     }
 
     /// Gauges and counters that are read when they are scraped.

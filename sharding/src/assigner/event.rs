@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::rounds::{PlaceJob, Ticket};
 use crate::assignment::{Assignment, AssignmentError};
 use crate::generation::{Generation, Incarnation};
-use crate::identity::ProcessId;
+use crate::identity::{ClusterId, ForeignCluster, Founding, ProcessId};
 use crate::node::{Life, NodeId};
 use crate::session::{AssignerMessage, NodeMessage};
 use crate::sharder::Placement;
@@ -102,6 +102,13 @@ pub enum AssignerAction {
     CloseSession {
         /// Which.
         session: SessionId,
+    },
+    /// Store this, and give it to [`Assigner::founded`](super::Assigner::founded) at the next start. Nothing waits for it.
+    Remember {
+        /// The cluster's founding.
+        founding: Founding,
+        /// The highest generation given out.
+        generation: Generation,
     },
     /// A new assignment is out; the sends to the nodes are among the actions already.
     Published(Arc<Assignment>),
@@ -205,6 +212,25 @@ pub enum Notice {
     },
     /// A life that is dead said hello and was told.
     ToldDead(Life),
+    /// A node of another cluster said hello. It was told, and nothing else came of it.
+    OtherCluster {
+        /// Who.
+        life: Life,
+        /// Where it listens.
+        address: Arc<str>,
+        /// Its cluster.
+        theirs: ClusterId,
+        /// In what the two differ.
+        why: ForeignCluster,
+        /// It is worth a line in the log: the first of that cluster's, or the first for a while.
+        is_news: bool,
+    },
+    /// An Assigner that knows no founding has heard of several: it publishes nothing until all but one are gone, or its operator
+    /// names one.
+    TwoFoundings {
+        /// Which.
+        foundings: Vec<Founding>,
+    },
     /// A process wants a name that another one holds: it waits. Said when it begins, and again from time to time.
     NameTaken {
         /// Who waits.

@@ -1,10 +1,13 @@
 //! What a node's message, or an operator's, changes in the [`Assigner`].
 
+use std::sync::Arc;
+
 use super::event::{AssignerAction, DeathCause, DrainError, DrainStart, Notice, SessionId};
 use super::hello::{self, HelloError};
 use super::member::Member;
 use super::names::Claim;
 use super::{Assigner, Pending};
+use crate::assignment::Assignment;
 use crate::generation::Generation;
 use crate::node::{Life, NodeId};
 use crate::range_map::RangeMap;
@@ -44,6 +47,9 @@ impl Assigner {
 
     fn hello(&mut self, session: SessionId, hello: Hello, now: Timestamp, actions: &mut Vec<AssignerAction>) {
         let life = hello.peer.life.clone();
+        if let Err(why) = self.admit(&hello) {
+            return self.refuse_foreign(session, &hello, why, now, actions);
+        }
         let is_new_node = !self.members.contains_key(&life.node);
         let checked = match hello::check(&hello, self.config.lease_ms.is_some()) {
             Ok(()) if is_new_node && self.members.len() >= NODES_MAX => {
@@ -71,6 +77,7 @@ impl Assigner {
             Claim::Free | Claim::Outlived => {}
         }
         self.name_given(&hello, now, actions);
+        self.belonging.heard(hello.cluster.founding);
         self.bind(session, &hello, now, actions);
         match &mut self.recovery {
             Some(recovery) => {
@@ -202,6 +209,13 @@ impl Assigner {
             NodeMessage::Goodbye => self.bury(node, DeathCause::Goodbye, actions),
             NodeMessage::Handoffs(reports) => self.handoffs(&life, &reports, now),
             NodeMessage::HeldAssignment(held) => {
+                // What an assignment says counts if it is of this cluster, as its node said in its hello.
+                let ours = self.belonging.cluster.founding;
+                let is_ours = |held: &Arc<Assignment>| {
+                    held.founding()
+                        .is_none_or(|founding| ours.is_none_or(|ours| ours == founding))
+                };
+                let held = held.filter(is_ours);
                 if let Some(held) = &held
                     && hello::is_possible(held.generation())
                 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::event::SessionId;
 use crate::generation::Generation;
-use crate::identity::ProcessId;
+use crate::identity::{Founding, ProcessId};
 use crate::node::{Life, NodeEntry, NodeState};
 use crate::planted::{self, Bug};
 use crate::session::{ClaimPhase, Hello, LoadReport, RangeClaim};
@@ -19,6 +19,8 @@ pub(super) struct Member {
     pub(super) life: Life,
     /// The process that lives it; none: a build that does not say.
     pub(super) process: Option<ProcessId>,
+    /// The founding that it said it belongs to.
+    pub(super) founding: Option<Founding>,
     pub(super) address: Arc<str>,
     pub(super) http_address: Arc<str>,
     pub(super) zone: Arc<str>,
@@ -64,6 +66,7 @@ impl Member {
         Self {
             life: hello.peer.life.clone(),
             process: hello.process,
+            founding: hello.cluster.founding,
             address: hello.peer.address.clone(),
             http_address: hello.http_address.clone(),
             zone: hello.zone.clone(),
@@ -96,6 +99,7 @@ impl Member {
         self.http_address = hello.http_address.clone();
         self.zone = hello.zone.clone();
         self.capacity_bytes = hello.capacity_bytes;
+        self.founding = hello.cluster.founding;
         self.session = Some(session);
         self.session_closed_at = None;
         self.probed_at = None;

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!   event            what goes in and comes out              listen    what a node's message changes
+//!   founding         which cluster this is, and who belongs to another one
 //!   names            who waits for a name that another process holds
 //!   config, quiet    settings                                publish   when and to whom an assignment goes
 //!   member, graves   who lives, who is dead                  next      since and providers of the next assignment
@@ -25,6 +26,7 @@ mod config;
 mod event;
 mod explain;
 mod forced;
+mod founding;
 mod graves;
 mod hello;
 mod history;
@@ -55,7 +57,7 @@ pub use listen::{NODES_MAX, RELAY_BYTES_MAX};
 pub use preview::{PlanJob, PlanReport};
 pub use quiet::{QUIET_HOURS_MAX, QuietHours, QuietHoursError};
 pub use rounds::{PlaceJob, Ticket};
-pub use status::{BalanceStatus, ClusterStatus, HotKeyStatus, NameWaitStatus, NodeStatus};
+pub use status::{BalanceStatus, ClusterStatus, ForeignStatus, HotKeyStatus, NameWaitStatus, NodeStatus};
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -70,6 +72,7 @@ use crate::sharder::Sharder;
 use crate::time::Timestamp;
 
 use balance::Balance;
+use founding::Belonging;
 use graves::Graves;
 use history::History;
 use loads::Loads;
@@ -93,6 +96,7 @@ pub struct Assigner {
     sessions: BTreeMap<SessionId, NodeId>,
     graves: Graves,
     waiters: Waiters,
+    belonging: Belonging,
     /// Until the first assignment of this Assigner is out.
     recovery: Option<Recovery>,
     /// What the recovery found, until it is published.
@@ -152,6 +156,7 @@ impl Assigner {
             sessions: BTreeMap::new(),
             graves: Graves::default(),
             waiters: Waiters::default(),
+            belonging: Belonging::default(),
             recovery: Some(Recovery::new(now)),
             recovered: None,
             history: History::default(),
@@ -186,11 +191,15 @@ impl Assigner {
         stored: Arc<Assignment>,
         now: Timestamp,
     ) -> Self {
-        let highest = stored.generation();
-        Self {
+        let (highest, founding) = (stored.generation(), stored.founding());
+        let resuming = Self {
             recovery: Some(Recovery::resuming(stored, now)),
             highest,
             ..Self::new(config, incarnation, sharder, now)
+        };
+        match founding {
+            Some(founding) => resuming.founded(founding, highest),
+            None => resuming,
         }
     }
 
@@ -380,7 +389,8 @@ impl Assigner {
 
     /// Asks for what a recovering Assigner still needs to know, and ends the recovery when it knows enough.
     fn recover(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
-        let has_taker = self.has_taker();
+        self.reconsider_founding(now);
+        let (has_taker, is_founded) = (self.has_taker(), self.belonging.is_founded());
         let Some(recovery) = &mut self.recovery else {
             return;
         };
@@ -388,14 +398,22 @@ impl Assigner {
             let message = AssignerMessage::FetchAssignment;
             actions.push(AssignerAction::Send { session, message });
         }
-        if !recovery.is_ready(self.members.values(), now, &self.config) {
+        if !recovery.is_ready(self.members.values(), is_founded, now, &self.config) {
             return;
         }
+        if self.is_undecided(now, actions) {
+            return;
+        }
+        let Some(recovery) = &mut self.recovery else {
+            return;
+        };
         let ranges = recovery.merge(self.members.values(), self.highest);
         if self.members.is_empty() || (ranges.is_none() && !has_taker) {
             return;
         }
         let unheard = recovery.unheard();
+        self.belonging
+            .settle(recovery.known().and_then(Assignment::founding));
         self.history.inherit(recovery.take_known());
         self.recovery = None;
         for life in unheard {
@@ -440,6 +458,7 @@ impl Assigner {
             .flat_map(|recovery| {
                 [
                     recovery.settled_at(&self.config),
+                    recovery.founds_at(&self.config),
                     recovery.leases_over_at(&self.config),
                 ]
             })

@@ -201,9 +201,13 @@ impl Assigner {
             None => slice.width() == 1,
         };
         let ranges = next::renewed(ranges, generation, stays, stays_apart);
-        let assignment = Assignment::new(generation, ranges, directory)?.under_leases(self.config.lease_ms);
+        let assignment = Assignment::new(generation, ranges, directory)?
+            .under_leases(self.config.lease_ms)
+            .of_founding(self.belonging.cluster.founding);
         let unchanged = self.assignment().is_some_and(|current| {
-            current.ranges() == assignment.ranges() && current.directory() == assignment.directory()
+            current.ranges() == assignment.ranges()
+                && current.directory() == assignment.directory()
+                && current.founding() == assignment.founding()
         });
         self.done = still_open(&self.done, &assignment);
         self.fenced_off.clear();
@@ -229,6 +233,9 @@ impl Assigner {
         let nodes: Vec<NodeId> = self.members.keys().cloned().collect();
         for node in nodes {
             self.send_update(&node, actions);
+        }
+        if let Some(founding) = assignment.founding() {
+            actions.push(AssignerAction::Remember { founding, generation });
         }
         actions.push(AssignerAction::Published(assignment));
     }

@@ -3,7 +3,9 @@
 //! It fetches the highest assignment that any hello names, and lays the claims of the hellos over it: per range the
 //! highest `since` wins, and providers carry over. It is ready when every life in that assignment, and every one that a
 //! member has fenced something for, has said hello, or when
-//! the settling time is over; having heard of no assignment, when the expected number of nodes is there, or likewise.
+//! the settling time is over. Having heard of no assignment and of nobody who holds one, it begins a cluster: under the
+//! founding that it knows, after the settling time; else it founds one, after a longer time that counts from the first
+//! hello. The expected number of nodes is a floor for that, and a trigger only where the config says so.
 //!
 //! The settling time counts from the start; but if nobody was heard of until its end, from the first hello: an Assigner
 //! that was cut off from all nodes at its start must not bury all but the first to come through.
@@ -30,6 +32,8 @@ pub(super) struct Recovery {
     started: Timestamp,
     settle_from: Timestamp,
     heard_any: bool,
+    /// When the first hello came, or the Assigner went on after it stood still.
+    first_heard: Option<Timestamp>,
     /// The longest lease that is known of an Assigner before this one: nodes say under which they serve, and assignments under
     /// which they were published.
     lease_ms: Option<u64>,
@@ -56,6 +60,7 @@ impl Recovery {
             started: now,
             settle_from: now,
             heard_any: false,
+            first_heard: None,
             lease_ms: None,
             best: None,
             is_last_known: false,
@@ -75,6 +80,15 @@ impl Recovery {
         }
     }
 
+    /// The founding that the fetched assignment is of is nobody's any more.
+    pub(super) fn forget_fetched(&mut self) {
+        if !self.is_last_known {
+            self.best = None;
+        }
+        self.fetching = None;
+        self.asked.clear();
+    }
+
     /// What was published last, as far as it is known.
     pub(super) fn known(&self) -> Option<&Assignment> {
         self.best.as_deref()
@@ -89,6 +103,7 @@ impl Recovery {
     /// Counts the settling time anew, because the Assigner itself stood still.
     pub(super) fn restart(&mut self, now: Timestamp) {
         self.settle_from = now;
+        self.first_heard = self.first_heard.map(|_| now);
     }
 
     /// A life said hello, and under which leases it serves.
@@ -104,6 +119,7 @@ impl Recovery {
             self.settle_from = now;
         }
         self.heard_any = true;
+        self.first_heard.get_or_insert(now);
         self.heard.insert(life.clone());
     }
 
@@ -158,7 +174,8 @@ impl Recovery {
     /// Whether enough is known to publish. Requires that [`Recovery::next_fetch`] has been asked.
     pub(super) fn is_ready<'a>(
         &self,
-        mut members: impl Iterator<Item = &'a Member>,
+        members: impl Iterator<Item = &'a Member> + Clone,
+        is_founded: bool,
         now: Timestamp,
         config: &AssignerConfig,
     ) -> bool {
@@ -171,28 +188,49 @@ impl Recovery {
         if planted::is(Bug::NoSettleTime) || (planted::is(Bug::EmptyHelloTakesAll) && self.best.is_none()) {
             return true;
         }
-        if now >= self.settled_at(config) {
+        if let Some(best) = &self.best {
+            let mut listed = best.directory().iter().map(|(node, entry)| Life {
+                node: node.clone(),
+                incarnation: entry.incarnation,
+            });
+            let mut members = members;
+            return now >= self.settled_at(config)
+                || (listed.all(|life| self.heard.contains(&life))
+                    && members.all(|member| self.heard_takers_of(member)));
+        }
+        if members
+            .clone()
+            .any(|member| member.acknowledged > Generation::NONE)
+        {
+            return now >= self.settled_at(config);
+        }
+        self.may_begin(members.count(), is_founded, now, config)
+    }
+
+    /// Whether nobody is known to hold anything, and enough was waited for those who might: a cluster may begin, empty.
+    fn may_begin(&self, present: usize, is_founded: bool, now: Timestamp, config: &AssignerConfig) -> bool {
+        let are_all_here = config.expect_nodes.is_some_and(|expected| present >= expected);
+        if are_all_here && (config.founds_at_once || planted::is(Bug::ExpectNodesTriggers)) {
             return true;
         }
-        match (&self.best, config.expect_nodes) {
-            (Some(best), _) => {
-                let mut listed = best.directory().iter().map(|(node, entry)| Life {
-                    node: node.clone(),
-                    incarnation: entry.incarnation,
-                });
-                listed.all(|life| self.heard.contains(&life))
-                    && members.all(|member| self.heard_takers_of(member))
-            }
-            (None, Some(expected)) => {
-                let mut present = 0;
-                let none_holds = members.all(|member| {
-                    present += 1;
-                    member.acknowledged == Generation::NONE
-                });
-                none_holds && present >= expected
-            }
-            (None, None) => false,
+        if config.expect_nodes.is_some() && !are_all_here && !config.founds_at_once {
+            return false;
         }
+        let from = if is_founded || config.founds_at_once {
+            self.settled_at(config)
+        } else {
+            self.founds_at(config)
+        };
+        now >= from
+    }
+
+    /// When a cluster may be founded, by an Assigner that knows of none: who holds something of one may come back late, and after
+    /// others.
+    pub(super) fn founds_at(&self, config: &AssignerConfig) -> Timestamp {
+        let heard = self
+            .first_heard
+            .map_or(Timestamp::ZERO, |first| first.plus_ms(config.founding_settle_ms));
+        heard.max(self.settled_at(config))
     }
 
     /// Whether all have said hello for whom a member has fenced something. One may own a range by an assignment that only
@@ -465,17 +503,17 @@ mod tests {
         recovery.best = Some(Arc::new(best));
         recovery.hello(&life("a"), None, now, &config);
         let mut a = Member::new(&hello("a"), now);
-        assert!(recovery.is_ready([&a].into_iter(), now, &config));
+        assert!(recovery.is_ready([&a].into_iter(), false, now, &config));
         a.claims = vec![RangeClaim {
             slice: Slice::FULL,
             since: since(1),
             providers: Vec::new(),
             phase: ClaimPhase::Fenced(life("b")),
         }];
-        assert!(!recovery.is_ready([&a].into_iter(), now, &config));
-        assert!(recovery.is_ready([&a].into_iter(), now.plus_ms(config.settle_ms), &config));
+        assert!(!recovery.is_ready([&a].into_iter(), false, now, &config));
+        assert!(recovery.is_ready([&a].into_iter(), false, now.plus_ms(config.settle_ms), &config));
         recovery.hello(&life("b"), None, now, &config);
         let b = Member::new(&hello("b"), now);
-        assert!(recovery.is_ready([&a, &b].into_iter(), now, &config));
+        assert!(recovery.is_ready([&a, &b].into_iter(), false, now, &config));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::balance::HeldBack;
 use super::{Assigner, Pending};
 use crate::generation::Generation;
+use crate::identity::{ClusterId, Founding};
 use crate::load::HOT_KEYS_MAX;
 use crate::node::{Life, NodeId, NodeState};
 use crate::session::{HotKeyLoad, LoadReport};
@@ -42,6 +43,29 @@ pub struct ClusterStatus {
     pub balance: BalanceStatus,
     /// Processes that wait for a name which another one holds, by name.
     pub name_waits: Vec<NameWaitStatus>,
+    /// Which cluster this is. Its founding is not certain while the Assigner gathers hellos.
+    pub cluster: ClusterId,
+    /// The foundings between which the operator is to choose, this one first; empty if there is nothing to choose.
+    pub foundings_to_choose: Vec<Founding>,
+    /// Other clusters whose nodes were refused lately.
+    pub foreign: Vec<ForeignStatus>,
+    /// Nodes whose build says neither its process nor its cluster.
+    pub unidentified_nodes: u32,
+}
+
+/// Another cluster, nodes of which said hello here and were refused.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ForeignStatus {
+    /// Which.
+    pub cluster: ClusterId,
+    /// The last of its nodes that asked.
+    pub node: NodeId,
+    /// Where that listens.
+    pub address: Arc<str>,
+    /// How often its nodes were refused.
+    pub refused: u64,
+    /// Milliseconds since the last time.
+    pub ago_ms: u64,
 }
 
 /// A process that waits for a name which another one holds.
@@ -137,7 +161,7 @@ impl Assigner {
     #[must_use]
     pub fn status(&self, now: Timestamp) -> ClusterStatus {
         let counted = self.count();
-        let unsettled_because = self.unsettled_because(&counted).unwrap_or_default();
+        let unsettled_because = self.unsettled_because(&counted, now).unwrap_or_default();
         let nodes: Vec<NodeStatus> = self
             .members
             .values()
@@ -180,6 +204,15 @@ impl Assigner {
                 churn_left: self.balance.churn_left(&self.config, now),
             },
             name_waits: self.name_waits(now),
+            cluster: self.belonging.cluster.clone(),
+            foundings_to_choose: self.foundings_to_choose(now),
+            foreign: self.foreign(now),
+            unidentified_nodes: saturated(
+                self.members
+                    .values()
+                    .filter(|member| member.process.is_none())
+                    .count(),
+            ),
         }
     }
 
@@ -262,8 +295,41 @@ impl Assigner {
     }
 
     /// The first reason, for people; `None` if the cluster is settled.
-    fn unsettled_because(&self, counted: &Counted) -> Option<String> {
+    fn foundings_to_choose(&self, now: Timestamp) -> Vec<Founding> {
+        let rivals = self.belonging.rivals(now);
+        let own = self.belonging.cluster.founding.filter(|_| !rivals.is_empty());
+        own.into_iter().chain(rivals).collect()
+    }
+
+    fn foreign(&self, now: Timestamp) -> Vec<ForeignStatus> {
+        let others = self.belonging.others(now).map(|(cluster, seen)| ForeignStatus {
+            cluster: cluster.clone(),
+            node: seen.node.clone(),
+            address: seen.address.clone(),
+            refused: seen.refused,
+            ago_ms: now.ms_since(seen.last),
+        });
+        others.collect()
+    }
+
+    fn unsettled_because(&self, counted: &Counted, now: Timestamp) -> Option<String> {
         if self.recovery.is_some() {
+            if let [one, other, ..] = self.foundings_to_choose(now)[..] {
+                return Some(format!(
+                    "nodes of two foundings say hello, {one} and {other}: start the Assigner with --founding and the one to \
+                     keep; nodes of the other keep what they hold, and are refused"
+                ));
+            }
+            if let Some(expected) = self
+                .config
+                .expect_nodes
+                .filter(|expected| self.members.len() < *expected)
+            {
+                let present = self.members.len();
+                return Some(format!(
+                    "{present} of the {expected} nodes that are expected are here"
+                ));
+            }
             return Some(format!(
                 "the Assigner still gathers the hellos of the nodes ({} so far)",
                 self.members.len()

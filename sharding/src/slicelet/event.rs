@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::assignment::Assignment;
-use crate::identity::{ClusterName, ProcessId};
+use crate::identity::{ClusterId, ClusterName, Founding, ProcessId};
 use crate::node::{Life, Peer};
 use crate::session::{AssignerMessage, HandoffReport, LoadReport, NodeMessage, RangeClaim};
 use crate::time::Timestamp;
@@ -106,14 +106,17 @@ pub enum SliceletAction {
     },
     /// All is said; the slicelet does nothing any more.
     Stop,
-    /// Another process holds this node's name: this one waits, and asks again. Said when that begins, and again from time to
-    /// time. For the log and the readiness.
-    NameTaken {
-        /// Where the holder listens; empty if that is not known.
-        holder: Arc<str>,
+    /// The Assigner does not hear this process, which asks again. Said when that begins, or is for another reason, and again
+    /// from time to time. For the log and the readiness. What the process holds stays.
+    Barred(Bar),
+    /// The Assigner hears this process again. For the log and the readiness.
+    Admitted,
+    /// An assignment of another founding came, or one that says none where every build says it. It was not adopted. For the log
+    /// and the metrics.
+    ForeignAssignment {
+        /// Its founding.
+        theirs: Option<Founding>,
     },
-    /// The name is this process's. For the log and the readiness.
-    NameFreed,
     /// The Assigner refused the hello for good; it is tried again at the longest pause, since the Assigner may be
     /// replaced by one that accepts it. For the log.
     Refused {
@@ -122,6 +125,21 @@ pub enum SliceletAction {
     },
     /// Tick at this moment or soon after. Replaces the moment asked for before.
     WakeAt(Timestamp),
+}
+
+/// Why the Assigner does not hear a process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Bar {
+    /// Another process holds the name.
+    NameTaken {
+        /// Where it listens; empty if that is not known.
+        holder: Arc<str>,
+    },
+    /// The Assigner is of another cluster.
+    OtherCluster {
+        /// The Assigner's.
+        theirs: ClusterId,
+    },
 }
 
 /// How a drain ended.

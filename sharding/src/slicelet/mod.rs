@@ -20,7 +20,7 @@ mod tenure;
 mod tests;
 
 pub use config::{SliceletConfig, SliceletConfigError};
-pub use event::{DrainEnd, Identity, SliceletAction, SliceletEvent};
+pub use event::{Bar, DrainEnd, Identity, SliceletAction, SliceletEvent};
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ pub struct Slicelet {
     heartbeat_sent: Timestamp,
     suspended: Option<Suspension>,
     drain: Drain,
-    name_taken: Option<NameWait>,
+    barred: Option<Barred>,
     /// Since when there has been no session; meaningless while one is open.
     without_session_since: Timestamp,
     last_step: Timestamp,
@@ -76,17 +76,18 @@ enum Link {
     Open,
 }
 
-/// Another process holds the name.
-#[derive(Clone, Copy, Debug)]
-struct NameWait {
+/// The Assigner does not hear this process.
+#[derive(Clone, Debug)]
+struct Barred {
+    by: Bar,
     /// When that was last said.
     said: Timestamp,
-    /// The last hello was answered so, and not otherwise.
-    is_last_word: bool,
+    /// How long to wait before the next hello, if the last one was answered so.
+    retry_ms: Option<u64>,
 }
 
-/// So often it is said again that another process holds the name, in milliseconds.
-const NAME_SAID_AGAIN_MS: u64 = 30_000;
+/// So often it is said again that the Assigner does not hear this process, in milliseconds.
+const BARRED_SAID_AGAIN_MS: u64 = 30_000;
 
 /// Why serving is suspended, and what ends it.
 #[derive(Clone, Copy, Debug)]
@@ -138,7 +139,7 @@ impl Slicelet {
             heartbeat_sent: Timestamp::ZERO,
             suspended: None,
             drain: Drain::No,
-            name_taken: None,
+            barred: None,
             without_session_since: now,
             last_step: now,
             life: LifeState::Living,
@@ -243,7 +244,7 @@ impl Slicelet {
         let (drain, suspended) = (self.drain, self.suspended.is_some());
         *self = Self {
             founding: self.founding,
-            name_taken: self.name_taken,
+            barred: self.barred.take(),
             drain,
             ..Self::new(self.config, identity, now)
         };
@@ -348,13 +349,8 @@ impl Slicelet {
             .reconnect_min_ms
             .saturating_mul(1 << self.failures.min(FAILURES_MAX));
         let pause_ms = doubled.min(self.config.reconnect_max_ms);
-        let pause_ms = match &mut self.name_taken {
-            Some(wait) if wait.is_last_word => {
-                wait.is_last_word = false;
-                NAME_RETRY_MS
-            }
-            _ => pause_ms,
-        };
+        let barred_ms = self.barred.as_mut().and_then(|barred| barred.retry_ms.take());
+        let pause_ms = barred_ms.unwrap_or(pause_ms);
         // Spread over half the pause by incarnation, so that a fleet does not return to a new Assigner in step.
         let spread = pause_ms / 2 + 1;
         let part = self.life().incarnation.get().rotate_left(self.failures) % spread;
@@ -374,7 +370,13 @@ impl Slicelet {
                 actions.push(SliceletAction::Refused { reason });
                 return;
             }
-            AssignerMessage::NameTaken { holder } => return self.name_is_taken(holder, now, actions),
+            AssignerMessage::NameTaken { holder } => {
+                return self.bar(Bar::NameTaken { holder }, NAME_RETRY_MS, now, actions);
+            }
+            AssignerMessage::OtherCluster { cluster } => {
+                let retry_ms = self.config.reconnect_max_ms;
+                return self.bar(Bar::OtherCluster { theirs: cluster }, retry_ms, now, actions);
+            }
             AssignerMessage::YouAreDead => return self.die(actions),
             AssignerMessage::Update(update) => self.update(&update, now, actions),
             AssignerMessage::HeartbeatAnswer {
@@ -399,25 +401,47 @@ impl Slicelet {
             }
         }
         self.failures = 0;
-        if self.name_taken.take().is_some() {
-            actions.push(SliceletAction::NameFreed);
+        if self.barred.take().is_some() {
+            actions.push(SliceletAction::Admitted);
         }
     }
 
-    fn name_is_taken(&mut self, holder: Arc<str>, now: Timestamp, actions: &mut Vec<SliceletAction>) {
-        let waits = self.name_taken;
-        let is_news = waits.is_none_or(|wait| now.ms_since(wait.said) >= NAME_SAID_AGAIN_MS);
-        if is_news {
-            actions.push(SliceletAction::NameTaken { holder });
+    /// The Assigner has heard nothing of what was said. The session that it closes is opened again.
+    fn bar(&mut self, by: Bar, retry_ms: u64, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        let same = |barred: &&Barred| std::mem::discriminant(&barred.by) == std::mem::discriminant(&by);
+        let known = self.barred.as_ref().filter(same).map(|barred| barred.said);
+        let said = known.filter(|said| now.ms_since(*said) < BARRED_SAID_AGAIN_MS);
+        if said.is_none() {
+            actions.push(SliceletAction::Barred(by.clone()));
         }
-        self.name_taken = Some(NameWait {
-            said: waits.filter(|_| !is_news).map_or(now, |wait| wait.said),
-            is_last_word: true,
+        self.barred = Some(Barred {
+            by,
+            said: said.unwrap_or(now),
+            retry_ms: Some(retry_ms),
         });
         self.failures = 0;
     }
 
+    /// Whether an update is of this node's cluster. Silence is accepted of an Assigner while a build is listed that is silent.
+    fn is_ours(&self, theirs: Option<Founding>) -> bool {
+        match (self.founding, theirs) {
+            _ if planted::is(Bug::ForeignAssignmentAdopted) => true,
+            (None, _) => true,
+            (Some(ours), Some(theirs)) => ours == theirs,
+            (Some(_), None) => self.held.as_ref().is_none_or(|held| held.lists_unidentified()),
+        }
+    }
+
     fn update(&mut self, update: &AssignmentUpdate, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        let theirs = match update {
+            AssignmentUpdate::Full(next) => next.founding(),
+            AssignmentUpdate::Diff(diff) => diff.founding,
+        };
+        if !self.is_ours(theirs) {
+            actions.push(SliceletAction::ForeignAssignment { theirs });
+            actions.push(SliceletAction::CloseSession);
+            return self.session_closed(now);
+        }
         let held = self.held_generation();
         let next = match update {
             AssignmentUpdate::Full(next) => next.clone(),

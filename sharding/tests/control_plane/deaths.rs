@@ -60,6 +60,7 @@ fn a_new_life_ends_the_former_one() {
     let dead = fleet.life("b");
     fleet.kill("b");
     fleet.start("b");
+    fleet.run_ms(1_000);
     fleet.settle();
     let reborn = fleet.life("b");
     assert!(fleet.notices.contains(&Notice::Died {

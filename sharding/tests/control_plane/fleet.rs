@@ -111,6 +111,7 @@ impl Fleet {
     pub(crate) fn settled_with(config: AssignerConfig, sharder: MakeSharder, names: &[&str]) -> Self {
         let config = AssignerConfig {
             expect_nodes: Some(names.len()),
+            founds_at_once: true,
             ..config
         };
         let mut fleet = Self::with_sharder(config, sharder);
@@ -482,8 +483,9 @@ impl Fleet {
                 SliceletAction::WakeAt(at) => node.wake = at,
                 SliceletAction::Deliver { .. }
                 | SliceletAction::Refused { .. }
-                | SliceletAction::NameTaken { .. }
-                | SliceletAction::NameFreed
+                | SliceletAction::Barred(_)
+                | SliceletAction::Admitted
+                | SliceletAction::ForeignAssignment { .. }
                 | SliceletAction::LeaseEnded
                 | SliceletAction::LeaseRegained
                 | SliceletAction::ServesUnder { .. } => {}

@@ -70,6 +70,7 @@ fn reported_loads_reach_the_sharder_and_operators() {
     let seen = Seen::default();
     let config = AssignerConfig {
         expect_nodes: Some(2),
+        founds_at_once: true,
         ..AssignerConfig::default()
     };
     let now = Timestamp::from_ms(500);

@@ -73,6 +73,7 @@ impl Bare {
     fn new() -> Self {
         let config = AssignerConfig {
             expect_nodes: Some(2),
+            founds_at_once: true,
             ..AssignerConfig::default()
         };
         let now = Timestamp::from_ms(500);

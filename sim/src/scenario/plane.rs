@@ -134,6 +134,7 @@ impl Plane {
             failure_timeout_ms: FAILURE_TIMEOUT_MS,
             settle_ms: FAILURE_TIMEOUT_MS * 2,
             expect_nodes: Some(expected),
+            founds_at_once: true,
             rebalance_delay_ms: u64::from(rebalance_rounds) * ROUND_MS,
             balance_interval_ms: BEAT_MS,
             balance_churn_percent_per_minute: churn_percent,
