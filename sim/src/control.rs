@@ -269,6 +269,7 @@ impl Control {
                 AssignerAction::DrainAnswered { .. }
                 | AssignerAction::Place(_)
                 | AssignerAction::Probe { .. }
+                | AssignerAction::Remember { .. }
                 | AssignerAction::ForgetAnswered { .. } => {}
             }
         }

@@ -10,13 +10,14 @@ use softstore_sharding::assigner::{
     ForgetError, Notice, PlaceJob, PlanJob, SessionId,
 };
 use softstore_sharding::session::{AssignerMessage, NodeMessage};
-use softstore_sharding::{NodeId, Timestamp};
+use softstore_sharding::{Founding, Generation, NodeId, Timestamp};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::AssignerMetrics;
 use super::probe::Probes;
+use super::state_file::State;
 use crate::clock::{Clock, unix_ms};
 use crate::events;
 
@@ -87,6 +88,8 @@ pub(super) struct Driver {
     forgets: Vec<(NodeId, oneshot::Sender<Result<(), ForgetError>>)>,
     /// Looks at addresses, beside everything else.
     probes: Probes,
+    /// To whom it is that remembers it.
+    states: watch::Sender<Option<State>>,
     metrics: Arc<AssignerMetrics>,
     wake_at: Timestamp,
 }
@@ -107,6 +110,7 @@ impl Driver {
         core: Assigner,
         calls: mpsc::Receiver<Call>,
         probes: Probes,
+        states: watch::Sender<Option<State>>,
         metrics: Arc<AssignerMetrics>,
     ) -> Self {
         Self {
@@ -118,6 +122,7 @@ impl Driver {
             drains: Vec::new(),
             forgets: Vec::new(),
             probes,
+            states,
             metrics,
             wake_at: Clock.now(),
         }
@@ -201,6 +206,7 @@ impl Driver {
                     events::published(&assignment);
                     self.metrics.published();
                 }
+                AssignerAction::Remember { founding, generation } => self.remember(founding, generation),
                 AssignerAction::Place(job) => self.place(job),
                 AssignerAction::WakeAt(at) => self.wake_at = at,
                 AssignerAction::DrainAnswered { node, answer } => {
@@ -221,6 +227,17 @@ impl Driver {
         }
         while let Some(session) = self.overflowed.pop() {
             self.step(AssignerEvent::SessionClosed { session });
+        }
+    }
+
+    /// Passes on what the next Assigner is to know; nothing waits until it is written.
+    fn remember(&self, founding: Founding, generation: Generation) {
+        if let Some(cluster) = self.core.cluster().name.clone() {
+            self.states.send_replace(Some(State {
+                cluster,
+                founding,
+                generation,
+            }));
         }
     }
 
@@ -263,6 +280,22 @@ impl Driver {
         self.metrics.notice(notice);
         match notice {
             Notice::Died { .. } => events::died(notice),
+            Notice::OtherCluster { is_news: false, .. } => {}
+            Notice::OtherCluster {
+                life,
+                address,
+                theirs,
+                why,
+                ..
+            } => tracing::warn!(
+                node = %life.node, %address, %theirs, %why,
+                "refused a node of another cluster: nothing that it says is heard, and it keeps what it holds"
+            ),
+            Notice::TwoFoundings { foundings } => tracing::error!(
+                ?foundings,
+                "nodes of several foundings say hello: nothing is published until all but one are gone, or the Assigner is started \
+                 with --founding and the one to keep"
+            ),
             Notice::NameTaken {
                 life,
                 address,
@@ -288,9 +321,9 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
-    use softstore_sharding::Incarnation;
     use softstore_sharding::assigner::AssignerConfig;
     use softstore_sharding::sharder::EvenRange;
+    use softstore_sharding::{ClusterName, Incarnation};
 
     use super::*;
 
@@ -308,7 +341,9 @@ mod tests {
             Clock.now(),
         );
         let (sender, calls) = mpsc::channel(1);
-        let mut driver = Driver::new(core, calls, Probes::new(&sender), Arc::default());
+        let probes = Probes::new(&sender, ClusterName::local());
+        let states = watch::channel(None).0;
+        let mut driver = Driver::new(core, calls, probes, states, Arc::default());
         let (deaf, other) = (SessionId::new(1), SessionId::new(2));
         let (to_deaf, _unread) = mpsc::channel(UNREAD_MAX);
         let (to_other, mut read) = mpsc::channel(UNREAD_MAX);

@@ -11,6 +11,7 @@ mod driver;
 mod metrics;
 mod probe;
 mod service;
+mod state_file;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,15 +21,17 @@ use prometheus_client::registry::Registry;
 use softstore_proto::v1::assigner_server::AssignerServer as GrpcAssigner;
 use softstore_sharding::assigner::Assigner;
 use softstore_sharding::sharder::{AutoSharder, EvenRange, Ring, Sharder};
+use softstore_sharding::{Founding, Generation};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
 use tower::util::MapResponseLayer;
 
-use crate::clock::{Clock, new_incarnation};
+use crate::clock::{Clock, new_founding, new_incarnation};
 use crate::config::{AssignerConfig, ConfigError, SharderKind};
 use crate::guard::Guard;
 use crate::listener::Ports;
@@ -38,6 +41,8 @@ use crate::{grpc, http, listener};
 use driver::{Call, Driver};
 use metrics::{AssignerCollector, AssignerMetrics};
 use probe::Probes;
+pub use state_file::StateFileError;
+use state_file::{State, StateFile};
 
 /// Sessions of nodes beyond `connections_max`: as many as a cluster may have nodes.
 const NODES_RESERVED: usize = 4_096;
@@ -57,6 +62,9 @@ pub enum AssignerError {
     /// A setting makes no sense.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What it remembers cannot be used.
+    #[error(transparent)]
+    State(#[from] StateFileError),
     /// A port could not be listened on.
     #[error(transparent)]
     Listen(#[from] std::io::Error),
@@ -98,6 +106,13 @@ impl AssignerServer {
         sharder: Box<dyn Sharder>,
     ) -> Result<Self, AssignerError> {
         config.validate()?;
+        let name = config.cluster_name();
+        let file = config
+            .state_dir
+            .as_deref()
+            .map(StateFile::in_directory)
+            .transpose()?;
+        let state = file.as_ref().map(|file| file.read(&name)).transpose()?.flatten();
         let Ports {
             grpc,
             grpc_addr,
@@ -105,13 +120,19 @@ impl AssignerServer {
             http_addr,
         } = Ports::bind(config.listen, config.http_listen).await?;
         let incarnation = new_incarnation();
-        let core = Assigner::new(config.core(), incarnation, sharder, Clock.now());
-        tracing::info!(%grpc_addr, %incarnation, "the Assigner listens");
+        let core = Assigner::new(config.core(), incarnation, sharder, Clock.now())
+            .of_cluster(Some(name.clone()), new_founding());
+        let core = founded(core, config.founding, state);
+        tracing::info!(%grpc_addr, %incarnation, cluster = %core.cluster(), "the Assigner listens");
         let (calls, queue) = tokio::sync::mpsc::channel::<Call>(CALLS_MAX);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Arc::new(AssignerMetrics::default());
-        let probes = Probes::new(&calls);
-        tasks.spawn(Driver::new(core, queue, probes, metrics.clone()).run(stop.clone()));
+        let probes = Probes::new(&calls, name);
+        let (states, remembered) = watch::channel(None);
+        if let Some(file) = file {
+            tasks.spawn(file.keep(remembered, metrics.clone(), stop.clone()));
+        }
+        tasks.spawn(Driver::new(core, queue, probes, states, metrics.clone()).run(stop.clone()));
         serve_grpc(
             grpc,
             service::AssignerService::new(calls, metrics.clone(), config.place_timeout_ms, stop.clone()),
@@ -158,6 +179,20 @@ impl AssignerServer {
 impl Drop for AssignerServer {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// An Assigner that knows its cluster's founding, if its operator names it or its state tells it. The operator's word goes first.
+fn founded(core: Assigner, chosen: Option<Founding>, state: Option<State>) -> Assigner {
+    let known = state.map(|state| (state.founding, state.generation));
+    match (chosen, known) {
+        (Some(chosen), Some((founding, _))) if chosen != founding => {
+            tracing::warn!(%chosen, stored = %founding, "the founding that was named replaces the stored one");
+            core.founded(chosen, Generation::NONE)
+        }
+        (_, Some((founding, generation))) => core.founded(founding, generation),
+        (Some(chosen), None) => core.founded(chosen, Generation::NONE),
+        (None, None) => core,
     }
 }
 

@@ -100,7 +100,10 @@ impl State {
         let founding = field("founding ").and_then(|founding| founding.parse().ok());
         let generation = field("generation ").and_then(|said| {
             let (number, assigner) = said.split_once(' ')?;
-            let number = number.parse().ok().filter(|number| *number <= GENERATION_NUMBER_MAX)?;
+            let number = number
+                .parse()
+                .ok()
+                .filter(|number| *number <= GENERATION_NUMBER_MAX)?;
             let assigner = Incarnation::new(u64::from_str_radix(assigner, 16).ok()?);
             Some(Generation { number, assigner })
         });
@@ -255,7 +258,10 @@ mod tests {
         ] {
             std::fs::write(&path, &damaged).unwrap();
             let refused = file.read(&ours).unwrap_err();
-            assert!(matches!(refused, StateFileError::Malformed { .. }), "{damaged}: {refused}");
+            assert!(
+                matches!(refused, StateFileError::Malformed { .. }),
+                "{damaged}: {refused}"
+            );
         }
         std::fs::remove_dir_all(&directory).unwrap();
     }

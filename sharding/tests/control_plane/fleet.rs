@@ -414,7 +414,9 @@ impl Fleet {
                 let answer = process.unwrap_or(ProbeAnswer::Refused);
                 self.queued.push_back(AssignerEvent::Probed { life, answer });
             }
-            AssignerAction::DrainAnswered { .. } | AssignerAction::ForgetAnswered { .. } => {}
+            AssignerAction::DrainAnswered { .. }
+            | AssignerAction::ForgetAnswered { .. }
+            | AssignerAction::Remember { .. } => {}
         }
     }
 
