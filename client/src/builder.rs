@@ -31,6 +31,12 @@ impl Builder {
         self
     }
 
+    /// The cluster's name: nodes of another one are refused. Default: whichever cluster the seeds are of.
+    pub fn cluster(mut self, name: ClusterName) -> Self {
+        self.config.cluster = Some(name);
+        self
+    }
+
     /// How long an operation may take, all retries included. Default 1,000 ms.
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.config.operation_timeout_ms = milliseconds(timeout);

@@ -8,7 +8,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use eyre::{Result, WrapErr};
 use serde::Serialize;
 use softstore_proto::v1::balance_status::Hold;
-use softstore_proto::v1::{BalanceStatus, ClusterStatus, HotKeyStatus, NameWait, NodeState, NodeStatus};
+use softstore_proto::v1::{
+    BalanceStatus, ClusterStatus, ForeignCluster, HotKeyStatus, NameWait, NodeState, NodeStatus,
+};
 use softstore_sharding::session::HOT_KEY_BYTES_MAX;
 
 use crate::commands::moves::{ChangeJson, change_text};
@@ -80,9 +82,49 @@ struct StatusJson {
     balance: BalanceJson,
     /// Processes that wait for a name which another one holds.
     name_waits: Vec<NameWaitJson>,
+    /// The cluster's name; null if it has none.
+    cluster: Option<String>,
+    /// Its founding, 32 hexadecimal digits; null before the first assignment.
+    founding: Option<String>,
+    /// The foundings between which the operator is to choose with `--founding`; empty if there is nothing to choose.
+    foundings_to_choose: Vec<String>,
+    /// Other clusters whose nodes were refused lately.
+    foreign: Vec<ForeignJson>,
+    /// Nodes of a build that says neither its process nor its cluster.
+    unidentified_nodes: u32,
     /// Newest first; with `--moves`, else left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<ChangeJson>>,
+}
+
+/// Another cluster whose nodes were refused, as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct ForeignJson {
+    cluster: Option<String>,
+    founding: Option<String>,
+    /// The last node that asked.
+    id: String,
+    grpc: String,
+    refused: u64,
+    ago_ms: u64,
+}
+
+impl From<ForeignCluster> for ForeignJson {
+    fn from(foreign: ForeignCluster) -> Self {
+        Self {
+            cluster: Some(foreign.cluster).filter(|name| !name.is_empty()),
+            founding: founding(&foreign.founding),
+            id: foreign.node,
+            grpc: foreign.address,
+            refused: foreign.refused,
+            ago_ms: foreign.ago_ms,
+        }
+    }
+}
+
+/// A founding as it is written; none if there is none.
+fn founding(bytes: &[u8]) -> Option<String> {
+    (!bytes.is_empty()).then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A process that waits for a node's name which another one holds, as `--json` prints it.
@@ -265,6 +307,7 @@ fn to_table(status: &StatusJson) -> String {
             status.ranges_unreachable
         ));
     }
+    text.push_str(&belonging(status));
     for wait in &status.name_waits {
         text.push_str(&name_wait(wait));
     }
@@ -285,6 +328,36 @@ fn to_table(status: &StatusJson) -> String {
             text.push_str("\nMoves, newest first:\n");
             text.extend(changes.iter().map(|change| change_text(change, unix_ms())));
         }
+    }
+    text
+}
+
+/// Which cluster this is, who belongs to another one, and what to do about it.
+fn belonging(status: &StatusJson) -> String {
+    let mut text = String::new();
+    if let Some(name) = &status.cluster {
+        let founding = status.founding.as_deref().unwrap_or("none yet");
+        text.push_str(&format!("Cluster {name}, founding {founding}\n"));
+    }
+    if !status.foundings_to_choose.is_empty() {
+        text.push_str("Nothing is published before one founding is chosen; nodes of the others keep what they hold:\n");
+        for founding in &status.foundings_to_choose {
+            text.push_str(&format!("  softstore assigner --founding {founding} ...\n"));
+        }
+    }
+    for foreign in &status.foreign {
+        let name = foreign.cluster.as_deref().unwrap_or("a cluster without a name");
+        let founding = foreign.founding.as_deref().unwrap_or("none");
+        text.push_str(&format!(
+            "Refused {} times: {} at {} of {name}, founding {founding}; it keeps what it holds\n",
+            foreign.refused, foreign.id, foreign.grpc
+        ));
+    }
+    if status.unidentified_nodes > 0 {
+        text.push_str(&format!(
+            "{} nodes are of a build that does not say which cluster it belongs to: upgrade them\n",
+            status.unidentified_nodes
+        ));
     }
     text
 }
@@ -408,6 +481,11 @@ impl StatusJson {
             hot_keys: status.hot_keys.into_iter().map(HotKeyJson::from).collect(),
             balance: status.balance.unwrap_or_default().into(),
             name_waits: status.name_waits.into_iter().map(NameWaitJson::from).collect(),
+            cluster: Some(status.cluster).filter(|name| !name.is_empty()),
+            founding: founding(&status.founding),
+            foundings_to_choose: status.foundings_to_choose.iter().filter_map(|it| founding(it)).collect(),
+            foreign: status.foreign.into_iter().map(ForeignJson::from).collect(),
+            unidentified_nodes: status.unidentified_nodes,
             changes: with_changes.then(|| status.changes.into_iter().map(ChangeJson::from).collect()),
         }
     }

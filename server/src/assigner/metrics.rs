@@ -24,6 +24,9 @@ pub(super) struct AssignerMetrics {
     stood_still: AtomicU64,
     relays_dropped: AtomicU64,
     name_waits: AtomicU64,
+    foreign_refused: AtomicU64,
+    unidentified_nodes: AtomicU64,
+    state_writes_failed: AtomicU64,
     sessions_overflowed: AtomicU64,
     sessions: AtomicU64,
     generation: AtomicU64,
@@ -55,6 +58,11 @@ impl AssignerMetrics {
         self.sessions_overflowed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a state that could not be written.
+    pub(super) fn state_write_failed(&self) {
+        self.state_writes_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The Sharder has taken so long to answer.
     pub(super) fn round_ran(&self, ms: u64) {
         self.rounds.fetch_add(1, Ordering::Relaxed);
@@ -68,6 +76,7 @@ impl AssignerMetrics {
             Notice::HelloRefused { .. } | Notice::ProtocolBroken(_) | Notice::NotPublished(_) => {
                 &self.protocol_errors
             }
+            Notice::OtherCluster { .. } => &self.foreign_refused,
             Notice::SecondAssigner { .. } => &self.second_assigners,
             Notice::StoodStill { .. } => &self.stood_still,
             Notice::RelayDropped { .. } => &self.relays_dropped,
@@ -92,6 +101,8 @@ impl AssignerMetrics {
         self.sessions.store(sessions as u64, Ordering::Relaxed);
         self.name_waits
             .store(core.name_waits_count() as u64, Ordering::Relaxed);
+        self.unidentified_nodes
+            .store(core.unidentified_count() as u64, Ordering::Relaxed);
         if let Some(assignment) = core.assignment() {
             self.has_assignment.store(true, Ordering::Relaxed);
             self.generation
@@ -206,6 +217,24 @@ impl AssignerMetrics {
                 "Processes that wait for a node's name which another one holds",
                 false,
                 &self.name_waits,
+            ),
+            reading(
+                "foreign_hellos_refused",
+                "Hellos of nodes of another cluster that were refused",
+                true,
+                &self.foreign_refused,
+            ),
+            reading(
+                "unidentified_nodes",
+                "Nodes of a build that says neither its process nor its cluster",
+                false,
+                &self.unidentified_nodes,
+            ),
+            reading(
+                "state_writes_failed",
+                "Times that the state file could not be written",
+                true,
+                &self.state_writes_failed,
             ),
             reading(
                 "sessions_overflowed",

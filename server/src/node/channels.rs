@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use softstore_proto::error::WireError;
+use softstore_proto::identity::refused_by;
 use softstore_proto::v1;
 use softstore_proto::v1::transfer_client::TransferClient;
 use softstore_transfer::handoff::READ_LEASE_MS;
@@ -20,6 +21,7 @@ use thiserror::Error;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
+use super::identity::NodeIdentity;
 use super::state::PEER_CALL_TIMEOUT_MS;
 use crate::grpc;
 
@@ -86,8 +88,12 @@ impl From<tonic::Status> for PeerError {
 }
 
 /// Lazily connected, shared, and reconnecting by themselves.
-#[derive(Debug, Default)]
-pub struct Channels(Mutex<HashMap<(Arc<str>, Lane), Channel>>);
+#[derive(Debug)]
+pub struct Channels {
+    open: Mutex<HashMap<(Arc<str>, Lane), Channel>>,
+    /// Who calls.
+    identity: Arc<NodeIdentity>,
+}
 
 /// What a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -101,13 +107,44 @@ enum Lane {
 }
 
 impl Channels {
+    /// No connections yet, of this process.
+    pub(super) fn new(identity: Arc<NodeIdentity>) -> Self {
+        Self {
+            open: Mutex::default(),
+            identity,
+        }
+    }
+
     /// How many connections are open, or were.
     pub fn len(&self) -> usize {
-        self.0.lock().len()
+        self.open.lock().len()
+    }
+
+    /// A message that says whose it is.
+    fn declared<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        self.identity.declare(request.metadata_mut());
+        request
+    }
+
+    /// A message that tells the other node also how long its answer is waited for.
+    fn within<T>(&self, message: T, timeout_ms: u64) -> tonic::Request<T> {
+        let mut request = self.declared(message);
+        request.set_timeout(Duration::from_millis(timeout_ms));
+        request
+    }
+
+    /// Counts a refusal by a node of another cluster.
+    fn noted<T>(&self, answer: Result<T, tonic::Status>) -> Result<T, tonic::Status> {
+        answer.inspect_err(|status| {
+            if refused_by(status).is_some() {
+                self.identity.count_refused();
+            }
+        })
     }
 
     fn client(&self, address: &Arc<str>, lane: Lane) -> Result<TransferClient<Channel>, PeerError> {
-        let mut channels = self.0.lock();
+        let mut channels = self.open.lock();
         let channel = match channels.get(&(address.clone(), lane)) {
             Some(channel) => channel.clone(),
             None => {
@@ -135,13 +172,9 @@ impl Channels {
     /// # Errors
     /// If the provider cannot be reached in time, refuses, or answers nonsense.
     pub async fn take(&self, address: &Arc<str>, take: &Take) -> Result<TakeReply, PeerError> {
-        let request = within(v1::TakeRequest::from(take), PEER_CALL_TIMEOUT_MS);
-        Ok(self
-            .client(address, Lane::Calls)?
-            .take(request)
-            .await?
-            .into_inner()
-            .try_into()?)
+        let request = self.within(v1::TakeRequest::from(take), PEER_CALL_TIMEOUT_MS);
+        let answer = self.client(address, Lane::Calls)?.take(request).await;
+        Ok(self.noted(answer)?.into_inner().try_into()?)
     }
 
     /// Sends a release.
@@ -149,8 +182,9 @@ impl Channels {
     /// # Errors
     /// If the giver cannot be reached in time, or refuses.
     pub async fn release(&self, address: &Arc<str>, release: &Release) -> Result<(), PeerError> {
-        let request = within(v1::ReleaseRequest::from(release), PEER_CALL_TIMEOUT_MS);
-        self.client(address, Lane::Calls)?.release(request).await?;
+        let request = self.within(v1::ReleaseRequest::from(release), PEER_CALL_TIMEOUT_MS);
+        let answer = self.client(address, Lane::Calls)?.release(request).await;
+        self.noted(answer)?;
         Ok(())
     }
 
@@ -165,12 +199,9 @@ impl Channels {
         peek: &PeekRequest,
         timeout_ms: u64,
     ) -> Result<Vec<PeekAnswer>, PeerError> {
-        let request = within(v1::PeekRequest::from(peek), timeout_ms);
-        let reply = self
-            .client(address, Lane::Calls)?
-            .peek(request)
-            .await?
-            .into_inner();
+        let request = self.within(v1::PeekRequest::from(peek), timeout_ms);
+        let answer = self.client(address, Lane::Calls)?.peek(request).await;
+        let reply = self.noted(answer)?.into_inner();
         Ok(softstore_proto::transfer::peek_reply_from_wire(
             reply,
             peek.keys.len(),
@@ -186,9 +217,9 @@ impl Channels {
         address: &Arc<str>,
         asked: &LeaseRequest,
     ) -> Result<LeaseReply, PeerError> {
-        let request = within(v1::LeaseRequest::from(asked), READ_LEASE_MS);
+        let request = self.within(v1::LeaseRequest::from(asked), READ_LEASE_MS);
         let mut client = self.client(address, Lane::Calls)?;
-        let reply = whole_within(READ_LEASE_MS, client.read_lease(request)).await?;
+        let reply = whole_within(READ_LEASE_MS, async { self.noted(client.read_lease(request).await) }).await?;
         Ok(reply.try_into()?)
     }
 
@@ -203,9 +234,9 @@ impl Channels {
         asked: &FillRequest,
         timeout_ms: u64,
     ) -> Result<Vec<FillAnswer>, PeerError> {
-        let request = within(v1::FillRequest::from(asked), timeout_ms);
+        let request = self.within(v1::FillRequest::from(asked), timeout_ms);
         let mut client = self.client(address, Lane::Fills)?;
-        let reply = whole_within(timeout_ms, client.fill(request)).await?;
+        let reply = whole_within(timeout_ms, async { self.noted(client.fill(request).await) }).await?;
         let answers = softstore_proto::readers::fill_reply_from_wire(reply, asked.keys.len());
         Ok(answers?)
     }
@@ -220,9 +251,9 @@ impl Channels {
         invalidate: &Invalidate,
         timeout_ms: u64,
     ) -> Result<(), PeerError> {
-        let request = within(v1::InvalidateRequest::from(invalidate), timeout_ms);
+        let request = self.within(v1::InvalidateRequest::from(invalidate), timeout_ms);
         let mut client = self.client(address, Lane::Calls)?;
-        whole_within(timeout_ms, client.invalidate(request)).await?;
+        whole_within(timeout_ms, async { self.noted(client.invalidate(request).await) }).await?;
         Ok(())
     }
 
@@ -235,22 +266,13 @@ impl Channels {
         address: &Arc<str>,
         pull: &PullRequest,
     ) -> Result<tonic::Streaming<v1::PullItem>, PeerError> {
-        Ok(self
-            .client(address, Lane::Pulls)?
-            .pull(v1::PullRequest::from(pull))
-            .await?
-            .into_inner())
+        let request = self.declared(v1::PullRequest::from(pull));
+        let answer = self.client(address, Lane::Pulls)?.pull(request).await;
+        Ok(self.noted(answer)?.into_inner())
     }
 }
 
-/// A message that tells the other node how long its answer is waited for.
-fn within<T>(message: T, timeout_ms: u64) -> tonic::Request<T> {
-    let mut request = tonic::Request::new(message);
-    request.set_timeout(Duration::from_millis(timeout_ms));
-    request
-}
-
-/// The answer to a call, if all of it is there in time. What a request says itself (`within`) begins when it leaves, which is
+/// The answer to a call, if all of it is there in time. What a request says itself (`Channels::within`) begins when it leaves, which is
 /// after a connection was made, and ends with the answer's head.
 async fn whole_within<T>(
     timeout_ms: u64,
@@ -310,7 +332,7 @@ mod tests {
             }],
         };
         let begun = Instant::now();
-        let channels = Channels::default();
+        let channels = Channels::new(Arc::new(NodeIdentity::new(None)));
         let address: Arc<str> = address.into();
         let call = channels.fill(&address, &request, 300);
         let answer = tokio::time::timeout(Duration::from_secs(5), call).await;

@@ -62,6 +62,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
+use tonic::service::interceptor::InterceptedService;
 use tower::util::MapResponseLayer;
 
 pub use self::identity::NodeIdentity;
@@ -346,6 +347,10 @@ fn serve_grpc(
     let transfer = TransferServer::new(transfer_service::TransferService(state.clone()))
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(grpc::REPLY_BYTES_MAX);
+    // Who belongs to another cluster is refused before its message is read.
+    let (of_clients, of_peers) = (state.clone(), state.clone());
+    let cache = InterceptedService::new(cache, move |request| of_clients.admit_client(request));
+    let transfer = InterceptedService::new(transfer, move |request| of_peers.admit_peer(request));
     let (health, health_service) = tonic_health::server::health_reporter();
     let incoming = listener::incoming(
         listener,

@@ -211,7 +211,7 @@ impl Session {
                     tracing::info!("the Assigner hears this node again");
                 }
                 SliceletAction::ForeignAssignment { theirs } => {
-                    count(&self.state.metrics.foreign_refused);
+                    self.state.identity.count_refused();
                     tracing::warn!(
                         ours = ?self.state.identity.founding(), ?theirs,
                         "the Assigner sent an assignment of another founding: not adopted"
@@ -239,11 +239,14 @@ impl Session {
                 name = %self.slicelet.life().node, %holder,
                 "another process holds this node's name: waiting until it has left or died"
             ),
-            Bar::OtherCluster { theirs } => tracing::warn!(
+            Bar::OtherCluster { theirs } => {
+                self.state.identity.count_refused();
+                tracing::warn!(
                 assigner = %self.state.config.assigner, ours = %self.state.identity.cluster(), %theirs,
                 "the Assigner is of another cluster: nothing that it says counts, and nothing is dropped. Mend --assigner or \
                  --cluster; or, if its cluster was founded anew and this node's entries are not wanted, restart this node"
-            ),
+            );
+            }
         }
     }
 

@@ -60,7 +60,7 @@ pub struct NodeState {
     /// Peeks at givers.
     pub peeks: Peeks,
     /// Which process this is, of which cluster.
-    pub identity: NodeIdentity,
+    pub identity: Arc<NodeIdentity>,
     /// Connections to other nodes.
     pub channels: Channels,
     /// What is about to be changed here, and may be read elsewhere.
@@ -120,14 +120,15 @@ impl NodeState {
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<SliceletEvent>) {
         let (to_slicelet, from_node) = mpsc::unbounded_channel();
         // The Assigner counts from the last heartbeat, which is up to an interval older than the last step.
+        let identity = Arc::new(NodeIdentity::new(Some(config.cluster_name())));
         let state = Self {
-            identity: NodeIdentity::new(None),
+            channels: Channels::new(identity.clone()),
+            identity,
             config,
             clock: Clock,
             store,
             metrics: NodeMetrics::default(),
             peeks: Peeks::default(),
-            channels: Channels::default(),
             writes: Mutex::default(),
             invalidations: Invalidations::default(),
             copies: Copies::default(),
@@ -436,6 +437,13 @@ impl NodeState {
         }
     }
 
+    /// Whether another node may leave out which cluster it is of: a build is listed that does not say it, or nothing is known
+    /// yet, and nothing is held that it could ask for.
+    pub(super) fn may_peers_be_silent(&self) -> bool {
+        let held = self.assignment.borrow();
+        held.as_ref().is_none_or(|held| held.lists_unidentified())
+    }
+
     /// Why the Assigner does not hear this node, for the readiness; none: it does.
     pub(super) fn set_barred(&self, why: Option<&'static str>) {
         *self.barred.lock() = why;
@@ -513,6 +521,16 @@ impl NodeState {
             ),
             bytes("memory_used", "Memory counted against the budget", stats.bytes),
             bytes("memory_budget", "The store's budget", stats.budget_bytes),
+            counter(
+                "foreign_refused",
+                "Calls and words of another cluster that were refused here, or of this node that another cluster refused",
+                self.identity.refused_count(),
+            ),
+            counter(
+                "unidentified_calls",
+                "Calls that did not say which cluster they are of",
+                self.identity.unidentified_count(),
+            ),
             counter(
                 "entries_evicted",
                 "Entries evicted for want of room",

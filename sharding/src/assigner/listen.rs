@@ -81,7 +81,8 @@ impl Assigner {
         self.bind(session, &hello, now, actions);
         match &mut self.recovery {
             Some(recovery) => {
-                recovery.hello(&life, hello.lease_ms, now, &self.config);
+                let holds = hello.generation > Generation::NONE;
+                recovery.hello(&life, holds, hello.lease_ms, now, &self.config);
                 if let Some(member) = self.members.get_mut(&life.node) {
                     member.claims = hello.claims;
                     member.serving = hello.generation > Generation::NONE;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::event::SessionId;
+use super::event::{DeathCause, SessionId};
 use crate::generation::Generation;
 use crate::identity::{Founding, ProcessId};
 use crate::node::{Life, NodeEntry, NodeState};
@@ -31,6 +31,8 @@ pub(super) struct Member {
     pub(super) session_closed_at: Option<Timestamp>,
     /// When it was last looked for at its address, since that.
     pub(super) probed_at: Option<Timestamp>,
+    /// It is dead, for this reason, and somebody waits for its name: that one takes over whole what it had, if it asks soon.
+    pub(super) gone: Option<(Timestamp, DeathCause)>,
     /// An operator wants it gone: it is not heard of any more.
     pub(super) forgotten: bool,
     /// The first one that it spoke on.
@@ -74,6 +76,7 @@ impl Member {
             session: None,
             session_closed_at: None,
             probed_at: None,
+            gone: None,
             forgotten: false,
             first_session: None,
             sent: Generation::NONE,
@@ -103,6 +106,7 @@ impl Member {
         self.session = Some(session);
         self.session_closed_at = None;
         self.probed_at = None;
+        self.gone = None;
         self.first_session.get_or_insert(session);
         self.sent = if planted::is(Bug::DiffOnWrongBase) {
             self.sent.max(hello.generation)

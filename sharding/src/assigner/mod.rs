@@ -215,7 +215,7 @@ impl Assigner {
         match event {
             AssignerEvent::FromNode { session, message } => self.hear(session, message, now, &mut actions),
             AssignerEvent::SessionClosed { session } => self.session_closed(session, now),
-            AssignerEvent::Probed { life, answer } => self.probed(&life, answer, &mut actions),
+            AssignerEvent::Probed { life, answer } => self.probed(&life, answer, now, &mut actions),
             AssignerEvent::ForgetNode { node } => {
                 let answer = self.forget_node(&node, now, &mut actions);
                 actions.push(AssignerAction::ForgetAnswered { node, answer });
@@ -313,7 +313,8 @@ impl Assigner {
     fn tick(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
         let timeout_ms = self.config.failure_timeout_ms;
         let silent = |member: &&Member| {
-            now.ms_since(member.last_heard) >= timeout_ms && !self.may_serve_still(member, now)
+            let is_silent = now.ms_since(member.last_heard) >= timeout_ms;
+            is_silent && member.gone.is_none() && !self.may_serve_still(member, now)
         };
         let dead: Vec<NodeId> = self
             .members
@@ -322,7 +323,7 @@ impl Assigner {
             .map(|member| member.life.node.clone())
             .collect();
         for node in dead {
-            self.bury(&node, DeathCause::Silent, actions);
+            self.let_go(&node, DeathCause::Silent, now, actions);
         }
         self.bury_forgotten(now, actions);
         self.tick_names(now, actions);
@@ -444,7 +445,8 @@ impl Assigner {
     /// When a tick has something to do. What is overdue asks for a tick now: only ticks act on silence and waits.
     fn next_wake(&self, now: Timestamp) -> Timestamp {
         let regular = now.plus_ms(self.config.failure_timeout_ms / WAKES_PER_FAILURE_TIMEOUT);
-        let silence = self.members.values().map(|member| {
+        let silence = self.members.values().filter(|member| member.gone.is_none());
+        let silence = silence.map(|member| {
             let lease_over = member
                 .last_answered
                 .plus_ms(self.config.lease_wait_ms(member.lease_ms));
@@ -466,6 +468,7 @@ impl Assigner {
         let rounds = self.publish_at().into_iter().chain(self.round_ends_at());
         let rounds = rounds.chain(self.hold_ends_at()).chain(self.next_balance(now));
         let rounds = rounds.chain(self.read_leases_over_at()).chain(self.next_probe());
+        let rounds = rounds.chain(self.next_successor_late());
         let due = silence.chain(waits).chain(settled).chain(rounds);
         due.fold(regular, Timestamp::min).max(now)
     }

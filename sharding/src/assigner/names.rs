@@ -22,12 +22,15 @@ use crate::generation::Generation;
 use crate::identity::ProcessId;
 use crate::node::{Life, NodeId};
 use crate::planted::{self, Bug};
-use crate::session::{AssignerMessage, Hello};
+use crate::session::{AssignerMessage, Hello, NAME_RETRY_MS};
 use crate::time::Timestamp;
 
 /// A holder whose session has been closed for so long without a new hello is looked for at its address, in milliseconds; so
 /// long, too, before it is looked for again.
 pub(super) const NAME_QUIET_MS: u64 = 500;
+
+/// For so long what a dead process had is kept for the one that waits for its name, in milliseconds: two of its hellos.
+const SUCCESSOR_MS: u64 = 2 * NAME_RETRY_MS + 100;
 
 /// So often the log says again that a process waits for its name, in milliseconds.
 const SAID_AGAIN_MS: u64 = 30_000;
@@ -167,6 +170,9 @@ impl Assigner {
         if holder.life == *life {
             return Claim::Free;
         }
+        if holder.gone.is_some() {
+            return Claim::Succeeds;
+        }
         if holder.process == hello.process {
             return self.claim_of_next_life(holder, session, now);
         }
@@ -285,6 +291,7 @@ impl Assigner {
     /// Time passed for those that wait.
     pub(super) fn tick_names(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
         self.waiters.tick(now);
+        self.bury_gone(now, actions);
         let nodes: Vec<NodeId> = self.waiters.iter().map(|(node, _)| node.clone()).collect();
         for node in nodes {
             self.probe_holder(&node, now, actions);
@@ -292,7 +299,13 @@ impl Assigner {
     }
 
     /// The shell has looked for a holder whose session broke.
-    pub(super) fn probed(&mut self, life: &Life, answer: ProbeAnswer, actions: &mut Vec<AssignerAction>) {
+    pub(super) fn probed(
+        &mut self,
+        life: &Life,
+        answer: ProbeAnswer,
+        now: Timestamp,
+        actions: &mut Vec<AssignerAction>,
+    ) {
         let Some(member) = self.members.get(&life.node) else {
             return;
         };
@@ -304,7 +317,41 @@ impl Assigner {
         // It may have come back meanwhile.
         let is_open = member.life == *life && member.session.is_none() && member.probed_at.is_some();
         if is_gone && is_open && self.config.lease_ms.is_none() {
-            self.bury(&life.node.clone(), DeathCause::Replaced, actions);
+            self.let_go(&life.node, DeathCause::Replaced, now, actions);
+        }
+    }
+
+    /// Ends a life. If somebody waits for its name, that one is given a moment to take over whole what it had.
+    pub(super) fn let_go(
+        &mut self,
+        node: &NodeId,
+        cause: DeathCause,
+        now: Timestamp,
+        actions: &mut Vec<AssignerAction>,
+    ) {
+        let is_wanted = self.waiters.is_wanted(node);
+        match self.members.get_mut(node) {
+            Some(member) if is_wanted && member.session.is_none() => member.gone = Some((now, cause)),
+            _ => self.bury(node, cause, actions),
+        }
+    }
+
+    /// When the next of those is dead for whom nobody has come.
+    pub(super) fn next_successor_late(&self) -> Option<Timestamp> {
+        let gone = self.members.values().filter_map(|member| member.gone);
+        gone.map(|(since, _)| since.plus_ms(SUCCESSOR_MS)).min()
+    }
+
+    fn bury_gone(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
+        let late = |member: &&Member| {
+            member.gone.is_some_and(|(since, _)| now >= since.plus_ms(SUCCESSOR_MS))
+        };
+        let gone = self.members.values().filter(late);
+        let gone: Vec<_> = gone
+            .filter_map(|member| Some((member.life.node.clone(), member.gone?.1)))
+            .collect();
+        for (node, cause) in gone {
+            self.bury(&node, cause, actions);
         }
     }
 

@@ -7,8 +7,9 @@
 //! founding that it knows, after the settling time; else it founds one, after a longer time that counts from the first
 //! hello. The expected number of nodes is a floor for that, and a trigger only where the config says so.
 //!
-//! The settling time counts from the start; but if nobody was heard of until its end, from the first hello: an Assigner
-//! that was cut off from all nodes at its start must not bury all but the first to come through.
+//! The settling time counts from the start; but if nobody was heard of until its end, from the first hello, and if nobody who
+//! holds anything, from the first who does: an Assigner that was cut off from all of them must not bury all but the first to
+//! come through.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub(super) struct Recovery {
     started: Timestamp,
     settle_from: Timestamp,
     heard_any: bool,
+    /// Somebody was heard of who holds an assignment.
+    heard_holder: bool,
     /// When the first hello came, or the Assigner went on after it stood still.
     first_heard: Option<Timestamp>,
     /// The longest lease that is known of an Assigner before this one: nodes say under which they serve, and assignments under
@@ -60,6 +63,7 @@ impl Recovery {
             started: now,
             settle_from: now,
             heard_any: false,
+            heard_holder: false,
             first_heard: None,
             lease_ms: None,
             best: None,
@@ -106,19 +110,22 @@ impl Recovery {
         self.first_heard = self.first_heard.map(|_| now);
     }
 
-    /// A life said hello, and under which leases it serves.
+    /// A life said hello, whether it holds an assignment, and under which leases it serves.
     pub(super) fn hello(
         &mut self,
         life: &Life,
+        holds: bool,
         lease_ms: Option<u64>,
         now: Timestamp,
         config: &AssignerConfig,
     ) {
         self.lease_ms = self.lease_ms.max(lease_ms);
-        if !self.heard_any && now >= self.settle_from.plus_ms(config.settle_ms) {
+        let is_first = !self.heard_any || (holds && !self.heard_holder);
+        if is_first && now >= self.settle_from.plus_ms(config.settle_ms) {
             self.settle_from = now;
         }
         self.heard_any = true;
+        self.heard_holder |= holds;
         self.first_heard.get_or_insert(now);
         self.heard.insert(life.clone());
     }
@@ -441,8 +448,8 @@ mod tests {
         let now = Timestamp::from_ms(1_000);
         let mut recovery = Recovery::new(now);
         assert_eq!(recovery.leases_over_at(&config), now.plus_ms(1_102));
-        recovery.hello(&life("a"), Some(3_000), now, &config);
-        recovery.hello(&life("b"), None, now, &config);
+        recovery.hello(&life("a"), true, Some(3_000), now, &config);
+        recovery.hello(&life("b"), true, None, now, &config);
         assert_eq!(recovery.leases_over_at(&config), now.plus_ms(3_302));
         assert_eq!(recovery.leases_over_at(&AssignerConfig::default()), now);
     }
@@ -501,7 +508,7 @@ mod tests {
         let best = Assignment::new(since(1), vec![(Slice::FULL, range)], directory).unwrap();
         let mut recovery = Recovery::new(now);
         recovery.best = Some(Arc::new(best));
-        recovery.hello(&life("a"), None, now, &config);
+        recovery.hello(&life("a"), true, None, now, &config);
         let mut a = Member::new(&hello("a"), now);
         assert!(recovery.is_ready([&a].into_iter(), false, now, &config));
         a.claims = vec![RangeClaim {
@@ -512,7 +519,7 @@ mod tests {
         }];
         assert!(!recovery.is_ready([&a].into_iter(), false, now, &config));
         assert!(recovery.is_ready([&a].into_iter(), false, now.plus_ms(config.settle_ms), &config));
-        recovery.hello(&life("b"), None, now, &config);
+        recovery.hello(&life("b"), true, None, now, &config);
         let b = Member::new(&hello("b"), now);
         assert!(recovery.is_ready([&a, &b].into_iter(), false, now, &config));
     }

@@ -207,13 +207,17 @@ impl Assigner {
             cluster: self.belonging.cluster.clone(),
             foundings_to_choose: self.foundings_to_choose(now),
             foreign: self.foreign(now),
-            unidentified_nodes: saturated(
-                self.members
-                    .values()
-                    .filter(|member| member.process.is_none())
-                    .count(),
-            ),
+            unidentified_nodes: saturated(self.unidentified_count()),
         }
+    }
+
+    /// How many nodes are of a build that says neither its process nor its cluster.
+    #[must_use]
+    pub fn unidentified_count(&self) -> usize {
+        self.members
+            .values()
+            .filter(|member| member.process.is_none())
+            .count()
     }
 
     /// How many processes wait for a name which another one holds.
