@@ -52,8 +52,8 @@ pub(crate) async fn follow(
                         routing.forget_cluster();
                         continue;
                     }
-                // Wakes who waits for a first assignment: the attempts say why there is none.
-                routing.set_followed(false);
+                    // Wakes who waits for a first assignment: the attempts say why there is none.
+                    routing.set_followed(false);
                     tokio::time::sleep(backoff.pause()).await;
                     continue;
                 }

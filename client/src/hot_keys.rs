@@ -11,8 +11,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use softstore_proto::v1;
-use softstore_sharding::{ClusterId, SliceKey};
 use softstore_sharding::session::HotKeyLoad;
+use softstore_sharding::{ClusterId, SliceKey};
 
 use crate::client::Client;
 use crate::config::ClientConfig;
@@ -142,7 +142,9 @@ impl Client {
         let addresses = self.shared.operator.routing.table().addresses();
         let config = self.config();
         let cluster = self.shared.operator.routing.cluster();
-        let asking = addresses.iter().map(|address| ask(address, &cluster, config, deadline));
+        let asking = addresses
+            .iter()
+            .map(|address| ask(address, &cluster, config, deadline));
         let said: Vec<_> = stream::iter(asking)
             .buffer_unordered(ASKED_AT_ONCE)
             .collect()
@@ -152,12 +154,7 @@ impl Client {
 }
 
 /// What a node says by the deadline; `None`: nothing that can be understood.
-async fn ask(
-    address: &str,
-    cluster: &ClusterId,
-    config: &ClientConfig,
-    deadline: Instant,
-) -> Option<Said> {
+async fn ask(address: &str, cluster: &ClusterId, config: &ClientConfig, deadline: Instant) -> Option<Said> {
     let asking = async {
         let channel = connect(address, config)
             .await

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use softstore_proto::identity;
 use softstore_proto::batch::{OpBatch, OpView, STREAM_VERSIONS, Value};
+use softstore_proto::identity;
 use softstore_proto::limits::MESSAGE_BYTES_MAX;
 use softstore_proto::v1::cache_client::CacheClient;
 use softstore_sharding::{ClusterId, Generation};
@@ -301,7 +301,11 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, cluster: &ClusterId, config
         is_first: true,
     };
     let mut client = client_of(channel);
-    let opening = tokio::time::timeout(config.connect_timeout(), client.stream(declared(outgoing, cluster))).await;
+    let opening = tokio::time::timeout(
+        config.connect_timeout(),
+        client.stream(declared(outgoing, cluster)),
+    )
+    .await;
     let mut replies = match opening {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => {

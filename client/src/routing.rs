@@ -41,7 +41,15 @@ impl Link {
     ) -> Arc<Self> {
         let retired = CancellationToken::new();
         let lanes = (0..config.connections_per_node)
-            .map(|_| Lane::start(address.clone(), cluster.clone(), config, counters, retired.clone()))
+            .map(|_| {
+                Lane::start(
+                    address.clone(),
+                    cluster.clone(),
+                    config,
+                    counters,
+                    retired.clone(),
+                )
+            })
             .collect();
         Arc::new(Self {
             address,

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use rand::seq::SliceRandom;
 use softstore_proto::identity::refused_by;
 use softstore_proto::v1;
-use softstore_sharding::{ClusterId, Founding, Generation};
 use softstore_sharding::session::AssignmentUpdate;
+use softstore_sharding::{ClusterId, Founding, Generation};
 use tonic::Streaming;
 
 use crate::config::ClientConfig;
@@ -148,7 +148,9 @@ impl Failure {
 
 /// The founding on which all seeds agree that answer, if that is not the one that is followed.
 fn agreed_elsewhere(failures: &[Failure], config: &ClientConfig) -> Option<Founding> {
-    let of_seeds = failures.iter().filter(|failure| config.seeds.contains(&failure.told.seed));
+    let of_seeds = failures
+        .iter()
+        .filter(|failure| config.seeds.contains(&failure.told.seed));
     let mut foreign = of_seeds.filter_map(|failure| failure.foreign.as_ref());
     let is_named = |cluster: &&ClusterId| config.cluster.is_none() || cluster.name == config.cluster;
     let first = foreign.next().filter(is_named)?.founding?;
@@ -272,7 +274,10 @@ async fn open(
             if foreign.is_some() {
                 routing.count_foreign();
             }
-            let told = SeedFailure { seed: address, reason };
+            let told = SeedFailure {
+                seed: address,
+                reason,
+            };
             return Err(Failure { told, foreign });
         }
         Err(_) => {

@@ -340,7 +340,9 @@ fn belonging(status: &StatusJson) -> String {
         text.push_str(&format!("Cluster {name}, founding {founding}\n"));
     }
     if !status.foundings_to_choose.is_empty() {
-        text.push_str("Nothing is published before one founding is chosen; nodes of the others keep what they hold:\n");
+        text.push_str(
+            "Nothing is published before one founding is chosen; nodes of the others keep what they hold:\n",
+        );
         for founding in &status.foundings_to_choose {
             text.push_str(&format!("  softstore assigner --founding {founding} ...\n"));
         }
@@ -483,7 +485,11 @@ impl StatusJson {
             name_waits: status.name_waits.into_iter().map(NameWaitJson::from).collect(),
             cluster: Some(status.cluster).filter(|name| !name.is_empty()),
             founding: founding(&status.founding),
-            foundings_to_choose: status.foundings_to_choose.iter().filter_map(|it| founding(it)).collect(),
+            foundings_to_choose: status
+                .foundings_to_choose
+                .iter()
+                .filter_map(|it| founding(it))
+                .collect(),
             foreign: status.foreign.into_iter().map(ForeignJson::from).collect(),
             unidentified_nodes: status.unidentified_nodes,
             changes: with_changes.then(|| status.changes.into_iter().map(ChangeJson::from).collect()),

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use softstore_proto::{identity, v1};
 use softstore_proto::v1::transfer_client::TransferClient;
+use softstore_proto::{identity, v1};
 use softstore_sharding::assigner::{AssignerEvent, PROBE_MS_MAX, ProbeAnswer};
 use softstore_sharding::{ClusterId, ClusterName, Life, ProcessId};
 use tokio::net::TcpStream;

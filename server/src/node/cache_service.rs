@@ -30,8 +30,13 @@ impl CacheService {
     /// That a call is of this node's cluster, as far as it says.
     fn confirmed<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let unconfirmed = request.extensions().get::<Unconfirmed>();
-        match unconfirmed.map(|unconfirmed| unconfirmed.look(&self.0)).transpose()? {
-            Some(None) => Err(Status::unavailable("this node holds no assignment yet: nothing was done")),
+        match unconfirmed
+            .map(|unconfirmed| unconfirmed.look(&self.0))
+            .transpose()?
+        {
+            Some(None) => Err(Status::unavailable(
+                "this node holds no assignment yet: nothing was done",
+            )),
             _ => Ok(()),
         }
     }

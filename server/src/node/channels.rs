@@ -219,7 +219,10 @@ impl Channels {
     ) -> Result<LeaseReply, PeerError> {
         let request = self.within(v1::LeaseRequest::from(asked), READ_LEASE_MS);
         let mut client = self.client(address, Lane::Calls)?;
-        let reply = whole_within(READ_LEASE_MS, async { self.noted(client.read_lease(request).await) }).await?;
+        let reply = whole_within(READ_LEASE_MS, async {
+            self.noted(client.read_lease(request).await)
+        })
+        .await?;
         Ok(reply.try_into()?)
     }
 

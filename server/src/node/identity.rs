@@ -90,13 +90,21 @@ impl NodeIdentity {
     }
 
     /// Refuses who belongs to another cluster. `may_be_silent`: a call that says nothing is answered.
-    fn admit(&self, metadata: &MetadataMap, may_be_silent: impl FnOnce() -> bool) -> Result<ClusterId, Status> {
+    fn admit(
+        &self,
+        metadata: &MetadataMap,
+        may_be_silent: impl FnOnce() -> bool,
+    ) -> Result<ClusterId, Status> {
         let theirs = identity::declared(metadata)?;
         let ours = self.cluster();
         let admitted = match ours.admit(&theirs) {
             Ok(()) if theirs.name.is_none() && theirs.founding.is_none() => {
                 self.unidentified.fetch_add(1, Ordering::Relaxed);
-                if may_be_silent() { Ok(()) } else { Err(ForeignCluster::Unsaid) }
+                if may_be_silent() {
+                    Ok(())
+                } else {
+                    Err(ForeignCluster::Unsaid)
+                }
             }
             admitted => admitted,
         };
@@ -125,7 +133,9 @@ impl Unconfirmed {
         match state.identity.founding() {
             None => Ok(None),
             Some(ours) if ours == self.0 => Ok(Some(())),
-            Some(ours) => Err(state.identity.refuse(&ForeignCluster::Founding { ours, theirs: self.0 })),
+            Some(ours) => Err(state
+                .identity
+                .refuse(&ForeignCluster::Founding { ours, theirs: self.0 })),
         }
     }
 }

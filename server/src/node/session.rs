@@ -242,10 +242,10 @@ impl Session {
             Bar::OtherCluster { theirs } => {
                 self.state.identity.count_refused();
                 tracing::warn!(
-                assigner = %self.state.config.assigner, ours = %self.state.identity.cluster(), %theirs,
-                "the Assigner is of another cluster: nothing that it says counts, and nothing is dropped. Mend --assigner or \
-                 --cluster; or, if its cluster was founded anew and this node's entries are not wanted, restart this node"
-            );
+                    assigner = %self.state.config.assigner, ours = %self.state.identity.cluster(), %theirs,
+                    "the Assigner is of another cluster: nothing that it says counts, and nothing is dropped. Mend --assigner or \
+                     --cluster; or, if its cluster was founded anew and this node's entries are not wanted, restart this node"
+                );
             }
         }
     }

@@ -344,7 +344,9 @@ impl Assigner {
 
     fn bury_gone(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
         let late = |member: &&Member| {
-            member.gone.is_some_and(|(since, _)| now >= since.plus_ms(SUCCESSOR_MS))
+            member
+                .gone
+                .is_some_and(|(since, _)| now >= since.plus_ms(SUCCESSOR_MS))
         };
         let gone = self.members.values().filter(late);
         let gone: Vec<_> = gone
