@@ -133,6 +133,12 @@ pub struct ProcessCluster {
     logs: TempDir,
 }
 
+/// A flag for the Assigner: it finds out by itself that the cluster is new, as it does in production.
+pub const FINDS_OUT: &str = "--founds-at-once=false";
+
+/// The cluster is new: its first Assigner need not wait for nodes that may hold something.
+const FOUNDS_AT_ONCE: &str = "--founds-at-once";
+
 fn owned(flags: &[&str]) -> Vec<String> {
     flags.iter().map(ToString::to_string).collect()
 }
@@ -147,7 +153,10 @@ impl ProcessCluster {
     pub async fn start_with(nodes: u32, assigner_flags: &[&str], node_flags: &[&str]) -> Self {
         let logs = TempDir::new().expect("the temporary directory is writable");
         let expected = format!("--expect-nodes={nodes}");
-        let assigner_flags = [owned(&[&expected]), owned(assigner_flags)].concat();
+        let mut assigner_flags = [owned(&[&expected]), owned(assigner_flags)].concat();
+        if !assigner_flags.iter().any(|flag| flag == FINDS_OUT) {
+            assigner_flags.push(FOUNDS_AT_ONCE.to_owned());
+        }
         let (assigner, grpc, http) = start_assigner(&logs, 0, "127.0.0.1:0", &assigner_flags).await;
         let mut cluster = Self {
             assigner,
@@ -252,9 +261,10 @@ impl ProcessCluster {
         self.assigner.exit_within(PATIENCE).await;
     }
 
-    /// Starts an Assigner at the address of the one that was killed.
+    /// Starts an Assigner at the address of the one that was killed. The cluster is not new to it.
     pub async fn start_assigner_again(&mut self) {
         self.starts += 1;
+        self.assigner_flags.retain(|flag| flag != FOUNDS_AT_ONCE);
         let (assigner, grpc, http) =
             start_assigner(&self.logs, self.starts, &self.assigner_grpc, &self.assigner_flags).await;
         (self.assigner, self.assigner_grpc, self.assigner_http) = (assigner, grpc, http);

@@ -2,3 +2,8 @@
 //! names that two claim, addresses that lead elsewhere, pauses. In each, the cluster stays warm, and says what is wrong.
 //!
 //! One file for each kind of bad day.
+
+mod founding;
+mod overlap;
+mod twins;
+mod two_clusters;
