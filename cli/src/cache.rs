@@ -20,6 +20,7 @@ pub(crate) async fn connect(cluster: &ClusterArgs) -> Result<Client> {
         .seeds(config.seeds)
         .operation_timeout(Duration::from_millis(config.deadline_ms))
         .read_policy(ReadPolicy::Error)
+        .configure(|client| client.cluster = config.cluster)
         .connect()
         .await
         .wrap_err(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use softstore_sharding::ClusterName;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
