@@ -346,6 +346,7 @@ mod tests {
     use crate::assignment::{RangeAssignment, Readers};
     use crate::diff::AssignmentDiff;
     use crate::generation::Incarnation;
+    use crate::identity::ProcessId;
     use crate::node::{NodeEntry, NodeId, NodeState};
 
     fn life(name: &str) -> Life {
@@ -401,6 +402,45 @@ mod tests {
             Route::Unreachable { since } => ("-".into(), since.number),
             Route::Unknown => ("?".into(), 0),
         }
+    }
+
+    /// Plan: a clerk follows founding 1. Assignments of founding 2, however new, are refused and change nothing, and so is one that
+    /// says none, unless a node is listed whose build cannot say it. A clerk that begins anew takes whichever comes first.
+    #[test]
+    fn f11_a_clerk_stays_with_the_founding_that_it_took_first() {
+        let founded = |number, founding: u128| {
+            let plain = assignment(number, ("a", 3), ("b", 4));
+            Arc::new(Assignment::clone(&plain).of_founding(Founding::new(founding)))
+        };
+        let identified = |number, founding: u128| {
+            let plain = founded(number, founding);
+            let mut directory = plain.directory().clone();
+            for entry in directory.values_mut() {
+                entry.process = ProcessId::new(1);
+            }
+            let ranges = plain.ranges().iter();
+            let ranges = ranges.map(|(slice, range)| (slice, range.clone())).collect();
+            let identified = Assignment::new(generation(number), ranges, directory).unwrap();
+            Arc::new(identified.of_founding(Founding::new(founding)))
+        };
+        let mut clerk = Clerk::new();
+        assert_eq!(clerk.update(&full(&founded(10, 1))), Ok(true));
+        assert_eq!(clerk.founding(), Founding::new(1));
+        let foreign = founded(900, 2);
+        let diff = AssignmentUpdate::Diff(Arc::new(AssignmentDiff::between(&founded(10, 1), &foreign)));
+        for other in [full(&foreign), diff] {
+            assert!(matches!(clerk.update(&other), Err(UpdateError::Foreign(_))));
+            assert_eq!(clerk.generation(), generation(10));
+        }
+        assert_eq!(
+            clerk.update(&full(&founded(11, 0))),
+            Ok(true),
+            "a build is listed that is silent"
+        );
+        assert_eq!(clerk.update(&full(&identified(12, 1))), Ok(true));
+        let unsaid = clerk.update(&full(&identified(13, 0)));
+        assert_eq!(unsaid, Err(UpdateError::Foreign(ForeignCluster::Unsaid)));
+        assert_eq!(Clerk::new().update(&full(&foreign)), Ok(true));
     }
 
     #[test]
