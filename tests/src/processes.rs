@@ -10,8 +10,8 @@ use softstore_client::Client;
 use softstore_proto::v1;
 use softstore_proto::v1::assigner_client::AssignerClient;
 use softstore_proto::v1::cache_client::CacheClient;
-use softstore_sharding::Assignment;
 use softstore_sharding::session::AssignmentUpdate;
+use softstore_sharding::{Assignment, ClusterId, ClusterName};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
@@ -47,6 +47,17 @@ pub async fn until_within<T, F: Future<Output = Option<T>>>(
         assert!(begun.elapsed() < patience, "not within {patience:?}: {what}");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+/// A message that says it is of the cluster that has no other name, as every node's message to another one does.
+pub fn declared<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    let cluster = ClusterId {
+        name: Some(ClusterName::local()),
+        founding: None,
+    };
+    softstore_proto::identity::declare(&cluster, request.metadata_mut());
+    request
 }
 
 /// A node's process.

@@ -19,7 +19,7 @@ use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, Hello, Node
 use softstore_sharding::{ClusterId, Generation, Incarnation, Life, NodeId, Peer, Version};
 use softstore_tests::embedded::{PATIENCE, any_port, node_config};
 use softstore_tests::handed_over::{generation, handed_over};
-use softstore_tests::processes::channel;
+use softstore_tests::processes::{channel, declared};
 use softstore_transfer::chunk;
 use softstore_transfer::message::{PullRequest, Take, TakeAnswer, TakeRange, TakeReply, TakenRange, Verdict};
 use tokio::net::TcpListener;
@@ -87,7 +87,7 @@ async fn a_taker_that_never_reads_is_cut() {
             .collect(),
     };
     giver
-        .take(v1::TakeRequest::from(&take))
+        .take(declared(v1::TakeRequest::from(&take)))
         .await
         .expect("the take is answered");
     let pull = PullRequest {
@@ -103,7 +103,7 @@ async fn a_taker_that_never_reads_is_cut() {
     let peak = Peak::of(&node);
     let mut unread = Vec::new();
     for _ in 0..PULLS {
-        let pulled = giver.pull(v1::PullRequest::from(&pull)).await;
+        let pulled = giver.pull(declared(v1::PullRequest::from(&pull))).await;
         unread.push(pulled.expect("the pull is granted").into_inner());
     }
     node.counted("connections_stalled_total", before, 1.0).await;
