@@ -352,6 +352,8 @@ pub(crate) fn assigner_message() -> impl Strategy<Value = AssignerMessage> {
         (life(), vec(any::<u8>(), 0..50))
             .prop_map(|(from, payload)| AssignerMessage::Relay { from, payload }),
         "[ -~]{0,40}".prop_map(|reason| AssignerMessage::Refused { reason }),
+        text().prop_map(|holder| AssignerMessage::NameTaken { holder }),
+        cluster().prop_map(|cluster| AssignerMessage::OtherCluster { cluster }),
     ]
 }
 

@@ -10,7 +10,8 @@ use softstore_sharding::session::{
     RangeClaim, SliceLoad,
 };
 use softstore_sharding::{
-    Assignment, AssignmentDiff, Generation, Life, NodeEntry, NodeId, Provider, RangeAssignment, Slice,
+    Assignment, AssignmentDiff, ClusterId, Founding, Generation, Life, NodeEntry, NodeId, ProcessId,
+    Provider, RangeAssignment, Slice,
 };
 
 const TAG: u64 = 1;
@@ -88,6 +89,21 @@ fn entry(id: &NodeId, entry: &NodeEntry) -> u64 {
         + text(entry.zone.len())
         + TAG
         + 1
+        + process(entry.process)
+}
+
+fn process(process: Option<ProcessId>) -> u64 {
+    fixed(process.map_or(0, ProcessId::get))
+}
+
+/// 16 bytes, if it is said.
+fn founding(founding: Option<Founding>) -> u64 {
+    founding.map_or(0, |_| text(size_of::<Founding>()))
+}
+
+fn cluster(cluster: &ClusterId) -> u64 {
+    let name = cluster.name.as_ref().map_or(0, |name| name.as_str().len());
+    text(name) + founding(cluster.founding)
 }
 
 /// A whole assignment.
@@ -98,7 +114,11 @@ pub fn assignment_bytes(assignment: &Assignment) -> u64 {
     let directory = assignment.directory().iter();
     let directory: u64 = directory.map(|(id, node)| message(entry(id, node))).sum();
     let lease = number(assignment.lease_ms().unwrap_or(0));
-    message(generation(assignment.generation())) + ranges + directory + lease
+    message(generation(assignment.generation()))
+        + ranges
+        + directory
+        + lease
+        + founding(assignment.founding())
 }
 
 /// What changed.
@@ -114,6 +134,7 @@ pub fn diff_bytes(diff: &AssignmentDiff) -> u64 {
             .map(|id| message(id.as_str().len() as u64))
             .sum::<u64>()
         + number(diff.lease_ms.unwrap_or(0))
+        + founding(diff.founding)
 }
 
 fn update(update: &AssignmentUpdate) -> u64 {
@@ -138,6 +159,8 @@ pub fn assigner_message_bytes(said: &AssignerMessage) -> u64 {
         | AssignerMessage::Drain
         | AssignerMessage::NoTaker => 0,
         AssignerMessage::Relay { from, payload } => message(life(from)) + text(payload.len()),
+        AssignerMessage::NameTaken { holder } => text(holder.len()),
+        AssignerMessage::OtherCluster { cluster: theirs } => cluster(theirs),
         AssignerMessage::Refused { reason } => text(reason.len()),
     })
 }
@@ -167,6 +190,8 @@ fn hello(hello: &Hello) -> u64 {
         + each(&hello.claims, claim)
         + message(versions)
         + number(hello.lease_ms.unwrap_or(0))
+        + process(hello.process)
+        + cluster(&hello.cluster)
 }
 
 fn slice_load(load: &SliceLoad) -> u64 {
