@@ -27,7 +27,7 @@ async fn count(client: &Client, value: &str) -> usize {
     let read = futures::future::join_all(reads).await.into_iter();
     let found = read.filter_map(|got| got.expect("a read is a miss at worst"));
     found
-        .map(|got| assert_eq!(got.value.as_ref(), value.as_bytes(), "another cluster's value"))
+        .map(|got| assert_eq!(got.as_ref(), value.as_bytes(), "another cluster's value"))
         .count()
 }
 
