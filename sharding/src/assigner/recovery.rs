@@ -473,7 +473,7 @@ mod tests {
         let published = Arc::new(published.unwrap().under_leases(Some(3_000)));
         let session = SessionId::new(1);
         let mut fetching = Recovery::new(now);
-        fetching.hello(&life("a"), None, now, &config);
+        fetching.hello(&life("a"), true, None, now, &config);
         fetching.fetching = Some(Fetch {
             session,
             give_up_at: now.plus_ms(1_000),
