@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -79,6 +79,10 @@ impl Link {
         }
     }
 }
+
+/// The cluster counts as absent when no node has told its assignment for so long, or for as long as a read is to wait for that.
+/// Many times what it takes to find another node to follow, unless none is there.
+const ABSENT_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a node is not asked to read as a replica after it has refused to.
 const REPLICA_REST: Duration = Duration::from_millis(50);
@@ -229,7 +233,9 @@ pub(crate) struct Routing {
     changing: Mutex<()>,
     /// The epoch of the newest snapshot; also told when the source of assignments comes or goes.
     changes: watch::Sender<u64>,
-    is_followed: AtomicBool,
+    /// Since when no assignments are coming in, in milliseconds after `begun`, and 1; 0: they are.
+    lost_ms: AtomicU64,
+    begun: Instant,
     /// Told when an operation found no way to its key's owner.
     out_of_reach: Notify,
     config: Arc<ClientConfig>,
@@ -242,7 +248,8 @@ impl Routing {
             table: ArcSwap::default(),
             changing: Mutex::new(()),
             changes: watch::Sender::new(0),
-            is_followed: AtomicBool::new(false),
+            lost_ms: AtomicU64::new(1),
+            begun: Instant::now(),
             out_of_reach: Notify::new(),
             config,
             counters,
@@ -271,12 +278,33 @@ impl Routing {
 
     /// Whether assignments are coming in.
     pub(crate) fn is_followed(&self) -> bool {
-        self.is_followed.load(Ordering::Acquire)
+        self.lost_ms.load(Ordering::Acquire) == 0
+    }
+
+    /// For how long no assignments have been coming in; none if they are.
+    pub(crate) fn lost_for(&self) -> Option<Duration> {
+        let since_ms = self.lost_ms.load(Ordering::Acquire).checked_sub(1)?;
+        Some(
+            self.begun
+                .elapsed()
+                .saturating_sub(Duration::from_millis(since_ms)),
+        )
+    }
+
+    /// Whether no node has told where everything is for so long that none is likely to within an operation's time.
+    pub(crate) fn is_absent(&self) -> bool {
+        let after = ABSENT_AFTER.max(Duration::from_millis(self.config.unreachable_wait_ms));
+        self.lost_for().is_some_and(|lost| lost >= after)
     }
 
     /// Says whether assignments are coming in.
     pub(crate) fn set_followed(&self, is_followed: bool) {
-        self.is_followed.store(is_followed, Ordering::Release);
+        if is_followed {
+            self.lost_ms.store(0, Ordering::Release);
+        } else if self.is_followed() {
+            let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+            self.lost_ms.store(now_ms + 1, Ordering::Release);
+        }
         self.changes.send_modify(|_| ());
     }
 

@@ -289,6 +289,7 @@ impl ProcessCluster {
         let seeds = self.nodes.iter().map(|node| node.grpc.clone());
         Client::builder()
             .seeds(seeds)
+            .require_cluster(true)
             .connect()
             .await
             .expect("the client connects")

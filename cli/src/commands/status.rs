@@ -21,6 +21,18 @@ use crate::settings::written::span;
 /// Most hot keys below the table; `--json` has all that the Assigner tells.
 const HOT_KEYS_SHOWN: usize = 10;
 
+/// The least time between two looks of `--watch`.
+const WATCH_MIN: Duration = Duration::from_millis(100);
+
+/// How often to look.
+fn watch_interval(text: &str) -> Result<Duration, String> {
+    let interval = span(text)?;
+    if interval < WATCH_MIN {
+        return Err(format!("it is asked every {WATCH_MIN:?} at most"));
+    }
+    Ok(interval)
+}
+
 /// What to show, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -55,8 +67,8 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10",
           value_parser = clap::value_parser!(u32).range(1..=256))]
     moves: Option<u32>,
-    /// Show it again and again, every so often (2s if not said).
-    #[arg(long, value_name = "SPAN", value_parser = span, num_args = 0..=1, default_missing_value = "2s")]
+    /// Show it again and again, every so often (2s if not said; 100ms at least: nodes report every half second).
+    #[arg(long, value_name = "SPAN", value_parser = watch_interval, num_args = 0..=1, default_missing_value = "2s")]
     watch: Option<Duration>,
     #[command(flatten)]
     cluster: ClusterArgs,

@@ -7,7 +7,7 @@ use super::settings;
 /// Where a cluster is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientConfig {
-    /// `HOST:PORT` of some nodes; one that lives is enough. Default 127.0.0.1:7401.
+    /// `HOST:PORT` of some nodes; one that lives is enough. Default: none, and the Assigner is asked who they are.
     pub(crate) seeds: Vec<String>,
     /// `HOST:PORT` of the Assigner. Default 127.0.0.1:7400.
     pub(crate) assigner: String,
@@ -20,7 +20,7 @@ pub(crate) struct ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
-            seeds: vec!["127.0.0.1:7401".to_owned()],
+            seeds: Vec::new(),
             assigner: "127.0.0.1:7400".to_owned(),
             cluster: None,
             deadline_ms: 1_000,
@@ -32,10 +32,11 @@ settings! {
     /// What may be said about the cluster to use.
     ClientSettings of ClientConfig, table "client", machine dependent [];
 
-    /// Some of the cluster's nodes, with commas between; one that lives is enough.
+    /// Some of the cluster's nodes, with commas between; one that lives is enough. Default: those that the Assigner knows, or
+    /// 127.0.0.1:7401 if none answers at 127.0.0.1:7400.
     #[arg(long, env = "SOFTSTORE_SEEDS", value_name = "HOST:PORT,..", value_delimiter = ',')]
     seeds: Vec<String>,
-    /// The Assigner's address (for status, wait and drain).
+    /// The Assigner's address.
     #[arg(long, env = "SOFTSTORE_ASSIGNER", value_name = "HOST:PORT")]
     assigner: String,
     /// The cluster's name: nodes of another one are refused. Without it, whichever cluster answers first is the one.

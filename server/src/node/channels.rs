@@ -167,14 +167,16 @@ impl Channels {
         Ok(TransferClient::new(channel).max_decoding_message_size(PULL_MESSAGE_BYTES_MAX))
     }
 
-    /// Sends a `Take`.
+    /// Sends a `Take`. Beside the answer: the provider's longest pause of late, in milliseconds.
     ///
     /// # Errors
     /// If the provider cannot be reached in time, refuses, or answers nonsense.
-    pub async fn take(&self, address: &Arc<str>, take: &Take) -> Result<TakeReply, PeerError> {
+    pub async fn take(&self, address: &Arc<str>, take: &Take) -> Result<(TakeReply, u64), PeerError> {
         let request = self.within(v1::TakeRequest::from(take), PEER_CALL_TIMEOUT_MS);
         let answer = self.client(address, Lane::Calls)?.take(request).await;
-        Ok(self.noted(answer)?.into_inner().try_into()?)
+        let reply = self.noted(answer)?.into_inner();
+        let longest_pause_ms = reply.longest_pause_ms.into();
+        Ok((reply.try_into()?, longest_pause_ms))
     }
 
     /// Sends a release.
@@ -189,7 +191,7 @@ impl Channels {
     }
 
     /// Sends a peek. The answers are for the first keys asked for: one at least, fewer than asked for if the entries are
-    /// large.
+    /// large. Beside them: the giver's longest pause of late, in milliseconds.
     ///
     /// # Errors
     /// If the giver cannot be reached in time, refuses, or answers nonsense.
@@ -198,14 +200,13 @@ impl Channels {
         address: &Arc<str>,
         peek: &PeekRequest,
         timeout_ms: u64,
-    ) -> Result<Vec<PeekAnswer>, PeerError> {
+    ) -> Result<(Vec<PeekAnswer>, u64), PeerError> {
         let request = self.within(v1::PeekRequest::from(peek), timeout_ms);
         let answer = self.client(address, Lane::Calls)?.peek(request).await;
         let reply = self.noted(answer)?.into_inner();
-        Ok(softstore_proto::transfer::peek_reply_from_wire(
-            reply,
-            peek.keys.len(),
-        )?)
+        let longest_pause_ms = reply.longest_pause_ms.into();
+        let answers = softstore_proto::transfer::peek_reply_from_wire(reply, peek.keys.len())?;
+        Ok((answers, longest_pause_ms))
     }
 
     /// Asks an owner for read leases.

@@ -302,7 +302,7 @@ impl DataStream {
             Poll::Ready(None) => self.inbound_ended = true,
             // While the node has no time left, more may well lie in the socket: the runtime looks there now and then only.
             Poll::Pending if self.state.saturation.is_saturated() => {}
-            Poll::Pending => self.queue.drained(),
+            Poll::Pending => self.queue.drained(self.state.clock.now_us()),
         }
         Ok(())
     }
@@ -319,7 +319,9 @@ impl DataStream {
             };
         }
         let now_us = self.state.clock.now_us();
-        let waited_us = self.queue.arrived(now_us, ops.sent_ms());
+        let pauses = &self.state.pauses;
+        let stood_still = |since_us| pauses.stood_still_since(since_us, now_us);
+        let waited_us = self.queue.arrived(now_us, ops.sent_ms(), stood_still);
         self.state.saturation.waited(waited_us);
         self.batch = Some(Batch {
             ops,

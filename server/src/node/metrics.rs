@@ -104,6 +104,10 @@ counters! {
     peeks_found,
     /// Peeks without an answer in time: the key counted as absent for that operation
     peeks_unanswered,
+    /// Peeks answered later than they are usually waited for: they were waited for longer, since a process had stood still lately
+    peeks_answered_late,
+    /// Operations that took a key for absent though its old owner had not said so: it did not answer, or could not be asked
+    absences_unconfirmed,
     /// Keys that counted as absent because too many others waited to be asked of the same old owner
     peeks_shed,
     /// Keys that other nodes asked of this one

@@ -29,6 +29,7 @@ mod metrics;
 #[cfg(test)]
 mod mid_pull;
 mod operation;
+mod pauses;
 mod peeks;
 mod puller;
 mod reading;
@@ -169,6 +170,7 @@ impl Node {
         last_words.spawn(session.run(stop.clone()));
         state.tasks.spawn(keep_time(state.clone(), stop.clone()));
         state.tasks.spawn(saturation::watch(state.clone(), stop.clone()));
+        state.tasks.spawn(pauses::watch(state.clone(), stop.clone()));
         state.tasks.spawn(keep_house(state.clone(), stop.clone()));
         serve_grpc(&state, grpc, &stop, &last_words)?;
         if let Some(http) = http {

@@ -28,6 +28,7 @@ use super::invalidations::Invalidations;
 use super::lending;
 use super::load::LoadMeter;
 use super::metrics::{NodeMetrics, count};
+use super::pauses::Pauses;
 use super::peeks::Peeks;
 use super::puller;
 use super::reading::{self, Copies};
@@ -99,6 +100,7 @@ pub struct NodeState {
     barred: Mutex<Option<&'static str>>,
     /// Whether this node has time left.
     pub(super) saturation: Saturation,
+    pub(super) pauses: Pauses,
     /// What its slices draw.
     pub(super) load: LoadMeter,
     /// Requests held back, and their bytes.
@@ -148,6 +150,7 @@ impl NodeState {
             draining: AtomicBool::new(false),
             barred: Mutex::default(),
             saturation: Saturation::default(),
+            pauses: Pauses::default(),
             load: LoadMeter::default(),
             held_requests: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
@@ -270,7 +273,10 @@ impl NodeState {
         let state = self.clone();
         self.tasks.spawn(async move {
             match state.channels.take(&address, &take).await {
-                Ok(reply) => state.with_core(|core, now| ((), core.take_answered(&reply, now))),
+                Ok((reply, longest_pause_ms)) => {
+                    state.pauses.told(reply.from.incarnation, longest_pause_ms);
+                    state.with_core(|core, now| ((), core.take_answered(&reply, now)));
+                }
                 // Either way the core sends it again.
                 Err(error) if error.is_malformed() => {
                     count(&state.metrics.peer_messages_refused);
@@ -493,6 +499,11 @@ impl NodeState {
                 "queue_delay_us",
                 "The longest time that a batch of operations waited to be read lately, in microseconds",
                 self.saturation.delay_us(),
+            ),
+            gauge(
+                "longest_pause_ms",
+                "The longest time for which the process stood still in the last seconds, in milliseconds: stopped, throttled, or without a processor",
+                self.pauses.longest_ms(),
             ),
             gauge(
                 "load_operations_per_second",

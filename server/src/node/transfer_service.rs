@@ -51,6 +51,11 @@ impl TransferService {
         })
     }
 
+    /// What takers are told: how long they may have to wait for an answer though nothing is wrong.
+    fn longest_pause_ms(&self) -> u32 {
+        u32::try_from(self.0.pauses.longest_ms()).unwrap_or(u32::MAX)
+    }
+
     /// What this node has of one key that it froze for a taker.
     async fn peek_one(&self, asked: &PeekKey, request: &PeekRequest) -> PeekAnswer {
         let at = SliceKey::of_key(&asked.key);
@@ -110,7 +115,10 @@ impl v1::transfer_server::Transfer for TransferService {
     async fn take(&self, request: Request<v1::TakeRequest>) -> Result<Response<v1::TakeReply>, Status> {
         let take: Take = self.decoded(request.into_inner())?;
         let reply = answer_take(&self.0, &take).map_err(|refusal| refuse(&self.0, refusal))?;
-        Ok(Response::new((&reply).into()))
+        Ok(Response::new(v1::TakeReply {
+            longest_pause_ms: self.longest_pause_ms(),
+            ..(&reply).into()
+        }))
     }
 
     async fn peek(&self, request: Request<v1::PeekRequest>) -> Result<Response<v1::PeekReply>, Status> {
@@ -122,9 +130,10 @@ impl v1::transfer_server::Transfer for TransferService {
         let answers = request.keys.iter().map(|asked| self.peek_one(asked, &request));
         let mut answers = futures::future::join_all(answers).await;
         answers.truncate(fitting(answers.iter().map(peeked_bytes)));
-        Ok(Response::new(softstore_proto::transfer::peek_reply_to_wire(
-            &answers,
-        )))
+        Ok(Response::new(v1::PeekReply {
+            longest_pause_ms: self.longest_pause_ms(),
+            ..softstore_proto::transfer::peek_reply_to_wire(&answers)
+        }))
     }
 
     async fn pull(&self, request: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {

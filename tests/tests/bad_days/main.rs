@@ -3,7 +3,9 @@
 //!
 //! One file for each kind of bad day.
 
+mod dead_cache;
 mod founding;
 mod overlap;
+mod pauses;
 mod twins;
 mod two_clusters;

@@ -470,7 +470,10 @@ async fn what_an_operator_gets_wrong_is_said() {
         node.http.clone(),
         cluster.assigner_grpc.clone(),
     ];
-    let builder = || Client::builder().connect_timeout(Duration::from_millis(500));
+    let builder = || {
+        let builder = Client::builder().connect_timeout(Duration::from_millis(500));
+        builder.require_cluster(true)
+    };
     match builder().seeds(wrong.clone()).connect().await {
         Err(ConnectError::Unreachable(failures)) => {
             let named: Vec<&String> = failures.iter().map(|failure| &failure.seed).collect();

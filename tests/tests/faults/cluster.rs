@@ -259,6 +259,7 @@ impl Cluster {
         Client::builder()
             .seeds(nodes.iter().map(|node| self.address(node, NODE_PORT)))
             .operation_timeout(Duration::from_secs(3))
+            .require_cluster(true)
             .connect()
             .await
             .expect("the client connects")
@@ -270,6 +271,7 @@ impl Cluster {
             .seeds([TAKER, THIRD].map(|node| self.address(node, NODE_PORT)))
             .operation_timeout(PATIENCE)
             .read_policy(ReadPolicy::Error)
+            .require_cluster(true)
             .connect()
             .await
             .expect("the client connects")
