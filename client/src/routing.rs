@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -374,6 +374,7 @@ impl Routing {
                 owner.life.clone(),
                 owner.address.clone(),
                 moved.since,
+                unix_ms(),
             ) {
                 let mut named_by_moved = held.named_by_moved.clone();
                 named_by_moved.retain(|(peer, _)| *peer != owner);
@@ -407,4 +408,10 @@ impl Routing {
         self.table.store(Arc::new(next));
         self.changes.send_replace(epoch);
     }
+}
+
+/// Milliseconds since 1970, UTC; 0 on a machine whose clock stands before that.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

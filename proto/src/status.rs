@@ -2,8 +2,8 @@
 //! ask read the wire's types.
 
 use softstore_sharding::assigner::{
-    BalanceStatus, ChangeRecord, ClusterStatus, ForeignStatus, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX,
-    MoveRecord, NameWaitStatus, NodeStatus, PlanReport,
+    BalanceStatus, ChangeRecord, ClusterStatus, Departure, ForeignStatus, HeldBack, HotKeyStatus,
+    MOVES_PER_CHANGE_MAX, MoveRecord, NameWaitStatus, NodeStatus, PlanReport,
 };
 use softstore_sharding::sharder::PlacedMove;
 
@@ -35,6 +35,7 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
                 .collect(),
             foreign: status.foreign.iter().map(Into::into).collect(),
             unidentified_nodes: status.unidentified_nodes,
+            departures: status.departures.iter().map(Into::into).collect(),
         }
     }
 }
@@ -82,6 +83,11 @@ impl From<&BalanceStatus> for v1::BalanceStatus {
                 silent_node = node.to_string();
                 Hold::NoReport
             }
+            Some(HeldBack::LoadChanging) => Hold::LoadChanging,
+            Some(HeldBack::Doubted(node)) => {
+                silent_node = node.to_string();
+                Hold::Doubted
+            }
         };
         Self {
             sharder: balance.sharder.to_owned(),
@@ -90,6 +96,15 @@ impl From<&BalanceStatus> for v1::BalanceStatus {
             frozen_ms,
             silent_node,
             churn_left: balance.churn_left,
+        }
+    }
+}
+
+impl From<&Departure> for v1::Departure {
+    fn from(departure: &Departure) -> Self {
+        Self {
+            life: Some((&departure.life).into()),
+            drain: Some((&departure.drain).into()),
         }
     }
 }
@@ -184,6 +199,7 @@ impl From<&NodeStatus> for v1::NodeStatus {
             waiting_to_fill: node.waiting_to_fill,
             generation: Some(node.generation.into()),
             lease_ms: node.lease_ms.unwrap_or(0),
+            doubt: node.doubt.clone(),
         }
     }
 }

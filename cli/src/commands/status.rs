@@ -49,7 +49,7 @@ from others and giving to them now. A node that is missing here is dead, or was 
 heartbeats, half a second. OPS/S is operations served per second, decayed with a half-life of a second, BUSY how much of their
 time the node's threads were.
 
-Below the table: settled, or why not; and the hottest keys, if a node has keys that draw more than 1/256 of its operations, with
+Below the table: settled, or why not; which nodes cannot be relied on to answer for what they own, and why; and the hottest keys, if a node has keys that draw more than 1/256 of its operations, with
 how far the rate may be off either way.
 
 With --moves, the changes, newest first: what each was expected to pull and what its takers have pulled since, and for each move the
@@ -172,7 +172,7 @@ struct BalanceJson {
     held_back: Option<HeldBack>,
     /// Until a freeze ends of itself; null if it does not, or there is none.
     frozen_ms: Option<u64>,
-    /// The node whose report is missing; null unless that is why.
+    /// The node whose report is missing, or that cannot be relied on; null unless that is why.
     silent_node: Option<String>,
     /// What balancing may still move within this minute, as a part of the data set's bytes.
     churn_left: f64,
@@ -187,6 +187,10 @@ enum HeldBack {
     SharderOverdue,
     ChurnSpent,
     NoReport,
+    /// The load begins, ends or leaps.
+    LoadChanging,
+    /// An owner is silent, cannot be reached, or does not serve what it owns.
+    Doubted,
     /// The setting leaves balancing no bytes at all.
     NoChurn,
 }
@@ -237,6 +241,8 @@ struct NodeJson {
     /// Length of the leases under which it serves; null without.
     lease_ms: Option<u64>,
     silent_ms: u64,
+    /// Why it is not relied on that the node answers for what it owns; empty if it is.
+    doubt: String,
 }
 
 /// Shows it.
@@ -308,9 +314,12 @@ fn to_table(status: &StatusJson) -> String {
             "Ownership is leased: a node that is cut off stops serving after {lease_ms} ms.\n"
         ));
     }
+    for node in status.nodes.iter().filter(|node| !node.doubt.is_empty()) {
+        text.push_str(&format!("{} {}.\n", node.id, node.doubt));
+    }
     if status.waiting_to_fill > 0 {
         text.push_str(
-            "A node that came back empty waits to take whole what next drains or dies, or to be filled.\n",
+            "A node that joined later waits to take whole what next drains or dies, or is being given its share.\n",
         );
     }
     if status.ranges_unreachable > 0 {
@@ -413,6 +422,13 @@ fn held_back(balance: &BalanceJson) -> Option<String> {
             "{} has not reported its load lately",
             balance.silent_node.as_deref().unwrap_or("a node")
         ),
+        HeldBack::Doubted => format!(
+            "{} cannot be relied on, and looks idle (see above)",
+            balance.silent_node.as_deref().unwrap_or("a node")
+        ),
+        HeldBack::LoadChanging => {
+            "the load begins, ends or leaps: nothing is moved by it until it is known".to_owned()
+        }
         HeldBack::NoChurn => "balance_churn_percent_per_minute is 0".to_owned(),
     };
     Some(text)
@@ -452,6 +468,7 @@ fn hot_keys(hot: &[HotKeyJson]) -> String {
 
 fn row(node: &NodeJson) -> [String; 12] {
     let hand_offs = match (node.ranges_taking, node.ranges_giving) {
+        (0, 0) if node.waiting_to_fill && node.slices > 0 => "is being filled".to_owned(),
         (0, 0) if node.waiting_to_fill => "waits to be filled".to_owned(),
         (0, 0) => "-".to_owned(),
         (taking, giving) => format!("taking {taking}, giving {giving}"),
@@ -528,13 +545,15 @@ impl From<BalanceStatus> for BalanceJson {
             Hold::SharderOverdue => Some(HeldBack::SharderOverdue),
             Hold::ChurnSpent => Some(HeldBack::ChurnSpent),
             Hold::NoReport => Some(HeldBack::NoReport),
+            Hold::LoadChanging => Some(HeldBack::LoadChanging),
+            Hold::Doubted => Some(HeldBack::Doubted),
         };
         Self {
             sharder: balance.sharder,
             reacts_to_load: balance.reacts_to_load,
             held_back,
             frozen_ms: (balance.frozen_ms > 0).then_some(balance.frozen_ms),
-            silent_node: (hold == Hold::NoReport).then_some(balance.silent_node),
+            silent_node: matches!(hold, Hold::NoReport | Hold::Doubted).then_some(balance.silent_node),
             churn_left: balance.churn_left,
         }
     }
@@ -589,6 +608,7 @@ impl From<NodeStatus> for NodeJson {
             waiting_to_fill: node.waiting_to_fill,
             lease_ms: (node.lease_ms > 0).then_some(node.lease_ms),
             silent_ms: node.silent_ms,
+            doubt: node.doubt,
         }
     }
 }

@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use softstore_proto::limits::READ_LEASE_MS;
 use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, HOT_KEY_BYTES_MAX, HandoffOutcome, HandoffReport, Hello,
-    HotKeyLoad, LEASE_MS_MAX, LoadReport, NodeMessage, RangeClaim, SliceLoad, VersionRange,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, DrainReport, HOT_KEY_BYTES_MAX, HandoffOutcome,
+    HandoffReport, Hello, HotKeyLoad, LEASE_MS_MAX, LoadReport, NodeMessage, RangeClaim, ServingReport,
+    SliceLoad, VersionRange, WhyUnserved,
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, ClusterId, ClusterName, Founding, FrequencyClass, Generation, Incarnation,
@@ -261,6 +262,29 @@ fn lease_ms() -> impl Strategy<Value = Option<u64>> {
     option::of(1..=LEASE_MS_MAX)
 }
 
+fn serving() -> impl Strategy<Value = ServingReport> {
+    let why = prop_oneof![
+        Just(WhyUnserved::Taking),
+        Just(WhyUnserved::GivenAway),
+        Just(WhyUnserved::Unconfirmed),
+    ];
+    option::of((1..=u64::MAX, slice(), why)).prop_map(|unserved| match unserved {
+        None => ServingReport::default(),
+        Some((unserved, slice, why)) => ServingReport {
+            unserved,
+            first: Some((slice, why)),
+        },
+    })
+}
+
+fn drain() -> impl Strategy<Value = DrainReport> {
+    any::<[u64; 3]>().prop_map(|[entries_held, entries_given, bytes_given]| DrainReport {
+        entries_held,
+        entries_given,
+        bytes_given,
+    })
+}
+
 fn load() -> impl Strategy<Value = LoadReport> {
     let rates = || [0.0..1e9, 0.0..1e9, 0.0..1e9, 0.0..1e9];
     let slice_load = (slice(), rates(), any::<u64>()).prop_map(|(slice, rates, bytes)| SliceLoad {
@@ -280,8 +304,10 @@ fn load() -> impl Strategy<Value = LoadReport> {
         key,
     });
     let lists = (vec(slice_load, 0..4), vec(hot_key, 0..4));
-    (any::<[u64; 8]>(), rates(), 0..=100u8, lists).prop_map(|(n, rates, busy_percent, (slices, hot_keys))| {
-        LoadReport {
+    let said = (option::of(serving()), option::of(drain()));
+    let all = (any::<[u64; 8]>(), rates(), 0..=100u8, lists, said);
+    all.prop_map(
+        |(n, rates, busy_percent, (slices, hot_keys), (serving, drain))| LoadReport {
             entries: n[0],
             bytes: n[1],
             gets: n[2],
@@ -296,8 +322,10 @@ fn load() -> impl Strategy<Value = LoadReport> {
             busy_percent,
             slices,
             hot_keys,
-        }
-    })
+            serving,
+            drain,
+        },
+    )
 }
 
 fn handoff() -> impl Strategy<Value = HandoffReport> {

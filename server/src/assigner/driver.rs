@@ -10,13 +10,13 @@ use softstore_sharding::assigner::{
     ForgetError, Notice, PlaceJob, PlanJob, SessionId,
 };
 use softstore_sharding::session::{AssignerMessage, NodeMessage};
-use softstore_sharding::{Founding, Generation, NodeId, Timestamp};
+use softstore_sharding::{Founding, Generation, Life, NodeId, Peer, Timestamp};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::AssignerMetrics;
-use super::probe::Probes;
+use super::seek::Seekers;
 use super::state_file::State;
 use crate::clock::{Clock, unix_ms};
 use crate::events;
@@ -44,6 +44,10 @@ pub(super) enum Call {
     },
     /// A session ended.
     Closed { session: SessionId },
+    /// Who are the members, and where do they listen?
+    Members { answer: oneshot::Sender<Vec<Peer>> },
+    /// It was tried whether a member answers there.
+    Probed { life: Life, reached: bool },
     /// What does the cluster look like?
     Status {
         /// How many of the last changes are wanted with it.
@@ -72,7 +76,7 @@ pub(super) enum Call {
         answer: oneshot::Sender<Result<(), ForgetError>>,
     },
     /// Who answers where a node should be.
-    Probed(Box<AssignerEvent>),
+    HolderSought(Box<AssignerEvent>),
 }
 
 /// The core and what surrounds it.
@@ -87,7 +91,7 @@ pub(super) struct Driver {
     drains: Vec<(NodeId, oneshot::Sender<Result<DrainStart, DrainError>>)>,
     forgets: Vec<(NodeId, oneshot::Sender<Result<(), ForgetError>>)>,
     /// Looks at addresses, beside everything else.
-    probes: Probes,
+    seekers: Seekers,
     /// To whom it is that remembers it.
     states: watch::Sender<Option<State>>,
     metrics: Arc<AssignerMetrics>,
@@ -109,7 +113,7 @@ impl Driver {
     pub(super) fn new(
         core: Assigner,
         calls: mpsc::Receiver<Call>,
-        probes: Probes,
+        seekers: Seekers,
         states: watch::Sender<Option<State>>,
         metrics: Arc<AssignerMetrics>,
     ) -> Self {
@@ -121,7 +125,7 @@ impl Driver {
             overflowed: Vec::new(),
             drains: Vec::new(),
             forgets: Vec::new(),
-            probes,
+            seekers,
             states,
             metrics,
             wake_at: Clock.now(),
@@ -166,7 +170,9 @@ impl Driver {
                     self.step(AssignerEvent::SessionClosed { session });
                 }
             }
+            Call::Probed { life, reached } => self.step(AssignerEvent::Probed { life, reached }),
             // Whoever asked may have gone.
+            Call::Members { answer } => drop(answer.send(self.core.peers())),
             Call::Status { changes_max, answer } => {
                 let changes = self.core.explanations().changes().rev().take(changes_max);
                 let changes = told(changes, STATUS_MOVES_MAX);
@@ -189,7 +195,7 @@ impl Driver {
                 self.forgets.push((node.clone(), answer));
                 self.step(AssignerEvent::ForgetNode { node });
             }
-            Call::Probed(event) => self.step(*event),
+            Call::HolderSought(event) => self.step(*event),
         }
     }
 
@@ -215,7 +221,7 @@ impl Driver {
                         let _ = asker.send(answer);
                     }
                 }
-                AssignerAction::Probe { life, address } => self.probes.look(life, address),
+                AssignerAction::SeekHolder { life, address } => self.seekers.look(life, address),
                 AssignerAction::ForgetAnswered { node, answer } => {
                     if let Some(index) = self.forgets.iter().position(|(asked, _)| *asked == node) {
                         let (_, asker) = self.forgets.swap_remove(index);
@@ -323,7 +329,7 @@ impl Driver {
 mod tests {
     use softstore_sharding::assigner::AssignerConfig;
     use softstore_sharding::sharder::EvenRange;
-    use softstore_sharding::{ClusterName, Incarnation};
+    use softstore_sharding::{ClusterId, Incarnation};
 
     use super::*;
 
@@ -341,9 +347,9 @@ mod tests {
             Clock.now(),
         );
         let (sender, calls) = mpsc::channel(1);
-        let probes = Probes::new(&sender, ClusterName::local());
+        let seekers = Seekers::new(&sender, ClusterId::default());
         let states = watch::channel(None).0;
-        let mut driver = Driver::new(core, calls, probes, states, Arc::default());
+        let mut driver = Driver::new(core, calls, seekers, states, Arc::default());
         let (deaf, other) = (SessionId::new(1), SessionId::new(2));
         let (to_deaf, _unread) = mpsc::channel(UNREAD_MAX);
         let (to_other, mut read) = mpsc::channel(UNREAD_MAX);

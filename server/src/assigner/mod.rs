@@ -9,7 +9,8 @@
 
 mod driver;
 mod metrics;
-mod probe;
+mod probing;
+mod seek;
 mod service;
 mod state_file;
 
@@ -21,7 +22,7 @@ use prometheus_client::registry::Registry;
 use softstore_proto::v1::assigner_server::AssignerServer as GrpcAssigner;
 use softstore_sharding::assigner::Assigner;
 use softstore_sharding::sharder::{AutoSharder, EvenRange, Ring, Sharder};
-use softstore_sharding::{Founding, Generation};
+use softstore_sharding::{ClusterId, Founding, Generation};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -40,7 +41,7 @@ use crate::places::{Limits, Reserve};
 use crate::{grpc, http, listener};
 use driver::{Call, Driver};
 use metrics::{AssignerCollector, AssignerMetrics};
-use probe::Probes;
+use seek::Seekers;
 pub use state_file::StateFileError;
 use state_file::{State, StateFile};
 
@@ -127,12 +128,18 @@ impl AssignerServer {
         let (calls, queue) = tokio::sync::mpsc::channel::<Call>(CALLS_MAX);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Arc::new(AssignerMetrics::default());
-        let probes = Probes::new(&calls, name);
+        // The founding is not known for certain yet; a node of another one is of another life, too.
+        let cluster = ClusterId {
+            name: Some(name),
+            founding: None,
+        };
+        let seekers = Seekers::new(&calls, cluster.clone());
         let (states, remembered) = watch::channel(None);
         if let Some(file) = file {
             tasks.spawn(file.keep(remembered, metrics.clone(), stop.clone()));
         }
-        tasks.spawn(Driver::new(core, queue, probes, states, metrics.clone()).run(stop.clone()));
+        tasks.spawn(probing::run(calls.clone(), cluster, stop.clone()));
+        tasks.spawn(Driver::new(core, queue, seekers, states, metrics.clone()).run(stop.clone()));
         serve_grpc(
             grpc,
             service::AssignerService::new(calls, metrics.clone(), config.place_timeout_ms, stop.clone()),

@@ -236,6 +236,9 @@ impl Giving {
                 self.send(builder.take(), before).await?;
                 let _ = builder.push(&entry);
             }
+            count(&self.state.metrics.entries_given);
+            let bytes = frozen.key.len() + frozen.value.len();
+            add(&self.state.metrics.given_bytes, bytes as u64);
             if builder.is_full() {
                 let here = cursor.encode(self.as_of);
                 self.send(builder.take(), here).await?;

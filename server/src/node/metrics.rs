@@ -128,6 +128,10 @@ counters! {
     chunks_sent,
     /// Bytes of chunks sent to takers
     chunk_bytes_sent,
+    /// Entries sent to takers
+    entries_given,
+    /// Keys and values of entries sent to takers, in bytes
+    given_bytes,
     /// Chunks received from givers
     chunks_received,
     /// Chunks refused as damaged or malformed
@@ -136,6 +140,10 @@ counters! {
     copies_dropped_unreleased,
     /// Messages of other nodes refused: another incarnation, a dead sender, malformed
     peer_messages_refused,
+    /// Takes refused because the assignment that they are under has not come here, or there is none: the taker asks again
+    takes_unheard,
+    /// Takes and operations under an acquisition further ahead than any clock explains
+    acquisitions_invented,
     /// Messages of the Assigner that could not be understood; each time the session was opened anew
     assigner_messages_refused,
     /// Requests and messages that were not decodable or contradicted themselves

@@ -18,7 +18,7 @@ use tonic::transport::Endpoint;
 use super::load;
 use super::metrics::count;
 use super::state::NodeState;
-use super::transfer_service::answer_take;
+use super::transfer_service::{answer_take, count_refused};
 use crate::clock::new_incarnation;
 use crate::{events, grpc};
 
@@ -158,7 +158,13 @@ impl Session {
                 let claims = self.state.core().claims();
                 self.step(SliceletEvent::SessionOpened { claims });
             }
-            FromLink::Said(message) => self.step(SliceletEvent::FromAssigner(*message)),
+            FromLink::Said(message) => {
+                let is_answer = matches!(*message, AssignerMessage::HeartbeatAnswer { .. });
+                self.step(SliceletEvent::FromAssigner(*message));
+                if is_answer {
+                    self.state.assigner_answered();
+                }
+            }
             FromLink::Closed => {
                 self.link.outbound = None;
                 self.step(SliceletEvent::SessionClosed);
@@ -167,6 +173,10 @@ impl Session {
     }
 
     fn step(&mut self, event: SliceletEvent) {
+        if event == SliceletEvent::StoppedServing {
+            // The last heartbeat, if it was not sent yet.
+            self.tick();
+        }
         let now = self.state.clock.now();
         let actions = self.slicelet.step(event, now);
         self.carry_out(actions);
@@ -391,8 +401,8 @@ fn deliver(state: &Arc<NodeState>, from: &Life, payload: &[u8]) {
                 });
             }
             Err(refusal) => {
-                count(&state.metrics.peer_messages_refused);
-                tracing::debug!(%from, %refusal, "refused a relayed take");
+                tracing::debug!(%from, "a relayed take is refused");
+                count_refused(state, refusal);
             }
         },
         Ok(Relayed::TakeReply(reply)) if reply.from == *from => {

@@ -6,18 +6,19 @@
 //! core asked for it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::registry::Unit;
+use softstore_sharding::session::{DrainReport, ServingReport, WhyUnserved};
 use softstore_sharding::slicelet::SliceletEvent;
 use softstore_sharding::{Assignment, Peer, PullId, Slice, Timestamp};
 use softstore_store::{Part, Store};
-use softstore_sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use softstore_sync::atomic::{AtomicU64, Ordering};
 use softstore_sync::planted::{self, Race};
 use softstore_sync::{Mutex, RwLock, RwLockReadGuard};
 use softstore_transfer::handoff::{Action, Clearance, HandoffCore, Notice, Writes};
 use softstore_transfer::message::{Release, Take};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +35,8 @@ use super::puller;
 use super::reading::{self, Copies};
 use super::saturation::Saturation;
 use super::standing::{Leave, Standing};
-use crate::clock::Clock;
+use super::transfer_service::UNHEARD_TAKES_MAX;
+use crate::clock::{Clock, unix_ms};
 use crate::config::NodeConfig;
 use crate::events;
 use crate::listener::ListenerCounters;
@@ -95,14 +97,17 @@ pub struct NodeState {
     standing: Standing,
     /// Grows with each end of a lease.
     lease_ends: watch::Sender<u64>,
-    draining: AtomicBool,
     /// Why the Assigner does not hear this node, if so.
     barred: Mutex<Option<&'static str>>,
+    /// What it held and had given when its drain began; unset while it does not drain.
+    drain_began: OnceLock<DrainReport>,
     /// Whether this node has time left.
     pub(super) saturation: Saturation,
     pub(super) pauses: Pauses,
     /// What its slices draw.
     pub(super) load: LoadMeter,
+    /// Places for `Take`s that wait for their assignment.
+    pub(super) takes_unheard: Semaphore,
     /// Requests held back, and their bytes.
     pub(super) held_requests: AtomicU64,
     pub(super) held_bytes: AtomicU64,
@@ -147,11 +152,12 @@ impl NodeState {
             pulls: Mutex::default(),
             standing: Standing::default(),
             lease_ends: watch::channel(0).0,
-            draining: AtomicBool::new(false),
             barred: Mutex::default(),
+            drain_began: OnceLock::new(),
             saturation: Saturation::default(),
             pauses: Pauses::default(),
             load: LoadMeter::default(),
+            takes_unheard: Semaphore::new(UNHEARD_TAKES_MAX),
             held_requests: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
         };
@@ -205,6 +211,14 @@ impl NodeState {
         }
         self.with_core(|core, now| ((), core.adopt(assignment, now)));
         self.assignment.send_replace(Some(assignment.clone()));
+    }
+
+    /// The Assigner has answered a heartbeat.
+    pub(super) fn assigner_answered(self: &Arc<Self>) {
+        self.with_core(|core, now| {
+            core.assigner_answered(now, unix_ms());
+            ((), Vec::new())
+        });
     }
 
     /// Takes up a new life after the old one was declared dead.
@@ -408,12 +422,57 @@ impl NodeState {
 
     /// Whether this node is on its way out.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.drain_began.get().is_some()
     }
 
     /// Marks this node as on its way out.
     pub fn set_draining(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.drain_began.get_or_init(|| DrainReport {
+            entries_held: self.store.stats().entries,
+            ..self.given()
+        });
+    }
+
+    /// What takers were sent so far.
+    fn given(&self) -> DrainReport {
+        let read =
+            |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+        DrainReport {
+            entries_held: 0,
+            entries_given: read(&self.metrics.entries_given),
+            bytes_given: read(&self.metrics.given_bytes),
+        }
+    }
+
+    /// How far its drain is; none while it does not drain.
+    pub(super) fn drain_report(&self) -> Option<DrainReport> {
+        let (began, given) = (self.drain_began.get()?, self.given());
+        Some(DrainReport {
+            entries_held: began.entries_held,
+            entries_given: given.entries_given - began.entries_given,
+            bytes_given: given.bytes_given - began.bytes_given,
+        })
+    }
+
+    /// Which of its ranges this node would not answer for at `now`, a fresh reading of the clock.
+    pub(super) fn serving(&self, core: &HandoffCore, now: Timestamp) -> ServingReport {
+        if self.may_serve(now) {
+            return core.unserved();
+        }
+        let me = &core.me().life;
+        let ranges = core
+            .assignment()
+            .into_iter()
+            .flat_map(|held| held.ranges().iter());
+        let mut owned = ranges
+            .filter(|(_, range)| range.owner == *me)
+            .map(|(slice, _)| slice)
+            .peekable();
+        let first = owned.peek().map(|slice| (*slice, WhyUnserved::Unconfirmed));
+        ServingReport {
+            unserved: owned.count() as u64,
+            first,
+        }
     }
 
     /// Whether the node should be counted as ready: it follows an assignment, serves, does not leave, and nothing is
@@ -436,6 +495,10 @@ impl NodeState {
             Err("without a lease: waiting for the Assigner to renew it")
         } else if counts.pending > 0 {
             Err("taking over ranges")
+        } else if core.unserved().unserved > 0 {
+            Err(
+                "not serving all that the assignment gives it: the Assigner is told, and `softstore status` shows which",
+            )
         } else if core.pulls_open() > 0 {
             Err("pulling entries")
         } else {

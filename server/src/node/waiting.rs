@@ -362,6 +362,10 @@ fn look(
     let step = match execution.admit(at, since) {
         Admission::Serve(_) => None,
         Admission::Hold => Some(Step::Wait(Wait::Owner)),
+        Admission::Behind if execution.is_invented(since) => {
+            replies.push_status(op.id, Status::Behind);
+            Some(Step::Answered(Status::Behind))
+        }
         Admission::Behind => Some(Step::Wait(Wait::Assignment)),
         Admission::NotReady => {
             replies.push_status(op.id, Status::NotReady);

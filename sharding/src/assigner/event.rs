@@ -52,12 +52,12 @@ pub enum AssignerEvent {
         /// Which.
         node: NodeId,
     },
-    /// The shell has looked for a holder, as an [`AssignerAction::Probe`] asked it to.
-    Probed {
+    /// The shell has looked for a holder, as an [`AssignerAction::SeekHolder`] asked it to.
+    HolderSought {
         /// Whom.
         life: Life,
         /// What it found.
-        answer: ProbeAnswer,
+        answer: HolderAnswer,
     },
     /// An operator wants the holder of a name to be taken for dead. The same step's actions hold the
     /// [`AssignerAction::ForgetAnswered`].
@@ -84,6 +84,13 @@ pub enum AssignerEvent {
     },
     /// An operator lifts a freeze.
     Unfreeze,
+    /// The shell has tried whether a life answers where it says that it listens.
+    Probed {
+        /// Which.
+        life: Life,
+        /// It does, and it is that life.
+        reached: bool,
+    },
     /// Time passed. The shell feeds all input that is queued before it ticks.
     Tick,
 }
@@ -123,8 +130,8 @@ pub enum AssignerAction {
         /// What the drain starts from, or why there is none.
         answer: Result<DrainStart, DrainError>,
     },
-    /// Look who answers at an address, within [`PROBE_MS_MAX`], and feed [`AssignerEvent::Probed`]. Nothing waits for it.
-    Probe {
+    /// Look who answers at an address, within [`SEEK_MS_MAX`], and feed [`AssignerEvent::HolderSought`]. Nothing waits for it.
+    SeekHolder {
         /// Who should be there. Its session broke.
         life: Life,
         /// Where.
@@ -142,11 +149,11 @@ pub enum AssignerAction {
 }
 
 /// How long looking for a holder at its address may take, in milliseconds.
-pub const PROBE_MS_MAX: u64 = 500;
+pub const SEEK_MS_MAX: u64 = 500;
 
 /// Who answers at the address of a node whose session broke.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ProbeAnswer {
+pub enum HolderAnswer {
     /// The connection was refused: nobody listens there.
     Refused,
     /// This process of a node.

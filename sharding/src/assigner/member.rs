@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::doubt::Probes;
 use super::event::{DeathCause, SessionId};
 use crate::generation::Generation;
 use crate::identity::{Founding, ProcessId};
@@ -30,7 +31,7 @@ pub(super) struct Member {
     /// When its last session broke without a goodbye; none while one is open.
     pub(super) session_closed_at: Option<Timestamp>,
     /// When it was last looked for at its address, since that.
-    pub(super) probed_at: Option<Timestamp>,
+    pub(super) sought_at: Option<Timestamp>,
     /// It is dead, for this reason, and somebody waits for its name: that one takes over whole what it had, if it asks soon.
     pub(super) gone: Option<(Timestamp, DeathCause)>,
     /// An operator wants it gone: it is not heard of any more.
@@ -56,7 +57,13 @@ pub(super) struct Member {
     pub(super) joined_at: Timestamp,
     /// It joined empty and waits until then to take whole what drains or dies.
     pub(super) reserve_until: Option<Timestamp>,
+    /// It joined later than others and does not have its share yet.
+    pub(super) is_filling: bool,
+    /// Whether it is reached where it says that it listens.
+    pub(super) probes: Probes,
     pub(super) load: LoadReport,
+    /// The assignment that it held when it reported that.
+    pub(super) reported: Generation,
     /// When it reported that.
     pub(super) load_at: Option<Timestamp>,
     /// What its last hello claimed. Kept only while the Assigner recovers.
@@ -75,7 +82,7 @@ impl Member {
             capacity_bytes: hello.capacity_bytes,
             session: None,
             session_closed_at: None,
-            probed_at: None,
+            sought_at: None,
             gone: None,
             forgotten: false,
             first_session: None,
@@ -90,7 +97,10 @@ impl Member {
             lease_ms: None,
             joined_at: now,
             reserve_until: None,
+            is_filling: false,
+            probes: Probes::default(),
             load: LoadReport::default(),
+            reported: Generation::NONE,
             load_at: None,
             claims: Vec::new(),
         }
@@ -98,6 +108,9 @@ impl Member {
 
     /// Takes what a hello of the same life says.
     pub(super) fn greet(&mut self, hello: &Hello, session: SessionId, now: Timestamp) {
+        if self.address != hello.peer.address {
+            self.probes = Probes::default();
+        }
         self.address = hello.peer.address.clone();
         self.http_address = hello.http_address.clone();
         self.zone = hello.zone.clone();
@@ -105,7 +118,7 @@ impl Member {
         self.founding = hello.cluster.founding;
         self.session = Some(session);
         self.session_closed_at = None;
-        self.probed_at = None;
+        self.sought_at = None;
         self.gone = None;
         self.first_session.get_or_insert(session);
         self.sent = if planted::is(Bug::DiffOnWrongBase) {

@@ -15,6 +15,7 @@
 //!   rounds, forced   asking the Sharder, or doing without    balance   when it is asked for the load alone, and how much may move
 //!   loads            what it is shown of the load            explain   why assignments changed, and what that cost
 //!   preview          what it would do now                    read_leases  when leases of former readers are over
+//!   doubt            whether a member can be relied on       departures  what those said last that have left
 //! ```
 //!
 //! It keeps, of the invariants: H1 in that a range has one owner per assignment and a higher `since` whenever that owner
@@ -23,6 +24,8 @@
 
 mod balance;
 mod config;
+mod departures;
+mod doubt;
 mod event;
 mod explain;
 mod forced;
@@ -45,9 +48,10 @@ mod status;
 
 pub use balance::HeldBack;
 pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT, LEASE_MS_MIN};
+pub use departures::{DEPARTURES_MAX, Departure};
 pub use event::{
-    AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, ForgetError, Notice, PROBE_MS_MAX,
-    ProbeAnswer, SessionId,
+    AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, ForgetError, HolderAnswer, Notice,
+    SEEK_MS_MAX, SessionId,
 };
 pub use explain::{
     CHANGES_MAX, ChangeCause, ChangeRecord, Explanations, MOVES_PER_CHANGE_MAX, MoveEnd, MoveRecord,
@@ -72,6 +76,7 @@ use crate::sharder::Sharder;
 use crate::time::Timestamp;
 
 use balance::Balance;
+use departures::Departures;
 use founding::Belonging;
 use graves::Graves;
 use history::History;
@@ -121,6 +126,7 @@ pub struct Assigner {
     loads: Loads,
     explanations: Explanations,
     read_leases: ReadLeases,
+    departures: Departures,
     /// The question that the Sharder has not answered yet.
     round: Option<Round>,
     /// The one that was given up and not answered yet.
@@ -173,6 +179,7 @@ impl Assigner {
             loads: Loads::default(),
             explanations: Explanations::default(),
             read_leases: ReadLeases::default(),
+            departures: Departures::default(),
             round: None,
             overdue: None,
             tickets: 0,
@@ -215,7 +222,9 @@ impl Assigner {
         match event {
             AssignerEvent::FromNode { session, message } => self.hear(session, message, now, &mut actions),
             AssignerEvent::SessionClosed { session } => self.session_closed(session, now),
-            AssignerEvent::Probed { life, answer } => self.probed(&life, answer, now, &mut actions),
+            AssignerEvent::HolderSought { life, answer } => {
+                self.holder_sought(&life, answer, now, &mut actions)
+            }
             AssignerEvent::ForgetNode { node } => {
                 let answer = self.forget_node(&node, now, &mut actions);
                 actions.push(AssignerAction::ForgetAnswered { node, answer });
@@ -232,6 +241,7 @@ impl Assigner {
             }
             AssignerEvent::Freeze { for_ms } => self.freeze(for_ms, now, &mut actions),
             AssignerEvent::Unfreeze => self.unfreeze(&mut actions),
+            AssignerEvent::Probed { life, reached } => self.probed(&life, reached),
             AssignerEvent::Tick => self.tick(now, &mut actions),
         }
         self.settle_holds(now, &mut actions);
@@ -355,9 +365,15 @@ impl Assigner {
             actions.push(AssignerAction::CloseSession { session });
         }
         self.graves.bury(member.life.clone());
+        let last_drain = member.load.drain;
         self.loads.bury(&member.life, member.load);
         self.explanations.forget(&member.life);
         let life = member.life;
+        if cause == DeathCause::Goodbye
+            && let Some(drain) = last_drain
+        {
+            self.departures.left(life.clone(), drain);
+        }
         actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
         self.wants(Pending::AtOnce);
     }
@@ -438,6 +454,7 @@ impl Assigner {
             member.claims = Vec::new();
             if self.recovered.is_some() && !owners.contains(&member.life) {
                 member.reserve_until = Some(member.joined_at.plus_ms(delay_ms));
+                member.is_filling = true;
             }
         }
     }
@@ -467,7 +484,7 @@ impl Assigner {
             .filter(|at| *at > now);
         let rounds = self.publish_at().into_iter().chain(self.round_ends_at());
         let rounds = rounds.chain(self.hold_ends_at()).chain(self.next_balance(now));
-        let rounds = rounds.chain(self.read_leases_over_at()).chain(self.next_probe());
+        let rounds = rounds.chain(self.read_leases_over_at()).chain(self.next_seek());
         let rounds = rounds.chain(self.next_successor_late());
         let due = silence.chain(waits).chain(settled).chain(rounds);
         due.fold(regular, Timestamp::min).max(now)

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::event::{AssignerAction, DeathCause, ForgetError, Notice, ProbeAnswer, SessionId};
+use super::event::{AssignerAction, DeathCause, ForgetError, HolderAnswer, Notice, SessionId};
 use super::member::Member;
 use super::recovery::Recovery;
 use super::{Assigner, Pending};
@@ -227,7 +227,7 @@ impl Assigner {
         let message = AssignerMessage::NameTaken { holder };
         actions.push(AssignerAction::Send { session, message });
         actions.push(AssignerAction::CloseSession { session });
-        self.probe_holder(&life.node.clone(), now, actions);
+        self.seek_holder(&life.node.clone(), now, actions);
     }
 
     /// A process has joined under a name: it may have waited.
@@ -256,13 +256,13 @@ impl Assigner {
     }
 
     /// Has the shell look whether a holder is still there whose session broke, if somebody waits for its name.
-    fn probe_holder(&mut self, node: &NodeId, now: Timestamp, actions: &mut Vec<AssignerAction>) {
-        if self.probe_at(node).is_none_or(|at| now < at) {
+    fn seek_holder(&mut self, node: &NodeId, now: Timestamp, actions: &mut Vec<AssignerAction>) {
+        if self.seek_at(node).is_none_or(|at| now < at) {
             return;
         }
         if let Some(member) = self.members.get_mut(node) {
-            member.probed_at = Some(now);
-            actions.push(AssignerAction::Probe {
+            member.sought_at = Some(now);
+            actions.push(AssignerAction::SeekHolder {
                 life: member.life.clone(),
                 address: member.address.clone(),
             });
@@ -270,21 +270,21 @@ impl Assigner {
     }
 
     /// When a name's holder is to be looked for; `None` if not.
-    fn probe_at(&self, node: &NodeId) -> Option<Timestamp> {
+    fn seek_at(&self, node: &NodeId) -> Option<Timestamp> {
         let member = self.members.get(node)?;
         let closed_at = member.session_closed_at.filter(|_| member.session.is_none())?;
         if self.config.lease_ms.is_some() || !self.waiters.is_wanted(node) {
             return None;
         }
-        let from = member.probed_at.map_or(closed_at, |probed| probed.max(closed_at));
+        let from = member.sought_at.map_or(closed_at, |probed| probed.max(closed_at));
         Some(from.plus_ms(NAME_QUIET_MS))
     }
 
     /// When the next holder is to be looked for.
-    pub(super) fn next_probe(&self) -> Option<Timestamp> {
+    pub(super) fn next_seek(&self) -> Option<Timestamp> {
         self.waiters
             .iter()
-            .filter_map(|(node, _)| self.probe_at(node))
+            .filter_map(|(node, _)| self.seek_at(node))
             .min()
     }
 
@@ -294,15 +294,15 @@ impl Assigner {
         self.bury_gone(now, actions);
         let nodes: Vec<NodeId> = self.waiters.iter().map(|(node, _)| node.clone()).collect();
         for node in nodes {
-            self.probe_holder(&node, now, actions);
+            self.seek_holder(&node, now, actions);
         }
     }
 
     /// The shell has looked for a holder whose session broke.
-    pub(super) fn probed(
+    pub(super) fn holder_sought(
         &mut self,
         life: &Life,
-        answer: ProbeAnswer,
+        answer: HolderAnswer,
         now: Timestamp,
         actions: &mut Vec<AssignerAction>,
     ) {
@@ -310,12 +310,12 @@ impl Assigner {
             return;
         };
         let is_gone = match answer {
-            ProbeAnswer::Refused => true,
-            ProbeAnswer::Process(process) => member.process.is_some_and(|mine| mine != process),
-            ProbeAnswer::Unknown => false,
+            HolderAnswer::Refused => true,
+            HolderAnswer::Process(process) => member.process.is_some_and(|mine| mine != process),
+            HolderAnswer::Unknown => false,
         };
         // It may have come back meanwhile.
-        let is_open = member.life == *life && member.session.is_none() && member.probed_at.is_some();
+        let is_open = member.life == *life && member.session.is_none() && member.sought_at.is_some();
         if is_gone && is_open && self.config.lease_ms.is_none() {
             self.let_go(&life.node, DeathCause::Replaced, now, actions);
         }

@@ -297,6 +297,7 @@ impl Slicelet {
                     self.session_closed(now);
                 }
             }
+            SliceletEvent::Unheard => self.beat_soon(now),
             SliceletEvent::DrainRequested => self.begin_drain(now, actions),
             SliceletEvent::Drained => {
                 if matches!(self.drain, Drain::Draining { .. }) {
@@ -576,6 +577,8 @@ impl Slicelet {
 
     fn end_drain(&mut self, reason: DrainEnd, actions: &mut Vec<SliceletAction>) {
         self.drain = Drain::Ended;
+        // The Assigner is to know what became of it: a last heartbeat goes before the goodbye.
+        self.heartbeat_due = Timestamp::ZERO;
         actions.push(SliceletAction::EndDrain { reason });
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use softstore_sharding::assigner::{Notice, PlaceJob, ProbeAnswer};
+use softstore_sharding::assigner::{HolderAnswer, Notice, PlaceJob};
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::{
     AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, LoadReport, RangeClaim,
@@ -237,6 +237,11 @@ impl Fleet {
         self.nodes.get_mut(&id(name)).expect("the node runs")
     }
 
+    /// The session that a node speaks on.
+    pub(crate) fn session_of(&mut self, name: &str) -> SessionId {
+        self.node(name).session.expect("it has a session")
+    }
+
     pub(crate) fn life(&mut self, name: &str) -> Life {
         self.node(name).slicelet.life().clone()
     }
@@ -408,11 +413,12 @@ impl Fleet {
                 let at = delay_ms.map_or(Timestamp::NEVER, |ms| self.now.plus_ms(ms));
                 self.asked.push((at, job));
             }
-            AssignerAction::Probe { life, .. } => {
+            AssignerAction::SeekHolder { life, .. } => {
                 let running = self.nodes.get(&life.node);
-                let process = running.map(|node| ProbeAnswer::Process(node.slicelet.process()));
-                let answer = process.unwrap_or(ProbeAnswer::Refused);
-                self.queued.push_back(AssignerEvent::Probed { life, answer });
+                let process = running.map(|node| HolderAnswer::Process(node.slicelet.process()));
+                let answer = process.unwrap_or(HolderAnswer::Refused);
+                self.queued
+                    .push_back(AssignerEvent::HolderSought { life, answer });
             }
             AssignerAction::DrainAnswered { .. }
             | AssignerAction::ForgetAnswered { .. }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use softstore_sharding::assigner::{DeathCause, ForgetError, Notice, ProbeAnswer};
+use softstore_sharding::assigner::{DeathCause, ForgetError, HolderAnswer, Notice};
 use softstore_sharding::session::{Hello, NodeMessage};
 use softstore_sharding::{AssignerAction, AssignerConfig, AssignerEvent, Assignment, ProcessId, SessionId};
 
 use crate::desk::{Desk, deaths, fresh, holding, id, is_told_dead, is_told_to_wait};
 
-fn probes(actions: &[AssignerAction]) -> usize {
-    let probe = |action: &&AssignerAction| matches!(action, AssignerAction::Probe { .. });
-    actions.iter().filter(probe).count()
+fn sought(actions: &[AssignerAction]) -> usize {
+    let seek = |action: &&AssignerAction| matches!(action, AssignerAction::SeekHolder { .. });
+    actions.iter().filter(seek).count()
 }
 
 /// Plan: a second process of a's name asks again and again while the first is heard of. It is told to wait each time, one notice
@@ -97,20 +97,20 @@ fn n4_a_drain_goes_on_while_its_successor_waits() {
 /// Under leases nobody is looked for.
 #[test]
 fn n5_a_holder_whose_session_broke_is_looked_for() {
-    let process = |number| ProbeAnswer::Process(ProcessId::new(number).unwrap());
+    let process = |number| HolderAnswer::Process(ProcessId::new(number).unwrap());
     for (answer, dies) in [
-        (ProbeAnswer::Refused, true),
+        (HolderAnswer::Refused, true),
         (process(9), true),
         (process(1), false),
-        (ProbeAnswer::Unknown, false),
+        (HolderAnswer::Unknown, false),
     ] {
         let mut desk = Desk::running(None);
         let life = desk.holder("a").unwrap();
         let session = SessionId::new(1);
         desk.step(AssignerEvent::SessionClosed { session });
-        assert_eq!(probes(&desk.run_ms(1_000, &[2])), 0, "nobody waits");
-        assert_eq!(probes(&desk.hello(50, fresh("a", 9, 91))), 1);
-        let probed = AssignerEvent::Probed {
+        assert_eq!(sought(&desk.run_ms(1_000, &[2])), 0, "nobody waits");
+        assert_eq!(sought(&desk.hello(50, fresh("a", 9, 91))), 1);
+        let probed = AssignerEvent::HolderSought {
             life: life.clone(),
             answer,
         };
@@ -120,8 +120,8 @@ fn n5_a_holder_whose_session_broke_is_looked_for() {
         assert_eq!(desk.holder("a") == Some(life), !dies);
         if !dies {
             // The same once more half a second later, and not before.
-            assert_eq!(probes(&desk.run_ms(400, &[2])), 0);
-            assert_eq!(probes(&desk.run_ms(200, &[2])), 1);
+            assert_eq!(sought(&desk.run_ms(400, &[2])), 0);
+            assert_eq!(sought(&desk.run_ms(200, &[2])), 1);
         }
     }
     let mut desk = Desk::running(None);
@@ -129,17 +129,17 @@ fn n5_a_holder_whose_session_broke_is_looked_for() {
     desk.step(AssignerEvent::SessionClosed {
         session: SessionId::new(1),
     });
-    assert_eq!(probes(&desk.run_ms(400, &[2])), 0);
+    assert_eq!(sought(&desk.run_ms(400, &[2])), 0);
     assert_eq!(
-        probes(&desk.run_ms(200, &[2])),
+        sought(&desk.run_ms(200, &[2])),
         1,
         "at 500 ms, without a word of the one that waits"
     );
     // Found gone, and nobody asks for the name any more: it is dead all the same.
     let life = desk.holder("a").unwrap();
-    desk.step(AssignerEvent::Probed {
+    desk.step(AssignerEvent::HolderSought {
         life,
-        answer: ProbeAnswer::Refused,
+        answer: HolderAnswer::Refused,
     });
     assert_eq!(deaths(&desk.run_ms(1_000, &[2])), [DeathCause::Replaced]);
     let mut leased = Desk::running(Some(1_000));
@@ -147,7 +147,7 @@ fn n5_a_holder_whose_session_broke_is_looked_for() {
     leased.step(AssignerEvent::SessionClosed {
         session: SessionId::new(1),
     });
-    assert_eq!(probes(&leased.run_ms(2_000, &[2])), 0);
+    assert_eq!(sought(&leased.run_ms(2_000, &[2])), 0);
 }
 
 /// Plan: a's session breaks, it is looked for, and it is back before the answer that nobody is there. It stays.
@@ -162,11 +162,11 @@ fn n5_an_answer_that_comes_too_late_buries_nobody() {
         session: SessionId::new(1),
     });
     desk.run_ms(600, &[2]);
-    assert_eq!(probes(&desk.hello(50, fresh("a", 9, 91))), 1);
+    assert_eq!(sought(&desk.hello(50, fresh("a", 9, 91))), 1);
     desk.hello(51, holding(&fresh("a", 1, 11), &held));
-    let answer = ProbeAnswer::Refused;
+    let answer = HolderAnswer::Refused;
     assert!(
-        deaths(&desk.step(AssignerEvent::Probed {
+        deaths(&desk.step(AssignerEvent::HolderSought {
             life: life.clone(),
             answer
         }))

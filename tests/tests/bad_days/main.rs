@@ -5,6 +5,8 @@
 
 mod dead_cache;
 mod founding;
+mod honest;
+mod invented;
 mod overlap;
 mod pauses;
 mod twins;

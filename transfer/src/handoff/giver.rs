@@ -28,7 +28,8 @@ impl HandoffCore {
     /// was inside the store.
     ///
     /// # Errors
-    /// If the message is for another life, from a dead one, or malformed; nothing was changed then.
+    /// If the message is for another life, from a dead one, malformed, or under an acquisition that is not known to be the
+    /// taker's (see `belief`); nothing was changed then.
     pub fn take(&mut self, take: &Take, now: Timestamp) -> Result<(TakeReply, Vec<Action>), Refusal> {
         self.check_addressee(&take.to)?;
         if take.ranges.len() > TAKE_RANGES_MAX {
@@ -47,6 +48,7 @@ impl HandoffCore {
             &take.taker.life,
             take.ranges.iter().map(|range| range.since).max(),
         )?;
+        self.check_acquisitions(take, now)?;
         let mut actions = Vec::new();
         let mut answers: Vec<TakeAnswer> = Vec::new();
         'all: for range in &take.ranges {
@@ -113,7 +115,10 @@ impl HandoffCore {
             return verdict;
         }
         let knows_higher = |highest: &Generation| *highest > asked.since && !planted::is(Bug::SinceIgnored);
-        if let Some(highest) = self.highest_known(at).filter(knows_higher) {
+        let highest = self
+            .highest_known(at)
+            .max(self.overruling(at, asked, &taker.life));
+        if let Some(highest) = highest.filter(knows_higher) {
             return Verdict::Superseded { since: highest };
         }
         if let Some((_, pending)) = self.pending.get(at) {

@@ -14,7 +14,8 @@
 //!
 //! A range can be *held* (served) and *pending* (to be taken under a newer acquisition) at once: an old owner serves
 //! until it is fenced, by the taker or by itself. How holdings ended is remembered in *past*, so that a repeated `Take`
-//! gets its answer again and no older copy is ever taken for the newest.
+//! gets its answer again and no older copy is ever taken for the newest. What others say of acquisitions is believed only as
+//! far as `belief` says.
 //!
 //! The shell keeps the core behind a lock. An operation is admitted and executed under the shared lock; every method
 //! that takes `&mut self` runs under the exclusive one. So when `take` answers `Fenced`, no operation is inside the
@@ -25,6 +26,7 @@
 
 mod action;
 mod admission;
+mod belief;
 mod claims;
 mod fills;
 mod giver;
@@ -50,6 +52,7 @@ use softstore_sharding::{
 
 pub use action::{Action, ColdReason, CopyEnd, Notice, PullEnd};
 pub use admission::{Admission, Moved, Serving};
+pub use belief::ASSIGNER_SILENT_MS;
 pub use claims::RangeCounts;
 pub use fills::{Fills, Join};
 pub use giver::CopyGrant;
@@ -60,6 +63,7 @@ pub use pull::ImportTarget;
 pub use reading::{CopyHere, ReadingHere};
 pub use writes::Writes;
 
+use belief::AssignerHeard;
 use lending::Lending;
 use reading::Readings;
 use state::{Copy, End, Held, Past, Pending, Pull};
@@ -90,6 +94,7 @@ pub struct HandoffCore {
     pulls: BTreeMap<PullId, Pull>,
     lending: Lending,
     readings: Readings,
+    assigner_heard: AssignerHeard,
     epochs_given: u32,
     pulls_given: u64,
 }
@@ -110,6 +115,7 @@ impl HandoffCore {
             pulls: BTreeMap::new(),
             lending: Lending::default(),
             readings: Readings::default(),
+            assigner_heard: AssignerHeard::default(),
             epochs_given: 0,
             pulls_given: 0,
         }
