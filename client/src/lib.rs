@@ -31,6 +31,10 @@
 //!   lane           one connection: opened, read, broken, opened again
 //!        |
 //!   queue          what is pending on it: batches, deadlines, who waits for what
+//!        |
+//!   outbox, window, backoff      what goes into a batch, how much may be on its way, when it is tried again
+//!
+//!   options, answer, payload, codec    what a call says and is told; keys, values, typed ones     config, metrics
 //! ```
 
 mod answer;

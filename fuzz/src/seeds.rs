@@ -158,7 +158,8 @@ fn assignment(number: u64) -> Assignment {
         since: since(5),
         providers: Vec::new(),
         readers: Readers::default().replaced(vec![life(2, 0)]),
-    };
+awaits: Vec::new(),
+};
     let moving = RangeAssignment {
         owner: life(1, 0),
         since: since(number),
@@ -173,7 +174,8 @@ fn assignment(number: u64) -> Assignment {
             },
         ],
         readers: Readers::default(),
-    };
+awaits: Vec::new(),
+};
     let entry = |index: u8, state| {
         let life = life(index, 0);
         let entry = NodeEntry {
@@ -229,6 +231,7 @@ fn hello() -> Hello {
             name: Some(ClusterName::local()),
             founding: Founding::new(11),
         },
+        offers: None,
     }
 }
 

@@ -8,7 +8,7 @@ use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{AssignmentUpdate, VersionRange};
 use softstore_sharding::{
     Assignment, AssignmentDiff, ClusterName, Founding, Generation, Incarnation, Life, NodeEntry, NodeId,
-    NodeState, Peer, ProcessId, Provider, RangeAssignment, Readers, Slice, SliceKey,
+    NodeState, Peer, ProcessId, Provider, REVIVAL_MS_MAX, RangeAssignment, Readers, Slice, SliceKey,
 };
 
 use crate::error::{WireError, each, required, text, within};
@@ -198,6 +198,7 @@ pub(crate) fn range_to_wire(slice: Slice, range: &RangeAssignment) -> v1::RangeA
         providers: range.providers.iter().map(Into::into).collect(),
         replicas: range.readers.replicas.iter().map(Into::into).collect(),
         read_leases_out: range.readers.leases_out,
+        awaits: range.awaits.iter().map(Into::into).collect(),
     }
 }
 
@@ -217,6 +218,7 @@ fn range_from_wire(wire: v1::RangeAssignment) -> Result<(Slice, RangeAssignment)
         since: generation("range.since", wire.since)?,
         providers: each("range.providers", wire.providers, PROVIDERS_MAX)?,
         readers,
+        awaits: each("range.awaits", wire.awaits, PROVIDERS_MAX)?,
     };
     Ok((slice, range))
 }
@@ -302,6 +304,7 @@ impl From<&Assignment> for v1::Assignment {
             directory: directory.map(|(id, entry)| entry_to_wire(id, entry)).collect(),
             lease_ms: assignment.lease_ms().unwrap_or(0),
             founding: founding_to_wire(assignment.founding()),
+            revival_ms: assignment.revival_ms(),
         }
     }
 }
@@ -320,10 +323,19 @@ impl TryFrom<v1::Assignment> for Assignment {
         }
         let lease_ms = lease("assignment.lease_ms", wire.lease_ms)?;
         let founding = founding("assignment.founding", &wire.founding)?;
+        let revival_ms = revival("assignment.revival_ms", wire.revival_ms)?;
         let assignment = Self::new(generation, ranges, directory)
             .map_err(|error| WireError::bad("assignment.ranges", error))?;
-        Ok(assignment.under_leases(lease_ms).of_founding(founding))
+        let assignment = assignment.under_leases(lease_ms).with_revival_ms(revival_ms);
+        Ok(assignment.of_founding(founding))
     }
+}
+
+fn revival(field: &'static str, wire_ms: u64) -> Result<u64, WireError> {
+    if wire_ms > REVIVAL_MS_MAX {
+        return Err(WireError::bad(field, wire_ms));
+    }
+    Ok(wire_ms)
 }
 
 impl From<&AssignmentDiff> for v1::AssignmentDiff {
@@ -340,6 +352,7 @@ impl From<&AssignmentDiff> for v1::AssignmentDiff {
             left: diff.left.iter().map(|id| id.as_str().to_owned()).collect(),
             lease_ms: diff.lease_ms.unwrap_or(0),
             founding: founding_to_wire(diff.founding),
+            revival_ms: diff.revival_ms,
         }
     }
 }
@@ -365,6 +378,7 @@ impl TryFrom<v1::AssignmentDiff> for AssignmentDiff {
             left: left.collect::<Result<_, _>>()?,
             lease_ms: lease("diff.lease_ms", wire.lease_ms)?,
             founding: founding("diff.founding", &wire.founding)?,
+            revival_ms: revival("diff.revival_ms", wire.revival_ms)?,
         })
     }
 }

@@ -5,7 +5,8 @@
 use softstore_sharding::SliceKey;
 use softstore_sharding::load::HOT_KEYS_MAX;
 use softstore_sharding::session::{
-    DrainReport, HOT_KEY_BYTES_MAX, HotKeyLoad, LoadReport, ServingReport, SliceLoad, WhyUnserved,
+    CONDITION_BYTES_MAX, CONDITIONS_MAX, DrainReport, HOT_KEY_BYTES_MAX, HotKeyLoad, LoadReport,
+    ServingReport, SliceLoad, WhyUnserved,
 };
 
 use crate::assignment::slice;
@@ -74,7 +75,7 @@ impl TryFrom<v1::HotKey> for HotKeyLoad {
     }
 }
 
-/// A report without its lists, which grow with the cluster.
+/// A report without those of its lists that grow with the cluster.
 pub(crate) fn totals(load: &LoadReport) -> v1::LoadReport {
     v1::LoadReport {
         entries: load.entries,
@@ -91,6 +92,7 @@ pub(crate) fn totals(load: &LoadReport) -> v1::LoadReport {
         cpu_us_per_second: load.cpu_us_per_second,
         busy_percent: load.busy_percent.into(),
         hot_keys: Vec::new(),
+        conditions: load.conditions.clone(),
         serving: load.serving.as_ref().map(Into::into),
         drain: load.drain.as_ref().map(Into::into),
     }
@@ -191,10 +193,21 @@ impl TryFrom<v1::LoadReport> for LoadReport {
                 .ok_or_else(|| WireError::bad("load.busy_percent", wire.busy_percent))?,
             slices: each("load.slices", wire.slices, RANGES_MAX)?,
             hot_keys: each("load.hot_keys", wire.hot_keys, HOT_KEYS_MAX)?,
+            conditions: conditions(wire.conditions)?,
             serving: wire.serving.map(ServingReport::try_from).transpose()?,
             drain: wire.drain.map(Into::into),
         })
     }
+}
+
+/// Lines for people, who read them on a terminal.
+fn conditions(wire: Vec<String>) -> Result<Vec<String>, WireError> {
+    within("load.conditions", wire.len(), CONDITIONS_MAX)?;
+    let lines = wire.into_iter().map(|line| {
+        within("load.conditions", line.len(), CONDITION_BYTES_MAX)?;
+        Ok(line.replace(char::is_control, " "))
+    });
+    lines.collect()
 }
 
 /// A rate: a number, not negative, and one that is possible.

@@ -1,6 +1,7 @@
 //! `assigner.proto`: what operators are told of the cluster, from `softstore_sharding::assigner`. One way only: those who
 //! ask read the wire's types.
 
+use softstore_sharding::Life;
 use softstore_sharding::assigner::{
     BalanceStatus, ChangeRecord, ClusterStatus, Departure, ForeignStatus, HeldBack, HotKeyStatus,
     MOVES_PER_CHANGE_MAX, MoveRecord, NameWaitStatus, NodeStatus, PlanReport,
@@ -35,6 +36,9 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
                 .collect(),
             foreign: status.foreign.iter().map(Into::into).collect(),
             unidentified_nodes: status.unidentified_nodes,
+            awaited: status.awaited.iter().map(awaited).collect(),
+            // The Assigner's shell knows them.
+            conditions: Vec::new(),
             departures: status.departures.iter().map(Into::into).collect(),
         }
     }
@@ -62,6 +66,13 @@ impl From<&NameWaitStatus> for v1::NameWait {
             waits_ms: wait.waits_ms,
             holder_silent_ms: wait.holder_silent_ms,
         }
+    }
+}
+
+fn awaited((life, ranges): (&Life, &u32)) -> v1::Awaited {
+    v1::Awaited {
+        life: Some(life.into()),
+        ranges: *ranges,
     }
 }
 

@@ -386,6 +386,7 @@ mod tests {
             since: generation(since),
             providers: Vec::new(),
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         let entry = |name: &str| NodeEntry {
             incarnation: Incarnation::new(1),

@@ -29,6 +29,8 @@ pub struct AssignmentDiff {
     pub lease_ms: Option<u64>,
     /// As in [`Assignment::founding`], of what results.
     pub founding: Option<Founding>,
+    /// As in [`Assignment::revival_ms`], of what results.
+    pub revival_ms: u64,
 }
 
 /// Why a diff was refused.
@@ -76,6 +78,7 @@ impl AssignmentDiff {
             left: left.cloned().collect(),
             lease_ms: next.lease_ms(),
             founding: next.founding(),
+            revival_ms: next.revival_ms(),
         }
     }
 
@@ -113,7 +116,8 @@ impl AssignmentDiff {
             .map(|(slice, range)| (slice, range.clone()))
             .collect();
         let next = Assignment::new(self.next, ranges, directory)?;
-        Ok(next.under_leases(self.lease_ms).of_founding(self.founding))
+        let next = next.under_leases(self.lease_ms).with_revival_ms(self.revival_ms);
+        Ok(next.of_founding(self.founding))
     }
 }
 
@@ -213,6 +217,7 @@ mod tests {
                             replicas: (*readers > 1).then(|| life(7)).into_iter().collect(),
                             leases_out: readers % 2 == 1,
                         },
+                        awaits: Vec::new(),
                     };
                     (slice, range)
                 });
@@ -273,6 +278,7 @@ mod tests {
                     since: generation(5),
                     providers: Vec::new(),
                     readers: Readers::default(),
+                    awaits: Vec::new(),
                 },
             )],
             BTreeMap::new(),

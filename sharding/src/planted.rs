@@ -113,6 +113,14 @@ bugs! {
     LateFoundingImported, "late-founding-imported", 2000, "an Assigner takes a node of another founding for one of its own";
     ForeignAssignmentAdopted, "foreign-assignment-adopted", 2000, "a node adopts an assignment of another founding";
     ExpectNodesTriggers, "expect-nodes-triggers", 2000, "an Assigner founds a cluster as soon as so many empty nodes are there, without waiting for who may hold something";
+    RevivedCopyUnbound, "revived-copy-unbound", 2000, "a life that came back gives what it held to any owner, and not only to the one that began cold after it";
+    AwaitSurvivesSince, "await-survives-since", 2000, "what is awaited of a range is awaited by the next owner, too";
+    OwnCopyKept, "own-copy-kept", 2000, "a node that owns a range again goes on with what its former life held, whoever owned it in between";
+    FlushKeepsAwait, "flush-keeps-await", 2000, "a flush does not end the waiting for what may come back";
+    AwaitMemoryLate, "await-memory-late", 2000, "what is written is remembered only since the awaited life is there";
+    FreezeKeepsUpstream, "freeze-keeps-upstream", 2000, "what a dead life held is still filled by its pulls, whose written keys are freed";
+    WriteAfterFreeze, "write-after-freeze", 2000, "a write that waited when its node was declared dead is applied to what was frozen";
+    RevivedTtlFromFreeze, "revived-ttl-from-freeze", 2000, "TTLs of what comes back count from the moment at which it was frozen";
     WriteBeforeInvalidated, "write-before-invalidated", 2000, "an owner changes a key before its replicas have forgotten it";
 }
 

@@ -33,10 +33,17 @@ impl VersionRange {
 }
 
 /// The session's own format, as spoken by this build.
-pub const SESSION_VERSIONS: VersionRange = VersionRange { min: 1, max: 2 };
+pub const SESSION_VERSIONS: VersionRange = VersionRange { min: 1, max: 3 };
 
 /// Since this version of the session a node knows leases: it serves under the one that the Assigner's answers grant.
 pub const SESSION_VERSION_OF_LEASES: u32 = 2;
+
+/// Since this version of the session a node knows that what it held may come back: it awaits, freezes and offers. From and for
+/// older ones nothing comes back.
+pub const SESSION_VERSION_OF_REVIVAL: u32 = 3;
+
+/// Most former lives whose entries one process offers.
+pub const FORMER_LIVES_MAX: usize = 8;
 
 /// Longest lease, in milliseconds.
 pub const LEASE_MS_MAX: u64 = 60_000;
@@ -70,6 +77,39 @@ pub struct Hello {
     pub process: Option<ProcessId>,
     /// The cluster that it belongs to: the configured name, and the founding, once it has held an assignment.
     pub cluster: ClusterId,
+    /// What its process held in former lives, and offers. It owns nothing by that.
+    pub offers: Option<Offers>,
+}
+
+/// What a process held in former lives that were declared dead, frozen since it learnt of that.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Offers {
+    /// The lives under which it held or has offered it, oldest first, at most [`FORMER_LIVES_MAX`].
+    pub former: Vec<Life>,
+    /// The last heartbeat of the last of them that was answered; none if none was.
+    pub last_answer: Option<LastAnswer>,
+    /// What it offers, disjoint.
+    pub ranges: Vec<Offer>,
+}
+
+/// A heartbeat's answer, by the clock of the node that received it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LastAnswer {
+    /// Which heartbeat.
+    pub sequence: u64,
+    /// Milliseconds from the answer's receipt until now.
+    pub ms_ago: u64,
+}
+
+/// A range that a former life held.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// Which.
+    pub slice: Slice,
+    /// Since when the former life held it.
+    pub since: Generation,
+    /// For whom it was fenced, and under which acquisition; none: for nobody.
+    pub taker: Option<(Life, Generation)>,
 }
 
 /// One range that a node holds, is to hold, or has fenced.
@@ -94,6 +134,8 @@ pub enum ClaimPhase {
     Serving,
     /// Owner; pulling the entries from this life.
     Pulling(Life),
+    /// Owner that began cold, and may still get back what the life before it held under one of these acquisitions.
+    Awaiting(Vec<Provider>),
     /// Fenced for this life: no claim, and never one again under that `since`. For [`Life::nobody`], if the node will not
     /// serve the range under that `since` for another reason.
     Fenced(Life),
@@ -220,14 +262,26 @@ pub struct LoadReport {
     pub slices: Vec<SliceLoad>,
     /// The keys that draw a good part of that, hottest first, at most [`HOT_KEYS_MAX`](crate::load::HOT_KEYS_MAX).
     pub hot_keys: Vec<HotKeyLoad>,
+    /// What a person needs to know of the node (no name resolves, messages are refused), a line each: at most
+    /// [`CONDITIONS_MAX`] of at most [`CONDITION_BYTES_MAX`].
+    pub conditions: Vec<String>,
 }
+
+/// Most conditions that a heartbeat tells of.
+pub const CONDITIONS_MAX: usize = 16;
+
+/// Longest line about a condition, in bytes.
+pub const CONDITION_BYTES_MAX: usize = 1_024;
 
 /// How a hand-off of a range ended, as its taker tells it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandoffOutcome {
     /// The search ended, the taker owns and serves; a pull may still be on.
     Started,
-    /// All entries that the giver had have arrived, or nothing was to be had (cold).
+    /// The search ended cold, the owner serves, and may still get back what the life before it held: whoever else was to
+    /// provide may let go.
+    Awaiting,
+    /// All entries that the giver had have arrived, or nothing is to be had (cold), nor awaited.
     Completed,
     /// The pull was given up (deadline, full, giver gone); what had not arrived is lost.
     GaveUp,
@@ -303,8 +357,14 @@ pub enum AssignerMessage {
         /// no longer. None: serve until you are told otherwise.
         lease_ms: Option<u64>,
     },
-    /// Your incarnation is dead, for ever: drop everything and come back as a new one.
+    /// Your incarnation is dead, for ever: come back as a new one.
     YouAreDead,
+    /// What the hello offers was heard. The clock of the node fell behind the Assigner's by at most so many milliseconds since the
+    /// answer that the offers name; none: that is not known. Sent before any assignment that lists the node.
+    OffersHeard {
+        /// At most so much.
+        behind_ms: Option<u64>,
+    },
     /// Send the assignment you hold: a new Assigner recovers from it.
     FetchAssignment,
     /// An operator asked this node to leave.

@@ -9,7 +9,7 @@ use eyre::{Result, WrapErr};
 use serde::Serialize;
 use softstore_proto::v1::balance_status::Hold;
 use softstore_proto::v1::{
-    BalanceStatus, ClusterStatus, ForeignCluster, HotKeyStatus, NameWait, NodeState, NodeStatus,
+    Awaited, BalanceStatus, ClusterStatus, ForeignCluster, HotKeyStatus, NameWait, NodeState, NodeStatus,
 };
 use softstore_sharding::session::HOT_KEY_BYTES_MAX;
 
@@ -49,7 +49,9 @@ from others and giving to them now. A node that is missing here is dead, or was 
 heartbeats, half a second. OPS/S is operations served per second, decayed with a half-life of a second, BUSY how much of their
 time the node's threads were.
 
-Below the table: settled, or why not; which nodes cannot be relied on to answer for what they own, and why; and the hottest keys, if a node has keys that draw more than 1/256 of its operations, with
+Below the table: settled, or why not; what needs a person, in lines that begin with ! (docs/operations.md); which nodes cannot be
+relied on to answer for what they own, and why; which silent nodes may still bring back what they held, should they only have been
+away (revival_ms); and the hottest keys, if a node has keys that draw more than 1/256 of its operations, with
 how far the rate may be off either way.
 
 With --moves, the changes, newest first: what each was expected to pull and what its takers have pulled since, and for each move the
@@ -88,6 +90,8 @@ struct StatusJson {
     waiting_to_fill: u32,
     ranges_moving: u32,
     ranges_unreachable: u32,
+    /// Silent nodes that may bring back what they held.
+    awaited: Vec<AwaitedJson>,
     nodes: Vec<NodeJson>,
     /// Hottest first.
     hot_keys: Vec<HotKeyJson>,
@@ -104,6 +108,8 @@ struct StatusJson {
     foreign: Vec<ForeignJson>,
     /// Nodes of a build that says neither its process nor its cluster.
     unidentified_nodes: u32,
+    /// What a person needs to know of the Assigner and of nodes.
+    conditions: Vec<ConditionJson>,
     /// Newest first; with `--moves`, else left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<ChangeJson>>,
@@ -163,6 +169,15 @@ impl From<NameWait> for NameWaitJson {
     }
 }
 
+/// A silent node that may bring back what it held, as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct AwaitedJson {
+    id: String,
+    incarnation: String,
+    /// How many ranges of what it held.
+    ranges: u32,
+}
+
 /// Whether and how load is balanced, as `--json` prints it.
 #[derive(Debug, PartialEq, Serialize)]
 struct BalanceJson {
@@ -193,6 +208,15 @@ enum HeldBack {
     Doubted,
     /// The setting leaves balancing no bytes at all.
     NoChurn,
+}
+
+/// What a person needs to know, as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct ConditionJson {
+    /// The node of which it is so; null: the Assigner.
+    node: Option<String>,
+    /// Its name, what it is, for how long, with whom and why.
+    condition: String,
 }
 
 /// A hot key as `--json` prints it.
@@ -314,6 +338,10 @@ fn to_table(status: &StatusJson) -> String {
             "Ownership is leased: a node that is cut off stops serving after {lease_ms} ms.\n"
         ));
     }
+    for told in &status.conditions {
+        let whose = told.node.as_deref().unwrap_or("the Assigner");
+        text.push_str(&format!("! {whose}: {}\n", told.condition));
+    }
     for node in status.nodes.iter().filter(|node| !node.doubt.is_empty()) {
         text.push_str(&format!("{} {}.\n", node.id, node.doubt));
     }
@@ -331,6 +359,12 @@ fn to_table(status: &StatusJson) -> String {
     text.push_str(&belonging(status));
     for wait in &status.name_waits {
         text.push_str(&name_wait(wait));
+    }
+    for awaited in &status.awaited {
+        text.push_str(&format!(
+            "{} fell silent: what it held of {} ranges may come back with it.\n",
+            awaited.id, awaited.ranges
+        ));
     }
     if let Some(held) = held_back(&status.balance) {
         text.push_str(&format!("Nothing is balanced: {held}\n"));
@@ -494,6 +528,7 @@ impl StatusJson {
     /// With the changes only where they were asked for: none then is an answer, too.
     fn of(status: ClusterStatus, with_changes: bool) -> Self {
         let generation = status.generation.unwrap_or_default();
+        let conditions = conditions(&status);
         Self {
             generation: format!("{}.{:x}", generation.number, generation.assigner),
             settled: status.settled,
@@ -508,6 +543,7 @@ impl StatusJson {
             waiting_to_fill: status.waiting_to_fill,
             ranges_moving: status.ranges_moving,
             ranges_unreachable: status.ranges_unreachable,
+            awaited: status.awaited.into_iter().map(AwaitedJson::from).collect(),
             nodes: status.nodes.into_iter().map(NodeJson::from).collect(),
             hot_keys: status.hot_keys.into_iter().map(HotKeyJson::from).collect(),
             balance: status.balance.unwrap_or_default().into(),
@@ -521,9 +557,39 @@ impl StatusJson {
                 .collect(),
             foreign: status.foreign.into_iter().map(ForeignJson::from).collect(),
             unidentified_nodes: status.unidentified_nodes,
+            conditions,
             changes: with_changes.then(|| status.changes.into_iter().map(ChangeJson::from).collect()),
         }
     }
+}
+
+impl From<Awaited> for AwaitedJson {
+    fn from(awaited: Awaited) -> Self {
+        let life = awaited.life.unwrap_or_default();
+        Self {
+            id: life.node,
+            incarnation: format!("{:x}", life.incarnation),
+            ranges: awaited.ranges,
+        }
+    }
+}
+
+/// All that is told, of the Assigner first.
+fn conditions(status: &ClusterStatus) -> Vec<ConditionJson> {
+    let of = |node: Option<&str>, lines: &[String]| {
+        let told = lines.iter().map(|line| ConditionJson {
+            node: node.map(str::to_owned),
+            condition: line.clone(),
+        });
+        told.collect::<Vec<_>>()
+    };
+    let of_nodes = status.nodes.iter().flat_map(|node| {
+        let name = node.life.as_ref().map_or("", |life| life.node.as_str());
+        let lines = node.load.as_ref().map_or(&[][..], |load| &load.conditions);
+        of(Some(name), lines)
+    });
+    let of_assigner = of(None, &status.conditions);
+    of_assigner.into_iter().chain(of_nodes).collect()
 }
 
 impl BalanceJson {
@@ -634,6 +700,7 @@ mod tests {
             hits: 3,
             entries: 10,
             ranges_giving: 2,
+            conditions: vec!["own_name: it does not resolve".into()],
             operations_per_second: 1_234.4,
             busy_percent: 41,
             ..LoadReport::default()
@@ -670,6 +737,7 @@ mod tests {
             nodes: vec![node],
             hot_keys: vec![hot],
             unsettled_because,
+            conditions: vec!["second_assigner: stop one".into()],
             ..ClusterStatus::default()
         })
     }
@@ -693,6 +761,8 @@ mod tests {
             "700",
             r"user:\xff1",
             "cache-0 +1",
+            "! the Assigner: second_assigner: stop one",
+            "! cache-0: own_name: it does not resolve",
         ] {
             assert!(text.contains(expected), "{expected} is missing:\n{text}");
         }

@@ -250,6 +250,7 @@ pub(crate) fn even(number: u64, since: u64, nodes: &[&Node]) -> Assignment {
             since: generation(since),
             providers: vec![],
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         (Slice::new(low, high).expect("ascending"), range)
     });

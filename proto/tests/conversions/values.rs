@@ -10,14 +10,14 @@ use proptest::prelude::*;
 use softstore_proto::limits::READ_LEASE_MS;
 use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, DrainReport, HOT_KEY_BYTES_MAX, HandoffOutcome,
-    HandoffReport, Hello, HotKeyLoad, LEASE_MS_MAX, LoadReport, NodeMessage, RangeClaim, ServingReport,
-    SliceLoad, VersionRange, WhyUnserved,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, DrainReport, FORMER_LIVES_MAX, HOT_KEY_BYTES_MAX,
+    HandoffOutcome, HandoffReport, Hello, HotKeyLoad, LEASE_MS_MAX, LastAnswer, LoadReport, NodeMessage,
+    Offer, Offers, RangeClaim, ServingReport, SliceLoad, VersionRange, WhyUnserved,
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, ClusterId, ClusterName, Founding, FrequencyClass, Generation, Incarnation,
-    Life, NodeEntry, NodeId, NodeState, Peer, ProcessId, Provider, RangeAssignment, Readers, Slice, SliceKey,
-    Version,
+    Life, NodeEntry, NodeId, NodeState, Peer, ProcessId, Provider, REVIVAL_MS_MAX, RangeAssignment, Readers,
+    Slice, SliceKey, Version,
 };
 use softstore_transfer::message::{
     Entry, FillAnswer, FillKey, FillRequest, Invalidate, LeaseGrant, LeaseReply, LeaseRequest, PeekAnswer,
@@ -89,6 +89,12 @@ fn range(ceiling: u64) -> impl Strategy<Value = RangeAssignment> {
             number: ceiling - age,
             assigner: Incarnation::new(9),
         };
+        let awaited = |life: &Life| Provider {
+            life: life.clone(),
+            since: since(1),
+        };
+        let awaits = providers.first().filter(|life| **life != owner).map(awaited);
+        let awaits = awaits.into_iter().filter(|_| leases_out).collect();
         let providers = providers.into_iter().zip(1..);
         RangeAssignment {
             owner,
@@ -103,6 +109,7 @@ fn range(ceiling: u64) -> impl Strategy<Value = RangeAssignment> {
                 replicas: replicas.into_values().collect(),
                 leases_out,
             },
+            awaits,
         }
     })
 }
@@ -129,24 +136,18 @@ fn ranges() -> impl Strategy<Value = Vec<(Slice, RangeAssignment)>> {
 
 pub(crate) fn assignment() -> impl Strategy<Value = Assignment> {
     let nodes = vec(entry_of_node(), 0..5);
-    (
-        1_000..GENERATION_NUMBER_MAX,
-        ranges(),
-        nodes,
-        lease_ms(),
-        founding(),
-    )
-        .prop_map(|(number, ranges, nodes, lease_ms, founding)| {
+    let terms = (lease_ms(), 0..=REVIVAL_MS_MAX, founding());
+    (1_000..GENERATION_NUMBER_MAX, ranges(), nodes, terms).prop_map(
+        |(number, ranges, nodes, (lease_ms, revival_ms, founding))| {
             let generation = Generation {
                 number,
                 assigner: Incarnation::new(u64::MAX),
             };
             let assignment = Assignment::new(generation, ranges, nodes.into_iter().collect());
-            assignment
-                .expect("valid")
-                .under_leases(lease_ms)
-                .of_founding(founding)
-        })
+            let assignment = assignment.expect("valid").under_leases(lease_ms);
+            assignment.with_revival_ms(revival_ms).of_founding(founding)
+        },
+    )
 }
 
 fn diff() -> impl Strategy<Value = AssignmentDiff> {
@@ -156,11 +157,10 @@ fn diff() -> impl Strategy<Value = AssignmentDiff> {
         ranges(),
         vec(entry_of_node(), 0..5),
         vec(life(), 0..4),
-        lease_ms(),
-        founding(),
+        (lease_ms(), 0..=REVIVAL_MS_MAX, founding()),
     )
         .prop_map(
-            |(base, next, ranges, joined, left, lease_ms, founding)| AssignmentDiff {
+            |(base, next, ranges, joined, left, (lease_ms, revival_ms, founding))| AssignmentDiff {
                 base,
                 next,
                 ranges: ranges.into_iter().skip(1).collect(),
@@ -168,6 +168,7 @@ fn diff() -> impl Strategy<Value = AssignmentDiff> {
                 left: left.into_iter().map(|life| life.node).collect(),
                 lease_ms,
                 founding,
+                revival_ms,
             },
         )
 }
@@ -192,6 +193,7 @@ fn claim() -> impl Strategy<Value = RangeClaim> {
         Just(ClaimPhase::Serving),
         life().prop_map(ClaimPhase::Pulling),
         life().prop_map(ClaimPhase::Fenced),
+        vec(provider(), 1..3).prop_map(ClaimPhase::Awaiting),
     ];
     (slice(), generation(), vec(provider(), 0..3), phase).prop_map(|(slice, since, providers, phase)| {
         RangeClaim {
@@ -213,22 +215,10 @@ fn hello() -> impl Strategy<Value = Hello> {
         option::of(generation()),
         vec(claim(), 0..4),
         versions(),
-        lease_ms(),
-        (process(), cluster()),
+        (lease_ms(), option::of(offers()), process(), cluster()),
     )
         .prop_map(
-            |(
-                peer,
-                http_address,
-                zone,
-                capacity_bytes,
-                draining,
-                held,
-                claims,
-                versions,
-                lease_ms,
-                whose,
-            )| Hello {
+            |(peer, http_address, zone, capacity_bytes, draining, held, claims, versions, terms)| Hello {
                 peer,
                 http_address,
                 zone,
@@ -237,9 +227,10 @@ fn hello() -> impl Strategy<Value = Hello> {
                 generation: held.unwrap_or(Generation::NONE),
                 claims,
                 versions,
-                lease_ms,
-                process: whose.0,
-                cluster: whose.1,
+                lease_ms: terms.0,
+                offers: terms.1,
+                process: terms.2,
+                cluster: terms.3,
             },
         )
 }
@@ -256,6 +247,17 @@ fn cluster() -> impl Strategy<Value = ClusterId> {
     let name =
         option::of("[a-z0-9._-]{1,128}").prop_map(|name| name.and_then(|name| ClusterName::new(&name).ok()));
     (name, founding()).prop_map(|(name, founding)| ClusterId { name, founding })
+}
+
+fn offers() -> impl Strategy<Value = Offers> {
+    let offer = (slice(), generation(), option::of((life(), generation())));
+    let offer = offer.prop_map(|(slice, since, taker)| Offer { slice, since, taker });
+    let last = option::of((any::<u64>(), any::<u64>()));
+    (vec(life(), 1..=FORMER_LIVES_MAX), last, vec(offer, 0..4)).prop_map(|(former, last, ranges)| Offers {
+        former,
+        last_answer: last.map(|(sequence, ms_ago)| LastAnswer { sequence, ms_ago }),
+        ranges,
+    })
 }
 
 fn lease_ms() -> impl Strategy<Value = Option<u64>> {
@@ -303,11 +305,15 @@ fn load() -> impl Strategy<Value = LoadReport> {
         key_bytes: u16::try_from(key.len()).expect("short") + more,
         key,
     });
-    let lists = (vec(slice_load, 0..4), vec(hot_key, 0..4));
+    let lists = (
+        vec(slice_load, 0..4),
+        vec(hot_key, 0..4),
+        vec("[ -~]{0,40}", 0..4),
+    );
     let said = (option::of(serving()), option::of(drain()));
     let all = (any::<[u64; 8]>(), rates(), 0..=100u8, lists, said);
     all.prop_map(
-        |(n, rates, busy_percent, (slices, hot_keys), (serving, drain))| LoadReport {
+        |(n, rates, busy_percent, (slices, hot_keys, conditions), (serving, drain))| LoadReport {
             entries: n[0],
             bytes: n[1],
             gets: n[2],
@@ -322,6 +328,7 @@ fn load() -> impl Strategy<Value = LoadReport> {
             busy_percent,
             slices,
             hot_keys,
+            conditions,
             serving,
             drain,
         },

@@ -19,6 +19,7 @@ use super::metrics::AssignerMetrics;
 use super::seek::Seekers;
 use super::state_file::State;
 use crate::clock::{Clock, unix_ms};
+use crate::conditions::Kind;
 use crate::events;
 
 /// Most moves that one status tells one by one; of what is left out, the numbers are told. At about 100 bytes each, well below
@@ -272,10 +273,8 @@ impl Driver {
         };
         // One that just ended says so itself; and so will one that is ended here.
         if let Err(TrySendError::Full(_)) = to_node.try_send(Ok(message)) {
-            tracing::warn!(
-                ?session,
-                "a node does not read what it is sent; its session is closed"
-            );
+            let which = format!("session {session:?}");
+            self.metrics.conditions.observe(Kind::NodeNotReading, "", which);
             self.metrics.session_overflowed();
             self.sessions.remove(&session);
             self.overflowed.push(session);
@@ -284,6 +283,7 @@ impl Driver {
 
     fn notice(&self, notice: &Notice) {
         self.metrics.notice(notice);
+        let conditions = &self.metrics.conditions;
         match notice {
             Notice::Died { .. } => events::died(notice),
             Notice::OtherCluster { is_news: false, .. } => {}
@@ -313,12 +313,25 @@ impl Driver {
             Notice::NameFreed { life, after_ms } => {
                 tracing::info!(node = %life.node, after_ms, "a process that waited for this name has it");
             }
-            Notice::HelloRefused { .. }
-            | Notice::SecondAssigner { .. }
-            | Notice::StoodStill { .. }
+            // What others can have it say again and again is a condition.
+            Notice::HelloRefused { life, reason } => {
+                conditions.observe(Kind::NodeRefused, life.node.as_str(), reason);
+            }
+            Notice::ToldDead(life) => {
+                conditions.observe(Kind::DeadNode, life.node.as_str(), life);
+            }
+            Notice::SecondAssigner { other, generation } => {
+                let why = format!("Assigner {other}, generation {generation}");
+                conditions.observe(Kind::SecondAssigner, "", why);
+            }
+            Notice::RelayDropped { to } => conditions.observe(Kind::RelaysDropped, to.node.as_str(), ""),
+            Notice::ProtocolBroken(session) => {
+                let why = format!("{session:?} sent what it must not send at that point");
+                conditions.observe(Kind::MessagesRefused, "", why);
+            }
+            Notice::StoodStill { .. }
             | Notice::PlacementRefused(_)
             | Notice::PlacingGivenUp { .. }
-            | Notice::ProtocolBroken(_)
             | Notice::NotPublished(_) => tracing::warn!(?notice),
             _ => tracing::info!(?notice),
         }

@@ -246,6 +246,7 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
         busy_percent: u8::try_from(state.saturation.busy_percent()).unwrap_or(100),
         slices: measured.slices,
         hot_keys: measured.hot_keys,
+        conditions: state.conditions.lines(),
         serving: Some(serving),
         drain: state.drain_report(),
     }

@@ -343,16 +343,17 @@ impl<'a> Execution<'a> {
 /// How the store is asked for a key of a range that is served here. `peeked`: the pull whose giver was asked for it already.
 pub(super) fn context_of<'a>(peeked: Option<PullId>, serving: &Serving<'a>, now: Timestamp) -> OpContext<'a> {
     let is_peeked = serving.pull.is_some() && serving.pull == peeked;
+    let absence = match (serving.is_awaiting, is_peeked) {
+        (true, _) => Absence::Awaited,
+        (false, true) => Absence::Final,
+        (false, false) => Absence::AskGiver,
+    };
     OpContext {
         now,
         epoch: serving.epoch,
         versions: serving.versions,
         pull: serving.pull,
-        absence: if is_peeked {
-            Absence::Final
-        } else {
-            Absence::AskGiver
-        },
+        absence,
     }
 }
 

@@ -108,11 +108,11 @@ impl TransferService {
     }
 
     fn frozen(&self, grant: &CopyGrant, at: SliceKey, asked: &PeekKey) -> Option<Entry> {
-        let frozen = self.0.store.read_frozen(at, grant.epoch, grant.received)?;
+        let frozen = self.0.store.read_frozen(at, grant.epoch, grant.as_of)?;
         if frozen.key != asked.key {
             return None;
         }
-        let ttl_ms = giving::ttl_at_fence(frozen.deadline, grant.received);
+        let ttl_ms = grant.ttl_ms(frozen.deadline).ok()?;
         let (key, value, version, class) = (frozen.key, frozen.value, frozen.version, frozen.class);
         Some(Entry {
             key,
@@ -167,7 +167,12 @@ impl v1::transfer_server::Transfer for TransferService {
             .core()
             .grant_pull(&request)
             .map_err(|refusal| refuse(&self.0, refusal))?;
-        let stream = giving::stream(&self.0, request, grants).map_err(|refusal| refuse(&self.0, refusal))?;
+        let Some(place) = self.0.givings.enter(&request.taker) else {
+            count(&self.0.metrics.pulls_put_off);
+            return Err(Status::resource_exhausted("too many pulls at once: ask again"));
+        };
+        let stream =
+            giving::stream(&self.0, request, grants, place).map_err(|refusal| refuse(&self.0, refusal))?;
         Ok(Response::new(Box::pin(stream)))
     }
 

@@ -197,6 +197,8 @@ pub enum DeathCause {
     Silent,
     /// The same process's next life said hello; or another process waits for the name, and this one was found gone.
     Replaced,
+    /// The next life of the same process said hello.
+    Reborn,
     /// It said goodbye.
     Goodbye,
     /// A recovering Assigner did not hear of it in time.

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use super::event::{AssignerAction, DeathCause, DrainError, DrainStart, Notice, SessionId};
+use super::graves::Grave;
 use super::hello::{self, HelloError};
 use super::member::Member;
 use super::names::Claim;
+use super::next::Reported;
 use super::{Assigner, Pending};
 use crate::assignment::Assignment;
 use crate::generation::Generation;
 use crate::node::{Life, NodeId};
 use crate::range_map::RangeMap;
 use crate::session::{
-    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, NodeMessage, RangeClaim,
+    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, NodeMessage, Offers, RangeClaim,
 };
 use crate::slice::Slice;
 use crate::time::Timestamp;
@@ -64,7 +66,7 @@ impl Assigner {
         self.hear_of(hello.generation, actions);
         let claim = self.claim_of(&hello, session, now);
         if self.is_dead(&hello) || matches!(claim, Claim::Outlived) {
-            self.graves.bury(life.clone());
+            self.graves.bury(life.clone(), Grave::default());
             let message = AssignerMessage::YouAreDead;
             actions.push(AssignerAction::Send { session, message });
             actions.push(AssignerAction::CloseSession { session });
@@ -73,13 +75,18 @@ impl Assigner {
         }
         match claim {
             Claim::Taken => return self.name_taken(session, &hello, now, actions),
-            Claim::Succeeds => self.bury(&life.node, DeathCause::Replaced, actions),
+            Claim::Succeeds(cause) => self.bury(&life.node, cause, actions),
             Claim::Displaces => self.step_back(&life.node, actions),
             Claim::Free | Claim::Outlived => {}
         }
         self.name_given(&hello, now, actions);
         self.belonging.heard(hello.cluster.founding);
         self.bind(session, &hello, now, actions);
+        if let Some(offers) = &hello.offers {
+            let behind_ms = self.fell_behind_ms(offers, now);
+            let message = AssignerMessage::OffersHeard { behind_ms };
+            actions.push(AssignerAction::Send { session, message });
+        }
         match &mut self.recovery {
             Some(recovery) => {
                 let holds = hello.generation > Generation::NONE;
@@ -96,6 +103,14 @@ impl Assigner {
             }
         }
         self.settle_drain(&life.node, hello.draining, actions);
+    }
+
+    /// By how much the clock of a node fell behind since its former life last heard of this Assigner: it may have stood still while
+    /// the machine did. At most so much, since the answer and the hello were on their way, too.
+    fn fell_behind_ms(&self, offers: &Offers, now: Timestamp) -> Option<u64> {
+        let (former, last) = (offers.former.last()?, offers.last_answer?);
+        let answered = self.graves.answered_at(former, last.sequence)?;
+        Some(now.ms_since(answered).saturating_sub(last.ms_ago))
     }
 
     /// Whether a life that says hello is dead. Besides those remembered, every life is that holds something of a cluster
@@ -176,6 +191,9 @@ impl Assigner {
             return;
         }
         member.last_heard = now;
+        if std::mem::take(&mut self.waits_for_unheard) {
+            self.pending = self.pending.max(Pending::AtOnce);
+        }
         let life = member.life.clone();
         match message {
             NodeMessage::Hello(_) => {}
@@ -190,6 +208,7 @@ impl Assigner {
                 member.load_at = Some(now);
                 member.lease_ms = lease_ms;
                 member.last_answered = now;
+                member.answers.answered(sequence, now);
                 self.hear_of(generation, actions);
                 self.acknowledged(&life, generation, now);
                 if let Some(member) = self.members.get(node) {
@@ -285,6 +304,10 @@ impl Assigner {
                     let completed = HandoffOutcome::Completed;
                     self.handoff_ended(life, claim.slice, claim.since, completed, now);
                 }
+                ClaimPhase::Awaiting(_) => {
+                    let awaiting = HandoffOutcome::Awaiting;
+                    self.handoff_ended(life, claim.slice, claim.since, awaiting, now);
+                }
                 ClaimPhase::Fenced(taker) if !self.is_living(taker) => {
                     self.fenced_off_by(life, claim.slice, claim.since);
                 }
@@ -306,11 +329,11 @@ impl Assigner {
             .flat_map(|current| current.ranges().overlapping(slice));
         ranges
             .filter(|(_, range)| range.owner == *life && range.since == since)
-            .map(|(part, range)| (part, range.providers.is_empty()))
+            .map(|(part, range)| (part, !range.keeps_whole()))
             .collect()
     }
 
-    /// A hand-off is over. Takers repeat what they say; each part ends once.
+    /// A hand-off is over, or has begun cold and awaits. Takers repeat what they say; each part ends once.
     fn handoff_ended(
         &mut self,
         life: &Life,
@@ -320,11 +343,16 @@ impl Assigner {
         now: Timestamp,
     ) {
         let open = self.owned_parts(life, slice, since).into_iter();
+        let is_over = outcome != HandoffOutcome::Awaiting;
         for part in open.filter(|(_, settled)| !settled).map(|(part, _)| part) {
-            let known = self.done.overlapping(part).filter(|(_, done)| **done == since);
-            let known: RangeMap<()> = known.map(|(slice, _)| (slice, ())).collect();
+            let is_known = |known: &Reported| known.since == since && (known.is_over || !is_over);
+            let known = self.reported.overlapping(part);
+            let known: RangeMap<()> = known
+                .filter(|(_, known)| is_known(known))
+                .map(|(slice, _)| (slice, ()))
+                .collect();
             for new in known.gaps(part) {
-                self.done.insert(new, since);
+                self.reported.insert(new, Reported { since, is_over });
                 self.explanations.ended(new, since, outcome, now);
                 self.wants(Pending::Soon);
             }
@@ -340,10 +368,13 @@ impl Assigner {
 
     fn handoffs(&mut self, life: &Life, reports: &[HandoffReport], now: Timestamp) {
         for report in reports {
-            if !matches!(report.outcome, HandoffOutcome::Completed | HandoffOutcome::GaveUp) {
+            if report.outcome == HandoffOutcome::Started {
                 continue;
             }
             self.handoff_ended(life, report.slice, report.since, report.outcome, now);
+            if report.outcome == HandoffOutcome::Awaiting {
+                continue;
+            }
             // While the Assigner recovers, what a node claims is all there is to correct.
             if let Some(member) = self.members.get_mut(&life.node) {
                 member.claim_settled(report.slice, report.since);

@@ -1,5 +1,6 @@
 //! [`Member`]: what the Assigner knows of one living node.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::doubt::Probes;
@@ -8,11 +9,33 @@ use crate::generation::Generation;
 use crate::identity::{Founding, ProcessId};
 use crate::node::{Life, NodeEntry, NodeState};
 use crate::planted::{self, Bug};
-use crate::session::{ClaimPhase, Hello, LoadReport, RangeClaim};
+use crate::session::{ClaimPhase, Hello, LoadReport, Offers, RangeClaim, SESSION_VERSION_OF_REVIVAL};
 use crate::sharder::{NodeRole, NodeView};
 use crate::slice::Slice;
 use crate::slice_map::SLICE_COUNT_MAX;
 use crate::time::Timestamp;
+
+/// Answers to heartbeats that are remembered of each life.
+const ANSWERS_KEPT: usize = 64;
+
+/// When the last heartbeats of a life were answered, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Answers(VecDeque<(u64, Timestamp)>);
+
+impl Answers {
+    pub(super) fn answered(&mut self, sequence: u64, now: Timestamp) {
+        self.0.push_back((sequence, now));
+        if self.0.len() > ANSWERS_KEPT {
+            self.0.pop_front();
+        }
+    }
+
+    /// When this one was answered first.
+    pub(super) fn at(&self, sequence: u64) -> Option<Timestamp> {
+        let answer = self.0.iter().find(|(answered, _)| *answered == sequence);
+        answer.map(|(_, at)| *at)
+    }
+}
 
 /// What the Assigner knows of one living node.
 #[derive(Debug)]
@@ -68,6 +91,12 @@ pub(super) struct Member {
     pub(super) load_at: Option<Timestamp>,
     /// What its last hello claimed. Kept only while the Assigner recovers.
     pub(super) claims: Vec<RangeClaim>,
+    /// Its build knows that what was held may come back.
+    pub(super) knows_revival: bool,
+    /// What its hello offers. Kept until the first assignment that lists it, which settles it.
+    pub(super) offers: Option<Offers>,
+    /// When its last heartbeats were answered.
+    pub(super) answers: Answers,
 }
 
 impl Member {
@@ -103,6 +132,9 @@ impl Member {
             reported: Generation::NONE,
             load_at: None,
             claims: Vec::new(),
+            knows_revival: false,
+            offers: None,
+            answers: Answers::default(),
         }
     }
 
@@ -129,6 +161,8 @@ impl Member {
         self.acknowledged = hello.generation;
         self.lease_ms = hello.lease_ms;
         self.last_heard = now;
+        self.knows_revival = hello.versions.max >= SESSION_VERSION_OF_REVIVAL;
+        self.offers = hello.offers.clone().filter(|_| self.listed_at.is_none());
     }
 
     /// A hand-off has ended in `slice`. That may be a part of what the hello claimed in one piece: the node has cut it since,
@@ -240,6 +274,7 @@ mod tests {
             lease_ms: None,
             process: None,
             cluster: ClusterId::default(),
+            offers: None,
         };
         let mut member = Member::new(&hello, Timestamp::ZERO);
         member.claims = vec![claim];

@@ -15,6 +15,7 @@
 //!   rounds, forced   asking the Sharder, or doing without    balance   when it is asked for the load alone, and how much may move
 //!   loads            what it is shown of the load            explain   why assignments changed, and what that cost
 //!   preview          what it would do now                    read_leases  when leases of former readers are over
+//!   revival          what silent lives may bring back        unheard  who is given nothing for the moment
 //!   doubt            whether a member can be relied on       departures  what those said last that have left
 //! ```
 //!
@@ -43,8 +44,10 @@ mod publish;
 mod quiet;
 mod read_leases;
 mod recovery;
+pub(crate) mod revival;
 mod rounds;
 mod status;
+mod unheard;
 
 pub use balance::HeldBack;
 pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT, LEASE_MS_MIN};
@@ -78,11 +81,12 @@ use crate::time::Timestamp;
 use balance::Balance;
 use departures::Departures;
 use founding::Belonging;
-use graves::Graves;
+use graves::{Grave, Graves};
 use history::History;
 use loads::Loads;
 use member::Member;
 use names::Waiters;
+use next::Reported;
 use read_leases::ReadLeases;
 use recovery::Recovery;
 use rounds::Round;
@@ -111,8 +115,8 @@ pub struct Assigner {
     highest: Generation,
     pending: Pending,
     last_published: Timestamp,
-    /// Hand-offs reported as ended and not yet published, with their `since`.
-    done: RangeMap<Generation>,
+    /// Hand-offs reported as ended and not yet published.
+    reported: RangeMap<Reported>,
     /// Ranges that their owner has fenced for a life which is dead: it will not serve them under this `since`.
     fenced_off: RangeMap<Life>,
     /// The other Assigner that was last reported.
@@ -132,6 +136,8 @@ pub struct Assigner {
     /// The one that was given up and not answered yet.
     overdue: Option<Ticket>,
     tickets: u64,
+    /// Something was not given to a node because that was not heard of lately.
+    waits_for_unheard: bool,
 }
 
 /// Whether something changed that an assignment is to tell of.
@@ -169,7 +175,7 @@ impl Assigner {
             highest: Generation::NONE,
             pending: Pending::Nothing,
             last_published: Timestamp::ZERO,
-            done: RangeMap::new(),
+            reported: RangeMap::new(),
             fenced_off: RangeMap::new(),
             other_assigner: None,
             last_step: now,
@@ -183,6 +189,7 @@ impl Assigner {
             round: None,
             overdue: None,
             tickets: 0,
+            waits_for_unheard: false,
         }
     }
 
@@ -364,7 +371,15 @@ impl Assigner {
             }
             actions.push(AssignerAction::CloseSession { session });
         }
-        self.graves.bury(member.life.clone());
+        // Who says goodbye has gone, and another process has nothing of this one's.
+        let may_return = matches!(cause, DeathCause::Silent | DeathCause::Reborn);
+        self.graves.bury(
+            member.life.clone(),
+            Grave {
+                may_return,
+                answers: member.answers,
+            },
+        );
         let last_drain = member.load.drain;
         self.loads.bury(&member.life, member.load);
         self.explanations.forget(&member.life);
@@ -434,7 +449,7 @@ impl Assigner {
         self.history.inherit(recovery.take_known());
         self.recovery = None;
         for life in unheard {
-            self.graves.bury(life.clone());
+            self.graves.bury(life.clone(), Grave::of_one_away());
             let cause = DeathCause::NotRecovered;
             actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
         }

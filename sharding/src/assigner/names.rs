@@ -66,8 +66,8 @@ pub(super) struct Waiters {
 pub(super) enum Claim {
     /// Nobody else has the name.
     Free,
-    /// The same process's next life: it takes over at once.
-    Succeeds,
+    /// The life that has it ends for this reason: it is this process's former one, or dead already.
+    Succeeds(DeathCause),
     /// A recovering Assigner took another process for the holder, which holds less.
     Displaces,
     /// A later life of the same process is here already.
@@ -171,16 +171,16 @@ impl Assigner {
             return Claim::Free;
         }
         if holder.gone.is_some() {
-            return Claim::Succeeds;
+            return Claim::Succeeds(DeathCause::Replaced);
         }
         if holder.process == hello.process {
-            return self.claim_of_next_life(holder, session, now);
+            return self.claim_of_next_life(holder, hello, session, now);
         }
         if planted::is(Bug::TwinBuriesHolder) {
-            return Claim::Succeeds;
+            return Claim::Succeeds(DeathCause::Replaced);
         }
         match &self.recovery {
-            Some(_) if planted::is(Bug::WaiterTakesName) => Claim::Succeeds,
+            Some(_) if planted::is(Bug::WaiterTakesName) => Claim::Succeeds(DeathCause::Replaced),
             Some(recovery)
                 if recovery.rank(life, hello.generation)
                     > recovery.rank(&holder.life, holder.acknowledged) =>
@@ -193,7 +193,13 @@ impl Assigner {
 
     /// A hello can be late: it may lie in the sockets of an Assigner that stood still, beside that of the next life, and be
     /// read after it. The earlier life had opened its session before the later one opened its first.
-    fn claim_of_next_life(&self, holder: &Member, session: SessionId, now: Timestamp) -> Claim {
+    fn claim_of_next_life(
+        &self,
+        holder: &Member,
+        hello: &Hello,
+        session: SessionId,
+        now: Timestamp,
+    ) -> Claim {
         if holder.first_session.is_some_and(|first| session < first) {
             return Claim::Outlived;
         }
@@ -201,7 +207,13 @@ impl Assigner {
         if holder.process.is_none() && self.may_serve_still(holder, now) {
             return Claim::Taken;
         }
-        Claim::Succeeds
+        let offers = hello.offers.as_ref();
+        let offers_it = offers.is_some_and(|offers| offers.former.contains(&holder.life));
+        Claim::Succeeds(if hello.process.is_some() || offers_it {
+            DeathCause::Reborn
+        } else {
+            DeathCause::Replaced
+        })
     }
 
     /// Tells a process that its name is another's. It is not heard of for that.

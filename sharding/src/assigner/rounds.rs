@@ -371,7 +371,9 @@ impl Assigner {
         let Some(previous) = self.recovered.as_ref().or(current.map(Arc::as_ref)) else {
             return Ok(None);
         };
-        let ranges = super::next::refreshed(previous, &self.living(), &self.done, &self.fenced_off);
+        let ranges = self.away(|away| {
+            super::next::refreshed(previous, &self.living(), &self.reported, &self.fenced_off, away)
+        });
         let ranges = self.without_read_leases(ranges);
         Assignment::new(previous.generation(), ranges, self.directory()).map(|base| Some(Arc::new(base)))
     }

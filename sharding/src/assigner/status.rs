@@ -35,6 +35,8 @@ pub struct ClusterStatus {
     pub ranges_moving: u32,
     /// Ranges whose owner is dead.
     pub ranges_unreachable: u32,
+    /// Which silent lives may bring back what they held, and of how many ranges. It does not matter to `settled`.
+    pub awaited: BTreeMap<Life, u32>,
     /// Whether the Assigner still gathers hellos before it publishes.
     pub recovering: bool,
     /// Leased ownership: the leases' length in milliseconds. None: `available`.
@@ -160,6 +162,7 @@ struct Counted {
     owned: BTreeMap<Life, Owned>,
     moving: u32,
     unreachable: u32,
+    awaited: BTreeMap<Life, u32>,
 }
 
 impl Assigner {
@@ -204,6 +207,7 @@ impl Assigner {
             unsettled_because,
             ranges_moving: counted.moving,
             ranges_unreachable: counted.unreachable,
+            awaited: counted.awaited,
             recovering: self.recovery.is_some(),
             lease_ms: self.config.lease_ms,
             hot_keys,
@@ -303,6 +307,9 @@ impl Assigner {
             owned.slices += 1;
             owned.width += slice.width();
             owned.newest = owned.newest.max(range.since);
+            if let Some(awaited) = range.awaits.first() {
+                *counted.awaited.entry(awaited.life.clone()).or_default() += 1;
+            }
             counted.moving += u32::from(!range.providers.is_empty());
             counted.unreachable += u32::from(!self.is_living(&range.owner));
         }

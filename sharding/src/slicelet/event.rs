@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::assignment::Assignment;
 use crate::identity::{ClusterId, ClusterName, Founding, ProcessId};
 use crate::node::{Life, Peer};
-use crate::session::{AssignerMessage, HandoffReport, LoadReport, NodeMessage, RangeClaim};
+use crate::session::{AssignerMessage, HandoffReport, LoadReport, NodeMessage, Offers, RangeClaim};
 use crate::time::Timestamp;
 
 /// Who the node is: what its hellos say besides what it holds.
@@ -32,6 +32,8 @@ pub enum SliceletEvent {
     SessionOpened {
         /// Per range held, to be held, or fenced.
         claims: Vec<RangeClaim>,
+        /// What it offers of former lives. (When those heard of the Assigner last, the slicelet knows.)
+        offers: Option<Offers>,
     },
     /// The session ended, or could not be opened.
     SessionClosed,
@@ -98,8 +100,13 @@ pub enum SliceletAction {
         /// The leases' length in milliseconds; none: the node serves until it learns better.
         lease_ms: Option<u64>,
     },
-    /// This life is dead: drop everything, draw a new incarnation, and call [`super::Slicelet::reborn`].
+    /// This life is dead: freeze what it held, draw a new incarnation, and call [`super::Slicelet::reborn`].
     Reborn,
+    /// The Assigner heard what this node offers; by so much its clock may have fallen behind meanwhile, none: nobody knows.
+    OffersHeard {
+        /// At most so much.
+        behind_ms: Option<u64>,
+    },
     /// The node is on its way out: it is not ready any more, but serves what it owns.
     BeginDrain,
     /// The drain has ended: stop serving, then say [`SliceletEvent::StoppedServing`].

@@ -32,6 +32,7 @@ fn assignment(number: u64, listed: bool) -> Arc<Assignment> {
         since: generation(1),
         providers: Vec::new(),
         readers: Readers::default(),
+        awaits: Vec::new(),
     };
     let entry = NodeEntry {
         incarnation: me().incarnation,
@@ -96,7 +97,10 @@ impl Bench {
     fn serving() -> Self {
         let mut bench = Self::new();
         assert!(bench.tick().contains(&SliceletAction::OpenSession));
-        bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+        bench.step(SliceletEvent::SessionOpened {
+            claims: Vec::new(),
+            offers: None,
+        });
         bench.step(full(5));
         bench.tick();
         let sequence = bench.slicelet.sequence;
@@ -148,7 +152,10 @@ fn heartbeats_are_regular_and_tell_of_a_new_assignment_soon() {
 fn a_life_that_is_given_something_asks_for_its_leave_at_once() {
     let mut bench = Bench::new();
     bench.tick();
-    bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+    bench.step(SliceletEvent::SessionOpened {
+        claims: Vec::new(),
+        offers: None,
+    });
     bench.tick();
     let first = bench.slicelet.sequence;
     bench.now = bench.now.plus_ms(1);
@@ -241,7 +248,10 @@ fn h1_a_lease_counts_from_sending_and_needs_the_newest_assignment() {
     const LEASE_MS: Option<u64> = Some(2_000);
     let mut bench = Bench::new();
     bench.tick();
-    bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+    bench.step(SliceletEvent::SessionOpened {
+        claims: Vec::new(),
+        offers: None,
+    });
     bench.step(full(5));
     bench.tick();
     let (sent, sequence) = (bench.now, bench.slicelet.sequence);
@@ -406,6 +416,7 @@ fn a_contradicted_node_says_hello_again() {
     }];
     let actions = bench.step(SliceletEvent::SessionOpened {
         claims: claims.clone(),
+        offers: None,
     });
     let hello = actions.iter().find_map(|action| match action {
         SliceletAction::Send(NodeMessage::Hello(hello)) => Some(hello),
@@ -434,7 +445,10 @@ fn founded(number: u64, founding: Option<u128>, is_identified: bool) -> Arc<Assi
 fn f3_f4_assignments_of_another_founding_are_not_adopted() {
     let mut bench = Bench::new();
     bench.tick();
-    bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+    bench.step(SliceletEvent::SessionOpened {
+        claims: Vec::new(),
+        offers: None,
+    });
     let held = founded(5, Some(1), true);
     bench.step(update(AssignmentUpdate::Full(held.clone())));
     assert_eq!(bench.slicelet.cluster().founding, Founding::new(1));
@@ -450,7 +464,10 @@ fn f3_f4_assignments_of_another_founding_are_not_adopted() {
         assert_eq!(actions, [refused, SliceletAction::CloseSession]);
         assert_eq!(bench.slicelet.assignment(), Some(&held));
         bench.tick_after_ms(1_000);
-        bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+        bench.step(SliceletEvent::SessionOpened {
+            claims: Vec::new(),
+            offers: None,
+        });
     }
     bench.step(update(AssignmentUpdate::Full(founded(6, Some(1), false))));
     let silent = founded(7, None, false);
@@ -485,7 +502,10 @@ fn n3_f3_a_process_that_is_not_heard_keeps_what_it_holds_and_says_so() {
             assert!(!actions.contains(&SliceletAction::Reborn));
             bench.step(SliceletEvent::SessionClosed);
             while !bench.tick_after_ms(10).contains(&SliceletAction::OpenSession) {}
-            bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+            bench.step(SliceletEvent::SessionOpened {
+                claims: Vec::new(),
+                offers: None,
+            });
             asked += 1;
             assert_eq!(bench.slicelet.assignment().cloned(), held);
         }

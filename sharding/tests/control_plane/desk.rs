@@ -42,6 +42,7 @@ pub(crate) fn fresh(name: &str, process: u64, incarnation: u64) -> Hello {
         claims: Vec::new(),
         versions: SESSION_VERSIONS,
         lease_ms: None,
+        offers: None,
         process: ProcessId::new(process),
         cluster: ClusterId::default(),
     }

@@ -48,6 +48,7 @@ fn hello(name: &str) -> NodeMessage {
         lease_ms: None,
         process: None,
         cluster: ClusterId::default(),
+        offers: None,
     })
 }
 

@@ -46,6 +46,7 @@ fn hello(life: &Life) -> Hello {
         lease_ms: None,
         process: None,
         cluster: ClusterId::default(),
+        offers: None,
     }
 }
 

@@ -102,6 +102,15 @@ impl Node {
                 env.trace(|| format!("n{} serves under leases of {lease_ms:?} ms", self.slot));
             }
             SliceletAction::Reborn => self.begin_again(env),
+            SliceletAction::OffersHeard { behind_ms } => {
+                env.trace(|| {
+                    format!(
+                        "n{} was heard with what it offers, {behind_ms:?} ms behind",
+                        self.slot
+                    )
+                });
+                self.core.offers_heard(behind_ms);
+            }
             SliceletAction::BeginDrain => {}
             SliceletAction::Refused { reason } => {
                 env.trace(|| format!("n{} is refused: {reason}", self.slot));
@@ -137,14 +146,17 @@ impl Node {
         }
     }
 
-    /// The Assigner took this life for dead: all is dropped.
+    /// The Assigner took this life for dead: what it held is frozen and offered.
     fn begin_again(&mut self, env: &mut Env) {
         env.counters.reborn += 1;
         env.history.is_gentle = false;
         let me = peer(self.slot, new_incarnation(self.slot, env));
         env.trace(|| format!("n{} was told that it is dead; now {}", self.slot, me.life));
         let incarnation = me.life.incarnation;
-        let actions = self.core.reborn(me);
+        if planted::is(Bug::WriteAfterFreeze) {
+            self.put_off_writes(env);
+        }
+        let actions = self.core.reborn(me, self.now(env));
         self.carry_out(actions, env);
         self.outgoing.clear();
         self.served_peeks.clear();

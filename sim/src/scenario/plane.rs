@@ -309,6 +309,7 @@ impl Plane {
                 lease_ms: None,
                 process: ProcessId::new(life.incarnation.get()),
                 cluster: ClusterId::default(),
+                offers: None,
             };
             let session = Session {
                 id,
@@ -473,6 +474,7 @@ pub(super) fn dealt(seats: &[Seat], owned: &Owned) -> Option<Assignment> {
             since: generation,
             providers: Vec::new(),
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         (*slice, range)
     });

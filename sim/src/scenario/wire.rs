@@ -7,7 +7,7 @@
 
 use softstore_sharding::session::{
     AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffReport, Hello, HotKeyLoad, LoadReport, NodeMessage,
-    RangeClaim, SliceLoad,
+    Offer, Offers, RangeClaim, SliceLoad,
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, ClusterId, Founding, Generation, Life, NodeEntry, NodeId, ProcessId,
@@ -78,6 +78,7 @@ fn range_in(of: &Slice, range: &RangeAssignment) -> u64 {
         + each(&range.providers, provider)
         + each(&range.readers.replicas, life)
         + flag(range.readers.leases_out)
+        + each(&range.awaits, provider)
 }
 
 fn entry(id: &NodeId, entry: &NodeEntry) -> u64 {
@@ -113,11 +114,11 @@ pub fn assignment_bytes(assignment: &Assignment) -> u64 {
     let ranges: u64 = ranges.map(|(of, range)| message(range_in(&of, range))).sum();
     let directory = assignment.directory().iter();
     let directory: u64 = directory.map(|(id, node)| message(entry(id, node))).sum();
-    let lease = number(assignment.lease_ms().unwrap_or(0));
+    let terms = number(assignment.lease_ms().unwrap_or(0)) + number(assignment.revival_ms());
     message(generation(assignment.generation()))
         + ranges
         + directory
-        + lease
+        + terms
         + founding(assignment.founding())
 }
 
@@ -135,6 +136,7 @@ pub fn diff_bytes(diff: &AssignmentDiff) -> u64 {
             .sum::<u64>()
         + number(diff.lease_ms.unwrap_or(0))
         + founding(diff.founding)
+        + number(diff.revival_ms)
 }
 
 fn update(update: &AssignmentUpdate) -> u64 {
@@ -162,12 +164,17 @@ pub fn assigner_message_bytes(said: &AssignerMessage) -> u64 {
         AssignerMessage::NameTaken { holder } => text(holder.len()),
         AssignerMessage::OtherCluster { cluster: theirs } => cluster(theirs),
         AssignerMessage::Refused { reason } => text(reason.len()),
+        // A number that is there is written, even if it is 0.
+        AssignerMessage::OffersHeard { behind_ms } => {
+            behind_ms.map_or(0, |behind_ms| number(behind_ms.max(1)))
+        }
     })
 }
 
 fn claim(claim: &RangeClaim) -> u64 {
     let other = match &claim.phase {
         ClaimPhase::NotStarted | ClaimPhase::Serving => 0,
+        ClaimPhase::Awaiting(awaits) => each(awaits, provider),
         ClaimPhase::Pulling(other) | ClaimPhase::Fenced(other) => message(life(other)),
     };
     message(slice(&claim.slice))
@@ -192,6 +199,25 @@ fn hello(hello: &Hello) -> u64 {
         + number(hello.lease_ms.unwrap_or(0))
         + process(hello.process)
         + cluster(&hello.cluster)
+        + hello
+            .offers
+            .as_ref()
+            .map_or(0, |offered| message(offers(offered)))
+}
+
+fn offers(offers: &Offers) -> u64 {
+    let last = offers
+        .last_answer
+        .map_or(0, |last| message(number(last.sequence) + number(last.ms_ago)));
+    each(&offers.former, life) + last + each(&offers.ranges, offer)
+}
+
+fn offer(offer: &Offer) -> u64 {
+    let taker = offer.taker.as_ref();
+    let taker = taker.map_or(0, |(taker, since)| {
+        message(life(taker)) + message(generation(*since))
+    });
+    message(slice(&offer.slice)) + message(generation(offer.since)) + taker
 }
 
 fn slice_load(load: &SliceLoad) -> u64 {

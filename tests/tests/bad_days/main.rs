@@ -3,11 +3,18 @@
 //!
 //! One file for each kind of bad day.
 
+mod comes_back;
+mod conditions;
+mod dead_cache;
 mod dead_cache;
 mod founding;
 mod honest;
+mod honest;
+mod invented;
 mod invented;
 mod overlap;
 mod pauses;
+mod pauses;
+mod stuck_logs;
 mod twins;
 mod two_clusters;

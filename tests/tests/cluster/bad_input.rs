@@ -402,11 +402,7 @@ async fn a_damaged_chunk_is_refused_and_asked_for_again() {
     let taker = cluster.node("n3");
     let refused = taker.metrics().await.get("chunks_refused_total");
     assert!(refused > 0.5, "{refused}");
-    assert!(
-        taker.process.log().contains("refused a chunk"),
-        "{}",
-        taker.process.log()
-    );
+    taker.process.logged("refused a chunk").await;
     assert_eq!(
         ledger.read_all().await,
         2_000,

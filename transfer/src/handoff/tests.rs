@@ -6,6 +6,7 @@
 //!   belief      acquisitions that nobody gave out, and those not heard of yet
 //!   lifecycle   a node drained, born again, without transfer
 //!   moves       who serves when: plain moves, swaps, A -> B -> A, renewals, deaths
+//!   revival     what a node held that was only away
 //!   replicas    read leases: granted, recalled, waited for, and what is read under them
 //!   pulls       what still arrives, where it may go, and when it ends
 //! ```
@@ -17,3 +18,4 @@ mod lifecycle;
 mod moves;
 mod pulls;
 mod replicas;
+mod revival;

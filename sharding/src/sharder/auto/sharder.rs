@@ -211,7 +211,7 @@ fn cluster_of(view: &ClusterView<'_>, idle: f64) -> (Cluster, Vec<NodeId>) {
         pieces.push(Piece {
             slice,
             owners: owners.collect(),
-            is_pinned: !range.providers.is_empty(),
+            is_pinned: range.keeps_whole(),
         });
     }
     let hot_keys = view.hot_keys.iter().map(|key| HotSpot {
@@ -382,6 +382,7 @@ mod tests {
                     since: Generation::NONE,
                     providers: Vec::new(),
                     readers: Readers::default(),
+                    awaits: Vec::new(),
                 };
                 (*slice, range)
             });
