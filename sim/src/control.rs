@@ -73,6 +73,7 @@ impl Control {
         let mut config = env.plan.assigner;
         if !is_first {
             config.expect_nodes = None;
+            config.founds_at_once = false;
             // The counter was raised when the one before ended: to and fro.
             if env.counters.assigner_restarts % 2 == 1 {
                 config.lease_ms = env.plan.other_lease_ms;
@@ -261,7 +262,11 @@ impl Control {
                     }
                 }
                 // The Sharder was asked at once.
-                AssignerAction::DrainAnswered { .. } | AssignerAction::Place(_) => {}
+                AssignerAction::DrainAnswered { .. }
+                | AssignerAction::Place(_)
+                | AssignerAction::SeekHolder { .. }
+                | AssignerAction::Remember { .. }
+                | AssignerAction::ForgetAnswered { .. } => {}
             }
         }
     }

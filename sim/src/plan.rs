@@ -164,6 +164,7 @@ impl Plan {
             },
             assigner: AssignerConfig {
                 expect_nodes: Some(nodes),
+                founds_at_once: true,
                 rebalance_delay_ms: [50, 700, 3_000, 10_000][random.index(4)],
                 lease_ms,
                 revival_ms: REVIVAL_MS,

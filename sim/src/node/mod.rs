@@ -21,7 +21,7 @@ use bytes::Bytes;
 use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::slicelet::{Identity, Slicelet, SliceletEvent};
 use softstore_sharding::{
-    Generation, Incarnation, Life, NodeId, Peer, PullId, RangeMap, SliceKey, Timestamp,
+    Generation, Incarnation, Life, NodeId, Peer, ProcessId, PullId, RangeMap, SliceKey, Timestamp,
 };
 use softstore_store::{ModelStore, ModelStoreConfig, Part, Store};
 use softstore_transfer::chunk::CHUNK_VERSIONS;
@@ -120,6 +120,8 @@ impl Node {
             http_address: "".into(),
             zone: "".into(),
             capacity_bytes: half_sizes << 19,
+            process: ProcessId::new(process + 1).expect("not 0"),
+            cluster: None,
         };
         let now = clock.now(env);
         let store = ModelStoreConfig {

@@ -10,7 +10,8 @@ use softstore_sharding::session::{
     NodeMessage, Offer, Offers, RangeClaim, ServingReport, SliceLoad,
 };
 use softstore_sharding::{
-    Assignment, AssignmentDiff, Generation, Life, NodeEntry, NodeId, Provider, RangeAssignment, Slice,
+    Assignment, AssignmentDiff, ClusterId, Founding, Generation, Life, NodeEntry, NodeId, ProcessId,
+    Provider, RangeAssignment, Slice,
 };
 
 const TAG: u64 = 1;
@@ -91,6 +92,21 @@ fn entry(id: &NodeId, entry: &NodeEntry) -> u64 {
         + text(entry.zone.len())
         + TAG
         + 1
+        + process(entry.process)
+}
+
+fn process(process: Option<ProcessId>) -> u64 {
+    fixed(process.map_or(0, ProcessId::get))
+}
+
+/// 16 bytes, if it is said.
+fn founding(founding: Option<Founding>) -> u64 {
+    founding.map_or(0, |_| text(size_of::<Founding>()))
+}
+
+fn cluster(cluster: &ClusterId) -> u64 {
+    let name = cluster.name.as_ref().map_or(0, |name| name.as_str().len());
+    text(name) + founding(cluster.founding)
 }
 
 /// A whole assignment.
@@ -101,7 +117,11 @@ pub fn assignment_bytes(assignment: &Assignment) -> u64 {
     let directory = assignment.directory().iter();
     let directory: u64 = directory.map(|(id, node)| message(entry(id, node))).sum();
     let terms = number(assignment.lease_ms().unwrap_or(0)) + number(assignment.revival_ms());
-    message(generation(assignment.generation())) + ranges + directory + terms
+    message(generation(assignment.generation()))
+        + ranges
+        + directory
+        + terms
+        + founding(assignment.founding())
 }
 
 /// What changed.
@@ -117,6 +137,7 @@ pub fn diff_bytes(diff: &AssignmentDiff) -> u64 {
             .map(|id| message(id.as_str().len() as u64))
             .sum::<u64>()
         + number(diff.lease_ms.unwrap_or(0))
+        + founding(diff.founding)
         + number(diff.revival_ms)
 }
 
@@ -142,6 +163,8 @@ pub fn assigner_message_bytes(said: &AssignerMessage) -> u64 {
         | AssignerMessage::Drain
         | AssignerMessage::NoTaker => 0,
         AssignerMessage::Relay { from, payload } => message(life(from)) + text(payload.len()),
+        AssignerMessage::NameTaken { holder } => text(holder.len()),
+        AssignerMessage::OtherCluster { cluster: theirs } => cluster(theirs),
         AssignerMessage::Refused { reason } => text(reason.len()),
         // A number that is there is written, even if it is 0.
         AssignerMessage::OffersHeard { behind_ms } => {
@@ -176,6 +199,8 @@ fn hello(hello: &Hello) -> u64 {
         + each(&hello.claims, claim)
         + message(versions)
         + number(hello.lease_ms.unwrap_or(0))
+        + process(hello.process)
+        + cluster(&hello.cluster)
         + hello
             .offers
             .as_ref()
