@@ -5,8 +5,8 @@
 
 mod comes_back;
 mod conditions;
+mod dead_cache;
 mod honest;
 mod invented;
-mod stuck_logs;
-mod dead_cache;
 mod pauses;
+mod stuck_logs;
