@@ -285,14 +285,13 @@ fn node_flags(args: &DevArgs, index: u16, assigner: &str, cluster: &str) -> Vec<
 
 /// What runs where, and what to do next.
 fn explain(cluster: &ClusterAnnouncement, memory: &NodeMemory) -> String {
-    let seed = cluster.nodes.first().map_or("", |node| node.grpc.as_str());
     let assigner = &cluster.assigner;
     let nodes: String = cluster.nodes.iter().map(line_of).collect();
     format!(
         "A cluster of {} nodes is ready.\n\n  Assigner  {assigner}  (pid {})\n{nodes}\n{}\n\n\
          Try, in another terminal:\n\
-         \x20 softstore set greeting hello --seeds {seed}\n\
-         \x20 softstore get greeting --seeds {seed}\n\
+         \x20 softstore set greeting hello --assigner {assigner}\n\
+         \x20 softstore get greeting --assigner {assigner}\n\
          \x20 softstore status --watch --assigner {assigner}\n\
          \x20 softstore drain node-1 --assigner {assigner}\n\n\
          Ctrl-C stops all of it.",
