@@ -15,3 +15,7 @@ mod pauses;
 mod stuck_logs;
 mod twins;
 mod two_clusters;
+mod honest;
+mod invented;
+mod pauses;
+mod stuck_logs;
