@@ -3,8 +3,8 @@
 
 use softstore_sharding::Life;
 use softstore_sharding::assigner::{
-    BalanceStatus, ChangeRecord, ClusterStatus, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX, MoveRecord,
-    NodeStatus, PlanReport,
+    BalanceStatus, ChangeRecord, ClusterStatus, Departure, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX,
+    MoveRecord, NodeStatus, PlanReport,
 };
 use softstore_sharding::sharder::PlacedMove;
 
@@ -27,6 +27,9 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             balance: Some((&status.balance).into()),
             changes: Vec::new(),
             awaited: status.awaited.iter().map(awaited).collect(),
+            // The Assigner's shell knows them.
+            conditions: Vec::new(),
+            departures: status.departures.iter().map(Into::into).collect(),
         }
     }
 }
@@ -56,6 +59,11 @@ impl From<&BalanceStatus> for v1::BalanceStatus {
                 silent_node = node.to_string();
                 Hold::NoReport
             }
+            Some(HeldBack::LoadChanging) => Hold::LoadChanging,
+            Some(HeldBack::Doubted(node)) => {
+                silent_node = node.to_string();
+                Hold::Doubted
+            }
         };
         Self {
             sharder: balance.sharder.to_owned(),
@@ -64,6 +72,15 @@ impl From<&BalanceStatus> for v1::BalanceStatus {
             frozen_ms,
             silent_node,
             churn_left: balance.churn_left,
+        }
+    }
+}
+
+impl From<&Departure> for v1::Departure {
+    fn from(departure: &Departure) -> Self {
+        Self {
+            life: Some((&departure.life).into()),
+            drain: Some((&departure.drain).into()),
         }
     }
 }
@@ -158,6 +175,7 @@ impl From<&NodeStatus> for v1::NodeStatus {
             waiting_to_fill: node.waiting_to_fill,
             generation: Some(node.generation.into()),
             lease_ms: node.lease_ms.unwrap_or(0),
+            doubt: node.doubt.clone(),
         }
     }
 }

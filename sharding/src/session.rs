@@ -184,9 +184,46 @@ pub struct HotKeyLoad {
     pub key_bytes: u16,
 }
 
+/// Why a node does not answer for a range that its assignment gives it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhyUnserved {
+    /// It is still to take it: its search for who has it is on.
+    Taking,
+    /// It has fenced it for a taker that the assignment does not name, or will not serve it under that acquisition.
+    GivenAway,
+    /// It serves nothing: it stood still, or its lease is over, and the Assigner has not confirmed it since.
+    Unconfirmed,
+}
+
+/// Which of the ranges that the assignment gives to a node, as of the generation that the same heartbeat names, it would not
+/// answer for if it were asked now. Nothing unserved is the claim that it answers for all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ServingReport {
+    /// How many.
+    pub unserved: u64,
+    /// The first of them, and why.
+    pub first: Option<(Slice, WhyUnserved)>,
+}
+
+/// What a node that drains says of its drain. Entries and bytes (keys and values) are counted as its takers count them: one for
+/// each entry, however often it was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DrainReport {
+    /// Entries that it held when the drain began.
+    pub entries_held: u64,
+    /// Entries that takers were sent since.
+    pub entries_given: u64,
+    /// Their keys and values.
+    pub bytes_given: u64,
+}
+
 /// What a heartbeat tells of a node's condition.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct LoadReport {
+    /// What it does not answer for; none from a build that does not say: it is taken to answer for all that it has taken up.
+    pub serving: Option<ServingReport>,
+    /// How far its drain is; none while it does not drain, and from a build that does not say.
+    pub drain: Option<DrainReport>,
     /// Live entries.
     pub entries: u64,
     /// Bytes used of the budget.
@@ -217,7 +254,16 @@ pub struct LoadReport {
     pub slices: Vec<SliceLoad>,
     /// The keys that draw a good part of that, hottest first, at most [`HOT_KEYS_MAX`](crate::load::HOT_KEYS_MAX).
     pub hot_keys: Vec<HotKeyLoad>,
+    /// What a person needs to know of the node (no name resolves, messages are refused), a line each: at most
+    /// [`CONDITIONS_MAX`] of at most [`CONDITION_BYTES_MAX`].
+    pub conditions: Vec<String>,
 }
+
+/// Most conditions that a heartbeat tells of.
+pub const CONDITIONS_MAX: usize = 16;
+
+/// Longest line about a condition, in bytes.
+pub const CONDITION_BYTES_MAX: usize = 1_024;
 
 /// How a hand-off of a range ended, as its taker tells it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,9 +10,9 @@ use proptest::prelude::*;
 use softstore_proto::limits::READ_LEASE_MS;
 use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, FORMER_LIVES_MAX, HOT_KEY_BYTES_MAX, HandoffOutcome,
-    HandoffReport, Hello, HotKeyLoad, LEASE_MS_MAX, LastAnswer, LoadReport, NodeMessage, Offer, Offers,
-    RangeClaim, SliceLoad, VersionRange,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, DrainReport, FORMER_LIVES_MAX, HOT_KEY_BYTES_MAX,
+    HandoffOutcome, HandoffReport, Hello, HotKeyLoad, LEASE_MS_MAX, LastAnswer, LoadReport, NodeMessage,
+    Offer, Offers, RangeClaim, ServingReport, SliceLoad, VersionRange, WhyUnserved,
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, FrequencyClass, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState,
@@ -243,6 +243,29 @@ fn lease_ms() -> impl Strategy<Value = Option<u64>> {
     option::of(1..=LEASE_MS_MAX)
 }
 
+fn serving() -> impl Strategy<Value = ServingReport> {
+    let why = prop_oneof![
+        Just(WhyUnserved::Taking),
+        Just(WhyUnserved::GivenAway),
+        Just(WhyUnserved::Unconfirmed),
+    ];
+    option::of((1..=u64::MAX, slice(), why)).prop_map(|unserved| match unserved {
+        None => ServingReport::default(),
+        Some((unserved, slice, why)) => ServingReport {
+            unserved,
+            first: Some((slice, why)),
+        },
+    })
+}
+
+fn drain() -> impl Strategy<Value = DrainReport> {
+    any::<[u64; 3]>().prop_map(|[entries_held, entries_given, bytes_given]| DrainReport {
+        entries_held,
+        entries_given,
+        bytes_given,
+    })
+}
+
 fn load() -> impl Strategy<Value = LoadReport> {
     let rates = || [0.0..1e9, 0.0..1e9, 0.0..1e9, 0.0..1e9];
     let slice_load = (slice(), rates(), any::<u64>()).prop_map(|(slice, rates, bytes)| SliceLoad {
@@ -261,9 +284,15 @@ fn load() -> impl Strategy<Value = LoadReport> {
         key_bytes: u16::try_from(key.len()).expect("short") + more,
         key,
     });
-    let lists = (vec(slice_load, 0..4), vec(hot_key, 0..4));
-    (any::<[u64; 8]>(), rates(), 0..=100u8, lists).prop_map(|(n, rates, busy_percent, (slices, hot_keys))| {
-        LoadReport {
+    let lists = (
+        vec(slice_load, 0..4),
+        vec(hot_key, 0..4),
+        vec("[ -~]{0,40}", 0..4),
+    );
+    let said = (option::of(serving()), option::of(drain()));
+    let all = (any::<[u64; 8]>(), rates(), 0..=100u8, lists, said);
+    all.prop_map(
+        |(n, rates, busy_percent, (slices, hot_keys, conditions), (serving, drain))| LoadReport {
             entries: n[0],
             bytes: n[1],
             gets: n[2],
@@ -278,8 +307,11 @@ fn load() -> impl Strategy<Value = LoadReport> {
             busy_percent,
             slices,
             hot_keys,
-        }
-    })
+            conditions,
+            serving,
+            drain,
+        },
+    )
 }
 
 fn handoff() -> impl Strategy<Value = HandoffReport> {

@@ -43,14 +43,14 @@ pub(super) struct MidPull {
     pub(super) state: Arc<NodeState>,
     pub(super) store: Arc<SteppedStore>,
     pub(super) pull: PullId,
-    _to_slicelet: mpsc::UnboundedReceiver<SliceletEvent>,
+    _to_slicelet: mpsc::Receiver<SliceletEvent>,
 }
 
 /// A node that is to take the whole key space over.
 pub(super) struct Asking {
     pub(super) state: Arc<NodeState>,
     store: Arc<SteppedStore>,
-    to_slicelet: mpsc::UnboundedReceiver<SliceletEvent>,
+    to_slicelet: mpsc::Receiver<SliceletEvent>,
 }
 
 pub(super) fn generation(number: u64) -> Generation {
@@ -150,7 +150,8 @@ impl MidPull {
         });
         let (state, to_slicelet) = NodeState::new(config, core, store.clone());
         state.slicelet_stepped(Leave::without_end());
-        state.adopt(&assignment(2, &me, &[(&giver, 1)], &[&me, &giver]));
+        let next = peer("next", 3);
+        state.adopt(&assignment(2, &me, &[(&giver, 1)], &[&me, &giver, &next]));
         Asking {
             state,
             store,
@@ -158,7 +159,7 @@ impl MidPull {
         }
     }
 
-    /// Another node takes all of it, under generation 3.
+    /// The node called next takes all of it, under generation 3.
     pub(super) fn fenced_for(&self, taker: &Peer) {
         let take = Take {
             to: self.state.core().me().life.clone(),

@@ -123,6 +123,15 @@ impl<'a> Execution<'a> {
         self.now
     }
 
+    /// Whether no assignment can come that knows the acquisition that a client names: nothing is waited for then (H8).
+    pub(super) fn is_invented(&self, since: Generation) -> bool {
+        let is_invented = !self.core.is_explained(since, self.now);
+        if is_invented {
+            count(&self.state.metrics.acquisitions_invented);
+        }
+        is_invented
+    }
+
     /// Ends it. What its operations answered may be sent only if this says so.
     pub(super) fn end(self) -> Result<(), StoodStill> {
         // It may have stood still since its beginning; if it did so after this, the replies were as good as sent. Looked at
@@ -190,6 +199,7 @@ impl<'a> Execution<'a> {
             // What a node that has stopped was still to take, it will not own.
             Admission::Hold if self.state.is_stopped() => answered(op, Status::NotReady, replies),
             Admission::Hold => Step::Wait(Wait::Owner),
+            Admission::Behind if self.is_invented(asked.since) => answered(op, Status::Behind, replies),
             Admission::Behind => Step::Wait(Wait::Assignment),
             Admission::NotReady => answered(op, Status::NotReady, replies),
             Admission::Moved(moved) => {

@@ -70,6 +70,13 @@ pub enum AssignerEvent {
     },
     /// An operator lifts a freeze.
     Unfreeze,
+    /// The shell has tried whether a life answers where it says that it listens.
+    Probed {
+        /// Which.
+        life: Life,
+        /// It does, and it is that life.
+        reached: bool,
+    },
     /// Time passed. The shell feeds all input that is queued before it ticks.
     Tick,
 }

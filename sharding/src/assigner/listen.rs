@@ -47,6 +47,7 @@ impl Assigner {
         let life = hello.peer.life.clone();
         let is_new_node = !self.members.contains_key(&life.node);
         let checked = match hello::check(&hello, self.config.lease_ms.is_some()) {
+            Ok(()) if !self.believes(hello.generation) => Err(HelloError::Generation(hello.generation)),
             Ok(()) if is_new_node && self.members.len() >= NODES_MAX => {
                 Err(HelloError::TooManyNodes(NODES_MAX))
             }
@@ -149,6 +150,7 @@ impl Assigner {
             actions.push(AssignerAction::Notice(Notice::Joined(life.clone())));
             pending = Pending::Soon;
             let mut member = Member::new(hello, now);
+            member.is_filling = running;
             if running && delay_ms > 0 {
                 member.reserve_until = Some(now.plus_ms(delay_ms));
             }
@@ -206,6 +208,7 @@ impl Assigner {
                 lease_ms,
             } => {
                 member.load = load;
+                member.reported = generation;
                 member.load_at = Some(now);
                 member.lease_ms = lease_ms;
                 member.last_answered = now;
@@ -234,7 +237,7 @@ impl Assigner {
             NodeMessage::Handoffs(reports) => self.handoffs(&life, &reports, now),
             NodeMessage::HeldAssignment(held) => {
                 if let Some(held) = &held
-                    && hello::is_possible(held.generation())
+                    && self.believes(held.generation())
                 {
                     self.highest = self.highest.max(held.generation());
                 }
@@ -246,9 +249,17 @@ impl Assigner {
         }
     }
 
+    /// Whether an Assigner can have given a generation out: it is not further ahead of the highest than clocks explain. One that
+    /// still recovers, and may have a clock that is wrong, has nothing to judge by.
+    fn believes(&self, generation: Generation) -> bool {
+        let is_recovering = self.recovery.is_some();
+        hello::is_possible(generation)
+            && (is_recovering || generation.is_explained_by(self.highest, self.unix_ms))
+    }
+
     /// Keeps generations growing past any that was heard of, and notices another Assigner by them.
     fn hear_of(&mut self, generation: Generation, actions: &mut Vec<AssignerAction>) {
-        if !hello::is_possible(generation) {
+        if !self.believes(generation) {
             return;
         }
         self.highest = self.highest.max(generation);
@@ -270,11 +281,8 @@ impl Assigner {
 
     fn acknowledged(&mut self, life: &Life, generation: Generation, now: Timestamp) {
         self.hear_of_read_leases(life, generation, now);
-        let Some(member) = self
-            .members
-            .get_mut(&life.node)
-            .filter(|_| hello::is_possible(generation))
-        else {
+        let is_believed = self.believes(generation);
+        let Some(member) = self.members.get_mut(&life.node).filter(|_| is_believed) else {
             return;
         };
         member.acknowledged = generation;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::doubt::Probes;
 use super::event::SessionId;
 use crate::generation::Generation;
 use crate::node::{Life, NodeEntry, NodeState};
@@ -66,7 +67,13 @@ pub(super) struct Member {
     pub(super) joined_at: Timestamp,
     /// It joined empty and waits until then to take whole what drains or dies.
     pub(super) reserve_until: Option<Timestamp>,
+    /// It joined later than others and does not have its share yet.
+    pub(super) is_filling: bool,
+    /// Whether it is reached where it says that it listens.
+    pub(super) probes: Probes,
     pub(super) load: LoadReport,
+    /// The assignment that it held when it reported that.
+    pub(super) reported: Generation,
     /// When it reported that.
     pub(super) load_at: Option<Timestamp>,
     /// What its last hello claimed. Kept only while the Assigner recovers.
@@ -100,7 +107,10 @@ impl Member {
             lease_ms: None,
             joined_at: now,
             reserve_until: None,
+            is_filling: false,
+            probes: Probes::default(),
             load: LoadReport::default(),
+            reported: Generation::NONE,
             load_at: None,
             claims: Vec::new(),
             knows_revival: false,
@@ -111,6 +121,9 @@ impl Member {
 
     /// Takes what a hello of the same life says.
     pub(super) fn greet(&mut self, hello: &Hello, session: SessionId, now: Timestamp) {
+        if self.address != hello.peer.address {
+            self.probes = Probes::default();
+        }
         self.address = hello.peer.address.clone();
         self.http_address = hello.http_address.clone();
         self.zone = hello.zone.clone();

@@ -14,6 +14,7 @@
 //!   loads            what it is shown of the load            explain   why assignments changed, and what that cost
 //!   preview          what it would do now                    read_leases  when leases of former readers are over
 //!   revival          what silent lives may bring back        unheard  who is given nothing for the moment
+//!   doubt            whether a member can be relied on       departures  what those said last that have left
 //! ```
 //!
 //! It keeps, of the invariants: H1 in that a range has one owner per assignment and a higher `since` whenever that owner
@@ -22,6 +23,8 @@
 
 mod balance;
 mod config;
+mod departures;
+mod doubt;
 mod event;
 mod explain;
 mod forced;
@@ -44,6 +47,7 @@ mod unheard;
 
 pub use balance::HeldBack;
 pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT, LEASE_MS_MIN};
+pub use departures::{DEPARTURES_MAX, Departure};
 pub use event::{AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, Notice, SessionId};
 pub use explain::{
     CHANGES_MAX, ChangeCause, ChangeRecord, Explanations, MOVES_PER_CHANGE_MAX, MoveEnd, MoveRecord,
@@ -68,6 +72,7 @@ use crate::sharder::Sharder;
 use crate::time::Timestamp;
 
 use balance::Balance;
+use departures::Departures;
 use graves::{Grave, Graves};
 use history::History;
 use loads::Loads;
@@ -114,6 +119,7 @@ pub struct Assigner {
     loads: Loads,
     explanations: Explanations,
     read_leases: ReadLeases,
+    departures: Departures,
     /// The question that the Sharder has not answered yet.
     round: Option<Round>,
     /// The one that was given up and not answered yet.
@@ -166,6 +172,7 @@ impl Assigner {
             loads: Loads::default(),
             explanations: Explanations::default(),
             read_leases: ReadLeases::default(),
+            departures: Departures::default(),
             round: None,
             overdue: None,
             tickets: 0,
@@ -217,6 +224,7 @@ impl Assigner {
             }
             AssignerEvent::Freeze { for_ms } => self.freeze(for_ms, now, &mut actions),
             AssignerEvent::Unfreeze => self.unfreeze(&mut actions),
+            AssignerEvent::Probed { life, reached } => self.probed(&life, reached),
             AssignerEvent::Tick => self.tick(now, &mut actions),
         }
         self.settle_holds(now, &mut actions);
@@ -345,9 +353,15 @@ impl Assigner {
                 answers: member.answers,
             },
         );
+        let last_drain = member.load.drain;
         self.loads.bury(&member.life, member.load);
         self.explanations.forget(&member.life);
         let life = member.life;
+        if cause == DeathCause::Goodbye
+            && let Some(drain) = last_drain
+        {
+            self.departures.left(life.clone(), drain);
+        }
         actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
         self.wants(Pending::AtOnce);
     }
@@ -408,6 +422,7 @@ impl Assigner {
             member.claims = Vec::new();
             if self.recovered.is_some() && !owners.contains(&member.life) {
                 member.reserve_until = Some(member.joined_at.plus_ms(delay_ms));
+                member.is_filling = true;
             }
         }
     }

@@ -275,6 +275,10 @@ impl Assigner {
             member.offers = None;
         }
         self.owners = owners.into_iter().cloned().collect();
+        if !self.sharder.reacts_to_load() {
+            // It has given all that it would.
+            self.rested();
+        }
         self.note_read_leases(&assignment);
         self.history.push(assignment.clone());
         let nodes: Vec<NodeId> = self.members.keys().cloned().collect();

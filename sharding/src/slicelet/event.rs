@@ -47,6 +47,9 @@ pub enum SliceletEvent {
     /// The assignment gives this node what it will not serve under that acquisition. Only a hello tells the Assigner so:
     /// the session is closed, and the next one begins with what the node claims.
     Contradicted,
+    /// Another node names an acquisition that this one has not heard of: the Assigner is asked, by a heartbeat whose answer names
+    /// the newest generation.
+    Unheard,
     /// This node is to leave (a signal, or its embedder).
     DrainRequested,
     /// The node owns nothing and holds no frozen copy any more, nor is it to take anything. Counts only while it drains.

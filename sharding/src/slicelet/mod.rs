@@ -5,6 +5,8 @@
 //!            SessionOpened -> Hello          Update -> Adopt           YouAreDead -> Reborn
 //!   closed ----------------------> open ------------------------> ... --------------------> dead until reborn()
 //!      ^---- SessionClosed, backoff ---|
+//!
+//!   config  settings     event  what goes in and comes out     tenure, standstill  until when it may serve
 //! ```
 //!
 //! Why it suspends. A node that stood still for about the failure timeout may be dead by the Assigner's word, and
@@ -267,6 +269,7 @@ impl Slicelet {
                     self.session_closed(now);
                 }
             }
+            SliceletEvent::Unheard => self.beat_soon(now),
             SliceletEvent::DrainRequested => self.begin_drain(now, actions),
             SliceletEvent::Drained => {
                 if matches!(self.drain, Drain::Draining { .. }) {
@@ -514,6 +517,8 @@ impl Slicelet {
 
     fn end_drain(&mut self, reason: DrainEnd, actions: &mut Vec<SliceletAction>) {
         self.drain = Drain::Ended;
+        // The Assigner is to know what became of it: a last heartbeat goes before the goodbye.
+        self.heartbeat_due = Timestamp::ZERO;
         actions.push(SliceletAction::EndDrain { reason });
     }
 

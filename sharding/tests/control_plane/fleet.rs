@@ -239,6 +239,11 @@ impl Fleet {
         self.nodes.get_mut(&id(name)).expect("the node runs")
     }
 
+    /// The session that a node speaks on.
+    pub(crate) fn session_of(&mut self, name: &str) -> SessionId {
+        self.node(name).session.expect("it has a session")
+    }
+
     pub(crate) fn life(&mut self, name: &str) -> Life {
         self.node(name).slicelet.life().clone()
     }

@@ -9,6 +9,7 @@
 //!   expiry     H5: nothing outlives its TTL
 //!   warmth     H6, H7: what nobody lost is still there
 //!   deadlines  nothing starts after its deadline, nothing hangs
+//!   floors     what anybody had been told by when
 //! ```
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 
 use softstore_sharding::Life;
 use softstore_sharding::planted::{self, Bug};
-use softstore_sharding::session::LoadReport;
+use softstore_sharding::session::{AssignerMessage, LoadReport};
 use softstore_sharding::slicelet::{DrainEnd, SliceletAction, SliceletEvent};
 use softstore_store::Store;
 
@@ -58,6 +58,9 @@ impl Node {
     pub(super) fn step_slicelet(&mut self, event: SliceletEvent, env: &mut Env) {
         let now = self.now(env);
         let is_tick = matches!(event, SliceletEvent::Tick { .. });
+        if let SliceletEvent::FromAssigner(AssignerMessage::HeartbeatAnswer { .. }) = event {
+            self.core.assigner_answered(now, env.unix_ms());
+        }
         for action in self.slicelet.step(event, now) {
             // Only a tick resumes without the Assigner's word.
             self.resumed_alone |= is_tick && action == SliceletAction::Resume;

@@ -11,6 +11,8 @@
 //!                                     evictions (by stripe) --taken by the stripe's next writer, or after a write--> index
 //!
 //!   maintain: moka's pending tasks, evictions, purges, the sweep for expired entries, recency after a pull
+//!
+//!   operations: what clients ask   listing: what a hand-off asks   config
 //! ```
 //!
 //! # Which of the two maps is right

@@ -1,6 +1,6 @@
 //! What a node tells of its ranges: in its hello to an Assigner, and in its status.
 
-use softstore_sharding::session::{ClaimPhase, RangeClaim};
+use softstore_sharding::session::{ClaimPhase, RangeClaim, ServingReport, WhyUnserved};
 use softstore_sharding::{Epoch, Life, Slice};
 
 use super::HandoffCore;
@@ -97,6 +97,36 @@ impl HandoffCore {
             }
         }
         claims
+    }
+
+    /// Which of the ranges that the assignment gives to this node it does not serve under the acquisition that it names: whoever
+    /// knows that is not answered here.
+    #[must_use]
+    pub fn unserved(&self) -> ServingReport {
+        let ranges = self
+            .assignment
+            .iter()
+            .flat_map(|assignment| assignment.ranges().iter())
+            .filter(|(_, range)| range.owner == self.me.life);
+        let mut report = ServingReport::default();
+        for (slice, range) in ranges {
+            let held = self
+                .held
+                .overlapping(slice)
+                .filter(|(_, held)| held.since >= range.since);
+            if held.map(|(part, _)| part.width()).sum::<u128>() == slice.width() {
+                continue;
+            }
+            report.unserved += 1;
+            if report.first.is_none() {
+                let why = match self.pending.overlapping(slice).next() {
+                    Some(_) => WhyUnserved::Taking,
+                    None => WhyUnserved::GivenAway,
+                };
+                report.first = Some((slice, why));
+            }
+        }
+        report
     }
 
     /// A held range's claim, with the providers that the assignment lists for it under that acquisition.

@@ -50,7 +50,8 @@ impl HandoffCore {
     /// was inside the store.
     ///
     /// # Errors
-    /// If the message is for another life, from a dead one, or malformed; nothing was changed then.
+    /// If the message is for another life, from a dead one, malformed, or under an acquisition that is not known to be the
+    /// taker's (see `belief`); nothing was changed then.
     pub fn take(&mut self, take: &Take, now: Timestamp) -> Result<(TakeReply, Vec<Action>), Refusal> {
         self.check_addressee(&take.to)?;
         if take.ranges.len() > TAKE_RANGES_MAX {
@@ -69,18 +70,26 @@ impl HandoffCore {
             &take.taker.life,
             take.ranges.iter().map(|range| range.since).max(),
         )?;
+        self.check_acquisitions(take, now)?;
         let mut actions = Vec::new();
         let mut answers: Vec<TakeAnswer> = Vec::new();
+        // Once there is no room left, `Searching` is left out: it says nothing that silence does not.
+        let mut is_short = false;
         'all: for range in &take.ranges {
             for slice in self.parts(range.slice) {
                 if answers.len() >= self.config.taken_ranges_max {
-                    // The repeated `Take` asks for the rest. `Searching` says nothing that silence does not.
-                    answers.retain(|answer| answer.verdict != Verdict::Searching);
+                    if !std::mem::replace(&mut is_short, true) {
+                        answers.retain(|answer| answer.verdict != Verdict::Searching);
+                    }
                     if answers.len() >= self.config.taken_ranges_max {
+                        // The repeated `Take` asks for the rest.
                         break 'all;
                     }
                 }
                 let verdict = self.verdict(slice, range, &take.taker, now, &mut actions);
+                if is_short && verdict == Verdict::Searching {
+                    continue;
+                }
                 let joined = answers.last_mut().filter(|last| {
                     last.slice.touches(slice) && (last.since, last.from) == (range.since, range.from)
                 });
@@ -140,7 +149,10 @@ impl HandoffCore {
             return verdict;
         }
         let knows_higher = |highest: &Generation| *highest > asked.since && !planted::is(Bug::SinceIgnored);
-        if let Some(highest) = self.highest_known(at).filter(knows_higher) {
+        let highest = self
+            .highest_known(at)
+            .max(self.overruling(at, asked, &taker.life));
+        if let Some(highest) = highest.filter(knows_higher) {
             return Verdict::Superseded { since: highest };
         }
         if self.held.get(at).is_none()

@@ -6,6 +6,8 @@
 //!                           v                                 v
 //!                         SendTake                      admission.rs: may this operation run here?
 //!                                                       pull.rs: what still arrives
+//!
+//!   reconcile.rs: what an assignment asks   action.rs: what is asked of the shell   state.rs: what is known   claims.rs: what is told
 //! ```
 //!
 //! A node that died in silence may only have been away. Who takes its range over, cold, *awaits* what it held (awaiting.rs);
@@ -17,7 +19,8 @@
 //!
 //! A range can be *held* (served) and *pending* (to be taken under a newer acquisition) at once: an old owner serves
 //! until it is fenced, by the taker or by itself. How holdings ended is remembered in *past*, so that a repeated `Take`
-//! gets its answer again and no older copy is ever taken for the newest.
+//! gets its answer again and no older copy is ever taken for the newest. What others say of acquisitions is believed only as
+//! far as `belief` says.
 //!
 //! The shell keeps the core behind a lock. An operation is admitted and executed under the shared lock; every method
 //! that takes `&mut self` runs under the exclusive one. So when `take` answers `Fenced`, no operation is inside the
@@ -29,6 +32,7 @@
 mod action;
 mod admission;
 mod awaiting;
+mod belief;
 mod claims;
 mod fills;
 mod giver;
@@ -55,6 +59,7 @@ use softstore_sharding::{
 
 pub use action::{Action, ColdReason, CopyEnd, Notice, PullEnd};
 pub use admission::{Admission, Moved, Serving};
+pub use belief::ASSIGNER_SILENT_MS;
 pub use claims::RangeCounts;
 pub use fills::{Fills, Join};
 pub use giver::{CopyGrant, UnknownTtl};
@@ -65,6 +70,7 @@ pub use pull::ImportTarget;
 pub use reading::{CopyHere, ReadingHere};
 pub use writes::Writes;
 
+use belief::AssignerHeard;
 use lending::Lending;
 use reading::Readings;
 use state::{Copy, Held, Past, Pending, Pull};
@@ -99,6 +105,7 @@ pub struct HandoffCore {
     revival_ms: u64,
     lending: Lending,
     readings: Readings,
+    assigner_heard: AssignerHeard,
     epochs_given: u32,
     pulls_given: u64,
 }
@@ -121,6 +128,7 @@ impl HandoffCore {
             revival_ms: 0,
             lending: Lending::default(),
             readings: Readings::default(),
+            assigner_heard: AssignerHeard::default(),
             epochs_given: 0,
             pulls_given: 0,
         }

@@ -3,6 +3,7 @@
 //! ```text
 //!   cluster     several cores and what is on its way between them, delivered when a test says so
 //!   answers     what a provider answers to a Take
+//!   belief      acquisitions that nobody gave out, and those not heard of yet
 //!   lifecycle   a node drained, born again, without transfer
 //!   moves       who serves when: plain moves, swaps, A -> B -> A, renewals, deaths
 //!   revival     what a node held that was only away
@@ -11,6 +12,7 @@
 //! ```
 
 mod answers;
+mod belief;
 mod cluster;
 mod lifecycle;
 mod moves;
