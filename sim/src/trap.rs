@@ -138,6 +138,10 @@ const MS: u64 = 1_000;
 const GENTLE_STALL_US_MAX: u64 = 700 * MS;
 
 impl Trap {
+    pub(crate) fn new(phase: Phase, first: (Deed, u64), second: Option<(Deed, u64)>) -> Self {
+        Self { phase, first, second }
+    }
+
     pub(crate) fn deeds(&self) -> impl Iterator<Item = (Deed, u64)> {
         std::iter::once(self.first).chain(self.second)
     }
