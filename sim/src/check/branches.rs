@@ -8,18 +8,21 @@
 //!   it holds. It counts as older than all that was done under the newer acquisition, so it may be found only where nobody
 //!   has changed the key there ([`Operation::overtaken_us`]). A loose removal or touch does nothing there, and promises nothing.
 //! - A *branch* holds what one such life carried out, and what was firm before it was overtaken: as if nobody else were there.
+//!
+//! If nobody is left who knows that such a life was given up, a later Assigner may believe it again, with all that it holds. From
+//! then on nothing is promised of its keys, and nothing is judged.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use softstore_sharding::Incarnation;
+use softstore_sharding::{Generation, Incarnation};
 
 use crate::history::{Did, Ended, History, Operation, Ownership};
 
 /// Who carried out an operation that was loose, and since when a newer acquisition served.
 #[derive(Clone, Copy)]
 struct Loose {
-    by: Incarnation,
+    by: (Incarnation, Generation),
     overtaken_us: u64,
 }
 
@@ -39,11 +42,20 @@ pub fn views(history: &History) -> Vec<Cow<'_, History>> {
         None => Some(*operation),
         Some(loose) => overtaken(operation, loose.overtaken_us),
     };
-    let all = || history.operations.iter().zip(&loose);
-    let mut views = vec![view(history, all().filter_map(on_trunk))];
-    let branches: BTreeSet<Incarnation> = loose.iter().flatten().map(|loose| loose.by).collect();
+    let believed_us = tenures.believed_us();
+    let is_judged = |operation: &Operation| {
+        let until_us = believed_us.get(&operation.key).copied();
+        until_us.is_none_or(|until_us| operation.returned_us < until_us)
+    };
+    let all = || {
+        let all = history.operations.iter().zip(&loose);
+        (0..).zip(all).filter(|(_, (operation, _))| is_judged(operation))
+    };
+    let mut views = vec![view(history, all().filter_map(|(_, one)| on_trunk(one)))];
+    let branches: BTreeSet<(Incarnation, Generation)> =
+        loose.iter().flatten().map(|loose| loose.by).collect();
     for branch in branches {
-        let on_branch = (0..).zip(all()).filter_map(|(line, (operation, loose))| {
+        let on_branch = all().filter_map(|(line, (operation, loose))| {
             let from_us = tenures.overtaken_us(branch, operation.key)?;
             match loose {
                 Some(loose) if loose.by == branch => Some(*operation),
@@ -112,11 +124,9 @@ impl<'a> Tenures<'a> {
         Self { of_key, cut_off }
     }
 
-    /// When another life first served the key under a newer acquisition than this one ever did.
-    fn overtaken_us(&self, by: Incarnation, key: usize) -> Option<u64> {
+    /// When another life first served the key under a newer acquisition than this one of that life.
+    fn overtaken_us(&self, (by, since): (Incarnation, Generation), key: usize) -> Option<u64> {
         let of_key = self.of_key.get(&key).filter(|_| self.cut_off.contains(&by))?;
-        let own = of_key.iter().filter(|held| held.life.incarnation == by);
-        let since = own.map(|held| held.since).max()?;
         let newer = of_key
             .iter()
             .filter(|held| held.life.incarnation != by && held.since > since);
@@ -124,8 +134,30 @@ impl<'a> Tenures<'a> {
     }
 
     fn loose(&self, key: usize, (by, at_us): (Incarnation, u64)) -> Option<Loose> {
+        let of_key = self.of_key.get(&key)?.iter();
+        let own = of_key.filter(|held| held.life.incarnation == by && held.from_us <= at_us);
+        let since = own.map(|held| held.since).max()?;
+        let by = (by, since);
         let overtaken_us = self.overtaken_us(by, key).filter(|from_us| *from_us <= at_us)?;
         Some(Loose { by, overtaken_us })
+    }
+
+    /// The keys that a life served again after it had been overtaken, and since when.
+    fn believed_us(&self) -> BTreeMap<usize, u64> {
+        let mut believed_us: BTreeMap<usize, u64> = BTreeMap::new();
+        for (&key, of_key) in &self.of_key {
+            let again = of_key.iter().filter(|held| {
+                let is_earlier = |other: &&&Ownership| other.life == held.life && other.since < held.since;
+                let earlier = of_key.iter().filter(is_earlier).map(|other| other.since).min();
+                let is_between = |other: &&Ownership| {
+                    let since = other.since;
+                    other.life != held.life && earlier.is_some_and(|from| from < since) && since < held.since
+                };
+                self.cut_off.contains(&held.life.incarnation) && of_key.iter().any(|other| is_between(other))
+            });
+            believed_us.extend(again.map(|held| held.from_us).min().map(|from_us| (key, from_us)));
+        }
+        believed_us
     }
 }
 
@@ -151,7 +183,7 @@ impl CarriedOut {
 
 #[cfg(test)]
 mod tests {
-    use softstore_sharding::{Generation, Life, NodeId, Version};
+    use softstore_sharding::{Life, NodeId, Version};
 
     use super::*;
     use crate::check::{check, made};
@@ -232,6 +264,31 @@ mod tests {
         );
         let crossed = vec![write(NEW, 5, 110), read(OLD, 5, 120)];
         assert_eq!(broken(crossed), 1, "nothing comes to a branch from the trunk");
+    }
+
+    /// Plan: the life that was overtaken owns the key again, under a newer acquisition, with the old value. What was done before
+    /// is judged, what comes after is not.
+    #[test]
+    fn who_is_believed_again_is_judged_until_then() {
+        let again = |operations| {
+            let mut history = history(operations);
+            let mut again = history.ownerships[0].clone();
+            (again.since.number, again.from_us) = (3, 300);
+            history.ownerships.push(again);
+            branches_broken(&history)
+        };
+        let before = vec![write(OLD, 1, 10), write(NEW, 5, 110)];
+        assert_eq!(again([before.clone(), vec![read(OLD, 1, 320)]].concat()), 0);
+        assert!(again([before, vec![read(NEW, 1, 200)]].concat()) > 0);
+    }
+
+    /// What is broken in the views; the ownerships are not looked at.
+    fn branches_broken(history: &History) -> usize {
+        let views = views(history);
+        views
+            .iter()
+            .map(|view| crate::check::staleness::check(view).len())
+            .sum()
     }
 
     /// Plan: a value is written where a newer owner serves already, and comes back with its life. It may be found where nobody has
