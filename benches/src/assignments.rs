@@ -32,6 +32,7 @@ pub fn random(slices: u32, nodes: u32) -> Assignment {
             since: generation(u64::from(index) + 1),
             providers: Vec::new(),
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         (slice, range)
     });

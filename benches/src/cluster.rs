@@ -121,6 +121,7 @@ impl InProcess {
 pub async fn client_of(node: &Node) -> Result<Client> {
     Ok(Client::builder()
         .seeds([node.grpc_addr().to_string()])
+        .require_cluster(true)
         .connect()
         .await?)
 }

@@ -6,25 +6,133 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use eyre::{Result, WrapErr, ensure};
+use eyre::{Result, WrapErr, ensure, eyre};
 use serde_json::{Map, Value};
-use softstore_client::{Client, ReadPolicy};
+use softstore_client::{Client, ReadError, ReadPolicy, SEEDS_MAX, Version, WriteError};
 use softstore_server::config::VALUE_BYTES_LIMIT;
 
-use crate::control::ClusterArgs;
+use crate::control::{ClusterArgs, Control};
+use crate::exit::in_one_line;
+use crate::settings::client::ClientConfig;
+use crate::settings::written::span;
+
+/// How long the Assigner may take to say which nodes there are, in milliseconds: without it, the first node is asked.
+const DIRECTORY_MS_MAX: u64 = 1_000;
+
+/// Where the first node of a machine listens by default.
+const FIRST_NODE: &str = "127.0.0.1:7401";
 
 /// A connected client. Its reads tell a node that cannot be reached from an absent key.
 pub(crate) async fn connect(cluster: &ClusterArgs) -> Result<Client> {
     let config = cluster.config()?;
+    let (seeds, help) = seeds(&config).await;
+    ensure!(!seeds.is_empty(), "cannot use the cluster: {help}");
     Client::builder()
-        .seeds(config.seeds)
+        .seeds(seeds)
         .operation_timeout(Duration::from_millis(config.deadline_ms))
         .read_policy(ReadPolicy::Error)
+        .require_cluster(true)
         .connect()
         .await
-        .wrap_err(
-            "cannot use the cluster; name some of its nodes with --seeds, or start one with `softstore dev`",
-        )
+        .wrap_err_with(|| format!("cannot use the cluster: {help}"))
+}
+
+/// Whom to ask for the cluster, and what to do if none of them answers: the nodes that were named, else those that the Assigner
+/// knows. If nothing was named and it does not answer, the usual first node of this machine, which may live without an
+/// Assigner; beside an Assigner elsewhere, it might be another cluster's.
+async fn seeds(config: &ClientConfig) -> (Vec<String>, String) {
+    let named: Vec<String> = config
+        .seeds
+        .iter()
+        .filter(|seed| !seed.is_empty())
+        .cloned()
+        .collect();
+    if !named.is_empty() {
+        let help = "name other nodes with --seeds, or leave it out and name the Assigner with --assigner";
+        return (named, help.to_owned());
+    }
+    let assigner = &config.assigner;
+    let help = match directory(assigner).await {
+        Ok(mut nodes) if !nodes.is_empty() => {
+            nodes.truncate(SEEDS_MAX);
+            let help = format!("softstore status tells what the Assigner at {assigner} knows of its nodes");
+            return (nodes, help);
+        }
+        Ok(_) => format!("the Assigner at {assigner} knows no node: start one (softstore node)"),
+        Err(error) => in_one_line(&error),
+    };
+    let is_default = *assigner == ClientConfig::default().assigner;
+    let seeds = if is_default {
+        vec![FIRST_NODE.to_owned()]
+    } else {
+        Vec::new()
+    };
+    (
+        seeds,
+        format!("{help}; or name some nodes with --seeds (SOFTSTORE_SEEDS)"),
+    )
+}
+
+/// Where the nodes listen that the Assigner knows.
+async fn directory(assigner: &str) -> Result<Vec<String>> {
+    let status = Control::within(assigner, DIRECTORY_MS_MAX)?.status().await?;
+    Ok(status.nodes.into_iter().map(|node| node.address).collect())
+}
+
+/// What to do about a read that failed.
+pub(crate) fn unread(error: ReadError) -> eyre::Report {
+    let help = match error {
+        ReadError::Unreachable(_) => Some(OUT_OF_REACH),
+        ReadError::Busy => Some(OVERLOADED),
+        ReadError::InvalidKey(_) | ReadError::Refused { .. } => None,
+    };
+    advised(error.into(), help)
+}
+
+/// What to do about a write that failed.
+pub(crate) fn unwritten(error: WriteError) -> eyre::Report {
+    let help = match error {
+        WriteError::Unavailable(_) => Some(OUT_OF_REACH),
+        WriteError::Busy => Some(OVERLOADED),
+        _ => None,
+    };
+    advised(error.into(), help)
+}
+
+const OUT_OF_REACH: &str = "if its node died, another one takes over within seconds: try again; softstore status tells who is \
+                            there and what is without an owner";
+
+const OVERLOADED: &str = "try again; softstore status tells which node is busy";
+
+fn advised(error: eyre::Report, help: Option<&str>) -> eyre::Report {
+    match help {
+        Some(help) => eyre!("{error} ({help})"),
+        None => error,
+    }
+}
+
+/// A time to live as typed. Zero would be over at once.
+pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = span(text)?;
+    if ttl.is_zero() {
+        return Err(
+            "an entry lives for 1ms at least; without --ttl it does not expire, and del deletes it"
+                .to_owned(),
+        );
+    }
+    Ok(ttl)
+}
+
+/// A version as typed, or as `jq` prints the string in which JSON holds it: with quotes.
+pub(crate) fn version(text: &str) -> Result<Version, String> {
+    let digits = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let version = digits.unwrap_or(text).parse().map(Version::new);
+    version.map_err(|_| "not a version: copy it from get --json".to_owned())
+}
+
+/// A version as it stands in JSON: as text, for JavaScript and jq round numbers above 2^53.
+pub(crate) fn version_text(version: Version) -> String {
+    version.get().to_string()
 }
 
 /// A key as typed: any bytes.
@@ -107,6 +215,25 @@ mod tests {
             Value::from(object).to_string(),
             r#"{"key":"a","value_hex":"ff00"}"#
         );
+    }
+
+    #[test]
+    fn a_time_to_live_is_more_than_nothing() {
+        assert_eq!(ttl("1ms"), Ok(Duration::from_millis(1)));
+        for zero in ["0", "0ms", "0d"] {
+            assert!(ttl(zero).is_err(), "{zero}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_read_as_json_holds_it() {
+        let large = Version::new((1 << 53) + 1);
+        assert_eq!(version_text(large), "9007199254740993");
+        assert_eq!(version("9007199254740993"), Ok(large));
+        assert_eq!(version("\"9007199254740993\""), Ok(large));
+        for none in ["", "\"", "\"\"", "9007199254740993\"", "-1", "9.007e15"] {
+            assert!(version(none).is_err(), "{none}");
+        }
     }
 
     #[test]

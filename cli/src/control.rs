@@ -54,7 +54,8 @@ impl Control {
         Self::within(address, ANSWER_MS_MAX)
     }
 
-    fn within(address: &str, answer_ms_max: u64) -> Result<Self> {
+    /// The same, for answers that may take so long.
+    pub(crate) fn within(address: &str, answer_ms_max: u64) -> Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .wrap_err_with(|| format!("the Assigner's address {address:?} is no HOST:PORT"))?
             .connect_timeout(Duration::from_millis(answer_ms_max))

@@ -4,9 +4,10 @@
 //! ```text
 //! arguments.rs   what may be typed          settings.rs   flags over environment over file over defaults
 //! commands/      one file per command       child.rs      processes that `dev` starts, announce.rs their first line
-//! logging.rs     logs to stderr             stop.rs       signals, and the end of the parent
+//! logging/       logs to stderr, bounded    stop.rs       signals, and the end of the parent
 //! control.rs     questions to the Assigner  cache.rs      keys and values
 //! exit.rs        exit codes                 say.rs        lines for people
+//! open_files.rs  their limit, raised
 //! ```
 //!
 //! Exit codes: 0 done, 1 the answer is no (absent key, not settled in time, a drill that failed), 2 an error, which stderr
@@ -39,11 +40,13 @@ fn main() -> ExitCode {
         return exit::Exit::Error.into();
     }
     let arguments = arguments::Arguments::typed();
-    match commands::run(arguments.command) {
+    let code = match commands::run(arguments.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
             say::remark(format_args!("softstore: {}", exit::in_one_line(&error)));
             exit::Exit::Error.into()
         }
-    }
+    };
+    softstore_server::log_queue::flush_stderr(logging::LAST_LINES_WAIT);
+    code
 }

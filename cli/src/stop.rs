@@ -7,9 +7,12 @@ use std::io::Read;
 use std::time::Duration;
 
 use eyre::{Result, WrapErr};
+use softstore_server::log_queue::stderr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::warn;
+
+use crate::logging::LAST_LINES_WAIT;
 
 /// Whoever sends a signal and then waits for the end often closes our stdin with that (tokio's `Child::wait` does). The
 /// two arrive in any order; a signal that comes so soon after the end of stdin is what was meant.
@@ -80,6 +83,7 @@ impl Stop {
                 StopReason::ParentGone => continue,
             };
             warn!("a second signal: ending at once, without the rest of the drain");
+            stderr().flush(LAST_LINES_WAIT);
             std::process::exit(code);
         }
     }

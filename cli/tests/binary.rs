@@ -72,6 +72,21 @@ fn flags_win_over_environment_over_file() {
     );
 }
 
+/// Plan: a time to live that would be over at once, and a watch that would never pause. Both are refused before anybody is asked.
+#[test]
+fn zero_is_no_time_to_live_and_no_interval() {
+    for (arguments, told) in [
+        (&["set", "k", "v", "--ttl", "0"][..], "1ms at least"),
+        (&["set", "k", "v", "--ttl", "0ms"], "1ms at least"),
+        (&["status", "--watch", "0"], "every 100ms at most"),
+        (&["status", "--watch", "99ms"], "every 100ms at most"),
+    ] {
+        let output = softstore(arguments, &[]);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn listening_beyond_loopback_is_refused_with_the_reason() {
     for arguments in [

@@ -1,4 +1,4 @@
-//! [`Builder`]: from settings to a connected [`Client`].
+//! [`Builder`]: from settings to a [`Client`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
-use crate::config::{ClientConfig, ReadPolicy};
-use crate::error::{ConnectError, SeedFailure};
+use crate::config::{ClientConfig, ReadPolicy, whole_ms};
+use crate::error::ConnectError;
 use crate::follow::follow;
 use crate::metrics::Counters;
 use crate::routing::Routing;
@@ -33,19 +33,19 @@ impl Builder {
 
     /// How long an operation may take, all retries included. Default 1,000 ms.
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
-        self.config.operation_timeout_ms = milliseconds(timeout);
+        self.config.operation_timeout_ms = whole_ms(timeout);
         self
     }
 
     /// How long one attempt to connect may take. Default 1,000 ms.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.config.connect_timeout_ms = milliseconds(timeout);
+        self.config.connect_timeout_ms = whole_ms(timeout);
         self
     }
 
     /// How long [`Builder::connect`] waits for a first assignment. Default 5,000 ms.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.config.ready_timeout_ms = milliseconds(timeout);
+        self.config.ready_timeout_ms = whole_ms(timeout);
         self
     }
 
@@ -79,12 +79,23 @@ impl Builder {
         self
     }
 
-    /// Finds the cluster and takes its assignment. Must run within a tokio runtime, on which the client's tasks then
-    /// live; they end with the last clone of the client.
+    /// Whether [`Builder::connect`] fails if the cluster is not there. Default: no. An application that can do without its
+    /// cache should start without it.
+    pub fn require_cluster(mut self, require: bool) -> Self {
+        self.config.require_cluster = require;
+        self
+    }
+
+    /// Looks for the cluster and takes its assignment; if no seed can be reached, or none has an assignment within the ready
+    /// timeout, the client is given all the same, and goes on looking. Until it finds the cluster, its reads are misses
+    /// (or errors, see [`ReadPolicy`]) and its writes [`Unavailable`](crate::WriteError::Unavailable); the log is told once
+    /// (`tracing`, a warning), and [`Client::health`] tells at any time.
+    ///
+    /// Must run within a tokio runtime, on which the client's tasks then live; they end with the last clone of the client.
     ///
     /// # Errors
-    /// If a setting is out of range; at once if no seed can be reached; after the ready timeout if a seed can but has
-    /// no assignment.
+    /// If a setting is out of range. With [`Builder::require_cluster`] also at once if no seed can be reached, and after the
+    /// ready timeout if a seed can but has no assignment.
     pub async fn connect(self) -> Result<Client, ConnectError> {
         self.config.validate()?;
         let config = Arc::new(self.config);
@@ -95,8 +106,11 @@ impl Builder {
         // Cancels also if this future is dropped half way.
         let guard = stop.clone().drop_guard();
         tokio::spawn(follow(routing.clone(), config.clone(), attempts.clone(), stop));
-        wait_for_assignment(&routing, &attempts, &config).await?;
-        Ok(Client::new(config, routing, counters, guard))
+        let found = wait_for_assignment(&routing, &attempts, &config).await;
+        if config.require_cluster {
+            found?;
+        }
+        Ok(Client::new(config, routing, attempts, counters, guard))
     }
 }
 
@@ -111,40 +125,14 @@ async fn wait_for_assignment(
         if routing.table().epoch() > 0 {
             return Ok(());
         }
-        if attempts.reached().is_none()
-            && let Some(failures) = attempts.all_failed()
-        {
+        if let Some(failures) = attempts.all_failed() {
             return Err(ConnectError::Unreachable(failures));
         }
         let news = tokio::time::timeout_at(until.into(), changes.changed()).await;
-        if matches!(news, Ok(Ok(()))) {
-            continue;
+        if !matches!(news, Ok(Ok(()))) {
+            return Err(attempts.why(config, config.ready_timeout_ms));
         }
-        return Err(match attempts.reached() {
-            Some(seed) => ConnectError::NoAssignment {
-                seed,
-                waited_ms: config.ready_timeout_ms,
-            },
-            None => ConnectError::Unreachable(attempts.all_failed().unwrap_or_else(|| unanswered(config))),
-        });
     }
-}
-
-/// For a ready timeout that is over before the first round of attempts: some seeds may have failed, but not all have, so
-/// of each no more is known than that it has not answered.
-fn unanswered(config: &ClientConfig) -> Vec<SeedFailure> {
-    let failure = |seed: &String| SeedFailure {
-        seed: seed.clone(),
-        reason: format!(
-            "no answer within the ready timeout of {} ms",
-            config.ready_timeout_ms
-        ),
-    };
-    config.seeds.iter().map(failure).collect()
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -152,7 +140,7 @@ mod tests {
     use super::*;
 
     /// Plan: a listener that accepts connections and never says a word, and a ready timeout far below the time after which an
-    /// attempt gives up. The error must still name the seed, and what was waited for.
+    /// attempt gives up. The error of who insists must still name the seed, and what was waited for.
     #[tokio::test]
     async fn a_silent_seed_is_named_when_the_ready_timeout_comes_first() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -160,6 +148,7 @@ mod tests {
         let connecting = Client::builder()
             .seeds([seed.clone()])
             .ready_timeout(Duration::from_millis(20))
+            .require_cluster(true)
             .connect();
         match connecting.await {
             Err(ConnectError::Unreachable(failures)) => {

@@ -20,6 +20,7 @@ use crate::operation::{Failure, Operation, Operator, Repeat};
 use crate::options::{Condition, Found, SetOptions, SetOutcome, ttl_ms};
 use crate::payload::{IntoBytes, check_key, is_hopelessly_large};
 use crate::routing::Routing;
+use crate::source::Attempts;
 
 /// A client of one cluster. Clones are cheap and share everything; the connections close with the last one.
 ///
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) operator: Operator,
     pub(crate) counters: Arc<Counters>,
     pub(crate) flights: Flights,
+    pub(crate) attempts: Arc<Attempts>,
     config: Arc<ClientConfig>,
     _following: DropGuard,
 }
@@ -60,6 +62,7 @@ impl Client {
     pub(crate) fn new(
         config: Arc<ClientConfig>,
         routing: Arc<Routing>,
+        attempts: Arc<Attempts>,
         counters: Arc<Counters>,
         following: DropGuard,
     ) -> Self {
@@ -75,6 +78,7 @@ impl Client {
                 operator,
                 counters,
                 flights: Flights::default(),
+                attempts,
                 config,
                 _following: following,
             }),
@@ -206,7 +210,7 @@ impl Client {
     pub async fn touch(&self, key: impl IntoBytes, ttl: Option<Duration>) -> Result<bool, WriteError> {
         self.shared.counters.touches.one();
         let op = v1::Op {
-            ttl_ms: ttl_ms(ttl),
+            ttl_ms: ttl_ms(ttl)?,
             ..op(OpKind::Touch, key.into_bytes())
         };
         let operation = self.operation(op, Repeat::Never)?;
@@ -236,7 +240,7 @@ impl Client {
         self.shared.counters.adds.one();
         let op = v1::Op {
             delta,
-            ttl_ms: ttl_ms(ttl),
+            ttl_ms: ttl_ms(ttl)?,
             ..op(OpKind::Add, key.into_bytes())
         };
         let operation = self.operation(op, Repeat::Never)?;
@@ -287,7 +291,7 @@ impl Client {
         let (condition, version) = options.condition.to_wire();
         let op = v1::Op {
             value,
-            ttl_ms: ttl_ms(options.ttl),
+            ttl_ms: ttl_ms(options.ttl)?,
             condition: condition.into(),
             version,
             ..op(OpKind::Set, key)

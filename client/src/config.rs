@@ -27,14 +27,17 @@ pub struct ClientConfig {
     /// How long one attempt to connect may take. 1 to 60,000 ms; default 1,000.
     pub connect_timeout_ms: u64,
     /// How long `connect()` waits for a first assignment from a node that answers. 1 to 600,000 ms; default 5,000. If no
-    /// seed can be reached at all, `connect()` says so at once.
+    /// seed can be reached at all, it does not wait.
     pub ready_timeout_ms: u64,
+    /// `connect()` fails if there is no assignment by then. Default: false; the client is given, and goes on looking.
+    pub require_cluster: bool,
     /// How often an idle or silent connection is probed. 100 to 600,000 ms; default 1,000.
     pub keepalive_interval_ms: u64,
     /// How long the answer to a probe may take before the connection counts as broken. 100 to 60,000 ms; default 1,000.
     pub keepalive_timeout_ms: u64,
     /// How long a read whose owner cannot be reached waits for a newer assignment while the client has lost its source of
-    /// assignments. 0 to 60,000 ms; default 100.
+    /// assignments. 0 to 60,000 ms; default 100. Once it has lost it for so long, and for a second at least, nothing waits any
+    /// more that finds no owner.
     pub unreachable_wait_ms: u64,
     /// Connections per node, each with one stream. 1 to 64; default 1. One key always uses the same one.
     pub connections_per_node: usize,
@@ -62,6 +65,7 @@ impl Default for ClientConfig {
             operation_timeout_ms: 1_000,
             connect_timeout_ms: 1_000,
             ready_timeout_ms: 5_000,
+            require_cluster: false,
             keepalive_interval_ms: 1_000,
             keepalive_timeout_ms: 1_000,
             unreachable_wait_ms: 100,
@@ -162,6 +166,11 @@ impl ClientConfig {
     pub(crate) fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
     }
+}
+
+/// A span in whole milliseconds.
+pub(crate) fn whole_ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn is_host_and_port(seed: &str) -> bool {

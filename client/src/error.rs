@@ -10,6 +10,7 @@ use softstore_proto::v1::Status;
 use thiserror::Error;
 
 use crate::config::ConfigError;
+use crate::options::ZeroTtl;
 use crate::payload::KeyError;
 
 /// What stood in the way of an operation until its deadline.
@@ -82,6 +83,9 @@ pub enum WriteError {
     /// The key is none. Not applied.
     #[error(transparent)]
     InvalidKey(#[from] KeyError),
+    /// The time to live is 0. Not applied.
+    #[error(transparent)]
+    InvalidTtl(#[from] ZeroTtl),
     /// The value is over the limit. Not applied.
     #[error("the value is too large: {0}")]
     ValueTooLarge(String),
@@ -131,7 +135,7 @@ impl WriteError {
     }
 }
 
-/// Why there is no client.
+/// Why there is no client, or why it has not found its cluster ([`Health`](crate::Health)).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConnectError {
     /// The configuration is refused.
@@ -183,6 +187,9 @@ pub enum LoadError {
     /// The key is none, or the node refuses to read it.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The time to live is 0. Nothing was loaded.
+    #[error(transparent)]
+    InvalidTtl(#[from] ZeroTtl),
     /// The loader failed. All who waited for that load get the same error; the next call loads anew.
     #[error("the loader failed: {0}")]
     Loader(Arc<dyn std::error::Error + Send + Sync>),
@@ -194,6 +201,7 @@ impl LoadError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Read(error) => error.is_retryable(),
+            Self::InvalidTtl(_) => false,
             Self::Loader(_) => true,
         }
     }

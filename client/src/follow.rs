@@ -3,6 +3,8 @@
 //! The client counts as *following* ([`Routing::is_followed`]) once its source has said that it knows at least what the
 //! client holds. A source may fall behind later, if it is cut off from the Assigner and does not know. So while owners are
 //! out of reach, other nodes are asked beside it, and the one that knows more becomes the source.
+//!
+//! That nobody is to be followed is logged once when it begins and once when it ends ([`Tidings`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, whole_ms};
 use crate::routing::Routing;
 use crate::source::{Attempts, Source, SourceEnd, find, find_newer, generation_of};
 
@@ -27,19 +29,23 @@ pub(crate) async fn follow(
     let ended = stop.cancelled();
     let following = async {
         let mut backoff = Backoff::CONNECT;
+        let mut tidings = Tidings::default();
         loop {
             let Some(source) = find(&routing, &config, &attempts).await else {
                 // Wakes who waits for a first assignment: the attempts say why there is none.
                 routing.set_followed(false);
+                tidings.nobody(&routing, &config, &attempts);
                 tokio::time::sleep(backoff.pause()).await;
                 continue;
             };
-            if take_updates(&routing, &config, source).await {
+            if take_updates(&routing, &config, source, &mut tidings).await {
                 backoff = Backoff::CONNECT;
+                routing.set_followed(false);
             } else {
+                routing.set_followed(false);
+                tidings.nobody(&routing, &config, &attempts);
                 tokio::time::sleep(backoff.pause()).await;
             }
-            routing.set_followed(false);
         }
     };
     tokio::select! {
@@ -49,7 +55,12 @@ pub(crate) async fn follow(
 }
 
 /// Takes updates, changing to another source if that knows more, until the watch ends. Whether any came.
-async fn take_updates(routing: &Routing, config: &ClientConfig, mut source: Source) -> bool {
+async fn take_updates(
+    routing: &Routing,
+    config: &ClientConfig,
+    mut source: Source,
+    tidings: &mut Tidings,
+) -> bool {
     let mut is_useful = false;
     let mut doubts = Doubts::new(routing);
     loop {
@@ -77,6 +88,35 @@ async fn take_updates(routing: &Routing, config: &ClientConfig, mut source: Sour
         is_useful = true;
         if generation_of(&update) >= routing.table().generation() {
             routing.set_followed(true);
+            tidings.found(&source.address);
+        }
+    }
+}
+
+/// What the log is told: that nobody is to be followed, once the cluster counts as absent or was never there; and the end of it.
+#[derive(Debug, Default)]
+struct Tidings {
+    is_told: bool,
+}
+
+impl Tidings {
+    fn nobody(&mut self, routing: &Routing, config: &ClientConfig, attempts: &Attempts) {
+        let was_never_there = routing.table().epoch() == 0;
+        if self.is_told || !(was_never_there || routing.is_absent()) {
+            return;
+        }
+        self.is_told = true;
+        let lost_ms = routing.lost_for().map_or(0, whole_ms);
+        let why = attempts.why(config, lost_ms);
+        tracing::warn!(
+            %why,
+            "the cache is not there: until it is, reads that find no owner are misses and writes are not applied"
+        );
+    }
+
+    fn found(&mut self, address: &str) {
+        if std::mem::take(&mut self.is_told) {
+            tracing::info!(address, "the cache is there");
         }
     }
 }

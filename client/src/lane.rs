@@ -1,7 +1,8 @@
 //! [`Lane`]: one connection to one life of a node, with one data stream on it: opened, read, broken, opened again.
 //!
 //! The stream's outgoing half pulls its batches straight from the [`Queue`] when the transport can send, so operations
-//! gather by themselves while it cannot. After a loss it connects again at once; from the second failure on it backs
+//! gather by themselves while it cannot. It sends nothing before the node has answered the call: a node that refuses it, or a
+//! connection that is closed as soon as it is open, has then read no operation, and nobody need wonder whether it did. After a loss it connects again at once; from the second failure on it backs
 //! off, and meanwhile operations are refused at once instead of waiting for a node that does not answer.
 
 use std::pin::Pin;
@@ -227,6 +228,8 @@ enum End {
     AfterUse,
     /// It never came to be, or nothing came of it.
     Unused,
+    /// The node refused it by the first batch, and has run nothing of what was sent on it.
+    Refused,
 }
 
 /// Closes the queue when the task that serves it is gone, however that came: with its runtime, say. Nobody would end what
@@ -239,7 +242,7 @@ impl Drop for Attendance {
             return;
         }
         self.0
-            .with_queue(|queue, wake| queue.end_stream(Gate::Down, wake));
+            .with_queue(|queue, wake| queue.end_stream(Gate::Down, false, wake));
     }
 }
 
@@ -255,7 +258,8 @@ async fn drive(lane: Arc<Lane>, address: Arc<str>, config: Arc<ClientConfig>) {
         let was_closing = lane.queue.lock().gate() == Gate::Closing;
         let at_once = matches!(end, End::AfterUse) && !was_closing && !lane.retired.is_cancelled();
         let gate = if at_once { Gate::Open } else { Gate::Down };
-        lane.with_queue(|queue, wake| queue.end_stream(gate, wake));
+        let has_refused = matches!(end, End::Refused);
+        lane.with_queue(|queue, wake| queue.end_stream(gate, has_refused, wake));
         if lane.retired.is_cancelled() {
             return;
         }
@@ -314,7 +318,7 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> E
         }
     };
     lane.counters.streams_opened.one();
-    lane.queue.lock().open_gate();
+    lane.with_queue(Queue::open_gate);
     let mut end = End::Unused;
     let mut answers = Vec::new();
     let mut wake = Vec::new();
@@ -354,7 +358,10 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> E
             Ok(None) => return end,
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
                 tracing::warn!(address, %status, "the node cannot serve this client");
-                return End::Unused;
+                return match end {
+                    End::Unused => End::Refused,
+                    used => used,
+                };
             }
             Err(status) => {
                 tracing::debug!(address, %status, "the stream broke");

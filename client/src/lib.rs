@@ -18,9 +18,11 @@
 //! - A write that is not known to have been applied is an error: [`WriteError::Unavailable`] if it certainly was not,
 //!   [`WriteError::OutcomeUnknown`] if it may have been.
 //! - It follows the cluster through restarts and moves, and needs one living node of it.
+//! - It does without a cluster, too: [`Builder::connect`] gives a client even if no node answers. Reads are misses then and
+//!   writes fail, at once after a second, until one does ([`Client::health`]; [`Builder::require_cluster`] insists).
 //!
 //! ```text
-//!   client, many, flush, load, typed, hot_keys    what applications call
+//!   client, many, flush, load (fill), typed, hot_keys, health    what applications call
 //!        |
 //!   operation      one operation to its end: what is tried again, what its outcome is
 //!        |
@@ -29,6 +31,10 @@
 //!   lane           one connection: opened, read, broken, opened again
 //!        |
 //!   queue          what is pending on it: batches, deadlines, who waits for what
+//!        |
+//!   outbox, window, backoff      what goes into a batch, how much may be on its way, when it is tried again
+//!
+//!   options, answer, payload, codec    what a call says and is told; keys, values, typed ones     config, metrics
 //! ```
 
 mod answer;
@@ -38,8 +44,10 @@ mod client;
 mod codec;
 mod config;
 mod error;
+mod fill;
 mod flush;
 mod follow;
+mod health;
 mod hot_keys;
 mod lane;
 mod load;
@@ -59,9 +67,10 @@ pub use builder::Builder;
 pub use client::Client;
 pub use config::{ClientConfig, ConfigError, ReadPolicy, SEEDS_MAX};
 pub use error::{Cause, ConnectError, LoadError, ReadError, SeedFailure, TypedError, WriteError};
+pub use health::Health;
 pub use hot_keys::{HotKey, HotKeys};
 pub use metrics::ClientMetrics;
-pub use options::{Found, SetOptions, SetOutcome};
+pub use options::{Found, SetOptions, SetOutcome, ZeroTtl};
 pub use payload::{IntoBytes, KeyError};
 pub use softstore_sharding::{Slice, SliceKey, Version};
 

@@ -1,14 +1,14 @@
 //! [`Client::get_or_load`]: read through the cache, with one load at a time per key and process.
 //!
 //! Who misses joins the key's *flight*: the first leads and loads, the others wait for what it brings. A leader that is
-//! cancelled leaves the flight to one of them. The loaded value is put into the cache only if nothing is there by then,
-//! so a load never covers a newer write; while that is under way, latecomers wait and then read anew. A caller whose read
-//! began before a flight ended, and who finds no flight any more, reads once more instead of loading a second time.
+//! cancelled leaves the flight to one of them. What was loaded is handed to all of them at once, and to whoever misses the key
+//! while it is on its way into the cache: that is nobody's wait (`fill`). A caller whose read began before a flight ended,
+//! and who finds no flight any more, reads once more instead of loading a second time.
 //!
 //! A load that began before a write of this client ended may have read what the write replaced. So an [`OwnWrite`]
 //! *detaches* the flights of its keys, when it begins and when it ends: who joined before gets what they bring, who comes
 //! after starts anew, and what a detached flight brings is not put into the cache. (Other clients' writes are not seen here;
-//! against them stands only that a fill needs the key to be absent.)
+//! against them stands only that a fill needs the key to be absent, and that none is on its way for long.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use softstore_sharding::{Slice, SliceKey};
 use tokio::sync::watch;
 
 use crate::client::Client;
-use crate::error::{Cause, LoadError, ReadError, WriteError};
-use crate::operation::{Course, Operation};
-use crate::options::SetOptions;
+use crate::error::{LoadError, ReadError};
+use crate::fill::{Fill, Filling};
+use crate::options::check_ttl;
 use crate::payload::IntoBytes;
 
 type LoaderError = Arc<dyn std::error::Error + Send + Sync>;
@@ -33,9 +33,9 @@ type LoaderError = Arc<dyn std::error::Error + Send + Sync>;
 enum Stage {
     /// The leader loads.
     Loading,
-    /// The value is there, and on its way into the cache. Who waited during the load takes it.
+    /// The value is there, and on its way into the cache.
     Loaded(Bytes),
-    /// The load failed.
+    /// The load failed. Nobody joins any more.
     Failed(LoaderError),
 }
 
@@ -43,15 +43,17 @@ type FlightsByKey = HashMap<Bytes, watch::Receiver<Stage>, foldhash::fast::Rando
 
 /// The loads under way in this process.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Flights(Arc<FlightsState>);
+pub(crate) struct Flights(pub(crate) Arc<FlightsState>);
 
 #[derive(Debug, Default)]
-struct FlightsState {
+pub(crate) struct FlightsState {
     /// Those that may be joined.
     by_key: Mutex<FlightsByKey>,
     /// How many these are: so writes need no lock while nothing is loaded, which is nearly always.
     joinable: AtomicUsize,
     ended: AtomicU64,
+    /// What is on its way into the cache.
+    pub(crate) filling: Filling,
 }
 
 /// A write of this client, from before its first attempt until its end.
@@ -76,16 +78,13 @@ impl Drop for OwnWrite<'_> {
 /// A place in a flight.
 enum Place {
     Leader(Leader),
-    /// Joined during the load.
     Follower(watch::Receiver<Stage>),
-    /// Came after it.
-    Latecomer(watch::Receiver<Stage>),
 }
 
 /// Leads a flight; when dropped, the flight has ended.
-struct Leader {
+pub(crate) struct Leader {
     flights: Flights,
-    key: Bytes,
+    pub(crate) key: Bytes,
     stage: watch::Sender<Stage>,
 }
 
@@ -110,7 +109,7 @@ impl Leader {
     }
 
     /// Begins something, unless the flight is detached; and no own write begins meanwhile.
-    fn unless_detached<T>(&self, begin: impl FnOnce() -> T) -> Option<T> {
+    pub(crate) fn unless_detached<T>(&self, begin: impl FnOnce() -> T) -> Option<T> {
         let by_key = self.flights.0.by_key.lock();
         self.is_joinable(&by_key).then(begin)
     }
@@ -123,14 +122,9 @@ impl Flights {
 
     fn join(&self, key: &Bytes) -> Place {
         let mut by_key = self.0.by_key.lock();
-        if let Some(stage) = by_key.get(key) {
-            let is_loading = matches!(*stage.borrow(), Stage::Loading);
-            let stage = stage.clone();
-            return if is_loading {
-                Place::Follower(stage)
-            } else {
-                Place::Latecomer(stage)
-            };
+        let held = by_key.get(key);
+        if let Some(stage) = held.filter(|stage| !matches!(*stage.borrow(), Stage::Failed(_))) {
+            return Place::Follower(stage.clone());
         }
         // A copy: the caller's key may be a slice of something large.
         let key = Bytes::copy_from_slice(key);
@@ -170,12 +164,17 @@ impl Client {
     /// What is under `key`; if nothing is, what `loader` gives, which is put into the cache with the time to live `ttl`
     /// (`None`: it does not expire). However many calls for a key miss at once in this process, one load runs.
     ///
-    /// The client's deadline covers its own reads and writes; how long the loader takes is the loader's business. If
-    /// the cache cannot be reached, the value is loaded. A value that cannot be put into the cache is given all the same.
+    /// The client's deadline covers its own reads; how long the loader takes is the loader's business. If the cache cannot be
+    /// reached, the value is loaded. Nobody waits until it is in the cache, nor whether it gets there: within the deadline,
+    /// and a second at most, and with others 64 MiB at most, it is tried. Meanwhile calls that miss the key get the value, too.
+    ///
+    /// The set is queued before this returns. So a [`get`](Client::get) that follows finds the value, as long as the key's owner
+    /// serves it, it has no replicas, and nobody removes the entry; while ownership changes, or the owner is out of reach or
+    /// overloaded, the `get` may miss.
     ///
     /// # Errors
     /// The loader's error, which is not cached: all calls that waited for that load get it, the next one loads anew. A
-    /// key that is none.
+    /// key that is none; a time to live of 0.
     pub async fn get_or_load<V, E, F>(
         &self,
         key: impl IntoBytes,
@@ -187,9 +186,10 @@ impl Client {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
         F: Future<Output = Result<V, E>>,
     {
+        check_ttl(ttl)?;
         let key = key.into_bytes();
         let flights = &self.shared.flights;
-        let mut ended = flights.ended();
+        let ended = flights.ended();
         let mut must_read = true;
         let leader = loop {
             if must_read && let Some(value) = self.read_for_load(&key).await? {
@@ -208,12 +208,6 @@ impl Client {
                     Some(outcome) => return outcome,
                     None => must_read = false,
                 },
-                Place::Latecomer(mut stage) => {
-                    // Ends in an error when the leader is gone, which is what is waited for.
-                    while stage.changed().await.is_ok() {}
-                    ended = flights.ended();
-                    must_read = true;
-                }
             }
         };
         self.lead(leader, ttl, loader).await
@@ -254,9 +248,12 @@ impl Client {
             }
             Ok(value) => {
                 let value = value.into_bytes();
+                // Under way before anybody has the value: what they ask next comes after it.
+                let fill = Fill::begin(self, &leader, value.clone(), ttl);
                 leader.stage.send_replace(Stage::Loaded(value.clone()));
-                // Apart from the caller, who has what it asked for: a slow or unreachable cache is not its problem.
-                tokio::spawn(fill(self.clone(), leader, value.clone(), ttl));
+                if let Some(fill) = fill {
+                    tokio::spawn(fill.finish(self.clone(), leader));
+                }
                 Ok(value)
             }
         }
@@ -268,46 +265,6 @@ impl Client {
             Ok(found) => Ok(found),
             Err(error @ (ReadError::InvalidKey(_) | ReadError::Refused { .. })) => Err(error.into()),
             Err(ReadError::Busy | ReadError::Unreachable(_)) => Ok(None),
-        }
-    }
-}
-
-/// Puts a loaded value into the cache; the flight ends with it.
-async fn fill(client: Client, leader: Leader, value: Bytes, ttl: Option<Duration>) {
-    let counters = &client.shared.counters;
-    let mut options = SetOptions::new().if_absent();
-    options.ttl = ttl;
-    let filled = match client.set_operation(leader.key.clone(), value, options) {
-        Ok(mut operation) => {
-            operation.op.fill = true;
-            try_fill(&client, &leader, &operation).await
-        }
-        Err(error) => Err(error),
-    };
-    match filled {
-        Ok(true) => {}
-        Ok(false) => counters.fills_skipped.one(),
-        Err(error) => {
-            counters.fills_failed.one();
-            tracing::debug!(%error, "a loaded value was not put into the cache");
-        }
-    }
-}
-
-/// Whether it was tried to the end: not if there may be something newer.
-async fn try_fill(client: &Client, leader: &Leader, operation: &Operation) -> Result<bool, WriteError> {
-    let operator = &client.shared.operator;
-    let mut course = Course::default();
-    loop {
-        // An own write that begins after this goes the same way, and so comes after it.
-        let Some(started) = leader.unless_detached(|| operator.start(operation)) else {
-            return Ok(false);
-        };
-        match operator.once(operation, started, &mut course).await {
-            // The former owner may have something newer and cannot be asked now: whoever misses next, loads again.
-            Ok(None) if course.last() == Some(Cause::NotReady) => return Ok(false),
-            Ok(None) => {}
-            ended => return client.wrote(ended.map(Option::unwrap_or_default)).map(|_| true),
         }
     }
 }

@@ -393,6 +393,11 @@ impl Operator {
         operation: &Operation,
         course: &mut Course,
     ) -> Result<(), Failure> {
+        if self.routing.is_absent() {
+            // As in `pause_shed`: the tasks that look for the cluster have their turns.
+            tokio::task::yield_now().await;
+            return Err(Failure::NotApplied(Cause::Unreachable));
+        }
         let before = std::mem::replace(&mut course.was_unreachable, true);
         if !before {
             return self.pause(UNREACHABLE_GRACE, operation, Cause::Unreachable).await;

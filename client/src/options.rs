@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use softstore_proto::v1::SetCondition;
 use softstore_sharding::Version;
+use thiserror::Error;
 
 /// How a set is carried out. By default: always, without a time to live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,7 +42,8 @@ impl SetOptions {
         Self::default()
     }
 
-    /// The value expires after `ttl`, rounded up to a millisecond. Zero counts as 1 ms.
+    /// The value expires after `ttl`, rounded up to a millisecond. Zero is refused when the set is sent
+    /// ([`WriteError::InvalidTtl`](crate::WriteError)): to say "do not keep it", delete the key.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -97,12 +99,26 @@ pub struct Found {
     pub ttl: Option<Duration>,
 }
 
+/// A time to live of zero: it would be over at once. On the wire, 0 stands for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a time to live of 0 is none: leave it out for an entry that does not expire, or delete the key")]
+pub struct ZeroTtl;
+
+/// Refuses what is no time to live.
+pub(crate) fn check_ttl(ttl: Option<Duration>) -> Result<(), ZeroTtl> {
+    if ttl.is_some_and(|ttl| ttl.is_zero()) {
+        return Err(ZeroTtl);
+    }
+    Ok(())
+}
+
 /// A time to live in milliseconds, rounded up; 0 stands for none.
-pub(crate) fn ttl_ms(ttl: Option<Duration>) -> u64 {
-    ttl.map_or(0, |ttl| {
+pub(crate) fn ttl_ms(ttl: Option<Duration>) -> Result<u64, ZeroTtl> {
+    check_ttl(ttl)?;
+    Ok(ttl.map_or(0, |ttl| {
         let ms = ttl.as_nanos().div_ceil(1_000_000);
-        u64::try_from(ms).unwrap_or(u64::MAX).max(1)
-    })
+        u64::try_from(ms).unwrap_or(u64::MAX)
+    }))
 }
 
 #[cfg(test)]
@@ -111,10 +127,11 @@ mod tests {
 
     #[test]
     fn a_short_time_to_live_never_becomes_none() {
-        assert_eq!(ttl_ms(None), 0);
-        assert_eq!(ttl_ms(Some(Duration::ZERO)), 1);
-        assert_eq!(ttl_ms(Some(Duration::from_micros(1_001))), 2);
-        assert_eq!(ttl_ms(Some(Duration::from_secs(2))), 2_000);
-        assert_eq!(ttl_ms(Some(Duration::MAX)), u64::MAX);
+        assert_eq!(ttl_ms(None), Ok(0));
+        assert_eq!(ttl_ms(Some(Duration::ZERO)), Err(ZeroTtl));
+        assert_eq!(ttl_ms(Some(Duration::from_nanos(1))), Ok(1));
+        assert_eq!(ttl_ms(Some(Duration::from_micros(1_001))), Ok(2));
+        assert_eq!(ttl_ms(Some(Duration::from_secs(2))), Ok(2_000));
+        assert_eq!(ttl_ms(Some(Duration::MAX)), Ok(u64::MAX));
     }
 }

@@ -24,7 +24,7 @@ use crate::window::SendWindow;
 pub(crate) enum Attempt {
     /// The node answered.
     Answer(Answer),
-    /// It never left this process: certainly not applied.
+    /// It never left this process, or the node refused to read what came on its stream: certainly not applied.
     NotSent(NotSent),
     /// The node refused it, and the budget for sending again is used up. Not applied.
     Shed,
@@ -39,7 +39,7 @@ pub(crate) enum NotSent {
     Full,
     /// The node refuses work, and it waited too long to be sent, or would have.
     Overloaded,
-    /// There is no connection, or it is being closed.
+    /// There is no connection, or it is being closed; or the node refused it.
     NoConnection,
     /// Its deadline passed first.
     Deadline,
@@ -91,6 +91,8 @@ pub(crate) struct Queue {
     /// The outgoing half, if it waits for something to send.
     writer: Option<Waker>,
     gate: Gate,
+    /// The node has answered the call that opens the stream. Until then nothing is sent: what was refused before was not sent.
+    is_opened: bool,
     /// The longest value that the node takes, once it has said so.
     value_bytes_max: u64,
     /// Counts the streams; a half that belongs to an earlier one gets nothing.
@@ -151,6 +153,7 @@ impl Queue {
             earliest: None,
             writer: None,
             gate: Gate::Open,
+            is_opened: false,
             value_bytes_max: u64::MAX,
             stream: 0,
             next_shed: Instant::now(),
@@ -363,6 +366,10 @@ impl Queue {
         if stream != self.stream || self.gate == Gate::Closing {
             return Poll::Ready(false);
         }
+        if !self.is_opened {
+            self.writer = Some(context.waker().clone());
+            return Poll::Pending;
+        }
         if self.outbox.is_empty() || !self.window.is_open() {
             if !self.outbox.is_empty() {
                 self.window.hold_back();
@@ -440,23 +447,25 @@ impl Queue {
         }
     }
 
-    /// Begins a new stream: operations go there from now on. Gives its number.
+    /// Begins a new stream: operations go there from now on, once it is open. Gives its number.
     pub(crate) fn begin_stream(&mut self, wake: &mut Vec<Waker>) -> u64 {
         self.stream += 1;
+        self.is_opened = false;
         self.window.end_stream();
         wake.extend(self.writer.take());
         self.stream
     }
 
-    /// The stream has ended. What was sent is lost, what was not goes back to its callers, and nothing more is handed to
-    /// that stream's outgoing half.
-    pub(crate) fn end_stream(&mut self, gate: Gate, wake: &mut Vec<Waker>) {
+    /// The stream has ended. What was sent is lost, unless the node `has_refused` all of it; what was not sent goes back to its
+    /// callers, and nothing more is handed to that stream's outgoing half.
+    pub(crate) fn end_stream(&mut self, gate: Gate, has_refused: bool, wake: &mut Vec<Waker>) {
         self.stream += 1;
+        self.is_opened = false;
         self.window.end_stream();
         self.gate = gate;
         wake.extend(self.writer.take());
         self.end_where(wake, |_, place, outbox| {
-            Some(if outbox.is_sent(place) {
+            Some(if outbox.is_sent(place) && !has_refused {
                 Attempt::Lost(Lost::Broken)
             } else {
                 Attempt::NotSent(NotSent::NoConnection)
@@ -475,11 +484,13 @@ impl Queue {
         self.outbox.clear();
     }
 
-    /// A stream is open: operations are taken in, unless the node is no longer listed.
-    pub(crate) fn open_gate(&mut self) {
+    /// The stream is open: operations are taken in, unless the node is no longer listed, and sent.
+    pub(crate) fn open_gate(&mut self, wake: &mut Vec<Waker>) {
         if self.gate != Gate::Closing {
             self.gate = Gate::Open;
         }
+        self.is_opened = true;
+        wake.extend(self.writer.take());
     }
 
     pub(crate) fn gate(&self) -> Gate {
@@ -679,7 +690,7 @@ mod tests {
 
         assert_eq!(take_ids(&mut queue, now), [reused]);
         let unsent = submit(&mut queue, 1, 1, soon).expect("room");
-        queue.end_stream(Gate::Down, &mut wake);
+        queue.end_stream(Gate::Down, false, &mut wake);
         assert!(matches!(
             collect(&mut queue, reused),
             Some(Attempt::Lost(Lost::Broken))
@@ -690,9 +701,32 @@ mod tests {
         ));
         assert_eq!(submit(&mut queue, 1, 1, soon), Err(NotSent::NoConnection));
         assert_eq!((queue.open, queue.open_bytes), (0, 0));
-        queue.open_gate();
+        queue.open_gate(&mut wake);
         let fresh = submit(&mut queue, 1, 1, soon).expect("room");
         assert_eq!(take_ids(&mut queue, now), [fresh]);
+    }
+
+    /// Plan: an operation waits while a stream is being opened. Nothing leaves before the node has answered; then the outgoing
+    /// half is woken. A node that refuses the stream after it has read the first batch has run nothing of it.
+    #[test]
+    fn nothing_leaves_before_the_node_has_answered_and_a_refusal_is_no_loss() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let context = Context::from_waker(Waker::noop());
+        let mut queue = Queue::new(LIMITS);
+        let stream = queue.begin_stream(&mut vec![]);
+        let id = submit(&mut queue, 1, 1, later).expect("room");
+        assert_eq!(queue.poll_unsent(stream, &context), Poll::Pending);
+        let mut wake = vec![];
+        queue.open_gate(&mut wake);
+        assert_eq!(wake.len(), 1, "the outgoing half");
+        assert_eq!(queue.poll_unsent(stream, &context), Poll::Ready(true));
+        assert_eq!(take_ids(&mut queue, now), [id]);
+        queue.end_stream(Gate::Down, true, &mut vec![]);
+        assert!(matches!(
+            collect(&mut queue, id),
+            Some(Attempt::NotSent(NotSent::NoConnection))
+        ));
     }
 
     #[test]
@@ -753,6 +787,7 @@ mod tests {
         });
         let context = Context::from_waker(Waker::noop());
         let stream = queue.begin_stream(&mut vec![]);
+        queue.open_gate(&mut vec![]);
         let mut sent = Vec::new();
         for _ in 0..20 {
             sent.push(submit(&mut queue, 1, 1, later).expect("room"));

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -66,6 +66,10 @@ impl Link {
         }
     }
 }
+
+/// The cluster counts as absent when no node has told its assignment for so long, or for as long as a read is to wait for that.
+/// Many times what it takes to find another node to follow, unless none is there.
+const ABSENT_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a node is not asked to read as a replica after it has refused to.
 const REPLICA_REST: Duration = Duration::from_millis(50);
@@ -216,7 +220,9 @@ pub(crate) struct Routing {
     changing: Mutex<()>,
     /// The epoch of the newest snapshot; also told when the source of assignments comes or goes.
     changes: watch::Sender<u64>,
-    is_followed: AtomicBool,
+    /// Since when no assignments are coming in, in milliseconds after `begun`, and 1; 0: they are.
+    lost_ms: AtomicU64,
+    begun: Instant,
     /// Told when an operation found no way to its key's owner.
     out_of_reach: Notify,
     config: Arc<ClientConfig>,
@@ -229,7 +235,8 @@ impl Routing {
             table: ArcSwap::default(),
             changing: Mutex::new(()),
             changes: watch::Sender::new(0),
-            is_followed: AtomicBool::new(false),
+            lost_ms: AtomicU64::new(1),
+            begun: Instant::now(),
             out_of_reach: Notify::new(),
             config,
             counters,
@@ -258,12 +265,33 @@ impl Routing {
 
     /// Whether assignments are coming in.
     pub(crate) fn is_followed(&self) -> bool {
-        self.is_followed.load(Ordering::Acquire)
+        self.lost_ms.load(Ordering::Acquire) == 0
+    }
+
+    /// For how long no assignments have been coming in; none if they are.
+    pub(crate) fn lost_for(&self) -> Option<Duration> {
+        let since_ms = self.lost_ms.load(Ordering::Acquire).checked_sub(1)?;
+        Some(
+            self.begun
+                .elapsed()
+                .saturating_sub(Duration::from_millis(since_ms)),
+        )
+    }
+
+    /// Whether no node has told where everything is for so long that none is likely to within an operation's time.
+    pub(crate) fn is_absent(&self) -> bool {
+        let after = ABSENT_AFTER.max(Duration::from_millis(self.config.unreachable_wait_ms));
+        self.lost_for().is_some_and(|lost| lost >= after)
     }
 
     /// Says whether assignments are coming in.
     pub(crate) fn set_followed(&self, is_followed: bool) {
-        self.is_followed.store(is_followed, Ordering::Release);
+        if is_followed {
+            self.lost_ms.store(0, Ordering::Release);
+        } else if self.is_followed() {
+            let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+            self.lost_ms.store(now_ms + 1, Ordering::Release);
+        }
         self.changes.send_modify(|_| ());
     }
 
@@ -295,6 +323,7 @@ impl Routing {
                 owner.life.clone(),
                 owner.address.clone(),
                 moved.since,
+                unix_ms(),
             ) {
                 let mut named_by_moved = held.named_by_moved.clone();
                 named_by_moved.retain(|(peer, _)| *peer != owner);
@@ -327,4 +356,10 @@ impl Routing {
         self.table.store(Arc::new(next));
         self.changes.send_replace(epoch);
     }
+}
+
+/// Milliseconds since 1970, UTC; 0 on a machine whose clock stands before that.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -17,7 +17,7 @@ use softstore_sharding::session::AssignmentUpdate;
 use tonic::Streaming;
 
 use crate::config::ClientConfig;
-use crate::error::SeedFailure;
+use crate::error::{ConnectError, SeedFailure};
 use crate::lane::{client_of, connect};
 use crate::routing::Routing;
 
@@ -27,7 +27,7 @@ const OVERTAKE_AFTER: Duration = Duration::from_millis(100);
 /// Most nodes that are asked in one search for one that knows more than the present source.
 const SECOND_OPINIONS_MAX: usize = 3;
 
-/// What the task tells of its first attempts, for `connect()`'s error.
+/// What came of the newest attempts to find a node that tells where everything is: why there is none.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     state: Mutex<AttemptsState>,
@@ -35,22 +35,52 @@ pub(crate) struct Attempts {
 
 #[derive(Debug, Default)]
 struct AttemptsState {
-    failures: Vec<SeedFailure>,
-    rounds_failed: u64,
+    /// Of the newest round in which nobody answered.
+    failures: Option<Vec<SeedFailure>>,
+    /// Who has answered since.
     reached: Option<String>,
 }
 
 impl Attempts {
-    /// The failures of the newest round, if a whole round has failed.
+    /// The failures of the newest round, if nobody has answered in it or since.
     pub(crate) fn all_failed(&self) -> Option<Vec<SeedFailure>> {
         let state = self.state.lock();
-        (state.rounds_failed > 0).then(|| state.failures.clone())
+        state.failures.clone().filter(|_| state.reached.is_none())
     }
 
-    /// A node that answered.
-    pub(crate) fn reached(&self) -> Option<String> {
-        self.state.lock().reached.clone()
+    /// Why no node tells where everything is, after `waited_ms`.
+    pub(crate) fn why(&self, config: &ClientConfig, waited_ms: u64) -> ConnectError {
+        let state = self.state.lock();
+        match (&state.reached, &state.failures) {
+            (Some(seed), _) => ConnectError::NoAssignment {
+                seed: seed.clone(),
+                waited_ms,
+            },
+            (None, Some(failures)) => ConnectError::Unreachable(failures.clone()),
+            (None, None) => ConnectError::Unreachable(unanswered(config, waited_ms)),
+        }
     }
+
+    fn reached(&self, address: &str) {
+        self.state.lock().reached = Some(address.to_owned());
+    }
+
+    fn failed(&self, failures: Vec<SeedFailure>) {
+        *self.state.lock() = AttemptsState {
+            failures: Some(failures),
+            reached: None,
+        };
+    }
+}
+
+/// Before the end of the first round: some seeds may have failed, but not all have, so of each no more is known than that it
+/// has not answered.
+fn unanswered(config: &ClientConfig, waited_ms: u64) -> Vec<SeedFailure> {
+    let failure = |seed: &String| SeedFailure {
+        seed: seed.clone(),
+        reason: format!("no answer within {waited_ms} ms"),
+    };
+    config.seeds.iter().map(failure).collect()
 }
 
 type Updates = Streaming<v1::AssignmentUpdate>;
@@ -123,9 +153,7 @@ pub(crate) async fn find(routing: &Routing, config: &ClientConfig, attempts: &At
         }
     }
     if behind.is_none() {
-        let mut state = attempts.state.lock();
-        state.failures = failures;
-        state.rounds_failed += 1;
+        attempts.failed(failures);
     }
     behind
 }
@@ -211,9 +239,6 @@ async fn open(
     let opened = tokio::time::timeout(config.connect_timeout() * 2, watch(&address, config, held)).await;
     let reason = match opened {
         Ok(Ok(updates)) => {
-            if let Some(attempts) = attempts {
-                attempts.state.lock().reached = Some(address.clone());
-            }
             let mut source = Source {
                 address,
                 updates,
@@ -228,6 +253,9 @@ async fn open(
                     });
                 }
                 Err(_) => {}
+            }
+            if let Some(attempts) = attempts {
+                attempts.reached(&source.address);
             }
             return Ok(source);
         }

@@ -17,7 +17,7 @@ pub(crate) struct ClientTarget {
 impl ClientTarget {
     /// Requires: `seeds` are `host:port` of nodes.
     pub(crate) async fn connect(seeds: Vec<String>) -> Result<Self, DrillError> {
-        let connecting = Box::pin(Client::builder().seeds(seeds).connect());
+        let connecting = Box::pin(Client::builder().seeds(seeds).require_cluster(true).connect());
         let client = connecting
             .await
             .map_err(|error| DrillError::Connect(error.to_string()))?;

@@ -12,6 +12,12 @@
 //!   judge (window, dip, avoidable misses, stalls) -> report -> table, json, html
 //!
 //!   hot_key    the other scenario: nothing is restarted, a key becomes hot
+//!
+//!   csv_trace, id_trace, value, position_rng    where the sequence and its values come from
+//!   slots, served, stall                        what is measured per part of the key space
+//!   reference: ideal, oracle                    what could have been reached
+//!   run, args, options, progress, error         a whole drill, how it is told what to do, what a person sees of it
+//!   page, chart                                 how reports look
 //! ```
 //!
 //! It talks to the cluster as an application does, through `softstore-client`, and asks the Assigner for its status as an

@@ -129,12 +129,13 @@ impl Cluster {
 
     /// Reports of what the assignment has moving, or of anything.
     fn reports(&self, argument: &mut Argument<'_>) -> Vec<HandoffReport> {
-        const OUTCOMES: [HandoffOutcome; 3] = [
+        const OUTCOMES: [HandoffOutcome; 4] = [
             HandoffOutcome::Started,
             HandoffOutcome::Completed,
             HandoffOutcome::GaveUp,
+            HandoffOutcome::Awaiting,
         ];
-        let outcome = OUTCOMES[usize::from(argument.byte() % 3)];
+        let outcome = OUTCOMES[usize::from(argument.byte()) % OUTCOMES.len()];
         if let (Some(current), false) = (self.assigner.assignment(), argument.has_more()) {
             let all = current.ranges().iter();
             return all
@@ -227,7 +228,8 @@ fn hello(argument: &mut Argument<'_>) -> Hello {
         claims,
         versions: SESSION_VERSIONS,
         lease_ms: (flags & 8 != 0).then_some(2_000),
-    }
+offers: None,
+}
 }
 
 fn ranges_in(message: &NodeMessage) -> usize {

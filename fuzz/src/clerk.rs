@@ -78,7 +78,7 @@ fn moved(clerk: &mut Clerk, said: Moved) {
         Route::Unknown => None,
     };
     let before = since_of(clerk);
-    let followed = clerk.moved(said.slice, said.owner.life, said.owner.address, said.since);
+    let followed = clerk.moved(said.slice, said.owner.life, said.owner.address, said.since, 0);
     let after = since_of(clerk);
     assert!(after >= before, "a clerk follows only a higher since");
     assert!(followed || after == before);

@@ -114,6 +114,7 @@ impl Node {
             8 => self.deliver(&argument.life(), argument.bytes()),
             9 => self.slicelet(SliceletEvent::SessionOpened {
                 claims: self.core.claims(),
+                offers: self.core.offers(),
             }),
             10 => self.slicelet(SliceletEvent::SessionClosed),
             11 => self.slicelet(SliceletEvent::DrainRequested),
@@ -226,7 +227,7 @@ impl Node {
                     let mut me = self.core.me().clone();
                     me.life.incarnation = Incarnation::new(me.life.incarnation.get() % 4 + 1);
                     let incarnation = me.life.incarnation;
-                    let actions = self.core.reborn(me);
+                    let actions = self.core.reborn(me, self.now);
                     self.carry_out(actions);
                     let actions = self.slicelet.reborn(incarnation, self.now);
                     self.carry_out_session(actions);

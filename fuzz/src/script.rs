@@ -209,7 +209,8 @@ impl<'a> Argument<'a> {
             since,
             providers,
             readers,
-        }
+awaits: Vec::new(),
+}
     }
 }
 

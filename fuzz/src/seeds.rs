@@ -158,7 +158,8 @@ fn assignment(number: u64) -> Assignment {
         since: since(5),
         providers: Vec::new(),
         readers: Readers::default().replaced(vec![life(2, 0)]),
-    };
+awaits: Vec::new(),
+};
     let moving = RangeAssignment {
         owner: life(1, 0),
         since: since(number),
@@ -173,7 +174,8 @@ fn assignment(number: u64) -> Assignment {
             },
         ],
         readers: Readers::default(),
-    };
+awaits: Vec::new(),
+};
     let entry = |index: u8, state| {
         let life = life(index, 0);
         let entry = NodeEntry {
@@ -223,7 +225,8 @@ fn hello() -> Hello {
         ],
         versions: SESSION_VERSIONS,
         lease_ms: Some(2_500),
-    }
+offers: None,
+}
 }
 
 fn node_messages() -> Vec<NodeMessage> {

@@ -7,7 +7,7 @@ use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{AssignmentUpdate, VersionRange};
 use softstore_sharding::{
     Assignment, AssignmentDiff, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, Peer, Provider,
-    RangeAssignment, Readers, Slice, SliceKey,
+    REVIVAL_MS_MAX, RangeAssignment, Readers, Slice, SliceKey,
 };
 
 use crate::error::{WireError, each, required, text, within};
@@ -162,6 +162,7 @@ pub(crate) fn range_to_wire(slice: Slice, range: &RangeAssignment) -> v1::RangeA
         providers: range.providers.iter().map(Into::into).collect(),
         replicas: range.readers.replicas.iter().map(Into::into).collect(),
         read_leases_out: range.readers.leases_out,
+        awaits: range.awaits.iter().map(Into::into).collect(),
     }
 }
 
@@ -181,6 +182,7 @@ fn range_from_wire(wire: v1::RangeAssignment) -> Result<(Slice, RangeAssignment)
         since: generation("range.since", wire.since)?,
         providers: each("range.providers", wire.providers, PROVIDERS_MAX)?,
         readers,
+        awaits: each("range.awaits", wire.awaits, PROVIDERS_MAX)?,
     };
     Ok((slice, range))
 }
@@ -263,6 +265,7 @@ impl From<&Assignment> for v1::Assignment {
             ranges: ranges.map(|(slice, range)| range_to_wire(slice, range)).collect(),
             directory: directory.map(|(id, entry)| entry_to_wire(id, entry)).collect(),
             lease_ms: assignment.lease_ms().unwrap_or(0),
+            revival_ms: assignment.revival_ms(),
         }
     }
 }
@@ -280,10 +283,18 @@ impl TryFrom<v1::Assignment> for Assignment {
             return Err(WireError::bad("assignment.directory", "a node is listed twice"));
         }
         let lease_ms = lease("assignment.lease_ms", wire.lease_ms)?;
+        let revival_ms = revival("assignment.revival_ms", wire.revival_ms)?;
         let assignment = Self::new(generation, ranges, directory)
             .map_err(|error| WireError::bad("assignment.ranges", error))?;
-        Ok(assignment.under_leases(lease_ms))
+        Ok(assignment.under_leases(lease_ms).with_revival_ms(revival_ms))
     }
+}
+
+fn revival(field: &'static str, wire_ms: u64) -> Result<u64, WireError> {
+    if wire_ms > REVIVAL_MS_MAX {
+        return Err(WireError::bad(field, wire_ms));
+    }
+    Ok(wire_ms)
 }
 
 impl From<&AssignmentDiff> for v1::AssignmentDiff {
@@ -299,6 +310,7 @@ impl From<&AssignmentDiff> for v1::AssignmentDiff {
             joined: joined.map(|(id, entry)| entry_to_wire(id, entry)).collect(),
             left: diff.left.iter().map(|id| id.as_str().to_owned()).collect(),
             lease_ms: diff.lease_ms.unwrap_or(0),
+            revival_ms: diff.revival_ms,
         }
     }
 }
@@ -323,6 +335,7 @@ impl TryFrom<v1::AssignmentDiff> for AssignmentDiff {
             joined: entries_from_wire("diff.joined", wire.joined)?,
             left: left.collect::<Result<_, _>>()?,
             lease_ms: lease("diff.lease_ms", wire.lease_ms)?,
+            revival_ms: revival("diff.revival_ms", wire.revival_ms)?,
         })
     }
 }

@@ -9,6 +9,7 @@
 //!   load         what a heartbeat says of a node's load             <-> softstore_sharding::session
 //!   status       what operators are told of the cluster             <--  softstore_sharding::assigner
 //!   transfer     the hand-off, and its relayed form                 <-> softstore_transfer::message
+//!   readers      an owner and its replicas                         <-> softstore_transfer::message
 //!   cache        classes of an operation's status, `Moved`
 //!   batch        the data stream's messages, which are not generated
 //!   limits       how long anything may be

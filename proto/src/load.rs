@@ -4,7 +4,10 @@
 
 use softstore_sharding::SliceKey;
 use softstore_sharding::load::HOT_KEYS_MAX;
-use softstore_sharding::session::{HOT_KEY_BYTES_MAX, HotKeyLoad, LoadReport, SliceLoad};
+use softstore_sharding::session::{
+    CONDITION_BYTES_MAX, CONDITIONS_MAX, DrainReport, HOT_KEY_BYTES_MAX, HotKeyLoad, LoadReport,
+    ServingReport, SliceLoad, WhyUnserved,
+};
 
 use crate::assignment::slice;
 use crate::error::{WireError, each, within};
@@ -72,7 +75,7 @@ impl TryFrom<v1::HotKey> for HotKeyLoad {
     }
 }
 
-/// A report without its lists, which grow with the cluster.
+/// A report without those of its lists that grow with the cluster.
 pub(crate) fn totals(load: &LoadReport) -> v1::LoadReport {
     v1::LoadReport {
         entries: load.entries,
@@ -89,6 +92,71 @@ pub(crate) fn totals(load: &LoadReport) -> v1::LoadReport {
         cpu_us_per_second: load.cpu_us_per_second,
         busy_percent: load.busy_percent.into(),
         hot_keys: Vec::new(),
+        conditions: load.conditions.clone(),
+        serving: load.serving.as_ref().map(Into::into),
+        drain: load.drain.as_ref().map(Into::into),
+    }
+}
+
+impl From<&ServingReport> for v1::ServingReport {
+    fn from(serving: &ServingReport) -> Self {
+        use v1::serving_report::Why;
+        let why = serving.first.map(|(_, why)| match why {
+            WhyUnserved::Taking => Why::Taking,
+            WhyUnserved::GivenAway => Why::GivenAway,
+            WhyUnserved::Unconfirmed => Why::Unconfirmed,
+        });
+        Self {
+            unserved: serving.unserved,
+            first: serving.first.map(|(slice, _)| slice.into()),
+            why: why.unwrap_or(Why::Unspecified).into(),
+        }
+    }
+}
+
+impl TryFrom<v1::ServingReport> for ServingReport {
+    type Error = WireError;
+
+    fn try_from(wire: v1::ServingReport) -> Result<Self, WireError> {
+        use v1::serving_report::Why;
+        let why = match wire.why() {
+            Why::Taking => Some(WhyUnserved::Taking),
+            Why::GivenAway => Some(WhyUnserved::GivenAway),
+            Why::Unconfirmed => Some(WhyUnserved::Unconfirmed),
+            Why::Unspecified => None,
+        };
+        let first = match (wire.first, why) {
+            (None, None) => None,
+            (first, Some(why)) => Some((slice("serving.first", first)?, why)),
+            (Some(_), None) => return Err(WireError::bad("serving.why", wire.why)),
+        };
+        if first.is_some() != (wire.unserved > 0) {
+            return Err(WireError::bad("serving.unserved", wire.unserved));
+        }
+        Ok(Self {
+            unserved: wire.unserved,
+            first,
+        })
+    }
+}
+
+impl From<&DrainReport> for v1::DrainReport {
+    fn from(drain: &DrainReport) -> Self {
+        Self {
+            entries_held: drain.entries_held,
+            entries_given: drain.entries_given,
+            bytes_given: drain.bytes_given,
+        }
+    }
+}
+
+impl From<v1::DrainReport> for DrainReport {
+    fn from(wire: v1::DrainReport) -> Self {
+        Self {
+            entries_held: wire.entries_held,
+            entries_given: wire.entries_given,
+            bytes_given: wire.bytes_given,
+        }
     }
 }
 
@@ -125,8 +193,21 @@ impl TryFrom<v1::LoadReport> for LoadReport {
                 .ok_or_else(|| WireError::bad("load.busy_percent", wire.busy_percent))?,
             slices: each("load.slices", wire.slices, RANGES_MAX)?,
             hot_keys: each("load.hot_keys", wire.hot_keys, HOT_KEYS_MAX)?,
+            conditions: conditions(wire.conditions)?,
+            serving: wire.serving.map(ServingReport::try_from).transpose()?,
+            drain: wire.drain.map(Into::into),
         })
     }
+}
+
+/// Lines for people, who read them on a terminal.
+fn conditions(wire: Vec<String>) -> Result<Vec<String>, WireError> {
+    within("load.conditions", wire.len(), CONDITIONS_MAX)?;
+    let lines = wire.into_iter().map(|line| {
+        within("load.conditions", line.len(), CONDITION_BYTES_MAX)?;
+        Ok(line.replace(char::is_control, " "))
+    });
+    lines.collect()
 }
 
 /// A rate: a number, not negative, and one that is possible.

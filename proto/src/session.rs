@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use softstore_sharding::Slice;
 use softstore_sharding::session::{
-    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, LEASE_MS_MAX, NodeMessage, RangeClaim,
+    AssignerMessage, ClaimPhase, FORMER_LIVES_MAX, HandoffOutcome, HandoffReport, Hello, LEASE_MS_MAX,
+    LastAnswer, NodeMessage, Offer, Offers, RangeClaim,
 };
 
 use crate::assignment::{generation, generation_or_none, life, peer, slice, versions};
@@ -14,14 +15,21 @@ use crate::limits::{
     ADDRESS_BYTES_MAX, PROVIDERS_MAX, RANGES_MAX, REASON_BYTES_MAX, RELAY_BYTES_MAX, ZONE_BYTES_MAX,
 };
 use crate::v1;
+use crate::v1::offers as wire_offers;
 
 impl From<&RangeClaim> for v1::RangeClaim {
     fn from(claim: &RangeClaim) -> Self {
         use v1::range_claim::Phase;
+        let mut awaits = Vec::new();
         let (phase, other) = match &claim.phase {
             ClaimPhase::NotStarted => (Phase::NotStarted, None),
             ClaimPhase::Serving => (Phase::Serving, None),
             ClaimPhase::Pulling(giver) => (Phase::Pulling, Some(giver.into())),
+            // Whoever does not know of it takes the hand-off for complete.
+            ClaimPhase::Awaiting(awaited) => {
+                awaits = awaited.iter().map(Into::into).collect();
+                (Phase::Serving, None)
+            }
             ClaimPhase::Fenced(taker) => (Phase::Fenced, Some(taker.into())),
         };
         Self {
@@ -30,6 +38,7 @@ impl From<&RangeClaim> for v1::RangeClaim {
             providers: claim.providers.iter().map(Into::into).collect(),
             phase: phase.into(),
             other,
+            awaits,
         }
     }
 }
@@ -48,7 +57,8 @@ impl TryFrom<v1::RangeClaim> for RangeClaim {
                 });
             }
             Phase::NotStarted => ClaimPhase::NotStarted,
-            Phase::Serving => ClaimPhase::Serving,
+            Phase::Serving if wire.awaits.is_empty() => ClaimPhase::Serving,
+            Phase::Serving => ClaimPhase::Awaiting(each("range_claim.awaits", wire.awaits, PROVIDERS_MAX)?),
             Phase::Pulling => ClaimPhase::Pulling(life("range_claim.other", wire.other)?),
             Phase::Fenced => ClaimPhase::Fenced(life("range_claim.other", wire.other)?),
         };
@@ -73,7 +83,64 @@ impl From<&Hello> for v1::Hello {
             claims: hello.claims.iter().map(Into::into).collect(),
             versions: Some(hello.versions.into()),
             lease_ms: hello.lease_ms.unwrap_or(0),
+            offers: hello.offers.as_ref().map(Into::into),
         }
+    }
+}
+
+impl From<&Offers> for v1::Offers {
+    fn from(offers: &Offers) -> Self {
+        Self {
+            former: offers.former.iter().map(Into::into).collect(),
+            last_answer: offers.last_answer.map(|last| wire_offers::LastAnswer {
+                sequence: last.sequence,
+                ms_ago: last.ms_ago,
+            }),
+            ranges: offers.ranges.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Offers> for Offers {
+    type Error = WireError;
+
+    fn try_from(wire: v1::Offers) -> Result<Self, WireError> {
+        Ok(Self {
+            former: each("offers.former", wire.former, FORMER_LIVES_MAX)?,
+            last_answer: wire.last_answer.map(|last| LastAnswer {
+                sequence: last.sequence,
+                ms_ago: last.ms_ago,
+            }),
+            ranges: each("offers.ranges", wire.ranges, RANGES_MAX)?,
+        })
+    }
+}
+
+impl From<&Offer> for wire_offers::Offer {
+    fn from(offer: &Offer) -> Self {
+        let taker = offer.taker.as_ref();
+        Self {
+            slice: Some(offer.slice.into()),
+            since: Some(offer.since.into()),
+            taker: taker.map(|(taker, _)| taker.into()),
+            taken: taker.map(|(_, since)| (*since).into()),
+        }
+    }
+}
+
+impl TryFrom<wire_offers::Offer> for Offer {
+    type Error = WireError;
+
+    fn try_from(wire: wire_offers::Offer) -> Result<Self, WireError> {
+        let taker = match (wire.taker, wire.taken) {
+            (None, None) => None,
+            (taker, taken) => Some((life("offer.taker", taker)?, generation("offer.taken", taken)?)),
+        };
+        Ok(Self {
+            slice: slice("offer.slice", wire.slice)?,
+            since: generation("offer.since", wire.since)?,
+            taker,
+        })
     }
 }
 
@@ -91,6 +158,7 @@ impl TryFrom<v1::Hello> for Hello {
             claims: each("hello.claims", wire.claims, RANGES_MAX)?,
             versions: versions("hello.versions", wire.versions)?,
             lease_ms: lease("hello.lease_ms", wire.lease_ms)?,
+            offers: wire.offers.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -100,6 +168,7 @@ impl From<&HandoffReport> for v1::HandoffReport {
         use v1::handoff_report::Outcome;
         let outcome = match report.outcome {
             HandoffOutcome::Started => Outcome::Started,
+            HandoffOutcome::Awaiting => Outcome::Awaiting,
             HandoffOutcome::Completed => Outcome::Completed,
             HandoffOutcome::GaveUp => Outcome::GaveUp,
         };
@@ -119,6 +188,7 @@ impl TryFrom<v1::HandoffReport> for HandoffReport {
         const FIELD: &str = "handoff_report.outcome";
         let outcome = match Outcome::try_from(wire.outcome) {
             Ok(Outcome::Started) => HandoffOutcome::Started,
+            Ok(Outcome::Awaiting) => HandoffOutcome::Awaiting,
             Ok(Outcome::Completed) => HandoffOutcome::Completed,
             Ok(Outcome::GaveUp) => HandoffOutcome::GaveUp,
             Ok(Outcome::Unspecified) => return Err(WireError::Missing { field: FIELD }),
@@ -217,6 +287,9 @@ impl From<&AssignerMessage> for v1::AssignerMessage {
                 lease_ms: lease_ms.unwrap_or(0),
             }),
             AssignerMessage::YouAreDead => Message::YouAreDead(wire::YouAreDead {}),
+            AssignerMessage::OffersHeard { behind_ms } => Message::OffersHeard(wire::OffersHeard {
+                behind_ms: *behind_ms,
+            }),
             AssignerMessage::FetchAssignment => Message::FetchAssignment(wire::FetchAssignment {}),
             AssignerMessage::Drain => Message::Drain(wire::DrainOrder {}),
             AssignerMessage::NoTaker => Message::NoTaker(wire::NoTaker {}),
@@ -247,6 +320,9 @@ impl TryFrom<v1::AssignerMessage> for AssignerMessage {
                 lease_ms: lease("heartbeat_answer.lease_ms", answer.lease_ms)?,
             },
             Message::YouAreDead(_) => Self::YouAreDead,
+            Message::OffersHeard(heard) => Self::OffersHeard {
+                behind_ms: heard.behind_ms,
+            },
             Message::FetchAssignment(_) => Self::FetchAssignment,
             Message::Drain(_) => Self::Drain,
             Message::NoTaker(_) => Self::NoTaker,

@@ -1,9 +1,10 @@
 //! `assigner.proto`: what operators are told of the cluster, from `softstore_sharding::assigner`. One way only: those who
 //! ask read the wire's types.
 
+use softstore_sharding::Life;
 use softstore_sharding::assigner::{
-    BalanceStatus, ChangeRecord, ClusterStatus, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX, MoveRecord,
-    NodeStatus, PlanReport,
+    BalanceStatus, ChangeRecord, ClusterStatus, Departure, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX,
+    MoveRecord, NodeStatus, PlanReport,
 };
 use softstore_sharding::sharder::PlacedMove;
 
@@ -25,7 +26,18 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             hot_keys: status.hot_keys.iter().map(Into::into).collect(),
             balance: Some((&status.balance).into()),
             changes: Vec::new(),
+            awaited: status.awaited.iter().map(awaited).collect(),
+            // The Assigner's shell knows them.
+            conditions: Vec::new(),
+            departures: status.departures.iter().map(Into::into).collect(),
         }
+    }
+}
+
+fn awaited((life, ranges): (&Life, &u32)) -> v1::Awaited {
+    v1::Awaited {
+        life: Some(life.into()),
+        ranges: *ranges,
     }
 }
 
@@ -47,6 +59,11 @@ impl From<&BalanceStatus> for v1::BalanceStatus {
                 silent_node = node.to_string();
                 Hold::NoReport
             }
+            Some(HeldBack::LoadChanging) => Hold::LoadChanging,
+            Some(HeldBack::Doubted(node)) => {
+                silent_node = node.to_string();
+                Hold::Doubted
+            }
         };
         Self {
             sharder: balance.sharder.to_owned(),
@@ -55,6 +72,15 @@ impl From<&BalanceStatus> for v1::BalanceStatus {
             frozen_ms,
             silent_node,
             churn_left: balance.churn_left,
+        }
+    }
+}
+
+impl From<&Departure> for v1::Departure {
+    fn from(departure: &Departure) -> Self {
+        Self {
+            life: Some((&departure.life).into()),
+            drain: Some((&departure.drain).into()),
         }
     }
 }
@@ -149,6 +175,7 @@ impl From<&NodeStatus> for v1::NodeStatus {
             waiting_to_fill: node.waiting_to_fill,
             generation: Some(node.generation.into()),
             lease_ms: node.lease_ms.unwrap_or(0),
+            doubt: node.doubt.clone(),
         }
     }
 }

@@ -117,6 +117,8 @@ impl From<&TakeReply> for v1::TakeReply {
             from: Some((&reply.from).into()),
             chunk_versions: Some(reply.chunk_versions.into()),
             answers: reply.answers.iter().map(Into::into).collect(),
+            // Of the process, and not of the protocol: who sends it fills it in.
+            longest_pause_ms: 0,
         }
     }
 }
@@ -256,6 +258,7 @@ impl TryFrom<v1::PeekAnswer> for PeekAnswer {
 pub fn peek_reply_to_wire(answers: &[PeekAnswer]) -> v1::PeekReply {
     v1::PeekReply {
         answers: answers.iter().map(Into::into).collect(),
+        longest_pause_ms: 0,
     }
 }
 

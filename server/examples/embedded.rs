@@ -35,7 +35,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let second = start_node("cache-1", any_port, &assigner).await?;
 
     let seeds = [first.grpc_addr().to_string(), second.grpc_addr().to_string()];
-    let client = Client::builder().seeds(seeds).connect().await?;
+    let client = Client::builder()
+        .seeds(seeds)
+        .require_cluster(true)
+        .connect()
+        .await?;
     let keys: Vec<String> = (0..VALUES).map(|number| format!("user:{number}")).collect();
     let values = keys.iter().map(|key| (key, key.to_uppercase()));
     let ttl = SetOptions::new().ttl(Duration::from_secs(300));

@@ -1,14 +1,14 @@
 //! The phases of a hand-off as log events: one target, fixed texts, so that an operator can follow a hand-off over the logs
 //! of giver, taker and Assigner, and a test can wait for a phase instead of sleeping.
 //!
-//! What stands once per range and hand-off is logged at `info`, single messages and steps at `debug`, what comes once per
-//! chunk at `trace`. `docs/operations.md` (*Following one hand-off*) lists texts and fields: change both together.
+//! What stands once per hand-off is logged at `info`, with the number of its ranges; single messages and steps at `debug`, what
+//! comes once per range or chunk at `trace`. `docs/operations.md` (*Following one hand-off*) lists texts and fields: change both together.
 //!
 //! Not here: the cores' decisions, and the counters that go with them.
 
 use softstore_sharding::assigner::{DeathCause, Notice as AssignerNotice};
-use softstore_sharding::{Assignment, Life};
-use softstore_transfer::handoff::{CopyEnd, Notice, PullEnd};
+use softstore_sharding::{Assignment, Generation, Life, Slice};
+use softstore_transfer::handoff::{ColdReason, CopyEnd, Notice, PullEnd};
 use softstore_transfer::message::Take;
 use tracing::{debug, info, trace, warn};
 
@@ -62,36 +62,133 @@ pub(crate) fn given(taker: &Life) {
     debug!(target: TARGET, %taker, "all that was fenced is sent");
 }
 
-/// What a node's core has to tell.
-pub(crate) fn handoff(notice: &Notice) {
+/// What one step of a node's core has to tell: one line for each thing that happened to ranges, with whom and why, however many
+/// ranges it happened to. Each range by itself is told at `trace`.
+pub(crate) fn handoff(notices: &[Notice]) {
+    let mut told: Vec<(Told<'_>, Ranges)> = Vec::new();
+    for notice in notices {
+        let Some((what, slice, since)) = Told::of(notice) else {
+            pull_ended(notice);
+            continue;
+        };
+        trace!(target: TARGET, %slice, ?notice, "a range");
+        // With whom and why: a few, whatever the number of ranges.
+        match told.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, ranges)) => ranges.add(since),
+            None => told.push((what, Ranges::first(slice, since))),
+        }
+    }
+    for (what, ranges) in told {
+        what.log(&ranges);
+    }
+}
+
+fn pull_ended(notice: &Notice) {
     match notice {
-        Notice::StartedCold { slice, since, reason } => {
-            info!(target: TARGET, %slice, %since, ?reason, "took a range over cold");
-        }
-        Notice::Fenced { slice, taker, since } => {
-            info!(target: TARGET, %slice, %taker, %since, "fenced a range");
-        }
-        Notice::Took { slice, giver, since } => {
-            info!(target: TARGET, %slice, %giver, %since, "took a range over");
-        }
-        Notice::PullEnded { giver, end, .. } if *end == PullEnd::Complete => {
-            info!(target: TARGET, %giver, "a pull is complete");
-        }
+        Notice::PullEnded {
+            giver,
+            end: PullEnd::Complete,
+            ..
+        } => info!(target: TARGET, %giver, "a pull is complete"),
         Notice::PullEnded { giver, end, .. } => {
             warn!(target: TARGET, %giver, ?end, "a pull was given up");
         }
-        Notice::CopyDropped {
-            slice,
-            reason: CopyEnd::Released,
-        } => debug!(target: TARGET, %slice, "a frozen copy was released"),
-        Notice::CopyDropped { slice, reason } => {
-            debug!(target: TARGET, %slice, ?reason, "dropped a frozen copy");
+        Notice::NotBack { life, end } => {
+            info!(target: TARGET, %life, ?end, "what a silent node held is awaited no longer");
         }
-        Notice::Renewed { slice, since } => {
-            debug!(target: TARGET, %slice, %since, "kept a range under a new acquisition");
+        _ => {}
+    }
+}
+
+/// How many ranges something happened to, the first of them, and the newest acquisition among theirs.
+struct Ranges {
+    count: usize,
+    first: Slice,
+    since: Generation,
+}
+
+impl Ranges {
+    fn first(slice: Slice, since: Generation) -> Self {
+        Self {
+            count: 1,
+            first: slice,
+            since,
         }
-        Notice::Dropped { slice } => {
-            info!(target: TARGET, %slice, "dropped a range that is assigned elsewhere");
+    }
+
+    fn add(&mut self, since: Generation) {
+        self.count += 1;
+        self.since = self.since.max(since);
+    }
+}
+
+/// What happened to ranges, with whom and why.
+#[derive(PartialEq)]
+enum Told<'a> {
+    StartedCold(ColdReason),
+    Fenced(&'a Life),
+    Took(&'a Life),
+    Awaiting(&'a Life),
+    CameBack(&'a Life),
+    Offered,
+    Released,
+    CopyDropped(CopyEnd),
+    Renewed,
+    Dropped,
+}
+
+impl<'a> Told<'a> {
+    /// What a notice tells of a range, which, and under which acquisition. `None`: it tells of a pull.
+    fn of(notice: &'a Notice) -> Option<(Self, Slice, Generation)> {
+        Some(match notice {
+            Notice::StartedCold { slice, since, reason } => (Self::StartedCold(*reason), *slice, *since),
+            Notice::Fenced { slice, taker, since } => (Self::Fenced(taker), *slice, *since),
+            Notice::Took { slice, giver, since } => (Self::Took(giver), *slice, *since),
+            Notice::Awaiting { slice, since, life } => (Self::Awaiting(life), *slice, *since),
+            Notice::CameBack { slice, giver, since } => (Self::CameBack(giver), *slice, *since),
+            Notice::Offered { slice, since } => (Self::Offered, *slice, *since),
+            Notice::CopyDropped {
+                slice,
+                reason: CopyEnd::Released,
+            } => (Self::Released, *slice, Generation::NONE),
+            Notice::CopyDropped { slice, reason } => (Self::CopyDropped(*reason), *slice, Generation::NONE),
+            Notice::Renewed { slice, since } => (Self::Renewed, *slice, *since),
+            Notice::Dropped { slice } => (Self::Dropped, *slice, Generation::NONE),
+            Notice::PullEnded { .. } | Notice::NotBack { .. } => return None,
+        })
+    }
+
+    fn log(&self, of: &Ranges) {
+        let Ranges {
+            count: ranges,
+            first,
+            since,
+        } = of;
+        match self {
+            Self::StartedCold(reason) => {
+                info!(target: TARGET, ranges, %first, %since, ?reason, "took ranges over cold");
+            }
+            Self::Fenced(taker) => info!(target: TARGET, ranges, %first, %taker, %since, "fenced ranges"),
+            Self::Took(giver) => info!(target: TARGET, ranges, %first, %giver, %since, "took ranges over"),
+            Self::Awaiting(life) => {
+                info!(target: TARGET, ranges, %first, %life, %since, "what a silent node held may come back");
+            }
+            Self::CameBack(giver) => {
+                info!(target: TARGET, ranges, %first, %giver, %since, "what a node held is back");
+            }
+            Self::Offered => {
+                info!(target: TARGET, ranges, %first, %since, "froze what the life before held, and offer it");
+            }
+            Self::Released => debug!(target: TARGET, ranges, %first, "frozen copies were released"),
+            Self::CopyDropped(reason) => {
+                debug!(target: TARGET, ranges, %first, ?reason, "dropped frozen copies");
+            }
+            Self::Renewed => {
+                debug!(target: TARGET, ranges, %first, %since, "kept ranges under a new acquisition");
+            }
+            Self::Dropped => {
+                info!(target: TARGET, ranges, %first, "dropped ranges that are assigned elsewhere");
+            }
         }
     }
 }

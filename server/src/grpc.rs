@@ -1,5 +1,8 @@
-//! What the gRPC ports of nodes and of the Assigner have in common: limits, keepalive, reflection.
+//! What the gRPC ports of nodes and of the Assigner have in common: limits, keepalive, reflection; and why a call out failed,
+//! in words.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use tonic::codegen::http::HeaderMap;
@@ -69,6 +72,25 @@ pub(crate) fn is_malformed(status: &Status) -> bool {
     )
 }
 
+/// Why a connection or a call to another process failed, for people: what is behind the layers' own words, which say little.
+pub(crate) fn why(error: &(dyn Error + 'static)) -> String {
+    let chain = || std::iter::successors(Some(error), |&error| error.source());
+    let text = chain().map(ToString::to_string).last().unwrap_or_default();
+    // The resolver's own words differ from system to system.
+    if chain().any(|error| error.to_string().starts_with("dns error")) {
+        return format!("its name does not resolve ({text})");
+    }
+    let kind = chain()
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .map(io::Error::kind)
+        .last();
+    match kind {
+        Some(io::ErrorKind::ConnectionRefused) => "connection refused: nothing listens there".to_owned(),
+        Some(io::ErrorKind::TimedOut) => "no answer in time".to_owned(),
+        _ => text,
+    }
+}
+
 /// The reflection service over all of softstore's services.
 pub(crate) fn reflection()
 -> Result<ServerReflectionServer<impl ServerReflection>, tonic_reflection::server::Error> {
@@ -76,4 +98,27 @@ pub(crate) fn reflection()
         .register_encoded_file_descriptor_set(softstore_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    /// Plan: connect to a port where nothing listens, and to a name that does not exist. Each is told as what it is.
+    #[tokio::test]
+    async fn a_failure_is_told_by_its_reason() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        for (address, word) in [
+            (address.as_str(), "refused"),
+            ("nowhere.invalid:1", "does not resolve"),
+        ] {
+            let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+            let error = endpoint.connect().await.unwrap_err();
+            assert!(why(&error).contains(word), "{}", why(&error));
+        }
+    }
 }

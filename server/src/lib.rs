@@ -2,25 +2,31 @@
 //! cores (`sharding`, `transfer`); what happens here is I/O.
 //!
 //! ```text
-//!   node      a cache node: data plane, hand-off, session with the Assigner
-//!   assigner  the control plane's process
-//!   config    what an operator decides
-//!   http      /metrics, /healthz, /readyz       grpc, listener, opening   ports, their limits, what is counted there
-//!   clock     the clocks that the cores are given
-//!   events    a hand-off's phases in the log
+//!   node        a cache node: data plane, hand-off, session with the Assigner
+//!   assigner    the control plane's process
+//!   config      what an operator decides
+//!   http        /metrics, /healthz, /readyz        exposition, readings    how metrics are written out
+//!   grpc        what gRPC ports have in common
+//!   listener, opening, connection, places, guard, sent_frames    sockets: their limits, what is counted there
+//!   clock       the clocks that the cores are given
+//!   conditions  what a person needs to know: told when it begins, lasts, ends
+//!   events      a hand-off's phases in the log     log_queue               log lines that nobody waits for
 //! ```
 //!
 //! Both are libraries: an application that is itself sharded embeds a [`node::Node`] in its own process.
 
 pub mod assigner;
 pub mod clock;
+pub mod conditions;
 pub mod config;
 mod connection;
 pub mod events;
+mod exposition;
 mod grpc;
 mod guard;
 pub mod http;
 pub mod listener;
+pub mod log_queue;
 pub mod node;
 pub mod opening;
 mod places;

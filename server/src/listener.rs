@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::conditions::{Conditions, Kind};
 use crate::connection::Connection;
 use crate::opening::Protocol;
 use crate::places::{Limits, Places};
@@ -42,6 +43,8 @@ pub struct ListenerCounters {
     pub refused: AtomicU64,
     /// Errors of `accept`.
     pub accept_errors: AtomicU64,
+    /// The last of them, as the system numbers errors; 0: none.
+    accept_error_last: AtomicI32,
     /// Connections that did not begin with the port's protocol.
     pub foreign: AtomicU64,
     /// Connections closed because they said nothing, or too little to tell their protocol.
@@ -66,7 +69,29 @@ pub struct ListenerCounters {
     pub transit_bytes: AtomicU64,
 }
 
+/// What was counted when it was looked at last.
+#[derive(Debug, Default)]
+pub(crate) struct Growth(u64);
+
+impl Growth {
+    /// By how much a counter has grown since the last look.
+    pub(crate) fn of(&mut self, counter: &AtomicU64) -> u64 {
+        let before = self.0;
+        self.0 = counter.load(Ordering::Relaxed);
+        self.0.saturating_sub(before)
+    }
+}
+
 impl ListenerCounters {
+    /// Notices connections that could not be accepted since the last look.
+    pub(crate) fn look(&self, accept_errors: &mut Growth, conditions: &Conditions) {
+        let errors = accept_errors.of(&self.accept_errors);
+        if errors > 0 {
+            let last = io::Error::from_raw_os_error(self.accept_error_last.load(Ordering::Relaxed));
+            conditions.observe_times(Kind::AcceptErrors, "", errors, last);
+        }
+    }
+
     /// For a page of metrics.
     #[must_use]
     pub fn readings(&self) -> Vec<Reading> {
@@ -294,9 +319,9 @@ impl Accepting {
     async fn failed(&mut self, error: &io::Error) {
         let counters = self.places.counters().clone();
         counters.accept_errors.fetch_add(1, Ordering::Relaxed);
-        if self.rest == ACCEPT_REST {
-            tracing::warn!(%error, "cannot accept a connection");
-        }
+        counters
+            .accept_error_last
+            .store(error.raw_os_error().unwrap_or(0), Ordering::Relaxed);
         if self.spare.take().is_some() {
             let turned_away = tokio::time::timeout(ACCEPT_REST, self.listener.accept()).await;
             if matches!(turned_away, Ok(Ok(_))) {

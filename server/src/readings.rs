@@ -1,6 +1,7 @@
-//! [`Reading`]: a metric that is read when it is scraped, and how it is written out.
+//! [`Reading`]: a metric that is read when it is scraped, and how it is written out. What process-wide ones there are.
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
@@ -49,4 +50,34 @@ pub(crate) fn encode_readings(
         }
     }
     Ok(())
+}
+
+/// Writes one gauge for each value of a label.
+///
+/// # Errors
+/// If the encoder's buffer refuses.
+pub(crate) fn encode_labelled(
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[(&'static str, u64)],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), std::fmt::Error> {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for &(value, count) in values {
+        let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+        gauge.encode(metric.encode_family(&[(label, value)])?)?;
+    }
+    Ok(())
+}
+
+/// What this process counts beside its node or Assigner: lines of its log that were lost.
+pub(crate) fn of_process() -> [Reading; 1] {
+    [Reading {
+        name: "log_lines_lost",
+        help: "Log lines that were lost: nobody read them, they could not be written, or one kind came too often",
+        unit: None,
+        is_counter: true,
+        value: crate::log_queue::lines_lost(),
+    }]
 }

@@ -21,8 +21,11 @@ pub const REPLICAS_MAX: usize = 32;
 /// clock. How long read leases are, and by how much clocks may differ, is the hand-off's: it checks that this is no less.
 pub const READ_LEASES_OVER_MS: u64 = 1_101;
 
-/// Most providers that one range lists.
+/// Most providers that one range lists, and most acquisitions that it awaits.
 pub const PROVIDERS_MAX: usize = 64;
+
+/// Longest time in which what a silent node held may come back, in milliseconds.
+pub const REVIVAL_MS_MAX: u64 = 600_000;
 
 /// A node that may still hold the entries of a range that another one takes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -89,6 +92,35 @@ pub struct RangeAssignment {
     pub providers: Vec<Provider>,
     /// Who else reads it.
     pub readers: Readers,
+    /// While the owner, which began cold, may still get back what the life before it held: under which acquisitions that
+    /// life, which died in silence, may have held the range, newest first. It belongs to this owner and this `since`: with
+    /// either it goes. Empty: nothing is awaited.
+    pub awaits: Vec<Provider>,
+}
+
+impl RangeAssignment {
+    /// Whether it is neither moved for balance, nor split, nor merged, nor renewed: a hand-off is on, or what a former holder
+    /// had may come back.
+    #[must_use]
+    pub fn keeps_whole(&self) -> bool {
+        !self.providers.is_empty() || !self.awaits.is_empty()
+    }
+
+    /// Whether a provider is the next life of the one that is awaited, with what that held.
+    #[must_use]
+    pub fn is_revival(&self, provider: &Provider) -> bool {
+        self.awaits
+            .iter()
+            .any(|awaited| provider.since == awaited.since && awaited.is_earlier_life_of(&provider.life))
+    }
+}
+
+impl Provider {
+    /// Whether this is another life of the same node.
+    #[must_use]
+    pub fn is_earlier_life_of(&self, life: &Life) -> bool {
+        self.life.node == life.node && self.life.incarnation != life.incarnation
+    }
 }
 
 /// A complete map of the key space to owners, stamped with a [`Generation`].
@@ -98,6 +130,7 @@ pub struct Assignment {
     ranges: SliceMap<RangeAssignment>,
     directory: BTreeMap<NodeId, NodeEntry>,
     lease_ms: Option<u64>,
+    revival_ms: u64,
 }
 
 /// Why something is no valid assignment.
@@ -118,6 +151,9 @@ pub enum AssignmentError {
     /// A range lists its owner's present claim as its provider, or providers out of order.
     #[error("range {0} lists a provider that is not older than what stands before it")]
     ProviderOrder(Slice),
+    /// A range awaits its owner, several lives, too much, or what is not older than what stands before it.
+    #[error("range {0} awaits what no single life before its owner can have held")]
+    Awaits(Slice),
 }
 
 impl Assignment {
@@ -149,12 +185,16 @@ impl Assignment {
                 }
                 newest = provider.since;
             }
+            if !is_awaits_possible(range) {
+                return Err(AssignmentError::Awaits(*slice));
+            }
         }
         Ok(Self {
             generation,
             ranges: SliceMap::new(ranges)?,
             directory,
             lease_ms: None,
+            revival_ms: 0,
         })
     }
 
@@ -162,6 +202,14 @@ impl Assignment {
     #[must_use]
     pub fn under_leases(self, lease_ms: Option<u64>) -> Self {
         Self { lease_ms, ..self }
+    }
+
+    /// The same, published by an Assigner that lets what a silent node held come back for so long, in milliseconds, at most
+    /// [`REVIVAL_MS_MAX`]; 0: never.
+    #[must_use]
+    pub fn with_revival_ms(self, revival_ms: u64) -> Self {
+        let revival_ms = revival_ms.min(REVIVAL_MS_MAX);
+        Self { revival_ms, ..self }
     }
 
     /// Its stamp.
@@ -187,6 +235,13 @@ impl Assignment {
     #[must_use]
     pub fn lease_ms(&self) -> Option<u64> {
         self.lease_ms
+    }
+
+    /// For how long what a silent node held may come back: after its ranges were taken over, and after it has learnt of its
+    /// death, in milliseconds. 0: never.
+    #[must_use]
+    pub fn revival_ms(&self) -> u64 {
+        self.revival_ms
     }
 
     /// What it says of the range at a position.
@@ -219,4 +274,14 @@ impl Assignment {
             address: entry.address.clone(),
         })
     }
+}
+/// Whether what a range awaits can have been held by one life before its owner took it.
+fn is_awaits_possible(range: &RangeAssignment) -> bool {
+    let mut newest = range.since;
+    let in_order = range.awaits.iter().all(|awaited| {
+        let is_older = awaited.since < newest;
+        newest = awaited.since;
+        is_older && awaited.life != range.owner && awaited.life == range.awaits[0].life
+    });
+    in_order && range.awaits.len() <= PROVIDERS_MAX
 }

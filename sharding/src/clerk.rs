@@ -206,8 +206,20 @@ impl Clerk {
     }
 
     /// Takes a node's word that a range went to another owner. Follows it only where its `since` is higher than what is
-    /// known. Returns whether any route changed.
-    pub fn moved(&mut self, slice: Slice, owner: Life, address: Arc<str>, since: Generation) -> bool {
+    /// known, and not further ahead than clocks explain (`unix_ms` is this one's wall clock): nobody could be asked under it, and
+    /// no honest word would ever be followed again. A clerk that holds no assignment has nothing to judge by. Returns whether any
+    /// route changed.
+    pub fn moved(
+        &mut self,
+        slice: Slice,
+        owner: Life,
+        address: Arc<str>,
+        since: Generation,
+        unix_ms: u64,
+    ) -> bool {
+        if self.table.is_some() && !since.is_explained_by(self.generation(), unix_ms) {
+            return false;
+        }
         let older = self.parts_older_than(slice, since);
         if older.is_empty() || self.moved.len() + older.len() > MOVED_RANGES_MAX {
             return false;
@@ -340,6 +352,7 @@ mod tests {
             since: generation(since),
             providers: Vec::new(),
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         let entry = |name: &str| NodeEntry {
             incarnation: Incarnation::new(1),
@@ -409,7 +422,7 @@ mod tests {
         let mut clerk = Clerk::new();
         clerk.update(&full(&assignment(10, ("a", 3), ("a", 8)))).unwrap();
         let b = || (life("b"), Arc::<str>::from("b:1"));
-        let mut moved = |slice, since| clerk.moved(slice, b().0, b().1, generation(since));
+        let mut moved = |slice, since| clerk.moved(slice, b().0, b().1, generation(since), 0);
         assert!(!moved(Slice::FULL, 3));
         assert!(moved(Slice::FULL, 5), "higher than the lower half's");
         assert!(!moved(Slice::FULL, 5), "told before");
@@ -455,7 +468,7 @@ mod tests {
         assert_eq!(readable.peer(0).unwrap().life, life("a"));
         assert_eq!(readable.peer(1).unwrap().life, life("b"));
         assert!(readable.peer(2).is_none());
-        clerk.moved(halves().0, life("b"), "b:1".into(), generation(12));
+        clerk.moved(halves().0, life("b"), "b:1".into(), generation(12), 0);
         assert!(clerk.readers(SliceKey::new(5)).is_none());
         assert_eq!(route(&clerk, 5), ("b".into(), 12));
     }
@@ -467,7 +480,7 @@ mod tests {
         clerk.update(&full(&assignment(10, ("a", 3), ("a", 3)))).unwrap();
         for position in 0..2 * MOVED_RANGES_MAX as u64 {
             let slice = Slice::single(SliceKey::new(position * 2));
-            clerk.moved(slice, life("b"), "b:1".into(), generation(5));
+            clerk.moved(slice, life("b"), "b:1".into(), generation(5), 0);
         }
         assert_eq!(clerk.moved.len(), MOVED_RANGES_MAX);
         assert_eq!(route(&clerk, 0), ("b".into(), 5));

@@ -26,6 +26,8 @@ pub struct AssignmentDiff {
     pub left: Vec<NodeId>,
     /// As in [`Assignment::lease_ms`], of what results.
     pub lease_ms: Option<u64>,
+    /// As in [`Assignment::revival_ms`], of what results.
+    pub revival_ms: u64,
 }
 
 /// Why a diff was refused.
@@ -72,6 +74,7 @@ impl AssignmentDiff {
             joined: joined.map(|(id, entry)| (id.clone(), entry.clone())).collect(),
             left: left.cloned().collect(),
             lease_ms: next.lease_ms(),
+            revival_ms: next.revival_ms(),
         }
     }
 
@@ -108,7 +111,8 @@ impl AssignmentDiff {
             .iter()
             .map(|(slice, range)| (slice, range.clone()))
             .collect();
-        Ok(Assignment::new(self.next, ranges, directory)?.under_leases(self.lease_ms))
+        let next = Assignment::new(self.next, ranges, directory)?;
+        Ok(next.under_leases(self.lease_ms).with_revival_ms(self.revival_ms))
     }
 }
 
@@ -207,6 +211,7 @@ mod tests {
                             replicas: (*readers > 1).then(|| life(7)).into_iter().collect(),
                             leases_out: readers % 2 == 1,
                         },
+                        awaits: Vec::new(),
                     };
                     (slice, range)
                 });
@@ -267,6 +272,7 @@ mod tests {
                     since: generation(5),
                     providers: Vec::new(),
                     readers: Readers::default(),
+                    awaits: Vec::new(),
                 },
             )],
             BTreeMap::new(),

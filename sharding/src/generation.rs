@@ -19,6 +19,11 @@ pub const GENERATION_NUMBER_MAX: u64 = (1 << 42) - 1;
 /// Milliseconds from 1970-01-01 to 2025-01-01, both UTC: where generation numbers count from.
 pub const GENERATION_EPOCH_UNIX_MS: u64 = 1_735_689_600_000;
 
+/// How far the clocks of a cluster may be off each other, in milliseconds: a day, so that one set to local time is still
+/// understood. A generation number that lies further ahead of what is known is taken for invented
+/// ([`Generation::is_explained_by`]).
+pub const CLOCKS_OFF_MS_MAX: u64 = 24 * 3_600 * 1_000;
+
 /// Tells the restarts of one process apart (a node's, or an Assigner's). Drawn at start; compared for equality only,
 /// except inside a [`Generation`], where it breaks a tie. 0 means "none" and is never drawn.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
@@ -66,6 +71,15 @@ impl Generation {
         let by_clock = unix_ms.saturating_sub(GENERATION_EPOCH_UNIX_MS);
         let number = (highest.number + 1).max(by_clock).min(GENERATION_NUMBER_MAX);
         Self { number, assigner }
+    }
+
+    /// Whether an Assigner may have given this out, as far as somebody can tell who holds `held` ([`Generation::NONE`]: nothing)
+    /// and whose wall clock says `unix_ms` (0: it has none): its number is at most [`CLOCKS_OFF_MS_MAX`] above both. Not to be
+    /// asked about what one's own Assigner says: that is believed, however wrong either clock is, and is `held` from then on.
+    #[must_use]
+    pub fn is_explained_by(self, held: Self, unix_ms: u64) -> bool {
+        let by_clock = unix_ms.saturating_sub(GENERATION_EPOCH_UNIX_MS);
+        self.number <= held.number.max(by_clock).saturating_add(CLOCKS_OFF_MS_MAX)
     }
 
     /// The lowest version that an owner who acquired a range at this generation may give out.
@@ -158,6 +172,23 @@ mod tests {
             }
         );
         assert!(Generation::NONE < first);
+    }
+
+    /// Plan: what is held and the clock each allow for a day more, whichever is further; a clock that stands at 1970 counts for
+    /// nothing, and takes nothing away.
+    #[test]
+    fn h8_what_no_clock_explains_is_invented() {
+        let number = |number| Generation {
+            number,
+            assigner: Incarnation::new(1),
+        };
+        let held = number(5 * CLOCKS_OFF_MS_MAX);
+        let ahead = GENERATION_EPOCH_UNIX_MS + 7 * CLOCKS_OFF_MS_MAX;
+        for (unix_ms, days) in [(0, 6), (ahead, 8)] {
+            assert!(number(days * CLOCKS_OFF_MS_MAX).is_explained_by(held, unix_ms));
+            assert!(!number(days * CLOCKS_OFF_MS_MAX + 1).is_explained_by(held, unix_ms));
+        }
+        assert!(!number(GENERATION_NUMBER_MAX).is_explained_by(held, ahead));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub mod time;
 pub use assigner::{
     Assigner, AssignerAction, AssignerConfig, AssignerEvent, ClusterStatus, NodeStatus, SessionId,
 };
-pub use assignment::{Assignment, AssignmentError, Provider, RangeAssignment, Readers};
+pub use assignment::{Assignment, AssignmentError, Provider, REVIVAL_MS_MAX, RangeAssignment, Readers};
 pub use clerk::{Clerk, Route};
 pub use diff::{AssignmentDiff, DiffError};
 pub use generation::{Generation, Incarnation, Version, VersionCounter};

@@ -107,6 +107,14 @@ bugs! {
     ColdStartUnwaited, "cold-start-unwaited", 2000, "a range starts cold while a former owner's read leases may be out";
     RevokedLeaseRevived, "revoked-lease-revived", 2000, "a grant that was on its way when the lease was revoked is believed, and the copies of before with it";
     CopiesKeptOverLeases, "copies-kept-over-leases", 2000, "a replica keeps its copies from one lease to the next";
+    RevivedCopyUnbound, "revived-copy-unbound", 2000, "a life that came back gives what it held to any owner, and not only to the one that began cold after it";
+    AwaitSurvivesSince, "await-survives-since", 2000, "what is awaited of a range is awaited by the next owner, too";
+    OwnCopyKept, "own-copy-kept", 2000, "a node that owns a range again goes on with what its former life held, whoever owned it in between";
+    FlushKeepsAwait, "flush-keeps-await", 2000, "a flush does not end the waiting for what may come back";
+    AwaitMemoryLate, "await-memory-late", 2000, "what is written is remembered only since the awaited life is there";
+    FreezeKeepsUpstream, "freeze-keeps-upstream", 2000, "what a dead life held is still filled by its pulls, whose written keys are freed";
+    WriteAfterFreeze, "write-after-freeze", 2000, "a write that waited when its node was declared dead is applied to what was frozen";
+    RevivedTtlFromFreeze, "revived-ttl-from-freeze", 2000, "TTLs of what comes back count from the moment at which it was frozen";
     WriteBeforeInvalidated, "write-before-invalidated", 2000, "an owner changes a key before its replicas have forgotten it";
 }
 

@@ -32,10 +32,17 @@ impl VersionRange {
 }
 
 /// The session's own format, as spoken by this build.
-pub const SESSION_VERSIONS: VersionRange = VersionRange { min: 1, max: 2 };
+pub const SESSION_VERSIONS: VersionRange = VersionRange { min: 1, max: 3 };
 
 /// Since this version of the session a node knows leases: it serves under the one that the Assigner's answers grant.
 pub const SESSION_VERSION_OF_LEASES: u32 = 2;
+
+/// Since this version of the session a node knows that what it held may come back: it awaits, freezes and offers. From and for
+/// older ones nothing comes back.
+pub const SESSION_VERSION_OF_REVIVAL: u32 = 3;
+
+/// Most former lives whose entries one process offers.
+pub const FORMER_LIVES_MAX: usize = 8;
 
 /// Longest lease, in milliseconds.
 pub const LEASE_MS_MAX: u64 = 60_000;
@@ -62,6 +69,39 @@ pub struct Hello {
     /// The length of the leases under which it serves, in milliseconds, 1 to [`LEASE_MS_MAX`]; none if it serves without
     /// one, or was not told yet.
     pub lease_ms: Option<u64>,
+    /// What its process held in former lives, and offers. It owns nothing by that.
+    pub offers: Option<Offers>,
+}
+
+/// What a process held in former lives that were declared dead, frozen since it learnt of that.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Offers {
+    /// The lives under which it held or has offered it, oldest first, at most [`FORMER_LIVES_MAX`].
+    pub former: Vec<Life>,
+    /// The last heartbeat of the last of them that was answered; none if none was.
+    pub last_answer: Option<LastAnswer>,
+    /// What it offers, disjoint.
+    pub ranges: Vec<Offer>,
+}
+
+/// A heartbeat's answer, by the clock of the node that received it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LastAnswer {
+    /// Which heartbeat.
+    pub sequence: u64,
+    /// Milliseconds from the answer's receipt until now.
+    pub ms_ago: u64,
+}
+
+/// A range that a former life held.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// Which.
+    pub slice: Slice,
+    /// Since when the former life held it.
+    pub since: Generation,
+    /// For whom it was fenced, and under which acquisition; none: for nobody.
+    pub taker: Option<(Life, Generation)>,
 }
 
 /// One range that a node holds, is to hold, or has fenced.
@@ -86,6 +126,8 @@ pub enum ClaimPhase {
     Serving,
     /// Owner; pulling the entries from this life.
     Pulling(Life),
+    /// Owner that began cold, and may still get back what the life before it held under one of these acquisitions.
+    Awaiting(Vec<Provider>),
     /// Fenced for this life: no claim, and never one again under that `since`. For [`Life::nobody`], if the node will not
     /// serve the range under that `since` for another reason.
     Fenced(Life),
@@ -142,9 +184,46 @@ pub struct HotKeyLoad {
     pub key_bytes: u16,
 }
 
+/// Why a node does not answer for a range that its assignment gives it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhyUnserved {
+    /// It is still to take it: its search for who has it is on.
+    Taking,
+    /// It has fenced it for a taker that the assignment does not name, or will not serve it under that acquisition.
+    GivenAway,
+    /// It serves nothing: it stood still, or its lease is over, and the Assigner has not confirmed it since.
+    Unconfirmed,
+}
+
+/// Which of the ranges that the assignment gives to a node, as of the generation that the same heartbeat names, it would not
+/// answer for if it were asked now. Nothing unserved is the claim that it answers for all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ServingReport {
+    /// How many.
+    pub unserved: u64,
+    /// The first of them, and why.
+    pub first: Option<(Slice, WhyUnserved)>,
+}
+
+/// What a node that drains says of its drain. Entries and bytes (keys and values) are counted as its takers count them: one for
+/// each entry, however often it was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DrainReport {
+    /// Entries that it held when the drain began.
+    pub entries_held: u64,
+    /// Entries that takers were sent since.
+    pub entries_given: u64,
+    /// Their keys and values.
+    pub bytes_given: u64,
+}
+
 /// What a heartbeat tells of a node's condition.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct LoadReport {
+    /// What it does not answer for; none from a build that does not say: it is taken to answer for all that it has taken up.
+    pub serving: Option<ServingReport>,
+    /// How far its drain is; none while it does not drain, and from a build that does not say.
+    pub drain: Option<DrainReport>,
     /// Live entries.
     pub entries: u64,
     /// Bytes used of the budget.
@@ -175,14 +254,26 @@ pub struct LoadReport {
     pub slices: Vec<SliceLoad>,
     /// The keys that draw a good part of that, hottest first, at most [`HOT_KEYS_MAX`](crate::load::HOT_KEYS_MAX).
     pub hot_keys: Vec<HotKeyLoad>,
+    /// What a person needs to know of the node (no name resolves, messages are refused), a line each: at most
+    /// [`CONDITIONS_MAX`] of at most [`CONDITION_BYTES_MAX`].
+    pub conditions: Vec<String>,
 }
+
+/// Most conditions that a heartbeat tells of.
+pub const CONDITIONS_MAX: usize = 16;
+
+/// Longest line about a condition, in bytes.
+pub const CONDITION_BYTES_MAX: usize = 1_024;
 
 /// How a hand-off of a range ended, as its taker tells it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandoffOutcome {
     /// The search ended, the taker owns and serves; a pull may still be on.
     Started,
-    /// All entries that the giver had have arrived, or nothing was to be had (cold).
+    /// The search ended cold, the owner serves, and may still get back what the life before it held: whoever else was to
+    /// provide may let go.
+    Awaiting,
+    /// All entries that the giver had have arrived, or nothing is to be had (cold), nor awaited.
     Completed,
     /// The pull was given up (deadline, full, giver gone); what had not arrived is lost.
     GaveUp,
@@ -258,8 +349,14 @@ pub enum AssignerMessage {
         /// no longer. None: serve until you are told otherwise.
         lease_ms: Option<u64>,
     },
-    /// Your incarnation is dead, for ever: drop everything and come back as a new one.
+    /// Your incarnation is dead, for ever: come back as a new one.
     YouAreDead,
+    /// What the hello offers was heard. The clock of the node fell behind the Assigner's by at most so many milliseconds since the
+    /// answer that the offers name; none: that is not known. Sent before any assignment that lists the node.
+    OffersHeard {
+        /// At most so much.
+        behind_ms: Option<u64>,
+    },
     /// Send the assignment you hold: a new Assigner recovers from it.
     FetchAssignment,
     /// An operator asked this node to leave.

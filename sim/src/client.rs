@@ -456,7 +456,7 @@ impl Client {
             } => {
                 let was_at_replica = std::mem::take(&mut open.is_at_replica);
                 open.is_for_owner |= was_at_replica;
-                let follows = self.clerk.moved(slice, owner, address, since);
+                let follows = self.clerk.moved(slice, owner, address, since, env.unix_ms());
                 let knows_better = matches!(self.clerk.route(open.at), Route::To { since: known, .. } if known > Generation::NONE);
                 return if (follows || was_at_replica) && knows_better {
                     self.attempt(operation, env)

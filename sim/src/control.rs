@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use softstore_sharding::assigner::{Assigner, AssignerAction, AssignerEvent, DeathCause, Notice, SessionId};
-use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::NodeMessage;
 use softstore_sharding::sharder::{EvenRange, Sharder};
 use softstore_sharding::{Assignment, Incarnation, Life, SliceKey};
@@ -192,10 +191,7 @@ impl Control {
         if let Some(how) = env.plan.replication {
             self.turn.store(env.now_us / how.change_us, Ordering::Relaxed);
         }
-        // One wall clock for all: where every node that knew of the highest generation has died together with the Assigner,
-        // the clock is what keeps generations growing.
-        let unix_ms = GENERATION_EPOCH_UNIX_MS + 60_000_000 + env.now_us / 1_000;
-        let actions = self.core.step_at_once(event, now, unix_ms);
+        let actions = self.core.step_at_once(event, now, env.unix_ms());
         let published = |action: &AssignerAction| match action {
             AssignerAction::Published(assignment) => Some(assignment.clone()),
             _ => None,

@@ -9,6 +9,8 @@ pub struct Counters {
     pub cold_starts: u64,
     /// Ranges renewed in place.
     pub renewals: u64,
+    /// Ranges that got back what a node held which was only away.
+    pub revivals: u64,
     /// Keys peeked.
     pub peeks: u64,
     /// Peeks that found an entry.
@@ -100,6 +102,7 @@ impl Counters {
             handoffs,
             cold_starts,
             renewals,
+            revivals,
             peeks,
             peeks_found,
             peeks_passed_on,
@@ -145,6 +148,7 @@ impl Counters {
         self.handoffs += handoffs;
         self.cold_starts += cold_starts;
         self.renewals += renewals;
+        self.revivals += revivals;
         self.peeks += peeks;
         self.peeks_found += peeks_found;
         self.peeks_passed_on += peeks_passed_on;

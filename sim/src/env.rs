@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use std::sync::Arc;
 
+use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::{Assignment, PullId};
 use softstore_transfer::message::Entry;
 
@@ -167,6 +168,12 @@ impl Env {
         let ((at_us, _), event) = self.queue.pop_first()?;
         self.now_us = at_us;
         Some(*event)
+    }
+
+    /// One wall clock for all: where every node that knew of the highest generation has died together with the Assigner, the
+    /// clock is what keeps generations growing.
+    pub(crate) fn unix_ms(&self) -> u64 {
+        GENERATION_EPOCH_UNIX_MS + 60_000_000 + self.now_us / 1_000
     }
 
     /// A number never given before.

@@ -12,6 +12,7 @@
 //!   history      what was seen                         check     what must not have been
 //!   plants       the search for planted bugs
 //!   scenario     rounds of the control plane alone: what a sharder's placements are worth
+//!   config       what a run is told besides its seed    shrink    a smaller run that breaks the same
 //! ```
 //!
 //! The same seed gives the same history, byte for byte: there is one thread, one source of chance, and no hash order.

@@ -8,6 +8,10 @@ use softstore_transfer::message::{TAKE_RANGES_MAX, TAKEN_RANGES_MAX};
 use crate::config::{Mode, SimConfig};
 use crate::random::Random;
 
+/// How long what a silent node held may come back, in milliseconds: longer than most cuts and pauses are, and short enough for a
+/// cluster to come to rest.
+const REVIVAL_MS: u64 = 8_000;
+
 /// Of the seeds of `available` mode, so many in a thousand keep nodes from the Assigner for longer than the failure timeout.
 const CUT_OFF_PER_MILLE: u64 = 350;
 
@@ -183,6 +187,7 @@ impl Plan {
                 expect_nodes: Some(nodes),
                 rebalance_delay_ms: [50, 700, 3_000, 10_000][random.index(4)],
                 lease_ms,
+                revival_ms: REVIVAL_MS,
                 ..AssignerConfig::default()
             },
             other_lease_ms,

@@ -30,7 +30,7 @@ pub struct ModelStoreConfig {
     pub value_bytes_max: usize,
     /// After how many milliseconds without access an access count has halved. Default 300,000.
     pub frequency_half_life_ms: u64,
-    /// Most keys remembered as written, over all open pulls. Default 4,194,304.
+    /// Most keys remembered as written, over all open pulls; and as many again over those whose giver is away. Default 4,194,304.
     pub written_keys_max: u64,
 }
 
@@ -69,6 +69,8 @@ struct Entry {
 struct Pull {
     written: BTreeSet<SliceKey>,
     overflowed: bool,
+    /// It began without a giver.
+    is_awaiting: bool,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,8 @@ struct State {
     order: BTreeMap<u64, SliceKey>,
     uses: u64,
     pulls: BTreeMap<PullId, Pull>,
+    /// Of the keys remembered as written, those in pulls that began without a giver.
+    awaited_keys: u64,
     /// The latest time of an operation, for what is given none.
     latest: Timestamp,
     stats: StoreStats,
@@ -132,12 +136,23 @@ impl State {
         if pull.overflowed || pull.written.contains(&at) {
             return;
         }
-        if self.stats.written_keys >= keys_max {
+        let keys = match pull.is_awaiting {
+            true => self.awaited_keys,
+            false => self.stats.written_keys - self.awaited_keys,
+        };
+        if keys >= keys_max {
             pull.overflowed = !planted::is(Bug::OverflowIgnored);
             return;
         }
+        self.awaited_keys += u64::from(pull.is_awaiting);
         self.stats.written_keys += 1;
         pull.written.insert(at);
+    }
+
+    fn remember_refusal(&mut self, at: SliceKey, context: &OpContext<'_>, keys_max: u64) {
+        if context.absence == Absence::Awaited {
+            self.remember(at, context, keys_max);
+        }
     }
 
     fn mark_used(&mut self, at: SliceKey) {
@@ -181,7 +196,9 @@ impl State {
     /// [`Bug::WrittenForgottenOnEviction`].
     fn forget_written(&mut self, at: SliceKey) {
         for pull in self.pulls.values_mut() {
-            self.stats.written_keys -= u64::from(pull.written.remove(&at));
+            let forgotten = u64::from(pull.written.remove(&at));
+            self.stats.written_keys -= forgotten;
+            self.awaited_keys -= forgotten * u64::from(pull.is_awaiting);
         }
     }
 
@@ -362,7 +379,12 @@ impl Store for ModelStore {
         let present = state.live(key, at, context).map(|entry| entry.version);
         match judge_set(condition, present, || state.must_ask(at, context)) {
             SetVerdict::Ask => Ok(Outcome::Unknown),
-            SetVerdict::Refuse(version) => Ok(Outcome::Done(SetOutcome::Refused(version))),
+            SetVerdict::Refuse(version) => {
+                if version.is_none() {
+                    state.remember_refusal(at, context, self.config.written_keys_max);
+                }
+                Ok(Outcome::Done(SetOutcome::Refused(version)))
+            }
             SetVerdict::Apply => {
                 let version = self.put(&mut state, key, at, value, deadline, context);
                 Ok(Outcome::Done(SetOutcome::Stored(version)))
@@ -400,11 +422,11 @@ impl Store for ModelStore {
         }
         let mut state = self.state.lock();
         if state.live(key, at, context).is_none() {
-            return if state.must_ask(at, context) {
-                Outcome::Unknown
-            } else {
-                Outcome::Done(false)
-            };
+            if state.must_ask(at, context) {
+                return Outcome::Unknown;
+            }
+            state.remember_refusal(at, context, self.config.written_keys_max);
+            return Outcome::Done(false);
         }
         if !planted::is(Bug::TouchUnrecorded) {
             state.remember(at, context, self.config.written_keys_max);
@@ -445,12 +467,22 @@ impl Store for ModelStore {
         self.state.lock().pulls.insert(pull, Pull::default());
     }
 
+    fn begin_awaiting(&self, pull: PullId) {
+        let awaiting = Pull {
+            is_awaiting: true,
+            ..Pull::default()
+        };
+        self.state.lock().pulls.insert(pull, awaiting);
+    }
+
     fn end_pull(&self, pull: PullId) {
         let mut state = self.state.lock();
         let Some(ended) = state.pulls.remove(&pull) else {
             return;
         };
-        state.stats.written_keys -= ended.written.len() as u64;
+        let forgotten = ended.written.len() as u64;
+        state.stats.written_keys -= forgotten;
+        state.awaited_keys -= forgotten * u64::from(ended.is_awaiting);
         if state.stats.bytes < self.config.budget_bytes / 2 {
             return;
         }

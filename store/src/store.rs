@@ -18,6 +18,8 @@
 //!   under the key's lock, *even if the entry was evicted meanwhile* (H3);
 //! - answer [`Outcome::Unknown`], having changed nothing, when the reply or effect depends on the present value, the
 //!   key is absent, not remembered as written, and [`OpContext::absence`] is [`Absence::AskGiver`] with a pull open;
+//! - where [`OpContext::absence`] is [`Absence::Awaited`], take absence as final, and remember as written, too, what was refused
+//!   because the key is absent;
 //! - once a pull is ended, refuse its imports, however late, and free its memory;
 //! - count keys, values and metadata in the byte budget, and copy what it keeps of the bytes it is given;
 //! - read time only from `now`.
@@ -55,6 +57,9 @@ pub enum Absence {
     AskGiver,
     /// Absent is absent: the giver was asked, or there is none.
     Final,
+    /// Absent is absent: there is no giver yet. One may come back; then what is refused now was right, and so it is remembered as
+    /// a write is.
+    Awaited,
 }
 
 /// An operation's result, or the word that the giver has to be asked first.
@@ -406,6 +411,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Opens a pull: from now on writes with it in their context are remembered.
     fn begin_pull(&self, pull: PullId);
+
+    /// The same for a pull whose giver is away, and may never come back. What is remembered for it counts against a limit as large
+    /// as that of all others, and apart from it: who awaits takes nothing from a planned pull.
+    fn begin_awaiting(&self, pull: PullId);
 
     /// Ends a pull: later imports are refused, its memory is freed. Ending an unknown pull does nothing.
     fn end_pull(&self, pull: PullId);

@@ -77,6 +77,7 @@ impl EmbeddedCluster {
         let seeds = self.nodes.iter().map(|node| node.grpc_addr().to_string());
         Client::builder()
             .seeds(seeds)
+            .require_cluster(true)
             .connect()
             .await
             .expect("the client connects")

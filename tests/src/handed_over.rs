@@ -28,6 +28,7 @@ pub fn handed_over(owner: &Peer, giver: &Peer) -> Assignment {
             since: generation(1),
         }],
         readers: Readers::default(),
+        awaits: Vec::new(),
     };
     let entry = |peer: &Peer| NodeEntry {
         incarnation: peer.life.incarnation,

@@ -197,6 +197,26 @@ impl Ledger {
         }
     }
 
+    /// Deletes some keys through another client than the ledger's own. No other task may write them.
+    ///
+    /// # Panics
+    /// If a key cannot be deleted in ten tries.
+    pub async fn delete_anew(&self, client: &Client, keys: Range<usize>) {
+        for index in keys {
+            let mut deleted = false;
+            for _ in 0..10 {
+                let number = self.next[index].fetch_add(1, Ordering::SeqCst) + 1;
+                if client.delete(Self::key(index)).await.is_ok() {
+                    self.is_set[index].store(false, Ordering::SeqCst);
+                    self.acknowledged[index].store(number, Ordering::SeqCst);
+                    deleted = true;
+                    break;
+                }
+            }
+            assert!(deleted, "key {index} can be deleted");
+        }
+    }
+
     async fn delete(&self, index: usize) -> Result<(), WriteError> {
         let number = self.next[index].fetch_add(1, Ordering::SeqCst) + 1;
         self.client.delete(Self::key(index)).await?;

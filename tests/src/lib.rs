@@ -5,6 +5,7 @@
 //!   processes   clusters of real processes: signals, exit codes, logs, metrics over HTTP
 //!     binary      where the softstore binary is
 //!     process     one child process
+//!     log_pipe    where a child's log goes: to a file, or to a pipe that nobody reads
 //!     tap         waits for events in a process' log
 //!     http        the little HTTP that reading /metrics and /readyz takes
 //!   handed_over what an Assigner says that hands everything over, for tests that play one
@@ -18,6 +19,7 @@ pub mod embedded;
 pub mod handed_over;
 pub mod http;
 pub mod ledger;
+pub mod log_pipe;
 pub mod network;
 pub mod process;
 pub mod processes;

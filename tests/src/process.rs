@@ -1,9 +1,8 @@
 //! [`Process`]: one child process of a test, from its first line on stdout to its exit.
 //!
 //! Its stdin is held open as long as the test runs: with `--exit-with-parent` no child outlives its test, even one
-//! that is killed. Its log goes to a file.
+//! that is killed. Its log goes to a file, or to a pipe ([`LogTo`]).
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -18,6 +17,7 @@ pub use rustix::process::Signal;
 
 use crate::binary;
 use crate::embedded::PATIENCE;
+use crate::log_pipe::{LogPipe, LogTo};
 use crate::processes::until;
 
 /// A running child. Dropping it kills it, and nothing else.
@@ -31,6 +31,7 @@ pub struct Process {
     /// Held open: a child must not fail by writing to a closed pipe.
     _stdout: BufReader<ChildStdout>,
     log: PathBuf,
+    log_pipe: Option<LogPipe>,
 }
 
 /// `softstore` with these arguments and no settings from the environment of the tests.
@@ -64,18 +65,29 @@ impl Process {
     /// # Panics
     /// If it prints no line of JSON in time.
     pub async fn start(name: &str, logs: &Path, arguments: &[String]) -> (Self, Value) {
-        Self::start_command(name, logs, softstore(arguments)).await
+        Self::start_logging(name, logs, LogTo::of_this_run(), softstore(arguments)).await
     }
 
     /// The same with a command that becomes `softstore` in the end, such as `nsenter`.
     ///
     /// # Panics
     /// If it prints no line of JSON in time.
-    pub async fn start_command(name: &str, logs: &Path, mut command: Command) -> (Self, Value) {
+    pub async fn start_command(name: &str, logs: &Path, command: Command) -> (Self, Value) {
+        Self::start_logging(name, logs, LogTo::File, command).await
+    }
+
+    /// The same with its log somewhere else.
+    ///
+    /// # Panics
+    /// If it prints no line of JSON in time.
+    pub async fn start_logging(
+        name: &str,
+        logs: &Path,
+        log_to: LogTo,
+        mut command: Command,
+    ) -> (Self, Value) {
         let log = logs.join(format!("{name}.log"));
-        // Appended to, as a service manager does it: so others can write to it as well.
-        let stderr = File::options().create(true).append(true).open(&log);
-        let stderr = stderr.expect("the directory of logs is writable");
+        let (stderr, log_pipe) = log_to.open(&log).expect("the directory of logs is writable");
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -97,7 +109,10 @@ impl Process {
             _stdin,
             _stdout: stdout,
             log,
+            log_pipe,
         };
+        // The command holds an end of the pipe to the log: with it open here, the log would never end.
+        drop(command);
         read.expect("it announces itself in time")
             .expect("its stdout can be read");
         let line = serde_json::from_str(&line);
@@ -114,6 +129,27 @@ impl Process {
     #[must_use]
     pub fn log_file(&self) -> &Path {
         &self.log
+    }
+
+    /// The pipe that it logs to.
+    ///
+    /// # Panics
+    /// If it logs to a file.
+    #[must_use]
+    pub fn log_pipe(&self) -> &LogPipe {
+        self.log_pipe.as_ref().expect("it logs to a pipe")
+    }
+
+    /// Waits until its log has this text. What a process does is seen before its log says so: lines are written by a thread of
+    /// their own.
+    ///
+    /// # Panics
+    /// If it does not come.
+    pub async fn logged(&self, text: &str) {
+        until(&format!("{} logs {text:?}", self.name), async || {
+            self.log().contains(text).then_some(())
+        })
+        .await;
     }
 
     /// Sends it a signal.

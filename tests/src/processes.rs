@@ -17,7 +17,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::embedded::PATIENCE;
 use crate::http::{self, Metrics};
-use crate::process::{Process, Signal};
+use crate::log_pipe::LogTo;
+use crate::process::{Process, Signal, softstore};
 
 /// Between two looks at something that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -129,6 +130,8 @@ pub struct ProcessCluster {
     pub nodes: Vec<NodeProcess>,
     assigner_flags: Vec<String>,
     node_flags: Vec<String>,
+    assigner_log: LogTo,
+    node_log: LogTo,
     starts: u32,
     logs: TempDir,
 }
@@ -145,10 +148,23 @@ impl ProcessCluster {
 
     /// The same with more flags for the Assigner and for every node.
     pub async fn start_with(nodes: u32, assigner_flags: &[&str], node_flags: &[&str]) -> Self {
+        let log = LogTo::of_this_run();
+        Self::start_logging(nodes, assigner_flags, node_flags, log, log).await
+    }
+
+    /// The same with the logs of the Assigner and of the nodes somewhere else.
+    pub async fn start_logging(
+        nodes: u32,
+        assigner_flags: &[&str],
+        node_flags: &[&str],
+        assigner_log: LogTo,
+        node_log: LogTo,
+    ) -> Self {
         let logs = TempDir::new().expect("the temporary directory is writable");
         let expected = format!("--expect-nodes={nodes}");
         let assigner_flags = [owned(&[&expected]), owned(assigner_flags)].concat();
-        let (assigner, grpc, http) = start_assigner(&logs, 0, "127.0.0.1:0", &assigner_flags).await;
+        let (assigner, grpc, http) =
+            start_assigner(&logs, assigner_log, 0, "127.0.0.1:0", &assigner_flags).await;
         let mut cluster = Self {
             assigner,
             assigner_grpc: grpc,
@@ -156,6 +172,8 @@ impl ProcessCluster {
             nodes: Vec::new(),
             assigner_flags,
             node_flags: owned(node_flags),
+            assigner_log,
+            node_log,
             starts: 0,
             logs,
         };
@@ -196,7 +214,8 @@ impl ProcessCluster {
         }
         self.starts += 1;
         let log = format!("{id}-{}", self.starts);
-        let (process, line) = Process::start(&log, self.logs.path(), &flags).await;
+        let (process, line) =
+            Process::start_logging(&log, self.logs.path(), self.node_log, softstore(&flags)).await;
         let text = |field: &str| {
             line[field]
                 .as_str()
@@ -255,8 +274,14 @@ impl ProcessCluster {
     /// Starts an Assigner at the address of the one that was killed.
     pub async fn start_assigner_again(&mut self) {
         self.starts += 1;
-        let (assigner, grpc, http) =
-            start_assigner(&self.logs, self.starts, &self.assigner_grpc, &self.assigner_flags).await;
+        let (assigner, grpc, http) = start_assigner(
+            &self.logs,
+            self.assigner_log,
+            self.starts,
+            &self.assigner_grpc,
+            &self.assigner_flags,
+        )
+        .await;
         (self.assigner, self.assigner_grpc, self.assigner_http) = (assigner, grpc, http);
     }
 
@@ -268,6 +293,7 @@ impl ProcessCluster {
         let seeds = self.nodes.iter().map(|node| node.grpc.clone());
         Client::builder()
             .seeds(seeds)
+            .require_cluster(true)
             .connect()
             .await
             .expect("the client connects")
@@ -344,6 +370,7 @@ pub fn life(node: &v1::NodeStatus) -> &v1::Life {
 
 async fn start_assigner(
     logs: &TempDir,
+    log_to: LogTo,
     number: u32,
     listen: &str,
     flags: &[String],
@@ -358,7 +385,8 @@ async fn start_assigner(
         owned(&["--http-listen=127.0.0.1:0", "--listen", listen]),
         flags.to_vec(),
     ];
-    let (process, line) = Process::start(&format!("assigner-{number}"), logs.path(), &all.concat()).await;
+    let (name, command) = (format!("assigner-{number}"), softstore(&all.concat()));
+    let (process, line) = Process::start_logging(&name, logs.path(), log_to, command).await;
     let text = |field: &str| {
         line[field]
             .as_str()

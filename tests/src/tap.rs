@@ -83,17 +83,6 @@ impl Tap {
         .await;
     }
 
-    /// The same with either of two texts.
-    ///
-    /// # Panics
-    /// When the tests' patience is over.
-    pub async fn either_about(&mut self, texts: [&str; 2], name: &str) {
-        self.wait(&texts, |events| {
-            events.iter().any(|event| event.to_string().contains(name))
-        })
-        .await;
-    }
-
     async fn wait(&mut self, texts: &[&str], enough: impl Fn(&[&Event]) -> bool) {
         let begun = Instant::now();
         loop {

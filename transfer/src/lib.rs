@@ -7,6 +7,8 @@
 //!   serves at once; absent keys: --Peek----------->   HandoffCore::copy_at
 //!   import_target, chunk::decode <--Pull stream----   grant_pull, chunk::encode, pacer
 //!   pull_ended --Release-------------------------->   HandoffCore::release   drop the frozen copy
+//!
+//!   handoff  the core     chunk  the codec     message  what travels     pacer  the rate     config
 //! ```
 
 pub mod chunk;

@@ -98,6 +98,15 @@ pub enum Refusal {
     /// The sender's incarnation is dead, by the assignment that this node holds.
     #[error("the sender's incarnation is dead")]
     SenderDead,
+    /// Under an acquisition further ahead than clocks explain.
+    #[error("the acquisition lies further ahead than any clock explains")]
+    Invented,
+    /// Under an acquisition that no assignment here knows yet: the taker asks again, and the Assigner is asked meanwhile.
+    #[error("no assignment known here gives the range to the taker yet")]
+    Unheard,
+    /// The assignment of that very generation gives the range to another.
+    #[error("the assignment gives the range to another")]
+    Unlisted,
     /// The frozen copy is gone: released, dropped, or never made for this taker and `since`.
     #[error("the frozen copy is gone")]
     Gone,

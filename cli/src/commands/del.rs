@@ -6,7 +6,7 @@ use eyre::Result;
 use serde::Serialize;
 
 use crate::announce::print;
-use crate::cache::{connect, key};
+use crate::cache::{connect, key, unwritten};
 use crate::control::ClusterArgs;
 use crate::exit::Exit;
 
@@ -36,7 +36,8 @@ struct DelJson {
 /// Deletes it.
 pub(crate) async fn run(args: DelArgs) -> Result<Exit> {
     let client = connect(&args.cluster).await?;
-    let deleted = client.delete_reporting(key(&args.key)).await?;
+    let deleted = client.delete_reporting(key(&args.key)).await;
+    let deleted = deleted.map_err(unwritten)?;
     if args.json {
         print(&DelJson { deleted })?;
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytesize::ByteSize;
 use eyre::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use softstore_proto::v1::{ClusterStatus, DrainReply, NodeStatus};
+use softstore_proto::v1::{ClusterStatus, DrainReply, DrainReport, NodeStatus};
 
 use crate::control::{ClusterArgs, Control, POLL};
 use crate::exit::Exit;
@@ -45,9 +45,16 @@ struct Progress<'a> {
     node: &'a str,
     start: DrainReply,
     /// What the other nodes had imported since their start when the drain began.
-    imported_before: u64,
+    imported_before: Imported,
     /// The life that drains: one that comes back under the same name is another.
     incarnation: u64,
+}
+
+/// What nodes have imported: one for each entry that was not there already, and its key and value.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+struct Imported {
+    entries: u64,
+    bytes: u64,
 }
 
 /// Orders the drain and watches it.
@@ -75,9 +82,9 @@ pub(crate) async fn run(args: DrainArgs) -> Result<Exit> {
 }
 
 async fn watch(control: &mut Control, progress: &Progress<'_>, timeout: Duration) -> Result<Exit> {
-    let bar = ProgressBar::new(progress.start.bytes);
+    let bar = ProgressBar::new(progress.start.entries);
     bar.set_style(
-        ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes}, {msg}, {elapsed}")
+        ProgressStyle::with_template("{wide_bar} {pos} of {len} entries, {msg}, {elapsed}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     let begun = Instant::now();
@@ -90,7 +97,7 @@ async fn watch(control: &mut Control, progress: &Progress<'_>, timeout: Duration
                 say::result(progress.farewell(begun.elapsed(), &reports))?;
                 return Ok(Exit::Ok);
             };
-            bar.set_position(progress.handed_over(&status));
+            bar.set_position(progress.taken(&status).entries.min(progress.start.entries));
             bar.set_message(format!("{} slices left", node.slices));
         }
         tokio::time::sleep(POLL).await;
@@ -110,20 +117,46 @@ async fn last_reports(control: &mut Control, status: ClusterStatus) -> ClusterSt
 }
 
 impl Progress<'_> {
-    /// What to say once it has left.
+    /// What to say once it has left. Both sides count entries, and keys and values in bytes; a node of a build that does not say what
+    /// it gave is told by what it held at its last heartbeat.
     fn farewell(&self, after: Duration, status: &ClusterStatus) -> String {
         let size = |bytes| ByteSize(bytes).display().iec();
-        let held = format!(
-            "it held {} in {} entries",
-            size(self.start.bytes),
-            self.start.entries
+        let taken = self.taken(status);
+        let taken_text = format!(
+            "the others took over {} entries ({})",
+            taken.entries,
+            size(taken.bytes)
         );
-        let taken = format!("the others took over {}", size(self.handed_over(status)));
+        let left = format!("{} has left after {:.1} s", self.node, after.as_secs_f64());
+        let Some(drain) = self.last_word(status) else {
+            let held = self.start.entries;
+            return format!("{left}; it held {held} entries; {taken_text}");
+        };
+        let lost = drain.entries_held.saturating_sub(drain.entries_given);
+        let lost = match lost {
+            0 => "nothing was left behind".to_owned(),
+            lost => format!("{lost} entries were not handed over, those that have expired among them"),
+        };
+        let refused = match drain.entries_given.saturating_sub(taken.entries) {
+            0 => String::new(),
+            more => format!("; {more} were newer there, have expired, or found no room"),
+        };
         format!(
-            "{} has left after {:.1} s; {held}; {taken}",
-            self.node,
-            after.as_secs_f64()
+            "{left}; it held {} entries and gave {} ({} of keys and values); {taken_text}{refused}; {lost}",
+            drain.entries_held,
+            drain.entries_given,
+            size(drain.bytes_given)
         )
+    }
+
+    /// What the node said last of its drain.
+    fn last_word(&self, status: &ClusterStatus) -> Option<DrainReport> {
+        let mut departures = status.departures.iter();
+        let departure = departures.find(|departure| {
+            let life = departure.life.as_ref();
+            life.is_some_and(|life| life.node == self.node && life.incarnation == self.incarnation)
+        })?;
+        departure.drain
     }
 
     /// The draining node, while it is there.
@@ -131,11 +164,13 @@ impl Progress<'_> {
         named(status, self.node).filter(|node| incarnation(node) == self.incarnation)
     }
 
-    /// Bytes that the others have imported since the drain began, at most what there was.
-    fn handed_over(&self, status: &ClusterStatus) -> u64 {
-        imported(status, self.node)
-            .saturating_sub(self.imported_before)
-            .min(self.start.bytes)
+    /// What the others have imported since the drain began.
+    fn taken(&self, status: &ClusterStatus) -> Imported {
+        let now = imported(status, self.node);
+        Imported {
+            entries: now.entries.saturating_sub(self.imported_before.entries),
+            bytes: now.bytes.saturating_sub(self.imported_before.bytes),
+        }
     }
 }
 
@@ -151,48 +186,56 @@ fn incarnation(node: &NodeStatus) -> u64 {
 }
 
 /// What all nodes but one have imported since their start.
-fn imported(status: &ClusterStatus, but: &str) -> u64 {
+fn imported(status: &ClusterStatus, but: &str) -> Imported {
     let others = status
         .nodes
         .iter()
         .filter(|node| node.life.as_ref().is_none_or(|life| life.node != but));
-    others
-        .filter_map(|node| node.load.as_ref())
-        .map(|load| load.bytes_imported)
-        .sum()
+    let loads = others.filter_map(|node| node.load.as_ref());
+    loads.fold(Imported::default(), |sum, load| Imported {
+        entries: sum.entries + load.entries_imported,
+        bytes: sum.bytes + load.bytes_imported,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use softstore_proto::v1::{Life, LoadReport};
+    use softstore_proto::v1::{Departure, Life, LoadReport};
 
-    fn node(name: &str, incarnation: u64, bytes_imported: u64) -> NodeStatus {
+    fn life(node: &str, incarnation: u64) -> Option<Life> {
+        let node = node.into();
+        Some(Life { node, incarnation })
+    }
+
+    /// A node that has imported so many entries of 100 bytes.
+    fn node(name: &str, incarnation: u64, entries_imported: u64) -> NodeStatus {
         NodeStatus {
-            life: Some(Life {
-                node: name.into(),
-                incarnation,
-            }),
+            life: life(name, incarnation),
             load: Some(LoadReport {
-                bytes_imported,
+                entries_imported,
+                bytes_imported: 100 * entries_imported,
                 ..LoadReport::default()
             }),
             ..NodeStatus::default()
         }
     }
 
-    /// Plan: `a` drains 100 bytes into `b`, which had imported 10 before; then `a` comes back as another life, which is
-    /// not the one that was drained.
+    /// Plan: `a` drains 50 entries into `b`, which had imported 10 before; then `a` comes back as another life, which is not the
+    /// one that was drained. What is said counts the same on both sides, and names what was lost.
     #[test]
-    fn progress_is_what_the_others_take_and_a_new_life_is_another_node() {
-        let start = DrainReply {
-            bytes: 100,
-            entries: 1,
+    fn a_drain_is_told_by_what_both_sides_count() {
+        let before = ClusterStatus {
+            nodes: vec![node("a", 1, 7), node("b", 5, 10)],
+            ..ClusterStatus::default()
         };
         let progress = Progress {
             node: "a",
-            start,
-            imported_before: 10,
+            start: DrainReply {
+                bytes: 100_000,
+                entries: 50,
+            },
+            imported_before: imported(&before, "a"),
             incarnation: 1,
         };
         let mid = ClusterStatus {
@@ -200,12 +243,38 @@ mod tests {
             ..ClusterStatus::default()
         };
         assert!(progress.draining(&mid).is_some());
-        assert_eq!(progress.handed_over(&mid), 40);
-        let back = ClusterStatus {
-            nodes: vec![node("a", 2, 7), node("b", 5, 500)],
+        let taken = Imported {
+            entries: 40,
+            bytes: 4_000,
+        };
+        assert_eq!(progress.taken(&mid), taken);
+        let mut back = ClusterStatus {
+            nodes: vec![node("a", 2, 7), node("b", 5, 55)],
             ..ClusterStatus::default()
         };
         assert!(progress.draining(&back).is_none());
-        assert_eq!(progress.handed_over(&back), 100);
+        let silent = progress.farewell(Duration::from_secs(1), &back);
+        assert!(
+            silent.contains("held 50 entries; the others took over 45"),
+            "{silent}"
+        );
+        let mut drain = DrainReport {
+            entries_held: 50,
+            entries_given: 45,
+            bytes_given: 4_500,
+        };
+        back.departures = vec![Departure {
+            life: life("a", 1),
+            drain: Some(drain),
+        }];
+        let lossy = progress.farewell(Duration::from_secs(1), &back);
+        assert!(lossy.contains("held 50 entries and gave 45 (4.4 KiB"), "{lossy}");
+        assert!(lossy.contains("took over 45 entries (4.4 KiB)"), "{lossy}");
+        assert!(lossy.contains("5 entries were not handed over"), "{lossy}");
+        (drain.entries_given, drain.entries_held) = (50, 50);
+        back.departures[0].drain = Some(drain);
+        let newer = progress.farewell(Duration::from_secs(1), &back);
+        assert!(newer.contains("; 5 were newer there"), "{newer}");
+        assert!(newer.ends_with("nothing was left behind"), "{newer}");
     }
 }

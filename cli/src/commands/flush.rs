@@ -2,7 +2,7 @@
 
 use eyre::Result;
 
-use crate::cache::connect;
+use crate::cache::{connect, unwritten};
 use crate::control::ClusterArgs;
 use crate::exit::Exit;
 
@@ -24,6 +24,7 @@ pub(crate) struct FlushArgs {
 
 /// Flushes it.
 pub(crate) async fn run(args: FlushArgs) -> Result<Exit> {
-    connect(&args.cluster).await?.flush_all().await?;
+    let client = connect(&args.cluster).await?;
+    client.flush_all().await.map_err(unwritten)?;
     Ok(Exit::Ok)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use softstore_client::Found;
 
 use crate::announce::print;
-use crate::cache::{connect, key, print_value, put_bytes};
+use crate::cache::{connect, key, print_value, put_bytes, unread, version_text};
 use crate::control::ClusterArgs;
 use crate::exit::Exit;
 
@@ -17,9 +17,10 @@ use crate::exit::Exit;
 Examples:
   softstore get greeting
   softstore get picture > picture.png          the value's bytes and nothing else
-  softstore get greeting --json                {\"found\":true,\"value\":..,\"version\":..,\"ttl_ms\":..}
+  softstore get greeting --json                {\"found\":true,\"value\":..,\"version\":\"..\",\"ttl_ms\":..}
 
-With --json, a value that is no text stands in hexadecimal under value_hex; ttl_ms is null if it does not expire.
+With --json, a value that is no text stands in hexadecimal under value_hex; ttl_ms is null if it does not expire. The version is
+a string, since many programs round large numbers; `set --if-version` takes it with or without its quotes.
 
 Exit codes:
   0  found    1  not found    2  error, such as an owner that does not answer")]
@@ -36,7 +37,7 @@ pub(crate) struct GetArgs {
 /// Reads it.
 pub(crate) async fn run(args: GetArgs) -> Result<Exit> {
     let client = connect(&args.cluster).await?;
-    let found = client.get_with_version(key(&args.key)).await?;
+    let found = client.get_with_version(key(&args.key)).await.map_err(unread)?;
     if args.json {
         print(&to_json(found.as_ref()))?;
     } else if let Some(found) = &found {
@@ -53,7 +54,7 @@ fn to_json(found: Option<&Found>) -> Map<String, Value> {
         let ttl_ms = found
             .ttl
             .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        object.insert("version".to_owned(), found.version.get().into());
+        object.insert("version".to_owned(), version_text(found.version).into());
         object.insert("ttl_ms".to_owned(), ttl_ms.into());
     }
     object

@@ -8,11 +8,10 @@ use serde::Serialize;
 use softstore_client::{SetOptions, SetOutcome, Version};
 
 use crate::announce::print;
-use crate::cache::{ValueArgs, connect, key};
+use crate::cache::{ValueArgs, connect, key, ttl, unwritten, version, version_text};
 use crate::control::ClusterArgs;
 use crate::exit::Exit;
 use crate::say;
-use crate::settings::written::span;
 
 /// Which key, which value, and when.
 #[derive(Debug, clap::Args)]
@@ -35,8 +34,8 @@ pub(crate) struct SetArgs {
     key: OsString,
     #[command(flatten)]
     value: ValueArgs,
-    /// How long it lives: 500ms, 30s, 5m, 2h, 1d. Default: until it is evicted.
-    #[arg(long, value_name = "SPAN", value_parser = span)]
+    /// How long it lives: 500ms, 30s, 5m, 2h, 1d; more than 0. Default: until it is evicted.
+    #[arg(long, value_name = "SPAN", value_parser = ttl)]
     ttl: Option<Duration>,
     /// Only if the key is absent.
     #[arg(long, group = "condition")]
@@ -45,9 +44,9 @@ pub(crate) struct SetArgs {
     #[arg(long, group = "condition")]
     if_present: bool,
     /// Only if the key has this version, as `get --json` shows it.
-    #[arg(long, group = "condition", value_name = "VERSION")]
-    if_version: Option<u64>,
-    /// Print JSON: whether it is stored, and the version that is now there (null: absent).
+    #[arg(long, group = "condition", value_name = "VERSION", value_parser = version)]
+    if_version: Option<Version>,
+    /// Print JSON: whether it is stored, and the version that is now there, as a string (null: absent).
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -57,7 +56,7 @@ pub(crate) struct SetArgs {
 #[derive(Serialize)]
 struct SetJson {
     stored: bool,
-    version: Option<u64>,
+    version: Option<String>,
 }
 
 /// Writes it.
@@ -65,7 +64,8 @@ pub(crate) async fn run(args: SetArgs) -> Result<Exit> {
     let options = options(&args);
     let value = args.value.read()?;
     let client = connect(&args.cluster).await?;
-    let outcome = client.set_with(key(&args.key), value, options).await?;
+    let outcome = client.set_with(key(&args.key), value, options).await;
+    let outcome = outcome.map_err(unwritten)?;
     let version = match outcome {
         SetOutcome::Stored(version) => Some(version),
         SetOutcome::ConditionFailed { present } => present,
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: SetArgs) -> Result<Exit> {
     if args.json {
         print(&SetJson {
             stored: outcome.is_stored(),
-            version: version.map(Version::get),
+            version: version.map(version_text),
         })?;
     } else if !outcome.is_stored() {
         let present = version.map_or("the key is absent".to_owned(), |version| {
@@ -91,7 +91,7 @@ fn options(args: &SetArgs) -> SetOptions {
     }
     // At most one of the three: clap sees to it.
     match args.if_version {
-        Some(version) => options.if_version(Version::new(version)),
+        Some(version) => options.if_version(version),
         None if args.if_absent => options.if_absent(),
         None if args.if_present => options.if_present(),
         None => options,

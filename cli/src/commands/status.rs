@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use eyre::{Result, WrapErr};
 use serde::Serialize;
 use softstore_proto::v1::balance_status::Hold;
-use softstore_proto::v1::{BalanceStatus, ClusterStatus, HotKeyStatus, NodeState, NodeStatus};
+use softstore_proto::v1::{Awaited, BalanceStatus, ClusterStatus, HotKeyStatus, NodeState, NodeStatus};
 use softstore_sharding::session::HOT_KEY_BYTES_MAX;
 
 use crate::commands::moves::{ChangeJson, change_text};
@@ -18,6 +18,18 @@ use crate::settings::written::span;
 
 /// Most hot keys below the table; `--json` has all that the Assigner tells.
 const HOT_KEYS_SHOWN: usize = 10;
+
+/// The least time between two looks of `--watch`.
+const WATCH_MIN: Duration = Duration::from_millis(100);
+
+/// How often to look.
+fn watch_interval(text: &str) -> Result<Duration, String> {
+    let interval = span(text)?;
+    if interval < WATCH_MIN {
+        return Err(format!("it is asked every {WATCH_MIN:?} at most"));
+    }
+    Ok(interval)
+}
 
 /// What to show, and how.
 #[derive(Debug, clap::Args)]
@@ -35,7 +47,9 @@ from others and giving to them now. A node that is missing here is dead, or was 
 heartbeats, half a second. OPS/S is operations served per second, decayed with a half-life of a second, BUSY how much of their
 time the node's threads were.
 
-Below the table: settled, or why not; and the hottest keys, if a node has keys that draw more than 1/256 of its operations, with
+Below the table: settled, or why not; what needs a person, in lines that begin with ! (docs/operations.md); which nodes cannot be
+relied on to answer for what they own, and why; which silent nodes may still bring back what they held, should they only have been
+away (revival_ms); and the hottest keys, if a node has keys that draw more than 1/256 of its operations, with
 how far the rate may be off either way.
 
 With --moves, the changes, newest first: what each was expected to pull and what its takers have pulled since, and for each move the
@@ -53,8 +67,8 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10",
           value_parser = clap::value_parser!(u32).range(1..=256))]
     moves: Option<u32>,
-    /// Show it again and again, every so often (2s if not said).
-    #[arg(long, value_name = "SPAN", value_parser = span, num_args = 0..=1, default_missing_value = "2s")]
+    /// Show it again and again, every so often (2s if not said; 100ms at least: nodes report every half second).
+    #[arg(long, value_name = "SPAN", value_parser = watch_interval, num_args = 0..=1, default_missing_value = "2s")]
     watch: Option<Duration>,
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -74,13 +88,26 @@ struct StatusJson {
     waiting_to_fill: u32,
     ranges_moving: u32,
     ranges_unreachable: u32,
+    /// Silent nodes that may bring back what they held.
+    awaited: Vec<AwaitedJson>,
     nodes: Vec<NodeJson>,
     /// Hottest first.
     hot_keys: Vec<HotKeyJson>,
     balance: BalanceJson,
+    /// What a person needs to know of the Assigner and of nodes.
+    conditions: Vec<ConditionJson>,
     /// Newest first; with `--moves`, else left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<ChangeJson>>,
+}
+
+/// A silent node that may bring back what it held, as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct AwaitedJson {
+    id: String,
+    incarnation: String,
+    /// How many ranges of what it held.
+    ranges: u32,
 }
 
 /// Whether and how load is balanced, as `--json` prints it.
@@ -92,7 +119,7 @@ struct BalanceJson {
     held_back: Option<HeldBack>,
     /// Until a freeze ends of itself; null if it does not, or there is none.
     frozen_ms: Option<u64>,
-    /// The node whose report is missing; null unless that is why.
+    /// The node whose report is missing, or that cannot be relied on; null unless that is why.
     silent_node: Option<String>,
     /// What balancing may still move within this minute, as a part of the data set's bytes.
     churn_left: f64,
@@ -107,8 +134,21 @@ enum HeldBack {
     SharderOverdue,
     ChurnSpent,
     NoReport,
+    /// The load begins, ends or leaps.
+    LoadChanging,
+    /// An owner is silent, cannot be reached, or does not serve what it owns.
+    Doubted,
     /// The setting leaves balancing no bytes at all.
     NoChurn,
+}
+
+/// What a person needs to know, as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct ConditionJson {
+    /// The node of which it is so; null: the Assigner.
+    node: Option<String>,
+    /// Its name, what it is, for how long, with whom and why.
+    condition: String,
 }
 
 /// A hot key as `--json` prints it.
@@ -157,6 +197,8 @@ struct NodeJson {
     /// Length of the leases under which it serves; null without.
     lease_ms: Option<u64>,
     silent_ms: u64,
+    /// Why it is not relied on that the node answers for what it owns; empty if it is.
+    doubt: String,
 }
 
 /// Shows it.
@@ -228,15 +270,28 @@ fn to_table(status: &StatusJson) -> String {
             "Ownership is leased: a node that is cut off stops serving after {lease_ms} ms.\n"
         ));
     }
+    for told in &status.conditions {
+        let whose = told.node.as_deref().unwrap_or("the Assigner");
+        text.push_str(&format!("! {whose}: {}\n", told.condition));
+    }
+    for node in status.nodes.iter().filter(|node| !node.doubt.is_empty()) {
+        text.push_str(&format!("{} {}.\n", node.id, node.doubt));
+    }
     if status.waiting_to_fill > 0 {
         text.push_str(
-            "A node that came back empty waits to take whole what next drains or dies, or to be filled.\n",
+            "A node that joined later waits to take whole what next drains or dies, or is being given its share.\n",
         );
     }
     if status.ranges_unreachable > 0 {
         text.push_str(&format!(
             "{} ranges have no living owner: their reads are misses.\n",
             status.ranges_unreachable
+        ));
+    }
+    for awaited in &status.awaited {
+        text.push_str(&format!(
+            "{} fell silent: what it held of {} ranges may come back with it.\n",
+            awaited.id, awaited.ranges
         ));
     }
     if let Some(held) = held_back(&status.balance) {
@@ -281,6 +336,13 @@ fn held_back(balance: &BalanceJson) -> Option<String> {
             "{} has not reported its load lately",
             balance.silent_node.as_deref().unwrap_or("a node")
         ),
+        HeldBack::Doubted => format!(
+            "{} cannot be relied on, and looks idle (see above)",
+            balance.silent_node.as_deref().unwrap_or("a node")
+        ),
+        HeldBack::LoadChanging => {
+            "the load begins, ends or leaps: nothing is moved by it until it is known".to_owned()
+        }
         HeldBack::NoChurn => "balance_churn_percent_per_minute is 0".to_owned(),
     };
     Some(text)
@@ -320,6 +382,7 @@ fn hot_keys(hot: &[HotKeyJson]) -> String {
 
 fn row(node: &NodeJson) -> [String; 12] {
     let hand_offs = match (node.ranges_taking, node.ranges_giving) {
+        (0, 0) if node.waiting_to_fill && node.slices > 0 => "is being filled".to_owned(),
         (0, 0) if node.waiting_to_fill => "waits to be filled".to_owned(),
         (0, 0) => "-".to_owned(),
         (taking, giving) => format!("taking {taking}, giving {giving}"),
@@ -345,6 +408,7 @@ impl StatusJson {
     /// With the changes only where they were asked for: none then is an answer, too.
     fn of(status: ClusterStatus, with_changes: bool) -> Self {
         let generation = status.generation.unwrap_or_default();
+        let conditions = conditions(&status);
         Self {
             generation: format!("{}.{:x}", generation.number, generation.assigner),
             settled: status.settled,
@@ -359,12 +423,43 @@ impl StatusJson {
             waiting_to_fill: status.waiting_to_fill,
             ranges_moving: status.ranges_moving,
             ranges_unreachable: status.ranges_unreachable,
+            awaited: status.awaited.into_iter().map(AwaitedJson::from).collect(),
             nodes: status.nodes.into_iter().map(NodeJson::from).collect(),
             hot_keys: status.hot_keys.into_iter().map(HotKeyJson::from).collect(),
             balance: status.balance.unwrap_or_default().into(),
+            conditions,
             changes: with_changes.then(|| status.changes.into_iter().map(ChangeJson::from).collect()),
         }
     }
+}
+
+impl From<Awaited> for AwaitedJson {
+    fn from(awaited: Awaited) -> Self {
+        let life = awaited.life.unwrap_or_default();
+        Self {
+            id: life.node,
+            incarnation: format!("{:x}", life.incarnation),
+            ranges: awaited.ranges,
+        }
+    }
+}
+
+/// All that is told, of the Assigner first.
+fn conditions(status: &ClusterStatus) -> Vec<ConditionJson> {
+    let of = |node: Option<&str>, lines: &[String]| {
+        let told = lines.iter().map(|line| ConditionJson {
+            node: node.map(str::to_owned),
+            condition: line.clone(),
+        });
+        told.collect::<Vec<_>>()
+    };
+    let of_nodes = status.nodes.iter().flat_map(|node| {
+        let name = node.life.as_ref().map_or("", |life| life.node.as_str());
+        let lines = node.load.as_ref().map_or(&[][..], |load| &load.conditions);
+        of(Some(name), lines)
+    });
+    let of_assigner = of(None, &status.conditions);
+    of_assigner.into_iter().chain(of_nodes).collect()
 }
 
 impl BalanceJson {
@@ -386,13 +481,15 @@ impl From<BalanceStatus> for BalanceJson {
             Hold::SharderOverdue => Some(HeldBack::SharderOverdue),
             Hold::ChurnSpent => Some(HeldBack::ChurnSpent),
             Hold::NoReport => Some(HeldBack::NoReport),
+            Hold::LoadChanging => Some(HeldBack::LoadChanging),
+            Hold::Doubted => Some(HeldBack::Doubted),
         };
         Self {
             sharder: balance.sharder,
             reacts_to_load: balance.reacts_to_load,
             held_back,
             frozen_ms: (balance.frozen_ms > 0).then_some(balance.frozen_ms),
-            silent_node: (hold == Hold::NoReport).then_some(balance.silent_node),
+            silent_node: matches!(hold, Hold::NoReport | Hold::Doubted).then_some(balance.silent_node),
             churn_left: balance.churn_left,
         }
     }
@@ -447,6 +544,7 @@ impl From<NodeStatus> for NodeJson {
             waiting_to_fill: node.waiting_to_fill,
             lease_ms: (node.lease_ms > 0).then_some(node.lease_ms),
             silent_ms: node.silent_ms,
+            doubt: node.doubt,
         }
     }
 }
@@ -472,6 +570,7 @@ mod tests {
             hits: 3,
             entries: 10,
             ranges_giving: 2,
+            conditions: vec!["own_name: it does not resolve".into()],
             operations_per_second: 1_234.4,
             busy_percent: 41,
             ..LoadReport::default()
@@ -508,6 +607,7 @@ mod tests {
             nodes: vec![node],
             hot_keys: vec![hot],
             unsettled_because,
+            conditions: vec!["second_assigner: stop one".into()],
             ..ClusterStatus::default()
         })
     }
@@ -531,6 +631,8 @@ mod tests {
             "700",
             r"user:\xff1",
             "cache-0 +1",
+            "! the Assigner: second_assigner: stop one",
+            "! cache-0: own_name: it does not resolve",
         ] {
             assert!(text.contains(expected), "{expected} is missing:\n{text}");
         }

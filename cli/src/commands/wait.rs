@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use eyre::Result;
 use softstore_proto::v1::ClusterStatus;
+use softstore_proto::v1::balance_status::Hold;
 
 use crate::control::{ClusterArgs, Control, POLL};
 use crate::exit::Exit;
@@ -17,8 +18,9 @@ Examples:
   softstore wait --settled && systemctl restart softstore-node@cache-1
   softstore wait --filled --timeout 5m
 
-Settled: every range has a living owner, nothing is being handed over, no node joins or drains.
-Filled: settled, and no node that came back empty still waits for its share.
+Settled: every range has an owner that answers for it: it was heard of lately, can be reached where it says that it listens,
+and says itself that it serves all it owns; nothing is being handed over, no node joins or drains.
+Filled: settled, and every node that joined later has its share: it owns something, and the sharder would give it no more.
 While no Assigner answers, it keeps asking until the timeout. It knows of a new process only once that has joined: after a
 start, first wait until the node's own /readyz answers 200.
 
@@ -81,7 +83,22 @@ fn waits_for(status: &ClusterStatus, filled: bool) -> Option<String> {
         .filter_map(|node| Some(node.life.as_ref()?.node.as_str()))
         .collect();
     let waiting = filled && (status.waiting_to_fill > 0 || !names.is_empty());
-    waiting.then(|| format!("to be filled: {}", names.join(", ")))
+    waiting.then(|| match hold(status) {
+        None => format!("to be filled: {}", names.join(", ")),
+        Some(hold) => format!("to be filled: {}; meanwhile {hold}", names.join(", ")),
+    })
+}
+
+/// What holds filling up, if anything does that may last.
+fn hold(status: &ClusterStatus) -> Option<&'static str> {
+    match status.balance.as_ref()?.hold() {
+        Hold::Frozen => Some("balancing is frozen (softstore unfreeze lifts it)"),
+        Hold::QuietHours => Some("these are quiet hours, in which nothing is balanced"),
+        Hold::Doubted => Some("a node cannot be relied on (softstore status says which, and why)"),
+        Hold::NoReport => Some("a node has not reported its load"),
+        Hold::SharderOverdue => Some("the sharder takes too long"),
+        Hold::Unspecified | Hold::ChurnSpent | Hold::LoadChanging => None,
+    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,10 @@ settings! {
     /// filled from the others. Set it a little above the time that a restart of one node takes, from drain to ready.
     #[arg(long, env = "SOFTSTORE_REBALANCE_DELAY_MS", value_name = "MS")]
     rebalance_delay_ms: u64,
+    /// For how long what a silent node held may come back, in milliseconds, should it only have been away: after its ranges were
+    /// taken over, and after it has learnt of that. The nodes learn it from here. 0: a node that was away comes back empty.
+    #[arg(long, env = "SOFTSTORE_REVIVAL_MS", value_name = "MS")]
+    revival_ms: u64,
     /// What becomes of a node that is cut off from the Assigner: available (it goes on serving what it had) or leased (it
     /// serves under a lease that its heartbeats renew, and stops when that is over). The nodes learn it from here.
     #[arg(long, env = "SOFTSTORE_OWNERSHIP", value_name = "available|leased")]

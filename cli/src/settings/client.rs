@@ -5,7 +5,7 @@ use super::settings;
 /// Where a cluster is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientConfig {
-    /// `HOST:PORT` of some nodes; one that lives is enough. Default 127.0.0.1:7401.
+    /// `HOST:PORT` of some nodes; one that lives is enough. Default: none, and the Assigner is asked who they are.
     pub(crate) seeds: Vec<String>,
     /// `HOST:PORT` of the Assigner. Default 127.0.0.1:7400.
     pub(crate) assigner: String,
@@ -16,7 +16,7 @@ pub(crate) struct ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
-            seeds: vec!["127.0.0.1:7401".to_owned()],
+            seeds: Vec::new(),
             assigner: "127.0.0.1:7400".to_owned(),
             deadline_ms: 1_000,
         }
@@ -27,10 +27,11 @@ settings! {
     /// What may be said about the cluster to use.
     ClientSettings of ClientConfig, table "client", machine dependent [];
 
-    /// Some of the cluster's nodes, with commas between; one that lives is enough.
+    /// Some of the cluster's nodes, with commas between; one that lives is enough. Default: those that the Assigner knows, or
+    /// 127.0.0.1:7401 if none answers at 127.0.0.1:7400.
     #[arg(long, env = "SOFTSTORE_SEEDS", value_name = "HOST:PORT,..", value_delimiter = ',')]
     seeds: Vec<String>,
-    /// The Assigner's address (for status, wait and drain).
+    /// The Assigner's address.
     #[arg(long, env = "SOFTSTORE_ASSIGNER", value_name = "HOST:PORT")]
     assigner: String,
     /// How long one operation may take, in milliseconds.

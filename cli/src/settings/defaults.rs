@@ -11,6 +11,8 @@ pub(crate) fn shown<S: Settings>(command: Command) -> Command {
     command.mut_args(|arg| {
         let key = arg.get_id().as_str();
         let value = defaults.get(key).filter(|_| !S::MACHINE_DEPENDENT.contains(&key));
+        // A list without anything in it: the help says what is done then.
+        let value = value.filter(|value| value.as_array().is_none_or(|list| !list.is_empty()));
         let (Some(value), Some(help)) = (value, arg.get_help()) else {
             return arg;
         };

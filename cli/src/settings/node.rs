@@ -40,7 +40,8 @@ settings! {
     /// Default: 75% of the cgroup's memory limit, else of the machine's memory.
     #[arg(long = "memory", alias = "memory-bytes", env = "SOFTSTORE_MEMORY_BYTES", value_name = "SIZE")]
     memory_bytes: Size,
-    /// Longest value accepted, up to 64MiB.
+    /// Longest value accepted, up to 64MiB. (Most gRPC libraries receive at most 4MiB unless told otherwise; the Rust client
+    /// receives all.)
     #[arg(long, env = "SOFTSTORE_VALUE_BYTES_MAX", help_heading = "Limits", value_name = "SIZE")]
     value_bytes_max: Size,
     /// How long a drain may take, in milliseconds; then the process ends with what is not handed over. Keep it some

@@ -43,7 +43,11 @@ fn lane() -> Arc<Lane> {
 fn outgoing(lane: &Arc<Lane>) -> Outgoing {
     Outgoing {
         lane: lane.clone(),
-        stream: lane.with_queue(Queue::begin_stream),
+        stream: lane.with_queue(|queue, wake| {
+            let stream = queue.begin_stream(wake);
+            queue.open_gate(wake);
+            stream
+        }),
         has_yielded: false,
         is_first: true,
     }

@@ -35,6 +35,8 @@ pub(crate) enum Act {
     Break,
     /// It is carried out, and the stream breaks instead of an answer.
     ServeAndBreak,
+    /// The node speaks no version of the stream that the client speaks.
+    RefuseVersion,
 }
 
 type Script = Box<dyn FnMut(&v1::Op) -> Act + Send>;
@@ -47,6 +49,8 @@ pub(crate) struct State {
     /// The acquisition that came with each operation.
     pub(crate) sinces: Vec<v1::Generation>,
     pub(crate) batches: Vec<usize>,
+    /// So many streams are refused before anything is read of them.
+    pub(crate) streams_to_refuse: usize,
     next_version: u64,
     script: Option<Script>,
 }
@@ -145,12 +149,16 @@ impl Drop for Node {
 
 impl Node {
     pub(crate) fn start(name: &str, incarnation: u64) -> Self {
+        Self::start_at(name, incarnation, "127.0.0.1:0")
+    }
+
+    pub(crate) fn start_at(name: &str, incarnation: u64, listen: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = std::net::TcpListener::bind(listen).expect("a free port");
         listener.set_nonblocking(true).expect("supported");
         let address = listener.local_addr().expect("bound").to_string();
         let state = Arc::new(Mutex::new(State {
@@ -242,6 +250,7 @@ pub(crate) fn even(number: u64, since: u64, nodes: &[&Node]) -> Assignment {
             since: generation(since),
             providers: vec![],
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         (Slice::new(low, high).expect("ascending"), range)
     });
@@ -276,6 +285,7 @@ pub(crate) async fn client_of(nodes: &[Node]) -> Client {
     let seeds = nodes.iter().map(|node| node.address.clone());
     Client::builder()
         .seeds(seeds)
+        .require_cluster(true)
         .connect()
         .await
         .expect("the nodes listen")
@@ -288,6 +298,12 @@ pub(crate) fn key_of(index: u64, count: u64) -> String {
         .map(|number| format!("key-{number}"))
         .find(|key| (SliceKey::of_key(key.as_bytes()).get() / width) == index)
         .expect("there are enough keys")
+}
+
+/// An address of loopback at which nobody listens.
+pub(crate) fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").to_string()
 }
 
 /// Asks again and again until `holds`, without a fixed wait; panics after 5 s.
@@ -336,6 +352,7 @@ fn answer(state: &Mutex<State>, batch: OpBatch) -> Result<ReplyBatch, tonic::Sta
                 ..plain(Status::Moved)
             }),
             Act::Silence => {}
+            Act::RefuseVersion => return Err(tonic::Status::failed_precondition("scripted")),
             Act::Break => return Err(tonic::Status::aborted("scripted")),
             Act::ServeAndBreak => {
                 state.serve(&op);
@@ -353,6 +370,13 @@ impl Cache for Service {
 
     async fn stream(&self, request: Request<Streaming<OpBatch>>) -> Result<Response<Replies>, tonic::Status> {
         let (state, mut closings) = (self.state.clone(), self.closings.subscribe());
+        {
+            let mut state = state.lock();
+            if state.streams_to_refuse > 0 {
+                state.streams_to_refuse -= 1;
+                return Err(tonic::Status::unavailable("scripted"));
+            }
+        }
         let mut ops = request.into_inner();
         let (sender, receiver) = mpsc::channel(64);
         tokio::spawn(async move {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use softstore_client::{Cause, Client, ConnectError, Slice, WriteError};
 use softstore_proto::v1::OpKind;
 
-use crate::fake::{Act, Node, client_of, cluster, even, eventually, key_of};
+use crate::fake::{Act, Node, client_of, cluster, even, eventually, key_of, nobody};
 
 /// Plan: a node says that everything went to another one, under a higher `since`, before any assignment does. The
 /// operation follows at once, and later ones go straight there, with the new `since`.
@@ -187,10 +187,7 @@ async fn a_source_that_has_fallen_behind_is_left() {
 #[tokio::test]
 async fn one_living_seed_is_enough() {
     let nodes = cluster(1);
-    let closed = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().to_string()
-    };
+    let closed = nobody();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let rude = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let rude_address = rude.local_addr().unwrap().to_string();
@@ -211,7 +208,9 @@ async fn one_living_seed_is_enough() {
 
     seeds.pop();
     let builder = Client::builder().seeds(seeds);
-    let builder = builder.connect_timeout(Duration::from_millis(150));
+    let builder = builder
+        .connect_timeout(Duration::from_millis(150))
+        .require_cluster(true);
     let Err(ConnectError::Unreachable(failures)) = builder.connect().await else {
         panic!("nobody is there");
     };
@@ -232,7 +231,9 @@ async fn one_living_seed_is_enough() {
 async fn a_cluster_without_an_assignment_is_told_apart() {
     let node = Node::start("n0", 1);
     let builder = Client::builder().seeds([node.address.clone()]);
-    let builder = builder.connect_timeout(Duration::from_millis(40));
+    let builder = builder
+        .connect_timeout(Duration::from_millis(40))
+        .require_cluster(true);
     let connected = builder.ready_timeout(Duration::from_millis(100)).connect().await;
     let Err(ConnectError::NoAssignment { seed, .. }) = connected else {
         panic!("{:?}", connected.err());

@@ -250,6 +250,74 @@ async fn a_load_that_began_during_an_own_write_is_not_shared_after_it() {
     assert_eq!(after.await.unwrap().unwrap(), "loaded");
 }
 
+/// Plan: the key's owner answers reads, and says nothing to sets, so that what was loaded is on its way for a second. Whoever
+/// asks meanwhile gets the value at once, from that one load.
+#[tokio::test]
+async fn what_cannot_be_stored_holds_nobody_up() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await;
+    nodes[0].script(|op| match op.kind() {
+        OpKind::Set => Act::Silence,
+        _ => Act::Serve,
+    });
+    let database = Database::new(100);
+    for asked in 0..30 {
+        let begun = std::time::Instant::now();
+        assert_eq!(database.ask(&client).await.unwrap().unwrap(), "loaded");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(300), "{took:?}, asked {asked} times");
+    }
+    assert_eq!(database.loads(), 1);
+    eventually("the fill has failed", async || client.metrics().fills_failed == 1).await;
+    assert_eq!(database.ask(&client).await.unwrap().unwrap(), "loaded");
+    assert_eq!(
+        database.loads(),
+        2,
+        "no load is shared for longer than its fill lasts"
+    );
+}
+
+/// Plan: many keys are loaded, each by several who ask at once; each of these reads its key right after it has the value. It is
+/// there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_get_finds_what_was_loaded() {
+    let nodes = cluster(2);
+    let client = client_of(&nodes).await;
+    let asking = (0..1_000).map(|number| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let key = format!("key-{}", number / 4);
+            let load = async || Ok::<_, std::io::Error>("loaded");
+            assert_eq!(client.get_or_load(&key, None, load).await.unwrap(), "loaded");
+            assert!(client.get(&key).await.unwrap().is_some(), "{key}");
+        })
+    });
+    for asked in futures::future::join_all(asking).await {
+        asked.unwrap();
+    }
+}
+
+/// Plan: the owner says nothing to sets, and many megabytes are loaded. What is on its way is bounded; the rest is given to its
+/// callers and not put into the cache.
+#[tokio::test]
+async fn what_is_on_its_way_into_the_cache_is_bounded() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await;
+    nodes[0].script(|op| match op.kind() {
+        OpKind::Set => Act::Silence,
+        _ => Act::Serve,
+    });
+    let value = Bytes::from(vec![7; 1 << 20]);
+    for number in 0..70 {
+        let load = async || Ok::<_, std::io::Error>(value.clone());
+        let loaded = client.get_or_load(format!("key-{number}"), None, load).await;
+        assert_eq!(loaded.unwrap().len(), 1 << 20);
+    }
+    let metrics = client.metrics();
+    assert_eq!(metrics.loads, 70);
+    assert!(metrics.fills_failed >= 6, "64 MiB at a time: {metrics:?}");
+}
+
 /// Plan: the cache answers nothing at all. The value is loaded all the same, and given before the fill has failed.
 #[tokio::test]
 async fn a_cache_that_is_away_costs_a_load_and_no_error() {

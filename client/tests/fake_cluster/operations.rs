@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use softstore_client::{Client, KeyError, ReadError, SetOptions, SetOutcome, Slice, TypedError, WriteError};
+use softstore_client::{
+    Client, KeyError, LoadError, ReadError, SetOptions, SetOutcome, Slice, TypedError, WriteError, ZeroTtl,
+};
 use softstore_proto::v1::{OpKind, Status};
 
 use crate::fake::{Act, client_of, cluster, key_of};
@@ -53,6 +55,31 @@ async fn every_operation_does_what_it_says() {
     assert_eq!(touch.ttl_ms, 3_000);
     assert!((1..=1_000).contains(&touch.deadline_ms));
     assert!(state.sinces.iter().all(|since| since.number == 10));
+}
+
+/// Plan: a time to live of zero, in every call that takes one. It is refused, and nothing is sent or loaded.
+#[tokio::test]
+async fn a_time_to_live_of_zero_is_refused() {
+    let nodes = cluster(1);
+    let client = client_of(&nodes).await;
+    let zero = Some(Duration::ZERO);
+    let options = SetOptions::new().ttl(Duration::ZERO);
+    let refused = WriteError::InvalidTtl(ZeroTtl);
+    assert!(refused.has_no_side_effects() && !refused.is_retryable());
+    assert_eq!(client.set_with("k", "v", options).await, Err(refused.clone()));
+    assert_eq!(
+        client.set_many([("k", "v")], options).await,
+        [Err(refused.clone())]
+    );
+    assert_eq!(client.touch("k", zero).await, Err(refused.clone()));
+    assert_eq!(client.add_with_ttl("k", 1, zero).await, Err(refused.clone()));
+    let load = async || -> Result<&str, std::io::Error> { panic!("nothing is loaded") };
+    let loaded = client.get_or_load("k", zero, load).await;
+    assert!(
+        matches!(loaded, Err(LoadError::InvalidTtl(ZeroTtl))),
+        "{loaded:?}"
+    );
+    assert!(nodes[0].state.lock().ops.is_empty());
 }
 
 #[tokio::test]

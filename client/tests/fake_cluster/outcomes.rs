@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use softstore_client::{Cause, Client, ReadError, ReadPolicy, SetOptions, WriteError};
 use softstore_proto::v1::{OpKind, Status};
 
-use crate::fake::{Act, client_of, cluster, eventually, key_of};
+use crate::fake::{Act, client_of, cluster, even, eventually, key_of};
 
 #[tokio::test]
 async fn what_was_not_applied_is_tried_again() {
@@ -147,6 +147,37 @@ async fn a_flush_that_may_have_been_done_in_part_is_not_called_unapplied() {
         client.flush_all().await == Err(WriteError::Unavailable(Cause::Unreachable))
     })
     .await;
+}
+
+/// Plan: a node refuses streams before it has read anything of them, and one that it has read without running anything, for the
+/// version. Writes that must not be applied twice are tried again each time, and applied once. A node that closes every
+/// connection as soon as something comes has applied nothing either.
+#[tokio::test]
+async fn what_was_refused_before_anything_was_read_is_not_called_unknown() {
+    let mut nodes = cluster(2);
+    nodes[0].state.lock().streams_to_refuse = 3;
+    nodes[0].first([Act::RefuseVersion]);
+    let rude = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    nodes[1].address = rude.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = rude.accept().await {
+            use tokio::io::AsyncReadExt;
+            socket.read(&mut [0; 1]).await.ok();
+        }
+    });
+    nodes[0].publish(&even(20, 20, &[&nodes[0], &nodes[1]]));
+    let client = client_of(&nodes[..1]).await;
+    let (refused, rude) = (key_of(0, 2), key_of(1, 2));
+    assert_eq!(client.add(&refused, 1).await, Ok(1));
+    let hasty = client.with_timeout(Duration::from_millis(200));
+    let unavailable = WriteError::Unavailable(Cause::Unreachable);
+    for _ in 0..10 {
+        assert_eq!(hasty.add(&rude, 1).await, Err(unavailable.clone()));
+    }
+    assert_eq!(client.metrics().outcome_unknown, 0);
+    let state = nodes[0].state.lock();
+    assert_eq!((state.count(OpKind::Add), state.streams_to_refuse), (2, 0));
+    assert_eq!(state.entries[refused.as_bytes()].0, b"1");
 }
 
 /// Plan: a node takes operations and never answers. Each ends at its deadline, soon after it: a read as a miss, a write

@@ -10,6 +10,8 @@
 //! ```text
 //!   client: OpView --> Assembly --> OpBatch   ~~stream~~>  OpBatch --> Ops --> OpView :node
 //!   client: ReplyView <-- ReplyBatch          <~~stream~~  ReplyBatch <-- Assembly <-- ReplyView :node
+//!
+//!   ops, replies  one operation, one reply     assembly  a batch put together     field  the fields of a message
 //! ```
 //!
 //! Format: Protocol Buffers, "Encoding" (<https://protobuf.dev/programming-guides/encoding/>).

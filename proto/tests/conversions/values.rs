@@ -10,12 +10,13 @@ use proptest::prelude::*;
 use softstore_proto::limits::READ_LEASE_MS;
 use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, HOT_KEY_BYTES_MAX, HandoffOutcome, HandoffReport, Hello,
-    HotKeyLoad, LEASE_MS_MAX, LoadReport, NodeMessage, RangeClaim, SliceLoad, VersionRange,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, DrainReport, FORMER_LIVES_MAX, HOT_KEY_BYTES_MAX,
+    HandoffOutcome, HandoffReport, Hello, HotKeyLoad, LEASE_MS_MAX, LastAnswer, LoadReport, NodeMessage,
+    Offer, Offers, RangeClaim, ServingReport, SliceLoad, VersionRange, WhyUnserved,
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, FrequencyClass, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState,
-    Peer, Provider, RangeAssignment, Readers, Slice, SliceKey, Version,
+    Peer, Provider, REVIVAL_MS_MAX, RangeAssignment, Readers, Slice, SliceKey, Version,
 };
 use softstore_transfer::message::{
     Entry, FillAnswer, FillKey, FillRequest, Invalidate, LeaseGrant, LeaseReply, LeaseRequest, PeekAnswer,
@@ -84,6 +85,12 @@ fn range(ceiling: u64) -> impl Strategy<Value = RangeAssignment> {
             number: ceiling - age,
             assigner: Incarnation::new(9),
         };
+        let awaited = |life: &Life| Provider {
+            life: life.clone(),
+            since: since(1),
+        };
+        let awaits = providers.first().filter(|life| **life != owner).map(awaited);
+        let awaits = awaits.into_iter().filter(|_| leases_out).collect();
         let providers = providers.into_iter().zip(1..);
         RangeAssignment {
             owner,
@@ -98,6 +105,7 @@ fn range(ceiling: u64) -> impl Strategy<Value = RangeAssignment> {
                 replicas: replicas.into_values().collect(),
                 leases_out,
             },
+            awaits,
         }
     })
 }
@@ -124,14 +132,16 @@ fn ranges() -> impl Strategy<Value = Vec<(Slice, RangeAssignment)>> {
 
 pub(crate) fn assignment() -> impl Strategy<Value = Assignment> {
     let nodes = vec(entry_of_node(), 0..5);
-    (1_000..GENERATION_NUMBER_MAX, ranges(), nodes, lease_ms()).prop_map(
-        |(number, ranges, nodes, lease_ms)| {
+    let terms = (lease_ms(), 0..=REVIVAL_MS_MAX);
+    (1_000..GENERATION_NUMBER_MAX, ranges(), nodes, terms).prop_map(
+        |(number, ranges, nodes, (lease_ms, revival_ms))| {
             let generation = Generation {
                 number,
                 assigner: Incarnation::new(u64::MAX),
             };
             let assignment = Assignment::new(generation, ranges, nodes.into_iter().collect());
-            assignment.expect("valid").under_leases(lease_ms)
+            let assignment = assignment.expect("valid").under_leases(lease_ms);
+            assignment.with_revival_ms(revival_ms)
         },
     )
 }
@@ -143,16 +153,19 @@ fn diff() -> impl Strategy<Value = AssignmentDiff> {
         ranges(),
         vec(entry_of_node(), 0..5),
         vec(life(), 0..4),
-        lease_ms(),
+        (lease_ms(), 0..=REVIVAL_MS_MAX),
     )
-        .prop_map(|(base, next, ranges, joined, left, lease_ms)| AssignmentDiff {
-            base,
-            next,
-            ranges: ranges.into_iter().skip(1).collect(),
-            joined,
-            left: left.into_iter().map(|life| life.node).collect(),
-            lease_ms,
-        })
+        .prop_map(
+            |(base, next, ranges, joined, left, (lease_ms, revival_ms))| AssignmentDiff {
+                base,
+                next,
+                ranges: ranges.into_iter().skip(1).collect(),
+                joined,
+                left: left.into_iter().map(|life| life.node).collect(),
+                lease_ms,
+                revival_ms,
+            },
+        )
 }
 
 pub(crate) fn update() -> impl Strategy<Value = AssignmentUpdate> {
@@ -175,6 +188,7 @@ fn claim() -> impl Strategy<Value = RangeClaim> {
         Just(ClaimPhase::Serving),
         life().prop_map(ClaimPhase::Pulling),
         life().prop_map(ClaimPhase::Fenced),
+        vec(provider(), 1..3).prop_map(ClaimPhase::Awaiting),
     ];
     (slice(), generation(), vec(provider(), 0..3), phase).prop_map(|(slice, since, providers, phase)| {
         RangeClaim {
@@ -196,10 +210,10 @@ fn hello() -> impl Strategy<Value = Hello> {
         option::of(generation()),
         vec(claim(), 0..4),
         versions(),
-        lease_ms(),
+        (lease_ms(), option::of(offers())),
     )
         .prop_map(
-            |(peer, http_address, zone, capacity_bytes, draining, held, claims, versions, lease_ms)| Hello {
+            |(peer, http_address, zone, capacity_bytes, draining, held, claims, versions, terms)| Hello {
                 peer,
                 http_address,
                 zone,
@@ -208,13 +222,48 @@ fn hello() -> impl Strategy<Value = Hello> {
                 generation: held.unwrap_or(Generation::NONE),
                 claims,
                 versions,
-                lease_ms,
+                lease_ms: terms.0,
+                offers: terms.1,
             },
         )
 }
 
+fn offers() -> impl Strategy<Value = Offers> {
+    let offer = (slice(), generation(), option::of((life(), generation())));
+    let offer = offer.prop_map(|(slice, since, taker)| Offer { slice, since, taker });
+    let last = option::of((any::<u64>(), any::<u64>()));
+    (vec(life(), 1..=FORMER_LIVES_MAX), last, vec(offer, 0..4)).prop_map(|(former, last, ranges)| Offers {
+        former,
+        last_answer: last.map(|(sequence, ms_ago)| LastAnswer { sequence, ms_ago }),
+        ranges,
+    })
+}
+
 fn lease_ms() -> impl Strategy<Value = Option<u64>> {
     option::of(1..=LEASE_MS_MAX)
+}
+
+fn serving() -> impl Strategy<Value = ServingReport> {
+    let why = prop_oneof![
+        Just(WhyUnserved::Taking),
+        Just(WhyUnserved::GivenAway),
+        Just(WhyUnserved::Unconfirmed),
+    ];
+    option::of((1..=u64::MAX, slice(), why)).prop_map(|unserved| match unserved {
+        None => ServingReport::default(),
+        Some((unserved, slice, why)) => ServingReport {
+            unserved,
+            first: Some((slice, why)),
+        },
+    })
+}
+
+fn drain() -> impl Strategy<Value = DrainReport> {
+    any::<[u64; 3]>().prop_map(|[entries_held, entries_given, bytes_given]| DrainReport {
+        entries_held,
+        entries_given,
+        bytes_given,
+    })
 }
 
 fn load() -> impl Strategy<Value = LoadReport> {
@@ -235,9 +284,15 @@ fn load() -> impl Strategy<Value = LoadReport> {
         key_bytes: u16::try_from(key.len()).expect("short") + more,
         key,
     });
-    let lists = (vec(slice_load, 0..4), vec(hot_key, 0..4));
-    (any::<[u64; 8]>(), rates(), 0..=100u8, lists).prop_map(|(n, rates, busy_percent, (slices, hot_keys))| {
-        LoadReport {
+    let lists = (
+        vec(slice_load, 0..4),
+        vec(hot_key, 0..4),
+        vec("[ -~]{0,40}", 0..4),
+    );
+    let said = (option::of(serving()), option::of(drain()));
+    let all = (any::<[u64; 8]>(), rates(), 0..=100u8, lists, said);
+    all.prop_map(
+        |(n, rates, busy_percent, (slices, hot_keys, conditions), (serving, drain))| LoadReport {
             entries: n[0],
             bytes: n[1],
             gets: n[2],
@@ -252,8 +307,11 @@ fn load() -> impl Strategy<Value = LoadReport> {
             busy_percent,
             slices,
             hot_keys,
-        }
-    })
+            conditions,
+            serving,
+            drain,
+        },
+    )
 }
 
 fn handoff() -> impl Strategy<Value = HandoffReport> {

@@ -45,7 +45,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let seeds = nodes.iter().map(|node| node.grpc_addr().to_string());
-    let client = Client::builder().seeds(seeds).connect().await?;
+    let client = Client::builder()
+        .seeds(seeds)
+        .require_cluster(true)
+        .connect()
+        .await?;
     let of_tenant: Vec<String> = (0..VALUES)
         .map(|number| format!("{{acme}}:user:{number}"))
         .collect();

@@ -10,13 +10,14 @@ use softstore_sharding::assigner::{
     PlaceJob, PlanJob, SessionId,
 };
 use softstore_sharding::session::{AssignerMessage, NodeMessage};
-use softstore_sharding::{NodeId, Timestamp};
+use softstore_sharding::{Life, NodeId, Peer, Timestamp};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::AssignerMetrics;
 use crate::clock::{Clock, unix_ms};
+use crate::conditions::Kind;
 use crate::events;
 
 /// Most moves that one status tells one by one; of what is left out, the numbers are told. At about 100 bytes each, well below
@@ -42,6 +43,10 @@ pub(super) enum Call {
     },
     /// A session ended.
     Closed { session: SessionId },
+    /// Who are the members, and where do they listen?
+    Members { answer: oneshot::Sender<Vec<Peer>> },
+    /// It was tried whether a member answers there.
+    Probed { life: Life, reached: bool },
     /// What does the cluster look like?
     Status {
         /// How many of the last changes are wanted with it.
@@ -143,7 +148,9 @@ impl Driver {
                     self.step(AssignerEvent::SessionClosed { session });
                 }
             }
+            Call::Probed { life, reached } => self.step(AssignerEvent::Probed { life, reached }),
             // Whoever asked may have gone.
+            Call::Members { answer } => drop(answer.send(self.core.peers())),
             Call::Status { changes_max, answer } => {
                 let changes = self.core.explanations().changes().rev().take(changes_max);
                 let changes = told(changes, STATUS_MOVES_MAX);
@@ -219,10 +226,8 @@ impl Driver {
         };
         // One that just ended says so itself; and so will one that is ended here.
         if let Err(TrySendError::Full(_)) = to_node.try_send(Ok(message)) {
-            tracing::warn!(
-                ?session,
-                "a node does not read what it is sent; its session is closed"
-            );
+            let which = format!("session {session:?}");
+            self.metrics.conditions.observe(Kind::NodeNotReading, "", which);
             self.metrics.session_overflowed();
             self.sessions.remove(&session);
             self.overflowed.push(session);
@@ -231,14 +236,28 @@ impl Driver {
 
     fn notice(&self, notice: &Notice) {
         self.metrics.notice(notice);
+        let conditions = &self.metrics.conditions;
         match notice {
             Notice::Died { .. } => events::died(notice),
-            Notice::HelloRefused { .. }
-            | Notice::SecondAssigner { .. }
-            | Notice::StoodStill { .. }
+            // What others can have it say again and again is a condition.
+            Notice::HelloRefused { life, reason } => {
+                conditions.observe(Kind::NodeRefused, life.node.as_str(), reason);
+            }
+            Notice::ToldDead(life) => {
+                conditions.observe(Kind::DeadNode, life.node.as_str(), life);
+            }
+            Notice::SecondAssigner { other, generation } => {
+                let why = format!("Assigner {other}, generation {generation}");
+                conditions.observe(Kind::SecondAssigner, "", why);
+            }
+            Notice::RelayDropped { to } => conditions.observe(Kind::RelaysDropped, to.node.as_str(), ""),
+            Notice::ProtocolBroken(session) => {
+                let why = format!("{session:?} sent what it must not send at that point");
+                conditions.observe(Kind::MessagesRefused, "", why);
+            }
+            Notice::StoodStill { .. }
             | Notice::PlacementRefused(_)
             | Notice::PlacingGivenUp { .. }
-            | Notice::ProtocolBroken(_)
             | Notice::NotPublished(_) => tracing::warn!(?notice),
             _ => tracing::info!(?notice),
         }

@@ -10,8 +10,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Unit;
 use softstore_sharding::assigner::{Assigner, MoveTotals, Notice};
 
+use crate::conditions::Conditions;
+use crate::http::Readiness;
 use crate::listener::ListenerCounters;
-use crate::readings::{Reading, encode_readings};
+use crate::readings::{Reading, encode_readings, of_process};
 
 /// Counters and gauges of one Assigner.
 #[derive(Debug, Default)]
@@ -37,6 +39,8 @@ pub(super) struct AssignerMetrics {
     moves: Mutex<MoveTotals>,
     /// What its ports counted.
     pub(super) listeners: Arc<ListenerCounters>,
+    /// What a person needs to know of it.
+    pub(super) conditions: Conditions,
 }
 
 impl AssignerMetrics {
@@ -93,14 +97,6 @@ impl AssignerMetrics {
             self.has_assignment.store(true, Ordering::Relaxed);
             self.generation
                 .store(assignment.generation().number, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn readiness(&self) -> Result<(), &'static str> {
-        if self.has_assignment.load(Ordering::Relaxed) {
-            Ok(())
-        } else {
-            Err("no assignment has been published yet")
         }
     }
 
@@ -264,6 +260,20 @@ impl AssignerMetrics {
     }
 }
 
+impl Readiness for AssignerMetrics {
+    fn readiness(&self) -> Result<(), &'static str> {
+        if self.has_assignment.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err("no assignment has been published yet")
+        }
+    }
+
+    fn conditions(&self) -> &Conditions {
+        &self.conditions
+    }
+}
+
 /// One counter for each value of a label.
 fn family(
     name: &str,
@@ -288,6 +298,8 @@ impl Collector for AssignerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         encode_readings(&self.0.listeners.readings(), &mut encoder)?;
         encode_readings(&self.0.readings(), &mut encoder)?;
+        encode_readings(&of_process(), &mut encoder)?;
+        self.0.conditions.encode(&mut encoder)?;
         self.0.encode_moves(&mut encoder)
     }
 }

@@ -3,12 +3,15 @@
 //! ```text
 //!   sessions (tonic) --events--> driver: one task that owns the core --actions--> sessions
 //!   status, drain    --calls --->                                    --reading--> /metrics
+//!
+//!   service  the sessions and what operators ask     driver  the task     metrics
 //! ```
 //!
 //! One task owns the core, takes queued input before timers, and answers each step by its actions.
 
 mod driver;
 mod metrics;
+mod probing;
 mod service;
 
 use std::net::SocketAddr;
@@ -30,7 +33,7 @@ use tower::util::MapResponseLayer;
 use crate::clock::{Clock, new_incarnation};
 use crate::config::{AssignerConfig, ConfigError, SharderKind};
 use crate::guard::Guard;
-use crate::listener::Ports;
+use crate::listener::{Growth, Ports};
 use crate::opening::Protocol;
 use crate::places::{Limits, Reserve};
 use crate::{grpc, http, listener};
@@ -108,7 +111,9 @@ impl AssignerServer {
         let (calls, queue) = tokio::sync::mpsc::channel::<Call>(CALLS_MAX);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Arc::new(AssignerMetrics::default());
+        tasks.spawn(probing::run(calls.clone(), stop.clone()));
         tasks.spawn(Driver::new(core, queue, metrics.clone()).run(stop.clone()));
+        tasks.spawn(tell_conditions(metrics.clone(), stop.clone()));
         serve_grpc(
             grpc,
             service::AssignerService::new(calls, metrics.clone(), config.place_timeout_ms, stop.clone()),
@@ -121,8 +126,7 @@ impl AssignerServer {
             let mut registry = Registry::default();
             registry.register_collector(Box::new(AssignerCollector(metrics.clone())));
             let listeners = metrics.listeners.clone();
-            let readiness = Arc::new(move || metrics.readiness());
-            http::serve(http, registry, readiness, listeners, &tasks, stop.clone())?;
+            http::serve(http, registry, metrics, listeners, &tasks, stop.clone())?;
         }
         Ok(Self {
             grpc_addr,
@@ -156,6 +160,13 @@ impl Drop for AssignerServer {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Tells the Assigner's conditions until `stop`, and notices those that counters show.
+async fn tell_conditions(metrics: Arc<AssignerMetrics>, stop: CancellationToken) {
+    let mut accept_errors = Growth::default();
+    let look = || metrics.listeners.look(&mut accept_errors, &metrics.conditions);
+    metrics.conditions.tell(stop, look).await;
 }
 
 /// What the gRPC port bears. Nodes get in when others have taken all places.

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::driver::Call;
 use super::metrics::AssignerMetrics;
+use crate::conditions::Kind;
 use crate::grpc;
 
 /// Largest message of a node: an assignment that a new Assigner fetches from it.
@@ -122,7 +123,10 @@ impl v1::assigner_server::Assigner for AssignerService {
         tokio::spawn(async move {
             if let Err(refusal) = service.listen(session, inbound).await {
                 service.metrics.protocol_error();
-                tracing::warn!(%refusal, "a node's message was refused; its session is closed");
+                service
+                    .metrics
+                    .conditions
+                    .observe(Kind::MessagesRefused, "", refusal.message());
                 if let Some(to_node) = refusals.upgrade() {
                     // The node may have gone, or not be reading.
                     let _ = to_node.try_send(Err(refusal));
@@ -145,6 +149,7 @@ impl v1::assigner_server::Assigner for AssignerService {
         let (status, changes) = self.ask(status).await?;
         Ok(Response::new(v1::ClusterStatus {
             changes: changes.iter().map(Into::into).collect(),
+            conditions: self.metrics.conditions.lines(),
             ..(&status).into()
         }))
     }

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use softstore_sharding::REVIVAL_MS_MAX;
 use softstore_sharding::assigner::{AssignerConfig as CoreConfig, LEASE_MS_MIN, QUIET_HOURS_MAX, QuietHours};
 use softstore_sharding::session::LEASE_MS_MAX;
 
@@ -30,6 +31,10 @@ pub struct AssignerConfig {
     /// others. Milliseconds, 0 to 3,600,000, default 30,000. Set it a little above the time that a restart of one node
     /// takes, from drain to ready.
     pub rebalance_delay_ms: u64,
+    /// For how long what a silent node held may come back, should it only have been away: after its ranges were taken over, and
+    /// after it has learnt of that. Nodes have no such setting: they learn it from here. Milliseconds, 0 to 600,000, default
+    /// 60,000; 0: nothing comes back.
+    pub revival_ms: u64,
     /// What becomes of a node that is cut off from this Assigner. Nodes have no such setting: they learn it from here. Default
     /// available.
     pub ownership: Ownership,
@@ -65,6 +70,7 @@ impl Default for AssignerConfig {
             settle_ms: 4_000,
             failure_timeout_ms: 3_000,
             rebalance_delay_ms: 30_000,
+            revival_ms: 60_000,
             ownership: Ownership::Available,
             lease_ms: 2_500,
             connections_max: 4_096,
@@ -91,6 +97,7 @@ impl AssignerConfig {
         in_range("settle_ms", self.settle_ms, 0..=600_000)?;
         in_range("failure_timeout_ms", self.failure_timeout_ms, 100..=600_000)?;
         in_range("rebalance_delay_ms", self.rebalance_delay_ms, 0..=3_600_000)?;
+        in_range("revival_ms", self.revival_ms, 0..=REVIVAL_MS_MAX)?;
         in_range("lease_ms", self.lease_ms, LEASE_MS_MIN..=LEASE_MS_MAX)?;
         count_in_range("connections_max", self.connections_max, 1..=1_000_000)?;
         in_range("balance_interval_ms", self.balance_interval_ms, 100..=600_000)?;
@@ -118,6 +125,7 @@ impl AssignerConfig {
             settle_ms: self.settle_ms,
             expect_nodes: (self.expect_nodes > 0).then_some(self.expect_nodes as usize),
             rebalance_delay_ms: self.rebalance_delay_ms,
+            revival_ms: self.revival_ms,
             lease_ms: (self.ownership == Ownership::Leased).then_some(self.lease_ms),
             ..CoreConfig::default()
         }

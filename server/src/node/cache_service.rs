@@ -193,6 +193,7 @@ mod tests {
             since: generation(number),
             providers: vec![],
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         Arc::new(Assignment::new(generation(number), vec![(Slice::FULL, range)], directory).unwrap())
     }

@@ -38,7 +38,7 @@ const PULL_WINDOW_BYTES: u32 = 2 << 20;
 /// Largest message of a pull: the largest chunk and its cursor.
 const PULL_MESSAGE_BYTES_MAX: usize = softstore_transfer::chunk::CHUNK_PAYLOAD_BYTES_MAX + (64 << 10);
 
-/// Connections kept; more than any cluster has nodes in one rolling restart.
+/// Connections kept; more than any cluster has nodes in one rolling restart. Then the one that was used least lately goes.
 const CHANNELS_MAX: usize = 4_096;
 
 /// Why a call to another node failed.
@@ -73,6 +73,14 @@ impl PeerError {
         self.is_invalid() || matches!(self, Self::Call(status) if status.code() == Code::FailedPrecondition)
     }
 
+    /// Why, for people.
+    pub(super) fn why(&self) -> String {
+        match self {
+            Self::Call(status) => grpc::why(status.as_ref()),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether it called what it was asked malformed.
     pub(super) fn is_invalid(&self) -> bool {
         matches!(self, Self::Call(status) if status.code() == Code::InvalidArgument)
@@ -87,7 +95,38 @@ impl From<tonic::Status> for PeerError {
 
 /// Lazily connected, shared, and reconnecting by themselves.
 #[derive(Debug, Default)]
-pub struct Channels(Mutex<HashMap<(Arc<str>, Lane), Channel>>);
+pub struct Channels(Mutex<Kept>);
+
+/// The connections that are kept.
+#[derive(Debug, Default)]
+struct Kept {
+    channels: HashMap<(Arc<str>, Lane), (Channel, Use)>,
+    uses: Use,
+}
+
+/// When a connection was used last: the number of that use.
+type Use = u64;
+
+impl Kept {
+    /// A connection, if it is here.
+    fn get(&mut self, to: &(Arc<str>, Lane)) -> Option<Channel> {
+        self.uses += 1;
+        let (channel, used) = self.channels.get_mut(to)?;
+        *used = self.uses;
+        Some(channel.clone())
+    }
+
+    /// Keeps another; in place of the one that was used least lately, if there are too many. Calls on that one go on.
+    fn add(&mut self, to: (Arc<str>, Lane), channel: Channel) {
+        if self.channels.len() >= CHANNELS_MAX {
+            let oldest = self.channels.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(to, _)| to.clone()) {
+                self.channels.remove(&oldest);
+            }
+        }
+        self.channels.insert(to, (channel, self.uses));
+    }
+}
 
 /// What a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -103,13 +142,14 @@ enum Lane {
 impl Channels {
     /// How many connections are open, or were.
     pub fn len(&self) -> usize {
-        self.0.lock().len()
+        self.0.lock().channels.len()
     }
 
     fn client(&self, address: &Arc<str>, lane: Lane) -> Result<TransferClient<Channel>, PeerError> {
-        let mut channels = self.0.lock();
-        let channel = match channels.get(&(address.clone(), lane)) {
-            Some(channel) => channel.clone(),
+        let mut kept = self.0.lock();
+        let to = (address.clone(), lane);
+        let channel = match kept.get(&to) {
+            Some(channel) => channel,
             None => {
                 let endpoint = Endpoint::from_shared(format!("http://{address}"))
                     .map_err(|_| PeerError::Address(address.to_string()))?
@@ -119,29 +159,24 @@ impl Channels {
                     .keep_alive_timeout(KEEPALIVE_TIMEOUT)
                     .initial_stream_window_size(PULL_WINDOW_BYTES)
                     .initial_connection_window_size(2 * PULL_WINDOW_BYTES);
-                if channels.len() >= CHANNELS_MAX {
-                    channels.clear();
-                }
                 let channel = endpoint.connect_lazy();
-                channels.insert((address.clone(), lane), channel.clone());
+                kept.add(to, channel.clone());
                 channel
             }
         };
         Ok(TransferClient::new(channel).max_decoding_message_size(PULL_MESSAGE_BYTES_MAX))
     }
 
-    /// Sends a `Take`.
+    /// Sends a `Take`. Beside the answer: the provider's longest pause of late, in milliseconds.
     ///
     /// # Errors
     /// If the provider cannot be reached in time, refuses, or answers nonsense.
-    pub async fn take(&self, address: &Arc<str>, take: &Take) -> Result<TakeReply, PeerError> {
+    pub async fn take(&self, address: &Arc<str>, take: &Take) -> Result<(TakeReply, u64), PeerError> {
         let request = within(v1::TakeRequest::from(take), PEER_CALL_TIMEOUT_MS);
-        Ok(self
-            .client(address, Lane::Calls)?
-            .take(request)
-            .await?
-            .into_inner()
-            .try_into()?)
+        let mut client = self.client(address, Lane::Calls)?;
+        let reply = whole_within(PEER_CALL_TIMEOUT_MS, client.take(request)).await?;
+        let longest_pause_ms = reply.longest_pause_ms.into();
+        Ok((reply.try_into()?, longest_pause_ms))
     }
 
     /// Sends a release.
@@ -150,12 +185,13 @@ impl Channels {
     /// If the giver cannot be reached in time, or refuses.
     pub async fn release(&self, address: &Arc<str>, release: &Release) -> Result<(), PeerError> {
         let request = within(v1::ReleaseRequest::from(release), PEER_CALL_TIMEOUT_MS);
-        self.client(address, Lane::Calls)?.release(request).await?;
+        let mut client = self.client(address, Lane::Calls)?;
+        whole_within(PEER_CALL_TIMEOUT_MS, client.release(request)).await?;
         Ok(())
     }
 
     /// Sends a peek. The answers are for the first keys asked for: one at least, fewer than asked for if the entries are
-    /// large.
+    /// large. Beside them: the giver's longest pause of late, in milliseconds.
     ///
     /// # Errors
     /// If the giver cannot be reached in time, refuses, or answers nonsense.
@@ -164,17 +200,13 @@ impl Channels {
         address: &Arc<str>,
         peek: &PeekRequest,
         timeout_ms: u64,
-    ) -> Result<Vec<PeekAnswer>, PeerError> {
+    ) -> Result<(Vec<PeekAnswer>, u64), PeerError> {
         let request = within(v1::PeekRequest::from(peek), timeout_ms);
-        let reply = self
-            .client(address, Lane::Calls)?
-            .peek(request)
-            .await?
-            .into_inner();
-        Ok(softstore_proto::transfer::peek_reply_from_wire(
-            reply,
-            peek.keys.len(),
-        )?)
+        let mut client = self.client(address, Lane::Calls)?;
+        let reply = whole_within(timeout_ms, client.peek(request)).await?;
+        let longest_pause_ms = reply.longest_pause_ms.into();
+        let answers = softstore_proto::transfer::peek_reply_from_wire(reply, peek.keys.len())?;
+        Ok((answers, longest_pause_ms))
     }
 
     /// Asks an owner for read leases.
@@ -235,11 +267,8 @@ impl Channels {
         address: &Arc<str>,
         pull: &PullRequest,
     ) -> Result<tonic::Streaming<v1::PullItem>, PeerError> {
-        Ok(self
-            .client(address, Lane::Pulls)?
-            .pull(v1::PullRequest::from(pull))
-            .await?
-            .into_inner())
+        let mut client = self.client(address, Lane::Pulls)?;
+        whole_within(PEER_CALL_TIMEOUT_MS, client.pull(v1::PullRequest::from(pull))).await
     }
 }
 
@@ -265,13 +294,14 @@ async fn whole_within<T>(
 mod tests {
     use std::time::Instant;
 
-    use softstore_transfer::message::FillKey;
+    use softstore_sharding::Slice;
+    use softstore_transfer::message::{FillKey, PeekKey, TakeRange, TakenRange};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
     use super::*;
     use crate::node::lent::any_port;
-    use crate::node::mid_pull::peer;
+    use crate::node::mid_pull::{generation, peer};
 
     /// Speaks just enough HTTP/2 to answer the first request with a head, and says nothing after that.
     async fn heads_without_bodies(stream: &mut TcpStream) -> std::io::Result<()> {
@@ -293,14 +323,86 @@ mod tests {
         }
     }
 
+    /// Somewhere that answers each first request on a connection with the head of an answer, and no more.
+    async fn half_answers() -> Arc<str> {
+        let (listener, address) = any_port().await;
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move { heads_without_bodies(&mut stream).await });
+            }
+        });
+        address.into()
+    }
+
+    /// Plan: a giver answers a take, a release and a peek with the head of an answer and no more. Each call ends in time.
+    #[tokio::test]
+    async fn h7_no_call_waits_for_an_answer_without_an_end() {
+        let (giver, taker) = (peer("giver", 1), peer("taker", 2));
+        let ranges = vec![TakenRange {
+            slice: Slice::FULL,
+            since: generation(2),
+        }];
+        let take = Take {
+            to: giver.life.clone(),
+            taker: taker.clone(),
+            ranges: vec![TakeRange {
+                slice: Slice::FULL,
+                since: generation(2),
+                from: generation(1),
+            }],
+        };
+        let release = Release {
+            to: giver.life.clone(),
+            taker: taker.life.clone(),
+            ranges,
+        };
+        let peek = PeekRequest {
+            to: giver.life.clone(),
+            taker: taker.life.clone(),
+            keys: vec![PeekKey {
+                key: "key".into(),
+                since: generation(2),
+            }],
+        };
+        let calls = async {
+            let channels = Channels::default();
+            let taken = channels.take(&half_answers().await, &take).await;
+            assert!(
+                matches!(taken, Err(PeerError::Late(PEER_CALL_TIMEOUT_MS))),
+                "{taken:?}"
+            );
+            let released = channels.release(&half_answers().await, &release).await;
+            assert!(
+                matches!(released, Err(PeerError::Late(PEER_CALL_TIMEOUT_MS))),
+                "{released:?}"
+            );
+            let peeked = channels.peek(&half_answers().await, &peek, 300).await;
+            assert!(matches!(peeked, Err(PeerError::Late(300))), "{peeked:?}");
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(10), calls).await;
+        assert!(ended.is_ok(), "a call waits for ever");
+    }
+
+    /// Plan: as many connections as are kept, the first of them used again, and one more. The second has gone, and no other.
+    #[tokio::test]
+    async fn the_connection_that_was_used_least_lately_makes_room() {
+        let channels = Channels::default();
+        let address = |number: usize| -> Arc<str> { format!("127.0.0.1:{}", 1 + number).into() };
+        let connect = |number| channels.client(&address(number), Lane::Calls).map(drop).unwrap();
+        (0..CHANNELS_MAX).for_each(connect);
+        connect(0);
+        connect(CHANNELS_MAX);
+        let kept = channels.0.lock();
+        let is_kept = |number| kept.channels.contains_key(&(address(number), Lane::Calls));
+        assert_eq!(kept.channels.len(), CHANNELS_MAX);
+        assert!(!is_kept(1));
+        assert!((0..=CHANNELS_MAX).filter(|number| *number != 1).all(is_kept));
+    }
+
     /// Plan: an owner answers a fill with the head of an answer and no more. The call ends in time all the same.
     #[tokio::test]
     async fn h7_an_answer_without_an_end_is_none() {
-        let (listener, address) = any_port().await;
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            heads_without_bodies(&mut stream).await
-        });
+        let address = half_answers().await;
         let request = FillRequest {
             to: peer("owner", 1).life,
             reader: peer("reader", 2).life,
@@ -311,7 +413,6 @@ mod tests {
         };
         let begun = Instant::now();
         let channels = Channels::default();
-        let address: Arc<str> = address.into();
         let call = channels.fill(&address, &request, 300);
         let answer = tokio::time::timeout(Duration::from_secs(5), call).await;
         assert!(matches!(answer, Ok(Err(PeerError::Late(300)))), "{answer:?}");

@@ -79,6 +79,34 @@ pub(super) struct DataStream {
 /// What became of an operation that had to wait.
 type Late = Result<Replies, StoodStill>;
 
+/// An operation that waits in a task of its own. However that ends, its stream hears of it, and does not count it as waiting for
+/// ever: one that broke off has no reply, and its client learns at its deadline that its outcome is unknown.
+struct Answering {
+    replies: Late,
+    late: mpsc::UnboundedSender<Late>,
+}
+
+impl Answering {
+    fn to(late: &mpsc::UnboundedSender<Late>) -> Self {
+        Self {
+            replies: Ok(Replies::default()),
+            late: late.clone(),
+        }
+    }
+
+    fn end(mut self, replies: Late) {
+        self.replies = replies;
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let replies = std::mem::replace(&mut self.replies, Ok(Replies::default()));
+        // The client may have gone.
+        let _ = self.late.send(replies);
+    }
+}
+
 /// What is left to run of a batch.
 struct Batch {
     ops: Ops,
@@ -238,11 +266,10 @@ impl DataStream {
         // With bytes of its own: one that waits must not keep the whole message in memory that it came in.
         let (since, op) = (ops.since_of(&op), op.to_op());
         self.waiting += 1;
-        let (state, late) = (self.state.clone(), self.late_sender.clone());
+        let state = self.state.clone();
+        let answering = Answering::to(&self.late_sender);
         self.state.tasks.spawn(async move {
-            let replies = waiting::finish(&state, &op, since, wait, expires).await;
-            // The client may have gone.
-            let _ = late.send(replies);
+            answering.end(waiting::finish(&state, &op, since, wait, expires).await);
         });
         Ok(())
     }
@@ -279,7 +306,7 @@ impl DataStream {
             Poll::Ready(None) => self.inbound_ended = true,
             // While the node has no time left, more may well lie in the socket: the runtime looks there now and then only.
             Poll::Pending if self.state.saturation.is_saturated() => {}
-            Poll::Pending => self.queue.drained(),
+            Poll::Pending => self.queue.drained(self.state.clock.now_us()),
         }
         Ok(())
     }
@@ -296,7 +323,9 @@ impl DataStream {
             };
         }
         let now_us = self.state.clock.now_us();
-        let waited_us = self.queue.arrived(now_us, ops.sent_ms());
+        let pauses = &self.state.pauses;
+        let stood_still = |since_us| pauses.stood_still_since(since_us, now_us);
+        let waited_us = self.queue.arrived(now_us, ops.sent_ms(), stood_still);
         self.state.saturation.waited(waited_us);
         self.batch = Some(Batch {
             ops,
@@ -374,6 +403,29 @@ impl Stream for DataStream {
         match &mut this.linger {
             Some(linger) => linger.as_mut().poll(context).map(|()| None),
             None => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plan: an operation that waits breaks off (a panic), and one ends as it should. The stream hears of both.
+    #[tokio::test]
+    async fn an_operation_that_breaks_off_leaves_its_streams_count() {
+        let (late_sender, mut late) = mpsc::unbounded_channel();
+        for breaks_off in [true, false] {
+            let answering = Answering::to(&late_sender);
+            let task = tokio::spawn(async move {
+                let _answering = answering;
+                assert!(!breaks_off, "as planned");
+            });
+            assert_eq!(task.await.is_err(), breaks_off);
+            assert!(
+                late.try_recv()
+                    .is_ok_and(|replies| replies.is_ok_and(|replies| replies.is_empty()))
+            );
         }
     }
 }

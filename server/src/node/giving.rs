@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::givings::GivingPlace;
 use super::metrics::{add, count};
 use super::state::NodeState;
 use crate::config::PullOrder;
@@ -38,9 +39,6 @@ const CHUNKS_AHEAD: usize = 2;
 
 /// How often a giver in a chain looks for what has arrived meanwhile, in milliseconds, at the most.
 const CHAIN_POLL_MS: u64 = 25;
-
-/// A giver in a chain rests so many times as long as its last look took: large copies are not listed all the time.
-const CHAIN_REST_FACTOR: u32 = 4;
 
 /// How often a stream looks whether its copy is still kept, in milliseconds; also while the taker does not read.
 const REGRANT_INTERVAL_MS: u64 = 50;
@@ -56,22 +54,18 @@ const CURSOR_BYTES: usize = 17;
 
 type Items = mpsc::Sender<Result<v1::PullItem, Status>>;
 
-/// Milliseconds that an entry had left when its range was fenced.
-pub(super) fn ttl_at_fence(deadline: Timestamp, received: Timestamp) -> Option<u64> {
-    (deadline != Timestamp::NEVER).then(|| deadline.ms_since(received))
-}
-
 /// Starts sending.
 pub(super) fn stream(
     state: &Arc<NodeState>,
     request: PullRequest,
     grants: Vec<CopyGrant>,
+    place: GivingPlace,
 ) -> Result<impl Stream<Item = Result<v1::PullItem, Status>> + use<>, Refusal> {
     let resumed = Cursor::decode(&request.cursor)?;
     let pacer = Pacer::new(state.config.pull_bytes_per_second_min)
         .map_err(|_| Refusal::Malformed("no minimum rate"))?;
     let (items, stream) = mpsc::channel(CHUNKS_AHEAD);
-    let fenced = grants.iter().map(|grant| grant.received).max();
+    let fenced = grants.iter().map(|grant| grant.as_of).max();
     let (from, as_of) = match resumed {
         Some((from, as_of)) => (Some(from), as_of),
         None => (None, fenced.unwrap_or(Timestamp::ZERO)),
@@ -87,6 +81,7 @@ pub(super) fn stream(
         as_of,
         pacer,
         items,
+        place,
     };
     state.tasks.spawn(giving.run(from));
     Ok(ReceiverStream::new(stream))
@@ -106,6 +101,7 @@ struct Giving {
     as_of: Timestamp,
     pacer: Pacer,
     items: Items,
+    place: GivingPlace,
 }
 
 /// Why sending stopped early.
@@ -146,20 +142,33 @@ impl Giving {
     }
 
     async fn send_all(&mut self, mut from: Option<Cursor>) -> Result<(), Stop> {
+        self.rest().await?;
         let mut sent: Option<HashSet<SliceKey>> = self.is_chain.then(HashSet::new);
         loop {
             // Looked at before listing: what arrives after the last look is in the next list.
             let upstream = self.has_upstream();
             let began = tokio::time::Instant::now();
             let listing = self.list().await?;
-            let rest = began.elapsed() * CHAIN_REST_FACTOR;
+            self.place.listed(began.elapsed());
             self.send_listing(&listing, from.take(), sent.as_mut()).await?;
             if !upstream {
                 return Ok(());
             }
-            tokio::time::sleep(rest.max(Duration::from_millis(CHAIN_POLL_MS))).await;
+            tokio::time::sleep(Duration::from_millis(CHAIN_POLL_MS)).await;
+            self.rest().await?;
             self.regrant()?;
         }
+    }
+
+    /// Waits until the taker's list may be made again, for as long as its copy is kept.
+    async fn rest(&mut self) -> Result<(), Stop> {
+        let may_list = self.place.may_list();
+        while tokio::time::Instant::now() < may_list {
+            let look = tokio::time::Instant::now() + Duration::from_millis(REGRANT_INTERVAL_MS);
+            tokio::time::sleep_until(may_list.min(look)).await;
+            self.regrant()?;
+        }
+        Ok(())
     }
 
     fn has_upstream(&self) -> bool {
@@ -217,18 +226,17 @@ impl Giving {
             let Some(grant) = self.grant_at(cursor.at) else {
                 continue;
             };
-            let Some(frozen) = self
-                .state
-                .store
-                .read_frozen(cursor.at, grant.epoch, grant.received)
-            else {
+            let Some(frozen) = self.state.store.read_frozen(cursor.at, grant.epoch, grant.as_of) else {
+                continue;
+            };
+            let Ok(ttl_ms) = grant.ttl_ms(frozen.deadline) else {
                 continue;
             };
             let entry = ChunkEntry {
                 key: &frozen.key,
                 value: &frozen.value,
                 version: frozen.version,
-                ttl_ms: ttl_at_fence(frozen.deadline, grant.received),
+                ttl_ms,
                 class: frozen.class,
             };
             if !builder.push(&entry) {
@@ -236,6 +244,9 @@ impl Giving {
                 self.send(builder.take(), before).await?;
                 let _ = builder.push(&entry);
             }
+            count(&self.state.metrics.entries_given);
+            let bytes = frozen.key.len() + frozen.value.len();
+            add(&self.state.metrics.given_bytes, bytes as u64);
             if builder.is_full() {
                 let here = cursor.encode(self.as_of);
                 self.send(builder.take(), here).await?;

@@ -271,7 +271,8 @@ impl Teller {
         let reader = &self.reader.life;
         if error.is_invalid() {
             let (keys, slices) = (invalidate.keys.len(), invalidate.revoked.len());
-            tracing::warn!(%reader, keys, slices, %error, "a replica calls an invalidation malformed");
+            count(&self.state.metrics.invalidations_refused);
+            tracing::debug!(%reader, keys, slices, %error, "a replica calls an invalidation malformed");
         } else {
             tracing::debug!(%reader, %error, "an invalidation was not answered");
         }

@@ -39,6 +39,7 @@ impl Lent {
                 replicas: vec![reader.life.clone()],
                 leases_out: false,
             },
+            awaits: Vec::new(),
         };
         let directory: BTreeMap<_, _> = [entry(&owner), entry(&reader)].into();
         let assignment = Assignment::new(generation(1), vec![(Slice::FULL, range)], directory);

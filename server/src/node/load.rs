@@ -219,12 +219,13 @@ fn rounded(rate: f64) -> u64 {
 pub(super) fn report(state: &NodeState) -> LoadReport {
     let stats = state.store.stats();
     let (gets, hits) = state.metrics.gets_and_hits();
-    let (counts, held) = {
+    let now = state.clock.now();
+    let (counts, serving, held) = {
         let core = state.core();
         // What is read as a replica is load as well.
         let mut held: Vec<(Slice, Epoch)> = core.held().chain(core.read_parts()).collect();
         held.sort_unstable_by_key(|(slice, _)| slice.low());
-        (core.counts(), held)
+        (core.counts(), state.serving(&core, now), held)
     };
     let bytes_of = |part| state.store.part_stats(part).bytes;
     let measured = state
@@ -245,6 +246,9 @@ pub(super) fn report(state: &NodeState) -> LoadReport {
         busy_percent: u8::try_from(state.saturation.busy_percent()).unwrap_or(100),
         slices: measured.slices,
         hot_keys: measured.hot_keys,
+        conditions: state.conditions.lines(),
+        serving: Some(serving),
+        drain: state.drain_report(),
     }
 }
 

@@ -178,6 +178,7 @@ fn owner(store: &Arc<MokaStore>, gets: Gets, is_measured: bool) -> Arc<NodeState
             since: generation(1 + number as u64 % 2),
             providers: Vec::new(),
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         (slice, range)
     };

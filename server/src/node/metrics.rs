@@ -11,7 +11,7 @@ use prometheus_client::registry::Unit;
 use softstore_proto::v1::{OpKind, Status};
 use softstore_transfer::handoff::{ColdReason, CopyEnd, Notice, PullEnd};
 
-use crate::readings::{Reading, encode_readings};
+use crate::readings::{Reading, encode_readings, of_process};
 
 /// Kinds of operation, by number. Those that the protocol does not know are counted as the first.
 const KINDS: [(OpKind, &str); 7] = [
@@ -88,6 +88,8 @@ counters! {
     writes_of_replicated,
     /// Messages to replicas that had them forget something, answered
     invalidations_sent,
+    /// Messages that replicas called malformed: they were sent again, or the end of the lease was waited for
+    invalidations_refused,
     /// Times that a replica did not say that it had forgotten something, so that the end of its lease was waited for
     invalidations_unanswered,
     /// Operations that were held back because their range's owner was being settled
@@ -104,6 +106,10 @@ counters! {
     peeks_found,
     /// Peeks without an answer in time: the key counted as absent for that operation
     peeks_unanswered,
+    /// Peeks answered later than they are usually waited for: they were waited for longer, since a process had stood still lately
+    peeks_answered_late,
+    /// Operations that took a key for absent though its old owner had not said so: it did not answer, or could not be asked
+    absences_unconfirmed,
     /// Keys that counted as absent because too many others waited to be asked of the same old owner
     peeks_shed,
     /// Keys that other nodes asked of this one
@@ -124,6 +130,10 @@ counters! {
     chunks_sent,
     /// Bytes of chunks sent to takers
     chunk_bytes_sent,
+    /// Entries sent to takers
+    entries_given,
+    /// Keys and values of entries sent to takers, in bytes
+    given_bytes,
     /// Chunks received from givers
     chunks_received,
     /// Chunks refused as damaged or malformed
@@ -132,12 +142,20 @@ counters! {
     copies_dropped_unreleased,
     /// Messages of other nodes refused: another incarnation, a dead sender, malformed
     peer_messages_refused,
+    /// Takes refused because the assignment that they are under has not come here, or there is none: the taker asks again
+    takes_unheard,
+    /// Takes and operations under an acquisition further ahead than any clock explains
+    acquisitions_invented,
     /// Messages of the Assigner that could not be understood; each time the session was opened anew
     assigner_messages_refused,
     /// Requests and messages that were not decodable or contradicted themselves
     bad_requests,
     /// Hand-off messages that travelled through the Assigner
     messages_relayed,
+    /// Reports and relayed messages to the Assigner lost, because too many waited in this node
+    slicelet_events_lost,
+    /// Pulls that takers asked for and that were put off, because this node gives to them in too many streams already
+    pulls_put_off,
     /// Times that this node was declared dead and came back empty
     rebirths,
     /// Hellos that the Assigner refused
@@ -148,6 +166,12 @@ counters! {
     operations_without_lease,
     /// Times that serving was suspended after this node stood still
     suspensions,
+    /// Ranges of a life that was declared dead, frozen and offered to who took them over
+    ranges_frozen,
+    /// Ranges that began cold, or whose giver fell silent, and got back what their last holder held
+    ranges_revived,
+    /// Silent nodes from which this node awaited what they held, in vain
+    revivals_missed,
 }
 
 /// Adds one.
@@ -209,7 +233,10 @@ impl NodeMetrics {
                 ..
             } => {}
             Notice::CopyDropped { .. } => count(&self.copies_dropped_unreleased),
-            Notice::Renewed { .. } | Notice::Dropped { .. } => {}
+            Notice::CameBack { .. } => count(&self.ranges_revived),
+            Notice::NotBack { .. } => count(&self.revivals_missed),
+            Notice::Offered { .. } => count(&self.ranges_frozen),
+            Notice::Renewed { .. } | Notice::Dropped { .. } | Notice::Awaiting { .. } => {}
         }
     }
 
@@ -249,6 +276,8 @@ impl Collector for NodeCollector {
         encode_readings(&plain.collect::<Vec<_>>(), &mut encoder)?;
         encode_readings(&self.0.listeners.readings(), &mut encoder)?;
         encode_readings(&self.0.readings(), &mut encoder)?;
+        encode_readings(&of_process(), &mut encoder)?;
+        self.0.conditions.encode(&mut encoder)?;
         let (length_ms, remaining_ms) = self.0.lease_ms();
         for (name, help, ms) in [
             (

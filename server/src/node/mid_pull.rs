@@ -43,14 +43,14 @@ pub(super) struct MidPull {
     pub(super) state: Arc<NodeState>,
     pub(super) store: Arc<SteppedStore>,
     pub(super) pull: PullId,
-    _to_slicelet: mpsc::UnboundedReceiver<SliceletEvent>,
+    _to_slicelet: mpsc::Receiver<SliceletEvent>,
 }
 
 /// A node that is to take the whole key space over.
 pub(super) struct Asking {
     pub(super) state: Arc<NodeState>,
     store: Arc<SteppedStore>,
-    to_slicelet: mpsc::UnboundedReceiver<SliceletEvent>,
+    to_slicelet: mpsc::Receiver<SliceletEvent>,
 }
 
 pub(super) fn generation(number: u64) -> Generation {
@@ -96,6 +96,7 @@ fn assignment(number: u64, owner: &Peer, providers: &[(&Peer, u64)], listed: &[&
         since: generation(number),
         providers: providers.collect(),
         readers: Readers::default(),
+        awaits: Vec::new(),
     };
     let ranges = vec![(Slice::FULL, range)];
     Arc::new(Assignment::new(generation(number), ranges, directory).expect("valid"))
@@ -149,7 +150,8 @@ impl MidPull {
         });
         let (state, to_slicelet) = NodeState::new(config, core, store.clone());
         state.slicelet_stepped(Leave::without_end());
-        state.adopt(&assignment(2, &me, &[(&giver, 1)], &[&me, &giver]));
+        let next = peer("next", 3);
+        state.adopt(&assignment(2, &me, &[(&giver, 1)], &[&me, &giver, &next]));
         Asking {
             state,
             store,
@@ -157,7 +159,7 @@ impl MidPull {
         }
     }
 
-    /// Another node takes all of it, under generation 3.
+    /// The node called next takes all of it, under generation 3.
     pub(super) fn fenced_for(&self, taker: &Peer) {
         let take = Take {
             to: self.state.core().me().life.clone(),
@@ -256,6 +258,10 @@ impl Store for SteppedStore {
 
     fn begin_pull(&self, pull: PullId) {
         self.inner.begin_pull(pull);
+    }
+
+    fn begin_awaiting(&self, pull: PullId) {
+        self.inner.begin_awaiting(pull);
     }
 
     fn end_pull(&self, pull: PullId) {

@@ -8,12 +8,17 @@
 //!   takers --take/peek/pull--> transfer_service, giving ---+
 //!   givers <--take/peek/pull-- channels, peeks, puller <--- state: carries the core's actions out
 //!   Assigner <--session--> session (slicelet)
+//!
+//!   an operation      waiting: held back   replies: on their way   standing_queue, saturation: too old, no time left   load: measured
+//!   replicas          lending, invalidations: as owner             reading: as replica
+//!   state             in_order: actions    standing: may it serve  givings: streams given at once                      metrics, watch
 //! ```
 
 mod cache_service;
 mod channels;
 mod data_stream;
 mod giving;
+mod givings;
 mod in_order;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
@@ -28,6 +33,7 @@ mod metrics;
 #[cfg(test)]
 mod mid_pull;
 mod operation;
+mod pauses;
 mod peeks;
 mod puller;
 mod reading;
@@ -39,6 +45,7 @@ mod standing_queue;
 mod state;
 mod transfer_service;
 mod waiting;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -165,7 +172,10 @@ impl Node {
         last_words.spawn(session.run(stop.clone()));
         state.tasks.spawn(keep_time(state.clone(), stop.clone()));
         state.tasks.spawn(saturation::watch(state.clone(), stop.clone()));
+        state.tasks.spawn(pauses::watch(state.clone(), stop.clone()));
         state.tasks.spawn(keep_house(state.clone(), stop.clone()));
+        state.tasks.spawn(watch::conditions(state.clone(), stop.clone()));
+        state.tasks.spawn(watch::own_name(state.clone(), stop.clone()));
         serve_grpc(&state, grpc, &stop, &last_words)?;
         if let Some(http) = http {
             serve_http(&state, http, &stop)?;
@@ -413,12 +423,10 @@ fn serve_http(
 ) -> Result<(), NodeError> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(metrics::NodeCollector(state.clone())));
-    let ready = state.clone();
-    let readiness = Arc::new(move || ready.readiness());
     http::serve(
         listener,
         registry,
-        readiness,
+        state.clone(),
         state.listeners.clone(),
         &state.tasks,
         stop.clone(),
@@ -451,6 +459,7 @@ async fn keep_house(state: Arc<NodeState>, stop: CancellationToken) {
             _ = rounds.tick() => {}
         }
         let (store, now) = (state.store.clone(), state.clock.now());
+        state.end_overflowed();
         // A panic there would be a bug of the store; the next round goes on all the same.
         let _ = tokio::task::spawn_blocking(move || store.maintain(now)).await;
     }

@@ -123,6 +123,15 @@ impl<'a> Execution<'a> {
         self.now
     }
 
+    /// Whether no assignment can come that knows the acquisition that a client names: nothing is waited for then (H8).
+    pub(super) fn is_invented(&self, since: Generation) -> bool {
+        let is_invented = !self.core.is_explained(since, self.now);
+        if is_invented {
+            count(&self.state.metrics.acquisitions_invented);
+        }
+        is_invented
+    }
+
     /// Ends it. What its operations answered may be sent only if this says so.
     pub(super) fn end(self) -> Result<(), StoodStill> {
         // It may have stood still since its beginning; if it did so after this, the replies were as good as sent. Looked at
@@ -190,6 +199,7 @@ impl<'a> Execution<'a> {
             // What a node that has stopped was still to take, it will not own.
             Admission::Hold if self.state.is_stopped() => answered(op, Status::NotReady, replies),
             Admission::Hold => Step::Wait(Wait::Owner),
+            Admission::Behind if self.is_invented(asked.since) => answered(op, Status::Behind, replies),
             Admission::Behind => Step::Wait(Wait::Assignment),
             Admission::NotReady => answered(op, Status::NotReady, replies),
             Admission::Moved(moved) => {
@@ -333,16 +343,17 @@ impl<'a> Execution<'a> {
 /// How the store is asked for a key of a range that is served here. `peeked`: the pull whose giver was asked for it already.
 pub(super) fn context_of<'a>(peeked: Option<PullId>, serving: &Serving<'a>, now: Timestamp) -> OpContext<'a> {
     let is_peeked = serving.pull.is_some() && serving.pull == peeked;
+    let absence = match (serving.is_awaiting, is_peeked) {
+        (true, _) => Absence::Awaited,
+        (false, true) => Absence::Final,
+        (false, false) => Absence::AskGiver,
+    };
     OpContext {
         now,
         epoch: serving.epoch,
         versions: serving.versions,
         pull: serving.pull,
-        absence: if is_peeked {
-            Absence::Final
-        } else {
-            Absence::AskGiver
-        },
+        absence,
     }
 }
 

@@ -14,11 +14,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use softstore_sharding::{Peer, PullId, SliceKey, Timestamp};
+use softstore_sharding::{Incarnation, Peer, PullId, SliceKey, Timestamp};
 use softstore_store::Import;
 use softstore_transfer::message::{Entry, PeekAnswer, PeekKey, PeekRequest};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -41,6 +41,10 @@ const PEEK_QUESTIONS_MAX: usize = 4_096;
 
 /// How long a call may take, however soon those give up who wait for it, in milliseconds.
 const PEEK_CALL_TIMEOUT_MS: u64 = 1_000;
+
+/// How much longer a question is waited for at most where pauses explain that it takes longer, in milliseconds: two periods of
+/// a container's quota, and a little.
+const PAUSE_MS_MAX: u64 = 250;
 
 /// What a question led to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,15 +94,23 @@ impl Question {
 
 impl Peeks {
     /// Asks the giver of a pull for a key; returns when the answer was imported, could not be had, or took longer than
-    /// the configured timeout. Bounded by what is held back: each asker is an operation that waits.
+    /// the configured timeout and what pauses of either process explain. Bounded by what is held back: each asker is an operation that waits.
     pub async fn ask(state: &Arc<NodeState>, pull: PullId, at: SliceKey, key: &[u8]) -> Asked {
         count(&state.metrics.peeks_asked);
         match state.peeks.enqueue(state, pull, at, key) {
-            Ok(mut settled) => {
-                let timeout = Duration::from_millis(state.config.peek_timeout_ms);
+            Ok((mut settled, giver)) => {
+                let begun = Instant::now();
+                let usual = Duration::from_millis(state.config.peek_timeout_ms);
+                let pause_ms = state.pauses.allowance_ms(giver).min(PAUSE_MS_MAX);
+                let timeout = usual + Duration::from_millis(pause_ms);
                 // An error is the sender's drop: settled, without the giver's word.
                 match tokio::time::timeout(timeout, settled.wait_for(|is_known| *is_known)).await {
-                    Ok(Ok(_)) => return Asked::Known,
+                    Ok(Ok(_)) => {
+                        if begun.elapsed() > usual {
+                            count(&state.metrics.peeks_answered_late);
+                        }
+                        return Asked::Known;
+                    }
                     Ok(Err(_)) => {}
                     Err(_) => count(&state.metrics.peeks_unanswered),
                 }
@@ -119,12 +131,14 @@ impl Peeks {
         pull: PullId,
         at: SliceKey,
         key: &[u8],
-    ) -> Result<watch::Receiver<bool>, Refused> {
+    ) -> Result<(watch::Receiver<bool>, Incarnation), Refused> {
         let mut pulls = self.0.lock();
         // Under the lock: whoever ends the pull, or the node, removes its questions after that, and so these too.
-        if state.stop.is_cancelled() || state.core().peek_target(pull, at).is_none() {
+        let target = state.core().peek_target(pull, at);
+        let Some((giver, _)) = target.filter(|_| !state.stop.is_cancelled()) else {
             return Err(Refused::NotOpen);
-        }
+        };
+        let giver = giver.life.incarnation;
         let peeks = pulls.entry(pull).or_insert_with(|| {
             let (queue, questions) = mpsc::channel(PEEK_QUESTIONS_MAX);
             state.tasks.spawn(run(state.clone(), pull, questions));
@@ -134,7 +148,7 @@ impl Peeks {
             }
         });
         if let Some(open) = peeks.open.get(&at).filter(|open| open.has_changed().is_ok()) {
-            return Ok(open.clone());
+            return Ok((open.clone(), giver));
         }
         let place = peeks.queue.try_reserve().map_err(|_| Refused::Full)?;
         let (settled, waiting) = watch::channel(false);
@@ -145,7 +159,7 @@ impl Peeks {
             at,
             settled,
         });
-        Ok(waiting)
+        Ok((waiting, giver))
     }
 
     /// Ends the questions of a pull; whoever waits goes on.
@@ -250,7 +264,10 @@ async fn ask_some(state: &Arc<NodeState>, pull: PullId, questions: &[Question]) 
         .peek(&giver.address, &request, PEEK_CALL_TIMEOUT_MS)
         .await
     {
-        Ok(answers) => answers,
+        Ok((answers, longest_pause_ms)) => {
+            state.pauses.told(giver.life.incarnation, longest_pause_ms);
+            answers
+        }
         Err(error) => {
             if matches!(error, PeerError::Wire(_)) {
                 count(&state.metrics.peer_messages_refused);

@@ -15,6 +15,7 @@ use tonic::Code;
 use super::channels::PeerError;
 use super::metrics::count;
 use super::state::NodeState;
+use crate::conditions::Kind;
 use crate::events;
 
 /// Entries imported before the core's lock is let go, so that a fence does not wait for a whole chunk.
@@ -51,7 +52,7 @@ async fn receive(state: &Arc<NodeState>, pull: PullId, giver: &Peer, request: &P
         Ok(items) => items,
         Err(PeerError::Call(status)) => return refused(giver, &status),
         Err(error) => {
-            tracing::warn!(giver = %giver.life, %error, "a pull could not be opened");
+            state.is_unreachable(&giver.life, &giver.address, &error);
             return StreamEnd::Broken;
         }
     };
@@ -95,11 +96,17 @@ async fn take_in(
         Ok(entries) => entries,
         Err(error) => {
             count(&state.metrics.chunks_refused);
-            tracing::warn!(giver = %giver.life, %error, "refused a chunk");
-            // Damage on the way is asked for again; the pull's deadline bounds how often.
+            state
+                .conditions
+                .observe(Kind::ChunksRefused, giver.life.node.as_str(), error);
+            if state.chunk_was_bad(pull) {
+                return Some(StreamEnd::Ended(PullEnd::Malformed));
+            }
+            // Damage on the way is asked for again.
             return Some(StreamEnd::Broken);
         }
     };
+    state.chunk_was_good(pull);
     count(&state.metrics.chunks_received);
     for entries in entries.chunks(IMPORTS_PER_LOCK) {
         if let Some(end) = import(state, pull, entries) {

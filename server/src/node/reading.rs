@@ -312,14 +312,17 @@ pub(super) fn ask_lease(state: &Arc<NodeState>, request: LeaseRequest, address: 
         let answered = state.channels.read_lease(&address, &request).await;
         match answered {
             Ok(reply) => {
-                state.with_core(|core, now| match core.lease_answered(&reply, sequence, sent, now) {
-                    Ok(actions) => ((), actions),
-                    Err(refusal) => {
-                        count(&state.metrics.peer_messages_refused);
-                        tracing::debug!(owner = %request.to, %refusal, "an answer about read leases is refused");
-                        ((), Vec::new())
-                    }
-                });
+                let taken =
+                    state.with_core(
+                        |core, now| match core.lease_answered(&reply, sequence, sent, now) {
+                            Ok(actions) => (Ok(()), actions),
+                            Err(refusal) => (Err(refusal), Vec::new()),
+                        },
+                    );
+                if let Err(refusal) = taken {
+                    count(&state.metrics.peer_messages_refused);
+                    tracing::debug!(owner = %request.to, %refusal, "an answer about read leases is refused");
+                }
             }
             // The next one is due soon.
             Err(error) => {

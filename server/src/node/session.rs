@@ -18,8 +18,9 @@ use tonic::transport::Endpoint;
 use super::load;
 use super::metrics::count;
 use super::state::NodeState;
-use super::transfer_service::answer_take;
+use super::transfer_service::{answer_take, count_refused};
 use crate::clock::new_incarnation;
+use crate::conditions::Kind;
 use crate::{events, grpc};
 
 /// How long connecting to the Assigner may take.
@@ -61,7 +62,7 @@ enum FromLink {
 pub(super) struct Session {
     state: Arc<NodeState>,
     slicelet: Slicelet,
-    events: mpsc::UnboundedReceiver<SliceletEvent>,
+    events: mpsc::Receiver<SliceletEvent>,
     link: Link,
     from_link: mpsc::Receiver<(u64, FromLink)>,
     link_sender: mpsc::Sender<(u64, FromLink)>,
@@ -82,7 +83,7 @@ impl Session {
     pub(super) fn new(
         state: Arc<NodeState>,
         slicelet: Slicelet,
-        events: mpsc::UnboundedReceiver<SliceletEvent>,
+        events: mpsc::Receiver<SliceletEvent>,
         drained: oneshot::Sender<DrainOutcome>,
     ) -> Self {
         let (link_sender, from_link) = mpsc::channel(LINK_MESSAGES_MAX);
@@ -115,6 +116,9 @@ impl Session {
                 // What the core holds may have changed: perhaps a drain is over.
                 _ = assignment.changed() => {}
                 () = tokio::time::sleep(sleep) => self.tick(),
+            }
+            if self.state.take_reports_lost() {
+                self.step(SliceletEvent::Contradicted);
             }
             self.look_for_end_of_drain();
         }
@@ -155,10 +159,20 @@ impl Session {
         }
         match said {
             FromLink::Opened => {
-                let claims = self.state.core().claims();
-                self.step(SliceletEvent::SessionOpened { claims });
+                self.state.conditions.clear(Kind::NoAssigner, "");
+                let (claims, offers) = {
+                    let core = self.state.core();
+                    (core.claims(), core.offers())
+                };
+                self.step(SliceletEvent::SessionOpened { claims, offers });
             }
-            FromLink::Said(message) => self.step(SliceletEvent::FromAssigner(*message)),
+            FromLink::Said(message) => {
+                let is_answer = matches!(*message, AssignerMessage::HeartbeatAnswer { .. });
+                self.step(SliceletEvent::FromAssigner(*message));
+                if is_answer {
+                    self.state.assigner_answered();
+                }
+            }
             FromLink::Closed => {
                 self.link.outbound = None;
                 self.step(SliceletEvent::SessionClosed);
@@ -167,6 +181,10 @@ impl Session {
     }
 
     fn step(&mut self, event: SliceletEvent) {
+        if event == SliceletEvent::StoppedServing {
+            // The last heartbeat, if it was not sent yet.
+            self.tick();
+        }
         let now = self.state.clock.now();
         let actions = self.slicelet.step(event, now);
         self.carry_out(actions);
@@ -183,15 +201,18 @@ impl Session {
                 SliceletAction::Adopt(assignment) => self.state.adopt(&assignment),
                 SliceletAction::Deliver { from, payload } => deliver(&self.state, &from, &payload),
                 SliceletAction::Suspend => {
-                    tracing::warn!("stood still for too long: serving nothing until the Assigner confirms");
+                    self.state.conditions.observe(Kind::Suspended, "", "");
                     self.state.set_suspended(true);
                 }
-                SliceletAction::Resume => self.state.set_suspended(false),
+                SliceletAction::Resume => {
+                    self.state.conditions.clear(Kind::Suspended, "");
+                    self.state.set_suspended(false);
+                }
                 SliceletAction::LeaseEnded => {
                     self.state.lease_ended();
-                    tracing::warn!("the lease is over: serving nothing until the Assigner renews it");
+                    self.state.conditions.observe(Kind::LeaseOver, "", "");
                 }
-                SliceletAction::LeaseRegained => tracing::info!("the lease is renewed: serving again"),
+                SliceletAction::LeaseRegained => self.state.conditions.clear(Kind::LeaseOver, ""),
                 SliceletAction::ServesUnder {
                     lease_ms: Some(lease_ms),
                 } => {
@@ -199,6 +220,10 @@ impl Session {
                 }
                 SliceletAction::ServesUnder { lease_ms: None } => tracing::info!("serving without leases"),
                 SliceletAction::Reborn => self.reborn(),
+                SliceletAction::OffersHeard { behind_ms } => {
+                    self.state
+                        .with_core(|core, _| (core.offers_heard(behind_ms), Vec::new()));
+                }
                 SliceletAction::BeginDrain => {
                     events::draining();
                     self.state.set_draining();
@@ -207,7 +232,7 @@ impl Session {
                 SliceletAction::Stop => self.stopped = true,
                 SliceletAction::Refused { reason } => {
                     count(&self.state.metrics.hellos_refused);
-                    tracing::error!(reason, "the Assigner refused this node")
+                    self.state.conditions.observe(Kind::HelloRefused, "", reason);
                 }
                 SliceletAction::WakeAt(at) => self.wake_at = at,
             }
@@ -215,11 +240,13 @@ impl Session {
     }
 
     fn reborn(&mut self) {
-        tracing::warn!("this life was declared dead: dropping everything and coming back as a new one");
         let mut me = self.state.core().me().clone();
         me.life.incarnation = new_incarnation();
         let incarnation = me.life.incarnation;
         self.state.reborn(me);
+        let offered = self.state.core().counts().offered;
+        let why = format_args!("{offered} ranges that it held are offered to who took them over");
+        self.state.conditions.observe(Kind::DeclaredDead, "", why);
         let actions = self.slicelet.reborn(incarnation, self.state.clock.now());
         self.carry_out(actions);
     }
@@ -269,9 +296,14 @@ impl Session {
                 Ok(()) => {}
                 Err(LinkError::Malformed(error)) => {
                     count(&state.metrics.assigner_messages_refused);
-                    tracing::warn!(%address, %error, "a message of the Assigner cannot be understood");
+                    state
+                        .conditions
+                        .observe(Kind::AssignerNotUnderstood, address, error.message());
                 }
-                Err(error) => tracing::debug!(%address, %error, "the session with the Assigner ended"),
+                Err(error) => {
+                    let why = format!("{address}: {}", error.why());
+                    state.conditions.observe(Kind::NoAssigner, "", why);
+                }
             }
             // The session's task may be gone, or be at its next link and not care.
             let _ = sender.send((number, FromLink::Closed)).await;
@@ -300,6 +332,17 @@ enum LinkError {
     /// The session's task is gone.
     #[error("nobody listens to the session any more")]
     Unheard,
+}
+
+impl LinkError {
+    /// Why, for people.
+    fn why(&self) -> String {
+        match self {
+            Self::Connection(error) => grpc::why(error),
+            Self::Session(status) => grpc::why(status.as_ref()),
+            Self::Malformed(_) | Self::Unheard => self.to_string(),
+        }
+    }
 }
 
 impl From<tonic::Status> for LinkError {
@@ -355,8 +398,8 @@ fn deliver(state: &Arc<NodeState>, from: &Life, payload: &[u8]) {
                 });
             }
             Err(refusal) => {
-                count(&state.metrics.peer_messages_refused);
-                tracing::debug!(%from, %refusal, "refused a relayed take");
+                tracing::debug!(%from, "a relayed take is refused");
+                count_refused(state, refusal);
             }
         },
         Ok(Relayed::TakeReply(reply)) if reply.from == *from => {
@@ -365,7 +408,7 @@ fn deliver(state: &Arc<NodeState>, from: &Life, payload: &[u8]) {
         Ok(_) => count(&state.metrics.peer_messages_refused),
         Err(error) => {
             count(&state.metrics.bad_requests);
-            tracing::warn!(%from, %error, "a relayed message is malformed");
+            tracing::debug!(%from, %error, "a relayed message is malformed");
         }
     }
 }

@@ -3,36 +3,41 @@
 //! The core stands behind a lock (see `transfer::handoff`): operations run under its shared side, everything that
 //! changes ownership under its exclusive side. [`NodeState::with_core`] is the only place that takes the exclusive
 //! side: it carries out the store's actions before letting go, and starts the rest afterwards, in the order in which the
-//! core asked for it.
+//! core asked for it. What it has to tell is logged when neither lock is held.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::registry::Unit;
+use softstore_sharding::session::{DrainReport, ServingReport, WhyUnserved};
 use softstore_sharding::slicelet::SliceletEvent;
-use softstore_sharding::{Assignment, Peer, PullId, Slice, Timestamp};
+use softstore_sharding::{Assignment, Life, Peer, PullId, Slice, Timestamp};
 use softstore_store::{Part, Store};
 use softstore_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use softstore_sync::planted::{self, Race};
 use softstore_sync::{Mutex, RwLock, RwLockReadGuard};
-use softstore_transfer::handoff::{Action, Clearance, HandoffCore, Notice, Writes};
+use softstore_transfer::handoff::{Action, Clearance, HandoffCore, Notice, PullEnd, Writes};
 use softstore_transfer::message::{Release, Take};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::channels::Channels;
+use super::channels::{Channels, PeerError};
+use super::givings::Givings;
 use super::in_order::InOrder;
 use super::invalidations::Invalidations;
 use super::lending;
 use super::load::LoadMeter;
 use super::metrics::{NodeMetrics, count};
+use super::pauses::Pauses;
 use super::peeks::Peeks;
 use super::puller;
 use super::reading::{self, Copies};
 use super::saturation::Saturation;
 use super::standing::{Leave, Standing};
-use crate::clock::Clock;
+use super::transfer_service::UNHEARD_TAKES_MAX;
+use crate::clock::{Clock, unix_ms};
+use crate::conditions::{Conditions, Kind};
 use crate::config::NodeConfig;
 use crate::events;
 use crate::listener::ListenerCounters;
@@ -41,9 +46,20 @@ use crate::readings::Reading;
 /// How long a `Take` or a release may take before it counts as lost.
 pub(super) const PEER_CALL_TIMEOUT_MS: u64 = 1_000;
 
+/// Chunks that arrive damaged, one after the other, at one place of a pull: then it is not the way that damages them, and the
+/// pull is given up.
+pub(super) const BAD_CHUNKS_MAX: u32 = 16;
+
 /// Parts that wait to be reclaimed from which on no flush may add others. Hand-offs leave no more parts than there are
 /// ranges, but clients may send flushes faster than their parts are reclaimed.
 const FLUSH_BACKLOG_PARTS_MAX: usize = 4_096;
+
+/// Events that wait for the slicelet. Its task waits for nothing but events, so that they are that many only while the node has no
+/// time; and what others can have this node say comes in them.
+const SLICELET_EVENTS_MAX: usize = 8_192;
+
+/// Of these, places that are kept for the operator's and the process' own words: drain, stopped.
+const SLICELET_EVENTS_RESERVED: usize = 16;
 
 /// What the parts of a node share.
 #[derive(Debug)]
@@ -56,6 +72,8 @@ pub struct NodeState {
     pub store: Arc<dyn StoreEngine>,
     /// What it counts.
     pub metrics: NodeMetrics,
+    /// What a person needs to know of it.
+    pub conditions: Conditions,
     /// Peeks at givers.
     pub peeks: Peeks,
     /// Connections to other nodes.
@@ -84,18 +102,28 @@ pub struct NodeState {
     /// When the core next wants its `tick`.
     tick_at: watch::Sender<Option<Timestamp>>,
     /// To the session's task.
-    to_slicelet: mpsc::UnboundedSender<SliceletEvent>,
+    to_slicelet: mpsc::Sender<SliceletEvent>,
+    /// Reports were lost on the way there: the claims of another hello have to make up for them.
+    reports_lost: AtomicBool,
     /// Running pull streams.
     pulls: Mutex<HashMap<PullId, CancellationToken>>,
+    /// Chunks that arrived damaged, one after the other, at the place where a pull is.
+    bad_chunks: Mutex<HashMap<PullId, u32>>,
+    /// What is given to whom.
+    pub(super) givings: Givings,
     /// Whether what it serves can be relied on.
     standing: Standing,
     /// Grows with each end of a lease.
     lease_ends: watch::Sender<u64>,
-    draining: AtomicBool,
+    /// What it held and had given when its drain began; unset while it does not drain.
+    drain_began: OnceLock<DrainReport>,
     /// Whether this node has time left.
     pub(super) saturation: Saturation,
+    pub(super) pauses: Pauses,
     /// What its slices draw.
     pub(super) load: LoadMeter,
+    /// Places for `Take`s that wait for their assignment.
+    pub(super) takes_unheard: Semaphore,
     /// Requests held back, and their bytes.
     pub(super) held_requests: AtomicU64,
     pub(super) held_bytes: AtomicU64,
@@ -112,14 +140,15 @@ impl NodeState {
         config: NodeConfig,
         core: HandoffCore,
         store: Arc<dyn StoreEngine>,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<SliceletEvent>) {
-        let (to_slicelet, from_node) = mpsc::unbounded_channel();
+    ) -> (Arc<Self>, mpsc::Receiver<SliceletEvent>) {
+        let (to_slicelet, from_node) = mpsc::channel(SLICELET_EVENTS_MAX);
         // The Assigner counts from the last heartbeat, which is up to an interval older than the last step.
         let state = Self {
             config,
             clock: Clock,
             store,
             metrics: NodeMetrics::default(),
+            conditions: Conditions::default(),
             peeks: Peeks::default(),
             channels: Channels::default(),
             writes: Mutex::default(),
@@ -135,12 +164,17 @@ impl NodeState {
             assignment: watch::channel(None).0,
             tick_at: watch::channel(None).0,
             to_slicelet,
+            reports_lost: AtomicBool::new(false),
             pulls: Mutex::default(),
+            bad_chunks: Mutex::default(),
+            givings: Givings::default(),
             standing: Standing::default(),
             lease_ends: watch::channel(0).0,
-            draining: AtomicBool::new(false),
+            drain_began: OnceLock::new(),
             saturation: Saturation::default(),
+            pauses: Pauses::default(),
             load: LoadMeter::default(),
+            takes_unheard: Semaphore::new(UNHEARD_TAKES_MAX),
             held_requests: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
         };
@@ -159,12 +193,15 @@ impl NodeState {
     ) -> R {
         let is_late = planted::is(Race::DecidedOutOfOrder);
         let mut late = Vec::new();
+        let mut notices = Vec::new();
         let result = {
             let mut core = self.core.write();
-            let (result, actions) = change(&mut core, self.clock.now());
+            let (result, mut actions) = change(&mut core, self.clock.now());
+            notices.extend(actions.extract_if(.., |action| matches!(action, Action::Notice(_))));
             for action in &actions {
                 match action {
                     Action::BeginPull(pull) => self.store.begin_pull(*pull),
+                    Action::BeginAwaiting(pull) => self.store.begin_awaiting(*pull),
                     Action::EndPull(pull) => self.store.end_pull(*pull),
                     _ => {}
                 }
@@ -184,6 +221,7 @@ impl NodeState {
             self.actions.add(late);
         }
         self.actions.carry_out(|action| self.carry_out(action));
+        self.tell(notices);
         result
     }
 
@@ -193,13 +231,32 @@ impl NodeState {
         self.assignment.send_replace(Some(assignment.clone()));
     }
 
+    /// The Assigner has answered a heartbeat.
+    pub(super) fn assigner_answered(self: &Arc<Self>) {
+        self.with_core(|core, now| {
+            core.assigner_answered(now, unix_ms());
+            ((), Vec::new())
+        });
+    }
+
     /// Takes up a new life after the old one was declared dead.
     pub fn reborn(self: &Arc<Self>, me: Peer) {
         count(&self.metrics.rebirths);
-        self.with_core(|core, _| ((), core.reborn(me)));
+        self.with_core(|core, now| ((), core.reborn(me, now)));
     }
 
-    /// Begins what one action asks for. Nothing here waits, or comes back to the core.
+    /// Ends what is awaited where more was written meanwhile than can be remembered.
+    pub(super) fn end_overflowed(self: &Arc<Self>) {
+        let memories: Vec<PullId> = self.core().memories_awaiting().collect();
+        for memory in memories
+            .into_iter()
+            .filter(|memory| self.store.pull_overflowed(*memory))
+        {
+            self.with_core(|core, _| ((), core.pull_ended(memory, PullEnd::Overflow)));
+        }
+    }
+
+    /// Begins what one action asks for. Nothing here waits, logs, or comes back to the core.
     fn carry_out(self: &Arc<Self>, action: Action) {
         match action {
             Action::SendTake { take, address, relay } => self.send_take(take, address, relay),
@@ -215,14 +272,13 @@ impl NodeState {
                 if let Some(stop) = self.pulls.lock().remove(&pull) {
                     stop.cancel();
                 }
+                self.bad_chunks.lock().remove(&pull);
                 self.peeks.end(pull);
             }
             Action::SendRelease { release, address } => self.send_release(release, address),
             Action::Report(reports) => self.tell_slicelet(SliceletEvent::Handoffs(reports)),
             Action::Contradicted => {
-                tracing::warn!(
-                    "the assignment gives this node what it will not serve under that acquisition: saying hello again"
-                );
+                self.conditions.observe(Kind::Contradicted, "", "");
                 self.tell_slicelet(SliceletEvent::Contradicted);
             }
             Action::AskLease {
@@ -237,14 +293,12 @@ impl NodeState {
             } => lending::recall(self, reader, slices, number),
             Action::Purge(slice, epoch) => self.store.purge(Part { slice, epoch }),
             Action::Wake => self.wake.send_modify(|count| *count += 1),
-            Action::Notice(notice) => self.notice(&notice),
-            // Done already, before the lock was let go.
-            Action::BeginPull(_) | Action::EndPull(_) => {}
+            // Done already, before the lock was let go; and told when all is begun.
+            Action::BeginPull(_) | Action::BeginAwaiting(_) | Action::EndPull(_) | Action::Notice(_) => {}
         }
     }
 
     fn send_take(self: &Arc<Self>, take: Take, address: Arc<str>, relay: bool) {
-        events::asked(&take, relay);
         if relay {
             count(&self.metrics.messages_relayed);
             let payload = softstore_proto::transfer::Relayed::Take(take.clone()).encode();
@@ -253,19 +307,26 @@ impl NodeState {
                 payload,
             });
         }
-        if address.is_empty() {
-            return;
-        }
         let state = self.clone();
         self.tasks.spawn(async move {
+            events::asked(&take, relay);
+            if address.is_empty() {
+                return;
+            }
             match state.channels.take(&address, &take).await {
-                Ok(reply) => state.with_core(|core, now| ((), core.take_answered(&reply, now))),
+                Ok((reply, longest_pause_ms)) => {
+                    state
+                        .conditions
+                        .clear(Kind::PeerUnreachable, take.to.node.as_str());
+                    state.pauses.told(reply.from.incarnation, longest_pause_ms);
+                    state.with_core(|core, now| ((), core.take_answered(&reply, now)));
+                }
                 // Either way the core sends it again.
                 Err(error) if error.is_malformed() => {
                     count(&state.metrics.peer_messages_refused);
-                    tracing::warn!(to = %take.to, %error, "the answer to a take cannot be understood");
+                    tracing::debug!(to = %take.to, %error, "the answer to a take cannot be understood");
                 }
-                Err(error) => tracing::debug!(to = %take.to, %error, "no answer to a take"),
+                Err(error) => state.is_unreachable(&take.to, &address, &error),
             }
         });
     }
@@ -280,15 +341,72 @@ impl NodeState {
         });
     }
 
-    fn notice(&self, notice: &Notice) {
-        self.metrics.notice(notice);
-        events::handoff(notice);
+    /// Notices that a node from which something is to be taken does not answer, if that is so.
+    pub(super) fn is_unreachable(&self, peer: &Life, address: &str, error: &PeerError) {
+        if !error.is_refusal() {
+            let why = format!("{address}: {}", error.why());
+            self.conditions
+                .observe(Kind::PeerUnreachable, peer.node.as_str(), why);
+        }
     }
 
-    /// Hands an event to the session's task.
+    /// A chunk of a pull arrived damaged. Whether that happened at the same place too often.
+    pub(super) fn chunk_was_bad(&self, pull: PullId) -> bool {
+        let mut bad_chunks = self.bad_chunks.lock();
+        let bad = bad_chunks.entry(pull).or_default();
+        *bad += 1;
+        *bad >= BAD_CHUNKS_MAX
+    }
+
+    /// A chunk of a pull arrived as it should.
+    pub(super) fn chunk_was_good(&self, pull: PullId) {
+        self.bad_chunks.lock().remove(&pull);
+    }
+
+    /// Counts and logs what the core has to tell of one step. No lock is held.
+    fn tell(&self, told: Vec<Action>) {
+        if told.is_empty() {
+            return;
+        }
+        let notices = told.into_iter().filter_map(|action| match action {
+            Action::Notice(notice) => Some(notice),
+            _ => None,
+        });
+        let notices: Vec<Notice> = notices.collect();
+        for notice in &notices {
+            self.metrics.notice(notice);
+            if let Notice::PullEnded {
+                giver,
+                end: PullEnd::Overflow,
+                ..
+            } = notice
+            {
+                self.conditions
+                    .observe(Kind::WrittenKeysOverflow, giver.node.as_str(), "");
+            }
+        }
+        events::handoff(&notices);
+    }
+
+    /// Hands an event to the session's task. If too many wait there, relayed messages are lost, which are sent again anyway, and so
+    /// are reports: then the node says hello again, and what it claims tells the same.
     pub fn tell_slicelet(&self, event: SliceletEvent) {
+        let is_report = matches!(event, SliceletEvent::Handoffs(_));
+        let may_be_lost = is_report || matches!(event, SliceletEvent::RelayTo { .. });
+        if may_be_lost && self.to_slicelet.capacity() <= SLICELET_EVENTS_RESERVED {
+            count(&self.metrics.slicelet_events_lost);
+            if is_report {
+                self.reports_lost.store(true, Ordering::Release);
+            }
+            return;
+        }
         // The session's task lives as long as the node; after that nobody is left to tell.
-        let _ = self.to_slicelet.send(event);
+        let _ = self.to_slicelet.try_send(event);
+    }
+
+    /// Whether reports were lost since the last time that this was asked.
+    pub(super) fn take_reports_lost(&self) -> bool {
+        self.reports_lost.swap(false, Ordering::AcqRel)
     }
 
     /// Waits for the next change that may let a held-back request go on. Subscribe before asking for admission.
@@ -391,12 +509,57 @@ impl NodeState {
 
     /// Whether this node is on its way out.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.drain_began.get().is_some()
     }
 
     /// Marks this node as on its way out.
     pub fn set_draining(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.drain_began.get_or_init(|| DrainReport {
+            entries_held: self.store.stats().entries,
+            ..self.given()
+        });
+    }
+
+    /// What takers were sent so far.
+    fn given(&self) -> DrainReport {
+        let read =
+            |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+        DrainReport {
+            entries_held: 0,
+            entries_given: read(&self.metrics.entries_given),
+            bytes_given: read(&self.metrics.given_bytes),
+        }
+    }
+
+    /// How far its drain is; none while it does not drain.
+    pub(super) fn drain_report(&self) -> Option<DrainReport> {
+        let (began, given) = (self.drain_began.get()?, self.given());
+        Some(DrainReport {
+            entries_held: began.entries_held,
+            entries_given: given.entries_given - began.entries_given,
+            bytes_given: given.bytes_given - began.bytes_given,
+        })
+    }
+
+    /// Which of its ranges this node would not answer for at `now`, a fresh reading of the clock.
+    pub(super) fn serving(&self, core: &HandoffCore, now: Timestamp) -> ServingReport {
+        if self.may_serve(now) {
+            return core.unserved();
+        }
+        let me = &core.me().life;
+        let ranges = core
+            .assignment()
+            .into_iter()
+            .flat_map(|held| held.ranges().iter());
+        let mut owned = ranges
+            .filter(|(_, range)| range.owner == *me)
+            .map(|(slice, _)| slice)
+            .peekable();
+        let first = owned.peek().map(|slice| (*slice, WhyUnserved::Unconfirmed));
+        ServingReport {
+            unserved: owned.count() as u64,
+            first,
+        }
     }
 
     /// Whether the node should be counted as ready: it follows an assignment, serves, does not leave, and nothing is
@@ -417,6 +580,10 @@ impl NodeState {
             Err("without a lease: waiting for the Assigner to renew it")
         } else if counts.pending > 0 {
             Err("taking over ranges")
+        } else if core.unserved().unserved > 0 {
+            Err(
+                "not serving all that the assignment gives it: the Assigner is told, and `softstore status` shows which",
+            )
         } else if core.pulls_open() > 0 {
             Err("pulling entries")
         } else {
@@ -468,6 +635,11 @@ impl NodeState {
                 "queue_delay_us",
                 "The longest time that a batch of operations waited to be read lately, in microseconds",
                 self.saturation.delay_us(),
+            ),
+            gauge(
+                "longest_pause_ms",
+                "The longest time for which the process stood still in the last seconds, in milliseconds: stopped, throttled, or without a processor",
+                self.pauses.longest_ms(),
             ),
             gauge(
                 "load_operations_per_second",
@@ -527,6 +699,16 @@ impl NodeState {
                 "ranges_pulling",
                 "Ranges served here that are still being filled",
                 counts.pulling as u64,
+            ),
+            gauge(
+                "ranges_awaiting",
+                "Ranges served here, cold, while what a silent node held of them may come back",
+                counts.awaiting as u64,
+            ),
+            gauge(
+                "ranges_offered",
+                "Frozen copies that this process's former lives left and offer",
+                counts.offered as u64,
             ),
             gauge("ranges_pending", "Ranges to be taken over", counts.pending as u64),
             gauge(
@@ -591,14 +773,14 @@ impl NodeState {
 #[cfg(test)]
 mod tests {
     use softstore_sharding::session::{HandoffOutcome, HandoffReport};
-    use softstore_sharding::{Generation, Incarnation, Life, NodeId};
+    use softstore_sharding::{Generation, Incarnation, NodeId};
     use softstore_store::{MokaStore, MokaStoreConfig};
     use softstore_transfer::{HandoffConfig, chunk};
 
     use super::*;
 
     /// A node called `n` that follows no assignment, and what it says to its slicelet.
-    fn any_node() -> (Arc<NodeState>, mpsc::UnboundedReceiver<SliceletEvent>) {
+    fn any_node() -> (Arc<NodeState>, mpsc::Receiver<SliceletEvent>) {
         let config = NodeConfig {
             memory_bytes: 1 << 20,
             ..NodeConfig::default()
@@ -618,22 +800,43 @@ mod tests {
         NodeState::new(config, core, Arc::new(store))
     }
 
-    /// Plan: threads step the core all at once, and each step has a report with its number to be sent. The reports must go
-    /// out in the order of the steps: if not, a pull's end could overtake its start.
-    #[test]
-    fn actions_of_successive_steps_keep_their_order() {
-        const STEPS: u64 = 20_000;
-        let (state, mut events) = any_node();
-        let mut steps = 0;
-        let numbers = Mutex::new(&mut steps);
-        let report = |number| HandoffReport {
+    fn report(number: u64) -> HandoffReport {
+        HandoffReport {
             slice: Slice::FULL,
             since: Generation {
                 number,
                 assigner: Incarnation::new(1),
             },
             outcome: HandoffOutcome::Started,
-        };
+        }
+    }
+
+    /// Plan: more reports than may wait for the slicelet, whose task does not run. They are bounded, it learns that some are lost,
+    /// and the word that the node is to drain gets through.
+    #[test]
+    fn what_waits_for_the_slicelet_is_bounded() {
+        let (state, mut events) = any_node();
+        for number in 0..2 * SLICELET_EVENTS_MAX as u64 {
+            state.tell_slicelet(SliceletEvent::Handoffs(vec![report(number)]));
+        }
+        state.tell_slicelet(SliceletEvent::DrainRequested);
+        let mut waiting = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            waiting.push(event);
+        }
+        assert!(waiting.len() <= SLICELET_EVENTS_MAX, "{}", waiting.len());
+        assert_eq!(waiting.last(), Some(&SliceletEvent::DrainRequested));
+        assert!(state.take_reports_lost() && !state.take_reports_lost());
+    }
+
+    /// Plan: threads step the core all at once, and each step has a report with its number to be sent. The reports must go
+    /// out in the order of the steps: if not, a pull's end could overtake its start.
+    #[test]
+    fn actions_of_successive_steps_keep_their_order() {
+        const STEPS: u64 = 2_000;
+        let (state, mut events) = any_node();
+        let mut steps = 0;
+        let numbers = Mutex::new(&mut steps);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -2,14 +2,16 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use softstore_proto::v1;
 use softstore_sharding::SliceKey;
+use softstore_sharding::slicelet::SliceletEvent;
 use softstore_transfer::handoff::CopyGrant;
 use softstore_transfer::message::{
     Entry, FillAnswer, FillRequest, Invalidate, LeaseRequest, PeekAnswer, PeekKey, PeekRequest, PullRequest,
-    Refusal, Release, Take,
+    Refusal, Release, Take, TakeReply,
 };
 use tonic::{Request, Response, Status};
 
@@ -18,6 +20,12 @@ use super::peeks::{Asked, Peeks};
 use super::state::NodeState;
 use super::{giving, lending, reading};
 
+/// How long a `Take` waits for the assignment that it is under: less than the 50 ms after which it is sent again by default.
+const UNHEARD_WAIT: Duration = Duration::from_millis(40);
+
+/// So many wait at once; others are refused, and sent again.
+pub(super) const UNHEARD_TAKES_MAX: usize = 256;
+
 /// Bytes of entries in the answer to one peek. One larger entry is answered alone.
 const PEEK_REPLY_BYTES_MAX: usize = 1 << 20;
 
@@ -25,18 +33,33 @@ const PEEK_REPLY_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct TransferService(pub(super) Arc<NodeState>);
 
+/// Counts a message of another node that is refused, however it came.
+pub(super) fn count_refused(state: &NodeState, refusal: Refusal) {
+    match refusal {
+        Refusal::Gone => return,
+        // The taker may just have been told of its assignment sooner.
+        Refusal::Unheard => count(&state.metrics.takes_unheard),
+        Refusal::Invented => {
+            count(&state.metrics.acquisitions_invented);
+            count(&state.metrics.peer_messages_refused);
+        }
+        _ => count(&state.metrics.peer_messages_refused),
+    }
+    tracing::debug!(%refusal, "refused a message of another node");
+}
+
 /// Carries a refusal's name to the other side.
 pub(super) fn refuse(state: &NodeState, refusal: Refusal) -> Status {
-    if refusal != Refusal::Gone {
-        count(&state.metrics.peer_messages_refused);
-        tracing::debug!(%refusal, "refused a message of another node");
-    }
+    count_refused(state, refusal);
     match refusal {
         Refusal::Gone => Status::not_found(refusal.to_string()),
         Refusal::Malformed(_) => Status::invalid_argument(refusal.to_string()),
-        Refusal::WrongIncarnation | Refusal::SenderDead | Refusal::NoCommonVersion => {
-            Status::failed_precondition(refusal.to_string())
-        }
+        Refusal::WrongIncarnation
+        | Refusal::SenderDead
+        | Refusal::NoCommonVersion
+        | Refusal::Invented
+        | Refusal::Unlisted => Status::failed_precondition(refusal.to_string()),
+        Refusal::Unheard => Status::unavailable(refusal.to_string()),
     }
 }
 
@@ -49,6 +72,11 @@ impl TransferService {
             count(&self.0.metrics.bad_requests);
             Status::invalid_argument(error.to_string())
         })
+    }
+
+    /// What takers are told: how long they may have to wait for an answer though nothing is wrong.
+    fn longest_pause_ms(&self) -> u32 {
+        u32::try_from(self.0.pauses.longest_ms()).unwrap_or(u32::MAX)
     }
 
     /// What this node has of one key that it froze for a taker.
@@ -80,11 +108,11 @@ impl TransferService {
     }
 
     fn frozen(&self, grant: &CopyGrant, at: SliceKey, asked: &PeekKey) -> Option<Entry> {
-        let frozen = self.0.store.read_frozen(at, grant.epoch, grant.received)?;
+        let frozen = self.0.store.read_frozen(at, grant.epoch, grant.as_of)?;
         if frozen.key != asked.key {
             return None;
         }
-        let ttl_ms = giving::ttl_at_fence(frozen.deadline, grant.received);
+        let ttl_ms = grant.ttl_ms(frozen.deadline).ok()?;
         let (key, value, version, class) = (frozen.key, frozen.value, frozen.version, frozen.class);
         Some(Entry {
             key,
@@ -102,8 +130,12 @@ impl v1::transfer_server::Transfer for TransferService {
 
     async fn take(&self, request: Request<v1::TakeRequest>) -> Result<Response<v1::TakeReply>, Status> {
         let take: Take = self.decoded(request.into_inner())?;
-        let reply = answer_take(&self.0, &take).map_err(|refusal| refuse(&self.0, refusal))?;
-        Ok(Response::new((&reply).into()))
+        let reply = answer_when_heard(&self.0, &take).await;
+        let reply = reply.map_err(|refusal| refuse(&self.0, refusal))?;
+        Ok(Response::new(v1::TakeReply {
+            longest_pause_ms: self.longest_pause_ms(),
+            ..(&reply).into()
+        }))
     }
 
     async fn peek(&self, request: Request<v1::PeekRequest>) -> Result<Response<v1::PeekReply>, Status> {
@@ -115,9 +147,10 @@ impl v1::transfer_server::Transfer for TransferService {
         let answers = request.keys.iter().map(|asked| self.peek_one(asked, &request));
         let mut answers = futures::future::join_all(answers).await;
         answers.truncate(fitting(answers.iter().map(peeked_bytes)));
-        Ok(Response::new(softstore_proto::transfer::peek_reply_to_wire(
-            &answers,
-        )))
+        Ok(Response::new(v1::PeekReply {
+            longest_pause_ms: self.longest_pause_ms(),
+            ..softstore_proto::transfer::peek_reply_to_wire(&answers)
+        }))
     }
 
     async fn pull(&self, request: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
@@ -127,7 +160,12 @@ impl v1::transfer_server::Transfer for TransferService {
             .core()
             .grant_pull(&request)
             .map_err(|refusal| refuse(&self.0, refusal))?;
-        let stream = giving::stream(&self.0, request, grants).map_err(|refusal| refuse(&self.0, refusal))?;
+        let Some(place) = self.0.givings.enter(&request.taker) else {
+            count(&self.0.metrics.pulls_put_off);
+            return Err(Status::resource_exhausted("too many pulls at once: ask again"));
+        };
+        let stream =
+            giving::stream(&self.0, request, grants, place).map_err(|refusal| refuse(&self.0, refusal))?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -197,11 +235,31 @@ fn entry_bytes(entry: &Entry) -> usize {
     entry.key.len() + entry.value.len()
 }
 
+/// Answers a `Take`. One under an acquisition that this node has not heard of waits a moment for the assignment, which is on its
+/// way to both as a rule; the Assigner is asked about one that goes on without.
+async fn answer_when_heard(state: &Arc<NodeState>, take: &Take) -> Result<TakeReply, Refusal> {
+    let mut assignments = state.assignments();
+    let mut answer = answer_take(state, take);
+    if answer != Err(Refusal::Unheard) {
+        return answer;
+    }
+    let Ok(_place) = state.takes_unheard.try_acquire() else {
+        return answer;
+    };
+    let heard = async {
+        while answer == Err(Refusal::Unheard) && assignments.changed().await.is_ok() {
+            answer = answer_take(state, take);
+        }
+    };
+    let in_time = tokio::time::timeout(UNHEARD_WAIT, heard).await;
+    if in_time.is_err() {
+        state.tell_slicelet(SliceletEvent::Unheard);
+    }
+    answer
+}
+
 /// Answers a `Take`, however it came.
-pub(super) fn answer_take(
-    state: &Arc<NodeState>,
-    take: &Take,
-) -> Result<softstore_transfer::message::TakeReply, Refusal> {
+pub(super) fn answer_take(state: &Arc<NodeState>, take: &Take) -> Result<TakeReply, Refusal> {
     state.with_core(|core, now| match core.take(take, now) {
         Ok((reply, actions)) => (Ok(reply), actions),
         Err(refusal) => (Err(refusal), Vec::new()),

@@ -221,6 +221,9 @@ impl Waiting<'_> {
         let known = Peeks::ask(self.state, pull, self.asked.at, self.asked.op.key).await;
         // A fill needs the giver's word: what it holds back would be refused for ever where the fill stands.
         let is_unfounded = known == peeks::Asked::Unknown && self.op.fill;
+        if known == peeks::Asked::Unknown && !self.op.fill {
+            count(&self.state.metrics.absences_unconfirmed);
+        }
         self.asked.peeked = (!is_unfounded).then_some(pull);
         match self.try_now(replies)? {
             Step::Wait(Wait::Peek(again)) if is_unfounded && again == pull => {
@@ -359,6 +362,10 @@ fn look(
     let step = match execution.admit(at, since) {
         Admission::Serve(_) => None,
         Admission::Hold => Some(Step::Wait(Wait::Owner)),
+        Admission::Behind if execution.is_invented(since) => {
+            replies.push_status(op.id, Status::Behind);
+            Some(Step::Answered(Status::Behind))
+        }
         Admission::Behind => Some(Step::Wait(Wait::Assignment)),
         Admission::NotReady => {
             replies.push_status(op.id, Status::NotReady);

@@ -58,7 +58,7 @@ impl Cluster {
         let endpoint = Endpoint::from_shared(address).expect("an address");
         let channel = endpoint.connect().await.expect("the Assigner listens");
         let seed = node.grpc_addr().to_string();
-        let client = Client::builder().seeds([seed]).connect();
+        let client = Client::builder().seeds([seed]).require_cluster(true).connect();
         let client = tokio::time::timeout(PATIENCE, client).await.expect("in time");
         Self {
             _assigner: assigner,

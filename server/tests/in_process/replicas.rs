@@ -91,7 +91,7 @@ impl Cluster {
 
     async fn client(&self) -> Client {
         let seeds = self.nodes.iter().map(|node| node.grpc_addr().to_string());
-        let client = Client::builder().seeds(seeds).connect();
+        let client = Client::builder().seeds(seeds).require_cluster(true).connect();
         let client = tokio::time::timeout(PATIENCE, client).await.expect("in time");
         client
             .expect("the client connects")

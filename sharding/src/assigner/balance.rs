@@ -28,6 +28,8 @@ pub(super) struct Balance {
     spent: VecDeque<(Timestamp, f64)>,
     /// It was held back at the last step.
     was_held: bool,
+    /// The last balancing round found a load that changes.
+    pub(super) is_load_changing: bool,
 }
 
 /// An operator's freeze.
@@ -52,6 +54,11 @@ pub enum HeldBack {
     ChurnSpent,
     /// This owner has not reported its load lately.
     NoReport(NodeId),
+    /// The load begins, ends or leaps: what will be is not known yet.
+    LoadChanging,
+    /// This owner cannot be relied on: it is silent, cannot be reached, or does not serve what it owns. It looks idle, and would
+    /// be given more.
+    Doubted(NodeId),
 }
 
 impl Balance {
@@ -146,6 +153,12 @@ impl Assigner {
         if let Some(node) = self.owner_without_report(now) {
             return Some(HeldBack::NoReport(node));
         }
+        if let Some(node) = self.doubted_owner(now) {
+            return Some(HeldBack::Doubted(node));
+        }
+        if self.balance.is_load_changing {
+            return Some(HeldBack::LoadChanging);
+        }
         let is_spent = self.balance.churn_left(&self.config, now) <= 0.0;
         is_spent.then_some(HeldBack::ChurnSpent)
     }
@@ -182,6 +195,19 @@ impl Assigner {
     /// Whether the Sharder is to be asked although nothing has happened.
     pub(super) fn is_balance_due(&self, now: Timestamp) -> bool {
         let is_due = self.balance_at().is_some_and(|at| now >= at);
-        is_due && !self.is_held() && self.has_taker() && self.owner_without_report(now).is_none()
+        is_due
+            && !self.is_held()
+            && self.has_taker()
+            && self.owner_without_report(now).is_none()
+            && self.doubted_owner(now).is_none()
+    }
+
+    /// The Sharder would move nothing: who owns something by now has its share.
+    pub(super) fn rested(&mut self) {
+        for member in self.members.values_mut() {
+            if self.owners.contains(&member.life) {
+                member.is_filling = false;
+            }
+        }
     }
 }

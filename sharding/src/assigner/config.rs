@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::quiet::{QUIET_HOURS_MAX, QuietHours};
+use crate::assignment::REVIVAL_MS_MAX;
 use crate::session::LEASE_MS_MAX;
 
 /// The Assigner's settings. [`AssignerConfig::default`] gives the defaults named here.
@@ -26,6 +27,10 @@ pub struct AssignerConfig {
     /// and a new Assigner publishes nothing before that long after its start. There must be one Assigner at a time.
     /// [`LEASE_MS_MIN`] to [`LEASE_MS_MAX`]; default: none (`available`).
     pub lease_ms: Option<u64>,
+    /// For how long after a silent node's ranges were taken over, cold, what it held may come back, should it only have been
+    /// away; and for how long a node that learns of its death keeps what it held. In milliseconds, at most [`REVIVAL_MS_MAX`];
+    /// 0: nothing comes back. Default 60,000.
+    pub revival_ms: u64,
     /// How often a Sharder that reacts to load is asked, in milliseconds. Default 1,000; 100 to 600,000.
     pub balance_interval_ms: u64,
     /// How long a Sharder may take before it is given up for that time and even ranges place what must move, in
@@ -55,6 +60,7 @@ impl Default for AssignerConfig {
             rebalance_delay_ms: 30_000,
             publish_interval_ms: 20,
             lease_ms: None,
+            revival_ms: 60_000,
             balance_interval_ms: 1_000,
             place_timeout_ms: 1_000,
             balance_churn_percent_per_minute: 50,
@@ -86,6 +92,9 @@ pub enum AssignerConfigError {
     /// Too short to outlive a late heartbeat, or longer than nodes believe.
     #[error("lease_ms is {0}, it must be {LEASE_MS_MIN} to {LEASE_MS_MAX}")]
     Lease(u64),
+    /// Longer than a frozen copy is kept.
+    #[error("revival_ms is {0}, it must be at most {REVIVAL_MS_MAX}")]
+    Revival(u64),
     /// Joins and completed hand-offs would wait too long.
     #[error("publish_interval_ms is {0}, it must be at most 1000")]
     PublishInterval(u64),
@@ -134,6 +143,9 @@ impl AssignerConfig {
             && !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&lease_ms)
         {
             return Err(AssignerConfigError::Lease(lease_ms));
+        }
+        if self.revival_ms > REVIVAL_MS_MAX {
+            return Err(AssignerConfigError::Revival(self.revival_ms));
         }
         if self.publish_interval_ms > 1_000 {
             return Err(AssignerConfigError::PublishInterval(self.publish_interval_ms));
@@ -194,6 +206,10 @@ mod tests {
             },
             AssignerConfig {
                 lease_ms: Some(LEASE_MS_MIN - 1),
+                ..good
+            },
+            AssignerConfig {
+                revival_ms: REVIVAL_MS_MAX + 1,
                 ..good
             },
             AssignerConfig {

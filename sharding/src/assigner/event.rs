@@ -70,6 +70,13 @@ pub enum AssignerEvent {
     },
     /// An operator lifts a freeze.
     Unfreeze,
+    /// The shell has tried whether a life answers where it says that it listens.
+    Probed {
+        /// Which.
+        life: Life,
+        /// It does, and it is that life.
+        reached: bool,
+    },
     /// Time passed. The shell feeds all input that is queued before it ticks.
     Tick,
 }
@@ -133,6 +140,8 @@ pub enum DeathCause {
     Silent,
     /// Another incarnation of the same node said hello.
     Replaced,
+    /// The next life of the same process said hello.
+    Reborn,
     /// It said goodbye.
     Goodbye,
     /// A recovering Assigner did not hear of it in time.

@@ -3,10 +3,13 @@
 
 use thiserror::Error;
 
-use crate::assignment::PROVIDERS_MAX;
+use crate::assignment::{PROVIDERS_MAX, Provider};
 use crate::generation::{GENERATION_NUMBER_MAX, Generation};
+use crate::node::Life;
 use crate::range_map::RangeMap;
-use crate::session::{ClaimPhase, Hello, RangeClaim, SESSION_VERSION_OF_LEASES, SESSION_VERSIONS};
+use crate::session::{
+    ClaimPhase, FORMER_LIVES_MAX, Hello, Offers, RangeClaim, SESSION_VERSION_OF_LEASES, SESSION_VERSIONS,
+};
 use crate::slice_map::SLICE_COUNT_MAX;
 
 /// Generation numbers above this are refused: at one for each millisecond the clock reaches it in 2094, and a number
@@ -37,6 +40,8 @@ pub(super) enum HelloError {
     Overlap(crate::slice::Slice),
     #[error("{0} claims are more than {SLICE_COUNT_MAX}")]
     TooManyClaims(usize),
+    #[error("it offers what former lives held, and names none of its own, or more than {FORMER_LIVES_MAX}")]
+    FormerLives,
     #[error("the cluster already has {0} nodes, its limit")]
     TooManyNodes(usize),
 }
@@ -66,30 +71,74 @@ pub(super) fn check(hello: &Hello, is_leased: bool) -> Result<(), HelloError> {
     // back before it has left): one claim of each kind.
     let (mut served, mut to_own) = (RangeMap::new(), RangeMap::new());
     for claim in &hello.claims {
-        if !is_claim_possible(claim, hello.generation) {
+        if !is_claim_possible(claim, hello) {
             return Err(HelloError::Claim(claim.slice));
         }
         let claimed = match claim.phase {
             ClaimPhase::Fenced(_) => continue,
             ClaimPhase::NotStarted => &mut to_own,
-            ClaimPhase::Serving | ClaimPhase::Pulling(_) => &mut served,
+            ClaimPhase::Serving | ClaimPhase::Pulling(_) | ClaimPhase::Awaiting(_) => &mut served,
         };
         if claimed.overlapping(claim.slice).next().is_some() {
             return Err(HelloError::Overlap(claim.slice));
         }
         claimed.insert(claim.slice, ());
     }
+    match &hello.offers {
+        Some(offers) => check_offers(offers, &hello.peer.life),
+        None => Ok(()),
+    }
+}
+
+/// An offer owns nothing, and whatever it says is compared with what is awaited. So what is refused is what costs.
+fn check_offers(offers: &Offers, life: &Life) -> Result<(), HelloError> {
+    let is_former = |former: &Life| former.node == life.node && former != life;
+    let is_named = (1..=FORMER_LIVES_MAX).contains(&offers.former.len());
+    if !is_named || !offers.former.iter().all(is_former) {
+        return Err(HelloError::FormerLives);
+    }
+    if offers.ranges.len() > SLICE_COUNT_MAX {
+        return Err(HelloError::TooManyClaims(offers.ranges.len()));
+    }
+    let mut offered = RangeMap::new();
+    for offer in &offers.ranges {
+        if !is_possible(offer.since) {
+            return Err(HelloError::Generation(offer.since));
+        }
+        if offered.overlapping(offer.slice).next().is_some() {
+            return Err(HelloError::Overlap(offer.slice));
+        }
+        offered.insert(offer.slice, ());
+    }
     Ok(())
 }
 
-fn is_claim_possible(claim: &RangeClaim, held: Generation) -> bool {
+/// As in an assignment: one other life's acquisitions, newest first, all older than the claim.
+fn is_awaited_possible(claim: &RangeClaim, awaits: &[Provider], owner: &Life) -> bool {
+    let mut newest = claim.since;
+    let in_order = awaits.iter().all(|awaited| {
+        let is_older = awaited.since < newest;
+        newest = awaited.since;
+        is_older && awaited.life == awaits[0].life && awaited.life != *owner
+    });
+    in_order && (1..=PROVIDERS_MAX).contains(&awaits.len())
+}
+
+fn is_claim_possible(claim: &RangeClaim, hello: &Hello) -> bool {
     let mut newest = claim.since;
     let ordered = claim.providers.iter().all(|provider| {
         let older = provider.since < newest;
         newest = provider.since;
         older
     });
-    claim.since <= held && ordered && claim.providers.len() <= PROVIDERS_MAX
+    let is_awaited_possible = match &claim.phase {
+        ClaimPhase::Awaiting(awaits) => is_awaited_possible(claim, awaits, &hello.peer.life),
+        _ => true,
+    };
+    claim.since <= hello.generation
+        && is_awaited_possible
+        && ordered
+        && claim.providers.len() <= PROVIDERS_MAX
 }
 
 #[cfg(test)]
@@ -97,6 +146,7 @@ mod tests {
     use super::*;
     use crate::generation::Incarnation;
     use crate::node::{Life, NodeId, Peer};
+    use crate::session::Offer;
     use crate::slice::Slice;
 
     fn since(number: u64) -> Generation {
@@ -129,6 +179,7 @@ mod tests {
             claims,
             versions: SESSION_VERSIONS,
             lease_ms: None,
+            offers: None,
         }
     }
 
@@ -143,6 +194,62 @@ mod tests {
         assert_eq!(refused, Err(HelloError::NoLeases { max: 1 }));
         assert!(refused.unwrap_err().to_string().contains("Upgrade the node"));
         assert_eq!(check(&saying(Vec::new()), true), Ok(()));
+    }
+
+    /// Plan: offers that no node of this build makes: of nobody's life, of another node's or its own present one, of a range twice, of an
+    /// acquisition that no clock explains. And a claim that awaits its owner, or two lives.
+    #[test]
+    fn h8_impossible_offers_are_refused() {
+        let life = |name: &str, incarnation| Life {
+            node: NodeId::new(name).unwrap(),
+            incarnation: Incarnation::new(incarnation),
+        };
+        let offer = |since| Offer {
+            slice: Slice::FULL,
+            since,
+            taker: None,
+        };
+        let offering = |former: Vec<Life>, ranges: Vec<Offer>| {
+            let mut hello = saying(Vec::new());
+            hello.offers = Some(Offers {
+                former,
+                last_answer: None,
+                ranges,
+            });
+            check(&hello, false)
+        };
+        let fine = offering(vec![life("a", 2)], vec![offer(since(5))]);
+        assert_eq!(fine, Ok(()));
+        for former in [
+            vec![],
+            vec![life("b", 2)],
+            vec![life("a", 1)],
+            vec![life("a", 2); 9],
+        ] {
+            let refused = offering(former, vec![offer(since(5))]);
+            assert_eq!(refused, Err(HelloError::FormerLives));
+        }
+        let twice = offering(vec![life("a", 2)], vec![offer(since(5)), offer(since(6))]);
+        assert_eq!(twice, Err(HelloError::Overlap(Slice::FULL)));
+        let far = since(GENERATION_NUMBER_MAX);
+        let refused = offering(vec![life("a", 2)], vec![offer(far)]);
+        assert_eq!(refused, Err(HelloError::Generation(far)));
+
+        let awaiting = |lives: &[Life]| {
+            let held = lives.iter().zip([4, 3]);
+            let awaits = held.map(|(life, number)| Provider {
+                life: life.clone(),
+                since: since(number),
+            });
+            check(
+                &saying(vec![claim(5, ClaimPhase::Awaiting(awaits.collect()))]),
+                false,
+            )
+        };
+        assert_eq!(awaiting(&[life("a", 2)]), Ok(()));
+        for lives in [&[][..], &[life("a", 1)], &[life("b", 1), life("c", 1)]] {
+            assert_eq!(awaiting(lives), Err(HelloError::Claim(Slice::FULL)), "{lives:?}");
+        }
     }
 
     /// A range comes back to the node that still serves it under an older acquisition, and the session breaks before the

@@ -1,14 +1,16 @@
 //! What a node's message, or an operator's, changes in the [`Assigner`].
 
 use super::event::{AssignerAction, DeathCause, DrainError, DrainStart, Notice, SessionId};
+use super::graves::Grave;
 use super::hello::{self, HelloError};
 use super::member::Member;
+use super::next::Reported;
 use super::{Assigner, Pending};
 use crate::generation::Generation;
 use crate::node::{Life, NodeId};
 use crate::range_map::RangeMap;
 use crate::session::{
-    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, NodeMessage, RangeClaim,
+    AssignerMessage, ClaimPhase, HandoffOutcome, HandoffReport, Hello, NodeMessage, Offers, RangeClaim,
 };
 use crate::slice::Slice;
 use crate::time::Timestamp;
@@ -45,6 +47,7 @@ impl Assigner {
         let life = hello.peer.life.clone();
         let is_new_node = !self.members.contains_key(&life.node);
         let checked = match hello::check(&hello, self.config.lease_ms.is_some()) {
+            Ok(()) if !self.believes(hello.generation) => Err(HelloError::Generation(hello.generation)),
             Ok(()) if is_new_node && self.members.len() >= NODES_MAX => {
                 Err(HelloError::TooManyNodes(NODES_MAX))
             }
@@ -55,7 +58,7 @@ impl Assigner {
         }
         self.hear_of(hello.generation, actions);
         if self.is_dead(&hello) || self.is_outlived(&life, session) {
-            self.graves.bury(life.clone());
+            self.graves.bury(life.clone(), Grave::default());
             let message = AssignerMessage::YouAreDead;
             actions.push(AssignerAction::Send { session, message });
             actions.push(AssignerAction::CloseSession { session });
@@ -68,10 +71,21 @@ impl Assigner {
             actions.push(AssignerAction::CloseSession { session });
             return;
         }
-        if former.is_some() {
-            self.bury(&life.node, DeathCause::Replaced, actions);
+        if let Some(former) = former {
+            let offers = hello.offers.as_ref();
+            let is_same_process = offers.is_some_and(|offers| offers.former.contains(&former.life));
+            let cause = match is_same_process {
+                true => DeathCause::Reborn,
+                false => DeathCause::Replaced,
+            };
+            self.bury(&life.node, cause, actions);
         }
         self.bind(session, &hello, now, actions);
+        if let Some(offers) = &hello.offers {
+            let behind_ms = self.fell_behind_ms(offers, now);
+            let message = AssignerMessage::OffersHeard { behind_ms };
+            actions.push(AssignerAction::Send { session, message });
+        }
         match &mut self.recovery {
             Some(recovery) => {
                 recovery.hello(&life, hello.lease_ms, now, &self.config);
@@ -87,6 +101,14 @@ impl Assigner {
             }
         }
         self.settle_drain(&life.node, hello.draining, actions);
+    }
+
+    /// By how much the clock of a node fell behind since its former life last heard of this Assigner: it may have stood still while
+    /// the machine did. At most so much, since the answer and the hello were on their way, too.
+    fn fell_behind_ms(&self, offers: &Offers, now: Timestamp) -> Option<u64> {
+        let (former, last) = (offers.former.last()?, offers.last_answer?);
+        let answered = self.graves.answered_at(former, last.sequence)?;
+        Some(now.ms_since(answered).saturating_sub(last.ms_ago))
     }
 
     /// Whether a life that says hello is dead. Besides those remembered, every life is that holds something of a cluster
@@ -128,6 +150,7 @@ impl Assigner {
             actions.push(AssignerAction::Notice(Notice::Joined(life.clone())));
             pending = Pending::Soon;
             let mut member = Member::new(hello, now);
+            member.is_filling = running;
             if running && delay_ms > 0 {
                 member.reserve_until = Some(now.plus_ms(delay_ms));
             }
@@ -172,6 +195,9 @@ impl Assigner {
             return;
         };
         member.last_heard = now;
+        if std::mem::take(&mut self.waits_for_unheard) {
+            self.pending = self.pending.max(Pending::AtOnce);
+        }
         let life = member.life.clone();
         match message {
             NodeMessage::Hello(_) => {}
@@ -182,9 +208,11 @@ impl Assigner {
                 lease_ms,
             } => {
                 member.load = load;
+                member.reported = generation;
                 member.load_at = Some(now);
                 member.lease_ms = lease_ms;
                 member.last_answered = now;
+                member.answers.answered(sequence, now);
                 self.hear_of(generation, actions);
                 self.acknowledged(&life, generation, now);
                 if let Some(member) = self.members.get(node) {
@@ -209,7 +237,7 @@ impl Assigner {
             NodeMessage::Handoffs(reports) => self.handoffs(&life, &reports, now),
             NodeMessage::HeldAssignment(held) => {
                 if let Some(held) = &held
-                    && hello::is_possible(held.generation())
+                    && self.believes(held.generation())
                 {
                     self.highest = self.highest.max(held.generation());
                 }
@@ -221,9 +249,17 @@ impl Assigner {
         }
     }
 
+    /// Whether an Assigner can have given a generation out: it is not further ahead of the highest than clocks explain. One that
+    /// still recovers, and may have a clock that is wrong, has nothing to judge by.
+    fn believes(&self, generation: Generation) -> bool {
+        let is_recovering = self.recovery.is_some();
+        hello::is_possible(generation)
+            && (is_recovering || generation.is_explained_by(self.highest, self.unix_ms))
+    }
+
     /// Keeps generations growing past any that was heard of, and notices another Assigner by them.
     fn hear_of(&mut self, generation: Generation, actions: &mut Vec<AssignerAction>) {
-        if !hello::is_possible(generation) {
+        if !self.believes(generation) {
             return;
         }
         self.highest = self.highest.max(generation);
@@ -245,11 +281,8 @@ impl Assigner {
 
     fn acknowledged(&mut self, life: &Life, generation: Generation, now: Timestamp) {
         self.hear_of_read_leases(life, generation, now);
-        let Some(member) = self
-            .members
-            .get_mut(&life.node)
-            .filter(|_| hello::is_possible(generation))
-        else {
+        let is_believed = self.believes(generation);
+        let Some(member) = self.members.get_mut(&life.node).filter(|_| is_believed) else {
             return;
         };
         member.acknowledged = generation;
@@ -267,6 +300,10 @@ impl Assigner {
                 ClaimPhase::Serving => {
                     let completed = HandoffOutcome::Completed;
                     self.handoff_ended(life, claim.slice, claim.since, completed, now);
+                }
+                ClaimPhase::Awaiting(_) => {
+                    let awaiting = HandoffOutcome::Awaiting;
+                    self.handoff_ended(life, claim.slice, claim.since, awaiting, now);
                 }
                 ClaimPhase::Fenced(taker) if !self.is_living(taker) => {
                     self.fenced_off_by(life, claim.slice, claim.since);
@@ -289,11 +326,11 @@ impl Assigner {
             .flat_map(|current| current.ranges().overlapping(slice));
         ranges
             .filter(|(_, range)| range.owner == *life && range.since == since)
-            .map(|(part, range)| (part, range.providers.is_empty()))
+            .map(|(part, range)| (part, !range.keeps_whole()))
             .collect()
     }
 
-    /// A hand-off is over. Takers repeat what they say; each part ends once.
+    /// A hand-off is over, or has begun cold and awaits. Takers repeat what they say; each part ends once.
     fn handoff_ended(
         &mut self,
         life: &Life,
@@ -303,11 +340,16 @@ impl Assigner {
         now: Timestamp,
     ) {
         let open = self.owned_parts(life, slice, since).into_iter();
+        let is_over = outcome != HandoffOutcome::Awaiting;
         for part in open.filter(|(_, settled)| !settled).map(|(part, _)| part) {
-            let known = self.done.overlapping(part).filter(|(_, done)| **done == since);
-            let known: RangeMap<()> = known.map(|(slice, _)| (slice, ())).collect();
+            let is_known = |known: &Reported| known.since == since && (known.is_over || !is_over);
+            let known = self.reported.overlapping(part);
+            let known: RangeMap<()> = known
+                .filter(|(_, known)| is_known(known))
+                .map(|(slice, _)| (slice, ()))
+                .collect();
             for new in known.gaps(part) {
-                self.done.insert(new, since);
+                self.reported.insert(new, Reported { since, is_over });
                 self.explanations.ended(new, since, outcome, now);
                 self.wants(Pending::Soon);
             }
@@ -323,10 +365,13 @@ impl Assigner {
 
     fn handoffs(&mut self, life: &Life, reports: &[HandoffReport], now: Timestamp) {
         for report in reports {
-            if !matches!(report.outcome, HandoffOutcome::Completed | HandoffOutcome::GaveUp) {
+            if report.outcome == HandoffOutcome::Started {
                 continue;
             }
             self.handoff_ended(life, report.slice, report.since, report.outcome, now);
+            if report.outcome == HandoffOutcome::Awaiting {
+                continue;
+            }
             // While the Assigner recovers, what a node claims is all there is to correct.
             if let Some(member) = self.members.get_mut(&life.node) {
                 member.claim_settled(report.slice, report.since);

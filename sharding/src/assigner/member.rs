@@ -1,16 +1,40 @@
 //! [`Member`]: what the Assigner knows of one living node.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::doubt::Probes;
 use super::event::SessionId;
 use crate::generation::Generation;
 use crate::node::{Life, NodeEntry, NodeState};
 use crate::planted::{self, Bug};
-use crate::session::{ClaimPhase, Hello, LoadReport, RangeClaim};
+use crate::session::{ClaimPhase, Hello, LoadReport, Offers, RangeClaim, SESSION_VERSION_OF_REVIVAL};
 use crate::sharder::{NodeRole, NodeView};
 use crate::slice::Slice;
 use crate::slice_map::SLICE_COUNT_MAX;
 use crate::time::Timestamp;
+
+/// Answers to heartbeats that are remembered of each life.
+const ANSWERS_KEPT: usize = 64;
+
+/// When the last heartbeats of a life were answered, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Answers(VecDeque<(u64, Timestamp)>);
+
+impl Answers {
+    pub(super) fn answered(&mut self, sequence: u64, now: Timestamp) {
+        self.0.push_back((sequence, now));
+        if self.0.len() > ANSWERS_KEPT {
+            self.0.pop_front();
+        }
+    }
+
+    /// When this one was answered first.
+    pub(super) fn at(&self, sequence: u64) -> Option<Timestamp> {
+        let answer = self.0.iter().find(|(answered, _)| *answered == sequence);
+        answer.map(|(_, at)| *at)
+    }
+}
 
 /// What the Assigner knows of one living node.
 #[derive(Debug)]
@@ -43,11 +67,23 @@ pub(super) struct Member {
     pub(super) joined_at: Timestamp,
     /// It joined empty and waits until then to take whole what drains or dies.
     pub(super) reserve_until: Option<Timestamp>,
+    /// It joined later than others and does not have its share yet.
+    pub(super) is_filling: bool,
+    /// Whether it is reached where it says that it listens.
+    pub(super) probes: Probes,
     pub(super) load: LoadReport,
+    /// The assignment that it held when it reported that.
+    pub(super) reported: Generation,
     /// When it reported that.
     pub(super) load_at: Option<Timestamp>,
     /// What its last hello claimed. Kept only while the Assigner recovers.
     pub(super) claims: Vec<RangeClaim>,
+    /// Its build knows that what was held may come back.
+    pub(super) knows_revival: bool,
+    /// What its hello offers. Kept until the first assignment that lists it, which settles it.
+    pub(super) offers: Option<Offers>,
+    /// When its last heartbeats were answered.
+    pub(super) answers: Answers,
 }
 
 impl Member {
@@ -71,14 +107,23 @@ impl Member {
             lease_ms: None,
             joined_at: now,
             reserve_until: None,
+            is_filling: false,
+            probes: Probes::default(),
             load: LoadReport::default(),
+            reported: Generation::NONE,
             load_at: None,
             claims: Vec::new(),
+            knows_revival: false,
+            offers: None,
+            answers: Answers::default(),
         }
     }
 
     /// Takes what a hello of the same life says.
     pub(super) fn greet(&mut self, hello: &Hello, session: SessionId, now: Timestamp) {
+        if self.address != hello.peer.address {
+            self.probes = Probes::default();
+        }
         self.address = hello.peer.address.clone();
         self.http_address = hello.http_address.clone();
         self.zone = hello.zone.clone();
@@ -93,6 +138,8 @@ impl Member {
         self.acknowledged = hello.generation;
         self.lease_ms = hello.lease_ms;
         self.last_heard = now;
+        self.knows_revival = hello.versions.max >= SESSION_VERSION_OF_REVIVAL;
+        self.offers = hello.offers.clone().filter(|_| self.listed_at.is_none());
     }
 
     /// A hand-off has ended in `slice`. That may be a part of what the hello claimed in one piece: the node has cut it since,
@@ -200,6 +247,7 @@ mod tests {
             claims: Vec::new(),
             versions: SESSION_VERSIONS,
             lease_ms: None,
+            offers: None,
         };
         let mut member = Member::new(&hello, Timestamp::ZERO);
         member.claims = vec![claim];

@@ -13,6 +13,8 @@
 //!   rounds, forced   asking the Sharder, or doing without    balance   when it is asked for the load alone, and how much may move
 //!   loads            what it is shown of the load            explain   why assignments changed, and what that cost
 //!   preview          what it would do now                    read_leases  when leases of former readers are over
+//!   revival          what silent lives may bring back        unheard  who is given nothing for the moment
+//!   doubt            whether a member can be relied on       departures  what those said last that have left
 //! ```
 //!
 //! It keeps, of the invariants: H1 in that a range has one owner per assignment and a higher `since` whenever that owner
@@ -21,6 +23,8 @@
 
 mod balance;
 mod config;
+mod departures;
+mod doubt;
 mod event;
 mod explain;
 mod forced;
@@ -36,11 +40,14 @@ mod publish;
 mod quiet;
 mod read_leases;
 mod recovery;
+pub(crate) mod revival;
 mod rounds;
 mod status;
+mod unheard;
 
 pub use balance::HeldBack;
 pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT, LEASE_MS_MIN};
+pub use departures::{DEPARTURES_MAX, Departure};
 pub use event::{AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, Notice, SessionId};
 pub use explain::{
     CHANGES_MAX, ChangeCause, ChangeRecord, Explanations, MOVES_PER_CHANGE_MAX, MoveEnd, MoveRecord,
@@ -65,10 +72,12 @@ use crate::sharder::Sharder;
 use crate::time::Timestamp;
 
 use balance::Balance;
-use graves::Graves;
+use departures::Departures;
+use graves::{Grave, Graves};
 use history::History;
 use loads::Loads;
 use member::Member;
+use next::Reported;
 use read_leases::ReadLeases;
 use recovery::Recovery;
 use rounds::Round;
@@ -95,8 +104,8 @@ pub struct Assigner {
     highest: Generation,
     pending: Pending,
     last_published: Timestamp,
-    /// Hand-offs reported as ended and not yet published, with their `since`.
-    done: RangeMap<Generation>,
+    /// Hand-offs reported as ended and not yet published.
+    reported: RangeMap<Reported>,
     /// Ranges that their owner has fenced for a life which is dead: it will not serve them under this `since`.
     fenced_off: RangeMap<Life>,
     /// The other Assigner that was last reported.
@@ -110,11 +119,14 @@ pub struct Assigner {
     loads: Loads,
     explanations: Explanations,
     read_leases: ReadLeases,
+    departures: Departures,
     /// The question that the Sharder has not answered yet.
     round: Option<Round>,
     /// The one that was given up and not answered yet.
     overdue: Option<Ticket>,
     tickets: u64,
+    /// Something was not given to a node because that was not heard of lately.
+    waits_for_unheard: bool,
 }
 
 /// Whether something changed that an assignment is to tell of.
@@ -150,7 +162,7 @@ impl Assigner {
             highest: Generation::NONE,
             pending: Pending::Nothing,
             last_published: Timestamp::ZERO,
-            done: RangeMap::new(),
+            reported: RangeMap::new(),
             fenced_off: RangeMap::new(),
             other_assigner: None,
             last_step: now,
@@ -160,9 +172,11 @@ impl Assigner {
             loads: Loads::default(),
             explanations: Explanations::default(),
             read_leases: ReadLeases::default(),
+            departures: Departures::default(),
             round: None,
             overdue: None,
             tickets: 0,
+            waits_for_unheard: false,
         }
     }
 
@@ -210,6 +224,7 @@ impl Assigner {
             }
             AssignerEvent::Freeze { for_ms } => self.freeze(for_ms, now, &mut actions),
             AssignerEvent::Unfreeze => self.unfreeze(&mut actions),
+            AssignerEvent::Probed { life, reached } => self.probed(&life, reached),
             AssignerEvent::Tick => self.tick(now, &mut actions),
         }
         self.settle_holds(now, &mut actions);
@@ -329,10 +344,24 @@ impl Assigner {
             }
             actions.push(AssignerAction::CloseSession { session });
         }
-        self.graves.bury(member.life.clone());
+        // Who says goodbye has gone, and another process has nothing of this one's.
+        let may_return = matches!(cause, DeathCause::Silent | DeathCause::Reborn);
+        self.graves.bury(
+            member.life.clone(),
+            Grave {
+                may_return,
+                answers: member.answers,
+            },
+        );
+        let last_drain = member.load.drain;
         self.loads.bury(&member.life, member.load);
         self.explanations.forget(&member.life);
         let life = member.life;
+        if cause == DeathCause::Goodbye
+            && let Some(drain) = last_drain
+        {
+            self.departures.left(life.clone(), drain);
+        }
         actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
         self.wants(Pending::AtOnce);
     }
@@ -373,7 +402,7 @@ impl Assigner {
         self.history.inherit(recovery.take_known());
         self.recovery = None;
         for life in unheard {
-            self.graves.bury(life.clone());
+            self.graves.bury(life.clone(), Grave::of_one_away());
             let cause = DeathCause::NotRecovered;
             actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
         }
@@ -393,6 +422,7 @@ impl Assigner {
             member.claims = Vec::new();
             if self.recovered.is_some() && !owners.contains(&member.life) {
                 member.reserve_until = Some(member.joined_at.plus_ms(delay_ms));
+                member.is_filling = true;
             }
         }
     }

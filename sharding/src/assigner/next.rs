@@ -9,7 +9,8 @@
 //! - A range that stays keeps everything. A range that moves gets the new generation as `since`, and as providers its
 //!   former owner and that one's providers, newest first, the living only: a draining node that was still taking a range
 //!   is its first provider, and the node that it was taking from stays one (H6).
-//! - Ranges with providers are neither split nor merged; neighbours merge when equal in owner, `since` and readers.
+//! - Ranges with providers are neither split nor merged, nor are those whose owner awaits what a silent life held
+//!   (`revival`); neighbours merge when equal in owner, `since` and readers.
 //! - Replicas go on under a new owner, and none goes while a hand-off is on. That there may be read leases of an earlier acquisition is remembered until the
 //!   hand-off is done, or, where there was nobody to hand anything over, for as long as the range stays (H2).
 
@@ -22,6 +23,8 @@ use crate::planted::{self, Bug};
 use crate::range_map::RangeMap;
 use crate::sharder::Placement;
 use crate::slice::Slice;
+
+use super::revival::{Away, awaits_of_taker};
 
 /// An owner with more ranges than this has its runs of neighbouring ranges renewed, so that they merge.
 pub(crate) const RANGES_BEFORE_RENEWAL: usize = 64;
@@ -37,6 +40,7 @@ pub(crate) fn unowned(since: Generation) -> RangeAssignment {
             replicas: Vec::new(),
             leases_out: true,
         },
+        awaits: Vec::new(),
     }
 }
 
@@ -46,22 +50,53 @@ pub(crate) type Ranges = Vec<(Slice, RangeAssignment)>;
 /// Which lives are living: by node, its present incarnation. Looked up for every range, and never walked through.
 pub(crate) type Living = HashMap<NodeId, Incarnation>;
 
+/// What is known of the hand-off of a part, as its taker reported it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reported {
+    /// Under which acquisition.
+    pub(crate) since: Generation,
+    /// Nothing more arrives. Else the taker has begun cold, and awaits.
+    pub(crate) is_over: bool,
+}
+
 fn lives(living: &Living, life: &Life) -> bool {
     living.get(&life.node) == Some(&life.incarnation)
 }
 
-/// `previous` without what no longer holds: dead providers, hand-offs that are `done`, and the owners of what they have
-/// fenced for a life that is dead (`fenced_off`), which nobody owns now.
+/// `previous` without what no longer holds: dead providers, hand-offs that are `reported` as ended, and the owners of what they
+/// have fenced for a life that is dead (`fenced_off`), which nobody owns now.
 pub(crate) fn refreshed(
     previous: &Assignment,
     living: &Living,
-    done: &RangeMap<Generation>,
+    reported: &RangeMap<Reported>,
     fenced_off: &RangeMap<Life>,
+    away: &Away<'_>,
 ) -> Ranges {
     let refreshed = previous.ranges().iter().map(|(slice, range)| {
         let mut range = range.clone();
+        let is_over = range
+            .keeps_whole()
+            .then(|| is_over(reported, slice, range.since))
+            .flatten();
+        if !lives(living, &range.owner) {
+            // Nobody awaits anything for the dead: only the last holder counts (H2).
+            range.awaits.retain(|_| planted::is(Bug::AwaitSurvivesSince));
+        } else if is_over == Some(true) {
+            range.awaits.clear();
+        } else if let Some(first) = range
+            .providers
+            .first()
+            .filter(|first| !lives(living, &first.life))
+            && (range.awaits.is_empty() || range.is_revival(first))
+        {
+            range.awaits = away.awaited(range.providers.iter(), &range.owner);
+        }
         range.providers.retain(|provider| lives(living, &provider.life));
-        if !range.providers.is_empty() && is_done(done, slice, range.since) {
+        if is_over == Some(false) {
+            let awaits = range.clone();
+            range.providers.retain(|provider| awaits.is_revival(provider));
+        }
+        if !range.providers.is_empty() && is_over == Some(true) {
             // Whoever gave it away revoked every lease before. An owner that kept what it had revoked nothing.
             let kept = range
                 .providers
@@ -92,9 +127,14 @@ pub(crate) fn refreshed(
     merged(ranges.iter().map(|(slice, range)| (slice, range.clone())))
 }
 
-/// Whether the hand-off of a whole range under this `since` has been reported as ended.
-fn is_done(done: &RangeMap<Generation>, slice: Slice, since: Generation) -> bool {
-    done.gaps(slice).is_empty() && done.overlapping(slice).all(|(_, reported)| *reported == since)
+/// Whether the hand-off of a whole range under this `since` has been reported as ended, by a cold start at least; and whether
+/// nothing more arrives in any part of it.
+fn is_over(reported: &RangeMap<Reported>, slice: Slice, since: Generation) -> Option<bool> {
+    let is_known = reported.gaps(slice).is_empty()
+        && reported
+            .overlapping(slice)
+            .all(|(_, reported)| reported.since == since);
+    is_known.then(|| reported.overlapping(slice).all(|(_, reported)| reported.is_over))
 }
 
 /// `ranges` with the owners that `placement` says, at `generation`.
@@ -102,13 +142,14 @@ pub(crate) fn placed(
     ranges: Ranges,
     placement: &Placement,
     living: &Living,
+    away: &Away<'_>,
     generation: Generation,
 ) -> Ranges {
     let mut next = Ranges::with_capacity(ranges.len());
     let mut walk = placement.walk();
     for (slice, range) in ranges {
         let is_read = !range.readers.replicas.is_empty() || placement.is_replicated_in(slice);
-        let is_whole = !range.providers.is_empty();
+        let is_whole = range.keeps_whole();
         for (part, node) in walk.next_in(slice) {
             let goes_on = *node == range.owner.node && lives(living, &range.owner);
             if part == slice && goes_on && !is_read && !placement.isolates_in(slice) {
@@ -124,7 +165,7 @@ pub(crate) fn placed(
             // While a hand-off is on its readers stay as they are: a replica that the taker itself has lent to, and that went
             // before the hand-off ended, would be forgotten when the end clears the mark of what the giver has revoked.
             let stays_as_it_is = range.owner == taker && !range.providers.is_empty();
-            let range = handed_to(&range, taker, living, generation);
+            let range = handed_to(&range, taker, living, away, generation);
             if stays_as_it_is {
                 next.push((part, range));
                 continue;
@@ -160,6 +201,7 @@ fn handed_to(
     range: &RangeAssignment,
     taker: Life,
     living: &Living,
+    away: &Away<'_>,
     generation: Generation,
 ) -> RangeAssignment {
     if range.owner == taker {
@@ -170,6 +212,8 @@ fn handed_to(
         life: range.owner.clone(),
         since: range.since,
     };
+    let holdings = std::iter::once(&former).chain(&range.providers);
+    let awaits = awaits_of_taker(range, holdings, &taker, away);
     let providers = std::iter::once(&former)
         .chain(&range.providers)
         .filter(|provider| lives(living, &provider.life))
@@ -185,16 +229,17 @@ fn handed_to(
         since: generation,
         providers,
         readers,
+        awaits,
     }
 }
 
-/// Joins neighbours that are equal and without providers. A single position stays by itself: it has a range of its own because it
+/// Joins neighbours that are equal and need not be kept whole. A single position stays by itself: it has a range of its own because it
 /// is hot, and whether it still is so the next placement says.
 pub(crate) fn merged(ranges: impl IntoIterator<Item = (Slice, RangeAssignment)>) -> Ranges {
     joined(ranges, |slice| slice.width() == 1)
 }
 
-/// Joins neighbours that are equal and without providers, but for those slices that are to stay apart.
+/// Joins neighbours that are equal and need not be kept whole, but for those slices that are to stay apart.
 fn joined(
     ranges: impl IntoIterator<Item = (Slice, RangeAssignment)>,
     stays_apart: impl Fn(Slice) -> bool,
@@ -205,7 +250,7 @@ fn joined(
             && !stays_apart(*left)
             && !stays_apart(slice)
             && left.touches(slice)
-            && range.providers.is_empty()
+            && !range.keeps_whole()
             && *held == range
             && let Some(both) = Slice::between(left.low(), slice.last())
         {
@@ -230,7 +275,7 @@ pub(crate) fn renewed(
     for (slice, range) in &ranges {
         let (count, moving) = counts.entry(&range.owner).or_default();
         *count += usize::from(!stays_apart(*slice));
-        *moving |= !range.providers.is_empty();
+        *moving |= range.keeps_whole();
     }
     let has_too_many = |(owner, (count, moving)): (&Life, (usize, bool))| {
         (count > RANGES_BEFORE_RENEWAL && !moving && stays(owner)).then(|| owner.clone())
@@ -295,6 +340,13 @@ mod tests {
         }
     }
 
+    fn over(number: u64) -> Reported {
+        Reported {
+            since: generation(number),
+            is_over: true,
+        }
+    }
+
     fn living(names: &[&str]) -> Living {
         names
             .iter()
@@ -312,6 +364,7 @@ mod tests {
             since: generation(since),
             providers: providers.iter().map(provider).collect(),
             readers: Readers::default(),
+            awaits: Vec::new(),
         }
     }
 
@@ -358,6 +411,7 @@ mod tests {
                 vec![(Slice::FULL, before.clone())],
                 &placement,
                 &lives,
+                &Away::NOBODY,
                 generation(9),
             );
             assert_eq!(next, [(Slice::FULL, expected)], "{before:?} to {taker}");
@@ -375,9 +429,15 @@ mod tests {
         let after = |reports: &[(Slice, u64)]| {
             let done = reports
                 .iter()
-                .map(|(slice, since)| (*slice, generation(*since)))
+                .map(|(slice, since)| (*slice, over(*since)))
                 .collect();
-            refreshed(&held, &living(&["a", "b"]), &done, &RangeMap::new())
+            refreshed(
+                &held,
+                &living(&["a", "b"]),
+                &done,
+                &RangeMap::new(),
+                &Away::NOBODY,
+            )
         };
         assert_eq!(after(&[(first, 5)]), ranges);
         assert_eq!(after(&[(first, 5), (second, 4)]), ranges);
@@ -428,8 +488,8 @@ mod tests {
             assert_eq!(*renewed, range("a", 900, &[("a", index)]));
         }
         let held = Assignment::new(generation(900), next, BTreeMap::new()).unwrap();
-        let done = [(Slice::FULL, generation(900))].into_iter().collect();
-        let merged = refreshed(&held, &living(&["a"]), &done, &RangeMap::new());
+        let done = [(Slice::FULL, over(900))].into_iter().collect();
+        let merged = refreshed(&held, &living(&["a"]), &done, &RangeMap::new(), &Away::NOBODY);
         assert_eq!(merged, [(Slice::FULL, range("a", 900, &[]))]);
     }
 
@@ -452,16 +512,15 @@ mod tests {
                     vec![(Slice::FULL, before.clone())],
                     BTreeMap::new(),
                 );
-                let done = done
-                    .iter()
-                    .map(|since| (Slice::FULL, generation(*since)))
-                    .collect();
+                let done = done.iter().map(|since| (Slice::FULL, over(*since))).collect();
                 let lives = living(lives);
-                let ranges = refreshed(&held.unwrap(), &lives, &done, &RangeMap::new());
+                let ranges = refreshed(&held.unwrap(), &lives, &done, &RangeMap::new(), &Away::NOBODY);
                 let nodes = replicas.iter().map(|name| life(name).node).collect();
                 let placement = Placement::new(vec![(Slice::FULL, life(owner).node)]).unwrap();
                 let placement = placement.replicated(vec![(Slice::FULL, nodes)]);
-                placed(ranges, &placement, &lives, generation(9))[0].1.clone()
+                placed(ranges, &placement, &lives, &Away::NOBODY, generation(9))[0]
+                    .1
+                    .clone()
             };
         let all = ["a", "b", "c"];
         assert_eq!(next(&all, "a", &["b", "c"], &[], &replicated), replicated);
@@ -511,13 +570,14 @@ mod tests {
             vec![(Slice::FULL, pulled.clone())],
             &placement,
             &lives,
+            &Away::NOBODY,
             generation(9),
         );
         assert_eq!(open, [(Slice::FULL, pulled)]);
         let held = Assignment::new(generation(9), open, BTreeMap::new()).unwrap();
-        let done = [(Slice::FULL, generation(5))].into_iter().collect();
-        let ended = refreshed(&held, &lives, &done, &RangeMap::new());
-        let next = placed(ended, &placement, &lives, generation(10));
+        let done = [(Slice::FULL, over(5))].into_iter().collect();
+        let ended = refreshed(&held, &lives, &done, &RangeMap::new(), &Away::NOBODY);
+        let next = placed(ended, &placement, &lives, &Away::NOBODY, generation(10));
         let gone = Readers {
             replicas: Vec::new(),
             leases_out: true,
@@ -534,8 +594,14 @@ mod tests {
             let mut kept = range("a", 9, providers);
             kept.readers.leases_out = true;
             let held = Assignment::new(generation(9), vec![(Slice::FULL, kept)], BTreeMap::new());
-            let done = [(Slice::FULL, generation(9))].into_iter().collect();
-            let next = refreshed(&held.unwrap(), &living(&["a", "b"]), &done, &RangeMap::new());
+            let done = [(Slice::FULL, over(9))].into_iter().collect();
+            let next = refreshed(
+                &held.unwrap(),
+                &living(&["a", "b"]),
+                &done,
+                &RangeMap::new(),
+                &Away::NOBODY,
+            );
             assert!(next[0].1.providers.is_empty());
             next[0].1.readers.leases_out
         };
@@ -562,8 +628,14 @@ mod tests {
             assert_eq!(range.readers.leases_out, index < count - 3, "range {index}");
         }
         let held = Assignment::new(generation(900), next, BTreeMap::new()).unwrap();
-        let done = [(Slice::FULL, generation(900))].into_iter().collect();
-        let merged = refreshed(&held, &living(&["a", "b"]), &done, &RangeMap::new());
+        let done = [(Slice::FULL, over(900))].into_iter().collect();
+        let merged = refreshed(
+            &held,
+            &living(&["a", "b"]),
+            &done,
+            &RangeMap::new(),
+            &Away::NOBODY,
+        );
         assert_eq!(merged.len(), 3);
     }
 
@@ -577,7 +649,7 @@ mod tests {
         let plain = Placement::new(vec![(Slice::FULL, life("a").node)]).unwrap();
         let isolating = plain.clone().isolating(vec![at]);
         let whole = vec![(Slice::FULL, range("a", 1, &[]))];
-        let cut = placed(whole.clone(), &isolating, &lives, generation(9));
+        let cut = placed(whole.clone(), &isolating, &lives, &Away::NOBODY, generation(9));
         let slices: Vec<Slice> = cut.iter().map(|(slice, _)| *slice).collect();
         assert_eq!((slices.len(), slices[1]), (3, Slice::single(at)));
         assert!(
@@ -588,12 +660,21 @@ mod tests {
         let held = |ranges: &Ranges| Assignment::new(generation(9), ranges.clone(), BTreeMap::new()).unwrap();
         assert!(isolating.is_as_held(&held(&cut)) && !isolating.is_as_held(&held(&whole)));
         assert!(plain.is_as_held(&held(&whole)) && !plain.is_as_held(&held(&cut)));
-        assert_eq!(placed(cut.clone(), &isolating, &lives, generation(10)), cut);
-        assert_eq!(placed(cut, &plain, &lives, generation(10)), whole);
+        assert_eq!(
+            placed(cut.clone(), &isolating, &lives, &Away::NOBODY, generation(10)),
+            cut
+        );
+        assert_eq!(placed(cut, &plain, &lives, &Away::NOBODY, generation(10)), whole);
         // While it is handed over it is one.
         let moving = vec![(Slice::FULL, range("a", 5, &[("b", 1)]))];
         assert_eq!(
-            placed(moving.clone(), &isolating, &living(&["a", "b"]), generation(9)),
+            placed(
+                moving.clone(),
+                &isolating,
+                &living(&["a", "b"]),
+                &Away::NOBODY,
+                generation(9)
+            ),
             moving
         );
     }

@@ -45,7 +45,7 @@ impl Assigner {
         let seen = self.loads_seen(Some(&base), false, now);
         let snapshot = ClusterSnapshot {
             previous: Some(base),
-            nodes: self.members.values().map(|member| member.view()).collect(),
+            nodes: self.views(now),
             loads: seen.slices,
             hot_keys: seen.hot_keys,
             churn_max: f64::from(self.config.balance_churn_percent_per_minute) / 100.0,

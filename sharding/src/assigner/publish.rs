@@ -3,12 +3,15 @@
 //! Drains and deaths are published at once; joins, completed hand-offs and renewals are gathered for a short interval, so
 //! that a hundred ranges that complete one after the other do not make a hundred assignments.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::event::{AssignerAction, Notice};
 use super::explain::{self, Bytes, ChangeCause};
-use super::next::{self, Living, Ranges};
+use super::member::Member;
+use super::next::{self, Living, Ranges, Reported};
+use super::revival::{self, Away, Offering};
+use super::unheard::{self, UNHEARD_PER_FAILURE_TIMEOUT};
 use super::{Assigner, Pending};
 use crate::assignment::{Assignment, AssignmentError};
 use crate::generation::Generation;
@@ -95,6 +98,7 @@ impl Assigner {
             _ => Vec::new(),
         };
         let placement = placed.map(|placed| placed.placement);
+        let placement = self.given_to_the_heard(base.as_deref(), placement, now);
         match self.next_assignment(base.as_deref(), placement.as_ref(), unix_ms) {
             Ok(Some(assignment)) => {
                 let is_first = self.assignment().is_none() && self.recovered.is_none();
@@ -107,6 +111,32 @@ impl Assigner {
             Err(error) => actions.push(AssignerAction::Notice(Notice::NotPublished(error))),
         }
         self.tell_no_taker(actions);
+    }
+
+    /// A placement that gives nothing to who was not heard of lately.
+    fn given_to_the_heard(
+        &mut self,
+        base: Option<&Assignment>,
+        placement: Option<Placement>,
+        now: Timestamp,
+    ) -> Option<Placement> {
+        let placement = placement?;
+        let Some(base) = base else {
+            return Some(placement);
+        };
+        let quiet_ms = self.config.failure_timeout_ms / UNHEARD_PER_FAILURE_TIMEOUT;
+        let is_unheard = |member: &Member| now.ms_since(member.last_heard) >= quiet_ms;
+        let name = |member: &Member| member.life.node.clone();
+        let members = || self.members.values();
+        let unheard: BTreeSet<NodeId> = members().filter(|member| is_unheard(member)).map(name).collect();
+        if unheard.is_empty() {
+            return Some(placement);
+        }
+        let may_take = |member: &&Member| member.role().may_take() && !is_unheard(member);
+        let instead: Vec<NodeId> = members().filter(may_take).map(name).collect();
+        let (placement, waits) = unheard::avoiding(placement, base, &unheard, &instead);
+        self.waits_for_unheard |= waits;
+        Some(placement)
     }
 
     /// What a placement changes, with reasons.
@@ -175,6 +205,17 @@ impl Assigner {
         self.explanations.published(told, moves, next, load_of, now);
     }
 
+    /// What is known of lives that may come back.
+    pub(super) fn away<R>(&self, ask: impl FnOnce(&Away<'_>) -> R) -> R {
+        let is_on = self.config.revival_ms > 0;
+        let may_return = |life: &Life| is_on && self.graves.may_return(life);
+        let may_await = |node: &NodeId| self.members.get(node).is_some_and(|member| member.knows_revival);
+        ask(&Away {
+            may_return: &may_return,
+            may_await: &may_await,
+        })
+    }
+
     /// The next assignment; `None` if it would say what the present one says.
     fn next_assignment(
         &mut self,
@@ -186,7 +227,9 @@ impl Assigner {
         let living = self.living();
         let directory = self.directory();
         let ranges = match (base, placement) {
-            (Some(base), Some(placement)) => next::placed(ranges_of(base), placement, &living, generation),
+            (Some(base), Some(placement)) => {
+                self.away(|away| next::placed(ranges_of(base), placement, &living, away, generation))
+            }
             (Some(base), None) => ranges_of(base),
             (None, Some(placement)) => first_ranges(placement, &living, generation),
             (None, None) => return Ok(None),
@@ -201,11 +244,18 @@ impl Assigner {
             None => slice.width() == 1,
         };
         let ranges = next::renewed(ranges, generation, stays, stays_apart);
-        let assignment = Assignment::new(generation, ranges, directory)?.under_leases(self.config.lease_ms);
+        let ranges = revival::revived(ranges, |node| {
+            let member = self.members.get(node)?;
+            let (life, offers) = (&member.life, member.offers.as_ref());
+            Some(Offering { life, offers })
+        });
+        let assignment = Assignment::new(generation, ranges, directory)?
+            .under_leases(self.config.lease_ms)
+            .with_revival_ms(self.config.revival_ms);
         let unchanged = self.assignment().is_some_and(|current| {
             current.ranges() == assignment.ranges() && current.directory() == assignment.directory()
         });
-        self.done = still_open(&self.done, &assignment);
+        self.reported = still_open(&self.reported, &assignment);
         self.fenced_off.clear();
         Ok((!unchanged).then_some(assignment))
     }
@@ -222,8 +272,13 @@ impl Assigner {
                 member.reserve_until = None;
             }
             member.listed_at.get_or_insert(generation);
+            member.offers = None;
         }
         self.owners = owners.into_iter().cloned().collect();
+        if !self.sharder.reacts_to_load() {
+            // It has given all that it would.
+            self.rested();
+        }
         self.note_read_leases(&assignment);
         self.history.push(assignment.clone());
         let nodes: Vec<NodeId> = self.members.keys().cloned().collect();
@@ -276,11 +331,11 @@ impl Assigner {
 
 /// The reports that stay of use: on parts of ranges whose hand-off is still on. A range may end part by part (a flush ends
 /// the pull of its slice alone), and what was reported before an assignment is not reported again.
-fn still_open(done: &RangeMap<Generation>, assignment: &Assignment) -> RangeMap<Generation> {
-    let parts = done.iter().flat_map(|(slice, since)| {
+fn still_open(reported: &RangeMap<Reported>, assignment: &Assignment) -> RangeMap<Reported> {
+    let parts = reported.iter().flat_map(|(slice, reported)| {
         let ranges = assignment.ranges().overlapping(slice);
-        let open = ranges.filter(move |(_, range)| range.since == *since && !range.providers.is_empty());
-        open.map(move |(part, _)| (part, *since))
+        let open = ranges.filter(move |(_, range)| range.since == reported.since && range.keeps_whole());
+        open.map(move |(part, _)| (part, *reported))
     });
     parts.collect()
 }
@@ -339,11 +394,16 @@ mod tests {
                 since: since_of_b,
                 providers,
                 readers: Readers::default(),
+                awaits: Vec::new(),
             };
             Assignment::new(since(number), vec![(Slice::FULL, range)], BTreeMap::new()).unwrap()
         };
+        let over = |number| Reported {
+            since: since(number),
+            is_over: true,
+        };
         let (left, _) = Slice::FULL.split_before(SliceKey::new(100)).unwrap();
-        let done: RangeMap<Generation> = [(left, since(2))].into_iter().collect();
+        let done: RangeMap<Reported> = [(left, over(2))].into_iter().collect();
         let from_a = vec![Provider {
             life: life("a"),
             since: since(1),
@@ -351,7 +411,7 @@ mod tests {
         let open = assignment(3, from_a);
         assert_eq!(still_open(&done, &open), done);
         assert!(still_open(&done, &assignment(4, Vec::new())).is_empty());
-        let older: RangeMap<Generation> = [(left, since(1))].into_iter().collect();
+        let older: RangeMap<Reported> = [(left, over(1))].into_iter().collect();
         assert!(still_open(&older, &open).is_empty());
     }
 }

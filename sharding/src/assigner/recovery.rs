@@ -277,7 +277,7 @@ fn is_as_published(claim: &RangeClaim, life: &Life, best: &Assignment) -> bool {
     slice.covers(claim.slice)
         && range.owner == *life
         && range.since == claim.since
-        && range.providers.is_empty()
+        && !range.keeps_whole()
         && claim.phase == ClaimPhase::Serving
 }
 
@@ -299,6 +299,10 @@ fn lay_claims(ranges: &mut RangeMap<RangeAssignment>, member: &Member, best: Opt
             readers: Readers {
                 replicas: Vec::new(),
                 leases_out: true,
+            },
+            awaits: match &claim.phase {
+                ClaimPhase::Awaiting(awaits) => awaits.clone(),
+                _ => Vec::new(),
             },
         };
         let same = |held: &RangeAssignment| {
@@ -381,6 +385,7 @@ mod tests {
             claims: Vec::new(),
             versions: SESSION_VERSIONS,
             lease_ms: None,
+            offers: None,
         }
     }
 
@@ -415,6 +420,7 @@ mod tests {
             since: since(1),
             providers: Vec::new(),
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         let published = Assignment::new(since(2), vec![(Slice::FULL, range)], BTreeMap::new());
         let published = Arc::new(published.unwrap().under_leases(Some(3_000)));
@@ -442,6 +448,7 @@ mod tests {
             since: since(1),
             providers: Vec::new(),
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         let entry = NodeEntry {
             incarnation: life("a").incarnation,

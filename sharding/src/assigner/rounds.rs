@@ -23,7 +23,7 @@ use super::publish::Placed;
 use super::{Assigner, Pending};
 use crate::assignment::{Assignment, AssignmentError};
 use crate::node::Life;
-use crate::sharder::{ClusterSnapshot, Placement, Sharder};
+use crate::sharder::{ClusterSnapshot, NodeRole, NodeView, Placement, Sharder};
 use crate::time::Timestamp;
 
 /// Names one question to the Sharder.
@@ -108,7 +108,7 @@ impl Assigner {
         let is_balancing = urgency == Pending::Nothing || !self.sharder.reacts_to_load();
         if !is_balancing && base.as_ref().is_some_and(|base| self.is_all_owned(base)) {
             // Nothing must move, and what may will be looked at when the next round is due.
-            let present = self.membership(base);
+            let present = self.membership(base, now);
             let placement = forced::by_even_ranges(&present.members());
             self.publish_placed(
                 present.previous,
@@ -121,6 +121,9 @@ impl Assigner {
             return;
         }
         let (mut snapshot, is_changing) = self.snapshot(base, urgency == Pending::Nothing, now);
+        if urgency == Pending::Nothing {
+            self.balance.is_load_changing = is_changing;
+        }
         // While a hot key is on its way up or down, it gets and loses replicas, and what lies around it stays. All stays while
         // the whole load begins, ends or leaps.
         if !is_balancing || (urgency == Pending::Nothing && is_changing) {
@@ -194,6 +197,10 @@ impl Assigner {
             };
             let held = asked.previous.filter(|_| round.urgency == Pending::Nothing);
             if held.is_some_and(|held| placement.is_as_held(held)) {
+                // What has no budget at all will never be given more.
+                if round.snapshot.churn_max > 0.0 || self.config.balance_churn_percent_per_minute == 0 {
+                    self.rested();
+                }
                 return;
             }
             let base = round.snapshot.previous.clone();
@@ -208,7 +215,7 @@ impl Assigner {
                 return;
             }
         };
-        let present = self.membership(base);
+        let present = self.membership(base, now);
         let view = present.members();
         let still_takes = |node: &&crate::sharder::NodeView| {
             !node.role.may_take() || view.node(&node.life).is_some_and(|now| now.role.may_take())
@@ -293,7 +300,7 @@ impl Assigner {
         self.pending = Pending::Nothing;
         match self.base(urgency) {
             Ok(base) => {
-                let present = self.membership(base);
+                let present = self.membership(base, now);
                 let placement = self
                     .has_taker()
                     .then(|| forced::by_even_ranges(&present.members()));
@@ -326,20 +333,32 @@ impl Assigner {
                 true => 0.0,
                 false => self.balance.churn_left(&self.config, now),
             },
-            ..self.membership(base)
+            ..self.membership(base, now)
         };
         (snapshot, seen.is_changing)
     }
 
     /// The same without loads.
-    fn membership(&self, previous: Option<Arc<Assignment>>) -> ClusterSnapshot {
+    fn membership(&self, previous: Option<Arc<Assignment>>, now: Timestamp) -> ClusterSnapshot {
         ClusterSnapshot {
             previous,
-            nodes: self.members.values().map(|member| member.view()).collect(),
+            nodes: self.views(now),
             loads: Vec::new(),
             hot_keys: Vec::new(),
             churn_max: 0.0,
         }
+    }
+
+    /// The members as the Sharder is to see them.
+    pub(super) fn views(&self, now: Timestamp) -> Vec<NodeView> {
+        let views = self.members.values().map(|member| NodeView {
+            role: match self.is_kept_out(member, now) {
+                true => NodeRole::Leaving,
+                false => member.role(),
+            },
+            ..member.view()
+        });
+        views.collect()
     }
 
     /// What is held now, without what no longer holds.
@@ -352,7 +371,9 @@ impl Assigner {
         let Some(previous) = self.recovered.as_ref().or(current.map(Arc::as_ref)) else {
             return Ok(None);
         };
-        let ranges = super::next::refreshed(previous, &self.living(), &self.done, &self.fenced_off);
+        let ranges = self.away(|away| {
+            super::next::refreshed(previous, &self.living(), &self.reported, &self.fenced_off, away)
+        });
         let ranges = self.without_read_leases(ranges);
         Assignment::new(previous.generation(), ranges, self.directory()).map(|base| Some(Arc::new(base)))
     }

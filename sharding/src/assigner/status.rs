@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::balance::HeldBack;
+use super::departures::Departure;
 use super::{Assigner, Pending};
 use crate::generation::Generation;
 use crate::load::HOT_KEYS_MAX;
@@ -21,17 +22,20 @@ pub struct ClusterStatus {
     pub generation: Generation,
     /// The living nodes, by name.
     pub nodes: Vec<NodeStatus>,
-    /// Every range has a living owner that serves and has taken it up, no hand-off is open, nobody joins or drains, and
-    /// nothing waits to be published. Nodes that wait to be filled do not matter.
+    /// Every range has an owner that answers for it: it lives, was heard of lately, can be reached where it says that it listens,
+    /// and says itself that it serves all it owns. No hand-off is open, nobody joins or drains, and nothing waits to be published.
+    /// Nodes that wait to be filled do not matter.
     pub settled: bool,
     /// Why the cluster is not settled, for people; empty if it is.
     pub unsettled_because: String,
-    /// Nodes that came back empty and wait to be filled.
+    /// Nodes that joined later and do not have their share yet.
     pub waiting_to_fill: u32,
     /// Ranges with a hand-off open.
     pub ranges_moving: u32,
     /// Ranges whose owner is dead.
     pub ranges_unreachable: u32,
+    /// Which silent lives may bring back what they held, and of how many ranges. It does not matter to `settled`.
+    pub awaited: BTreeMap<Life, u32>,
     /// Whether the Assigner still gathers hellos before it publishes.
     pub recovering: bool,
     /// Leased ownership: the leases' length in milliseconds. None: `available`.
@@ -40,6 +44,8 @@ pub struct ClusterStatus {
     pub hot_keys: Vec<HotKeyStatus>,
     /// Whether and how load is balanced.
     pub balance: BalanceStatus,
+    /// The lives that have drained and left, oldest first, at most [`DEPARTURES_MAX`](super::DEPARTURES_MAX).
+    pub departures: Vec<Departure>,
 }
 
 /// Whether and how load is balanced.
@@ -89,8 +95,10 @@ pub struct NodeStatus {
     pub load: LoadReport,
     /// Milliseconds since it was last heard of.
     pub silent_ms: u64,
-    /// Whether it waits to be filled.
+    /// Whether it does not have its share yet: it waits for what drains or dies, owns nothing, or is still being given more.
     pub waiting_to_fill: bool,
+    /// Why it is not relied on that it answers for what it owns, for people; empty if it is.
+    pub doubt: String,
     /// The assignment that it last said it holds.
     pub generation: Generation,
     /// The length of the leases under which it said that it serves, in milliseconds. None: it serves without one, or was
@@ -113,6 +121,7 @@ struct Counted {
     owned: BTreeMap<Life, Owned>,
     moving: u32,
     unreachable: u32,
+    awaited: BTreeMap<Life, u32>,
 }
 
 impl Assigner {
@@ -120,7 +129,7 @@ impl Assigner {
     #[must_use]
     pub fn status(&self, now: Timestamp) -> ClusterStatus {
         let counted = self.count();
-        let unsettled_because = self.unsettled_because(&counted).unwrap_or_default();
+        let unsettled_because = self.unsettled_because(&counted, now).unwrap_or_default();
         let nodes: Vec<NodeStatus> = self
             .members
             .values()
@@ -137,7 +146,11 @@ impl Assigner {
                     share: owned.width as f64 / Slice::FULL.width() as f64,
                     load: member.load.clone(),
                     silent_ms: now.ms_since(member.last_heard),
-                    waiting_to_fill: member.role() == NodeRole::Reserve,
+                    waiting_to_fill: member.role() != NodeRole::Leaving
+                        && (member.role() == NodeRole::Reserve || member.is_filling),
+                    doubt: self
+                        .doubt(member, owned.newest, now)
+                        .map_or_else(String::new, |doubt| doubt.to_string()),
                     generation: member.acknowledged,
                     lease_ms: member.lease_ms,
                 }
@@ -153,6 +166,7 @@ impl Assigner {
             unsettled_because,
             ranges_moving: counted.moving,
             ranges_unreachable: counted.unreachable,
+            awaited: counted.awaited,
             recovering: self.recovery.is_some(),
             lease_ms: self.config.lease_ms,
             hot_keys,
@@ -162,6 +176,7 @@ impl Assigner {
                 held_back: self.held_back(now),
                 churn_left: self.balance.churn_left(&self.config, now),
             },
+            departures: self.departures.all(),
         }
     }
 
@@ -217,6 +232,9 @@ impl Assigner {
             owned.slices += 1;
             owned.width += slice.width();
             owned.newest = owned.newest.max(range.since);
+            if let Some(awaited) = range.awaits.first() {
+                *counted.awaited.entry(awaited.life.clone()).or_default() += 1;
+            }
             counted.moving += u32::from(!range.providers.is_empty());
             counted.unreachable += u32::from(!self.is_living(&range.owner));
         }
@@ -224,7 +242,7 @@ impl Assigner {
     }
 
     /// The first reason, for people; `None` if the cluster is settled.
-    fn unsettled_because(&self, counted: &Counted) -> Option<String> {
+    fn unsettled_because(&self, counted: &Counted, now: Timestamp) -> Option<String> {
         if self.recovery.is_some() {
             return Some(format!(
                 "the Assigner still gathers the hellos of the nodes ({} so far)",
@@ -248,6 +266,14 @@ impl Assigner {
         };
         if let Some(node) = counted.owned.iter().find_map(behind) {
             return Some(format!("{node} has not taken up what it was given"));
+        }
+        let doubted = |(life, owned): (&Life, &Owned)| {
+            let member = self.members.get(&life.node)?;
+            let doubt = self.doubt(member, owned.newest, now)?;
+            Some(format!("{} {doubt}", life.node))
+        };
+        if let Some(doubt) = counted.owned.iter().find_map(doubted) {
+            return Some(doubt);
         }
         // After a change of the mode, or of the length: until then the node keeps to what it was told before.
         if let Some(member) = self

@@ -9,6 +9,8 @@
 //!                        |      +--> HotKeys --> HotKeyLoad
 //!                        v
 //!   Memory ---------->  cut::reports --> at most SLICE_REPORTS_MAX SliceLoads, cut by load
+//!
+//!   tally, atoms: counted   sketch, hot_keys: heavy hitters   window: rates   memory, cut: what is reported
 //! ```
 //!
 //! **Counting.** A slice is a run of Redis slots, nearly always, so a tally counts by slot: one table look-up and a few

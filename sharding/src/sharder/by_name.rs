@@ -47,6 +47,6 @@ impl<'a> NodesByName<'a> {
     /// Whether a range must stay as it is, as in [`ClusterView::is_pinned`].
     #[must_use]
     pub fn is_pinned(&self, range: &RangeAssignment) -> bool {
-        !range.providers.is_empty() && self.owner_stays(range)
+        range.keeps_whole() && self.owner_stays(range)
     }
 }

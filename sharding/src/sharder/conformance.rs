@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use super::{ClusterView, HotKey, NodeRole, NodeView, Placement, PlacementError, Sharder};
-use crate::assigner::next::{self, Living};
+use crate::assigner::next::{self, Living, Reported};
+use crate::assigner::revival::Away;
 use crate::assignment::Assignment;
 use crate::generation::{Generation, Incarnation};
 use crate::node::{Life, NodeId, NodeState};
@@ -21,6 +22,12 @@ use crate::slice_key::SliceKey;
 
 /// How many clusters live through how many events each.
 const WALKS: u64 = 24;
+/// Of every other dead life what it held may come back.
+const AWAY: Away<'static> = Away {
+    may_return: &|life| life.incarnation.get().is_multiple_of(2),
+    may_await: &|_| true,
+};
+
 const STEPS: u64 = 40;
 
 /// Within so many rounds whoever looks at load must come to rest, if that does not change.
@@ -309,16 +316,17 @@ impl Walk {
             .ok_or(Violation::NotStable { walk, step, when })
     }
 
-    fn refreshed(&self, done: &RangeMap<Generation>) -> Option<Assignment> {
+    fn refreshed(&self, reported: &RangeMap<Reported>) -> Option<Assignment> {
         let held = self.assignment.as_ref()?;
-        let ranges = next::refreshed(held, &self.living(), done, &RangeMap::new());
+        let ranges = next::refreshed(held, &self.living(), reported, &RangeMap::new(), &AWAY);
         Assignment::new(held.generation(), ranges, BTreeMap::new()).ok()
     }
 
     fn complete_handoffs(&mut self) {
         let ranges = self.assignment.iter().flat_map(|held| held.ranges().iter());
-        let done: RangeMap<Generation> = ranges.map(|(slice, range)| (slice, range.since)).collect();
-        self.assignment = self.refreshed(&done);
+        let over = |since| Reported { since, is_over: true };
+        let reported = ranges.map(|(slice, range)| (slice, over(range.since))).collect();
+        self.assignment = self.refreshed(&reported);
     }
 
     fn follow(&mut self, base: Option<&Assignment>, placement: &Placement) {
@@ -336,7 +344,7 @@ impl Walk {
                 .map(|(slice, _)| (*slice, next::unowned(before)))
                 .collect(),
         };
-        let ranges = next::placed(ranges, placement, &self.living(), generation);
+        let ranges = next::placed(ranges, placement, &self.living(), &AWAY, generation);
         self.assignment = Assignment::new(generation, ranges, BTreeMap::new()).ok();
         for (_, range) in self.assignment.iter().flat_map(|held| held.ranges().iter()) {
             if let Some(node) = self.nodes.get_mut(&range.owner.node)

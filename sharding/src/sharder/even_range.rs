@@ -120,7 +120,7 @@ impl<'a> Plan<'a> {
                     Some(&index) => Place::Taker(index),
                     None => Place::Orphan(range.owner.clone()),
                 },
-                whole: !range.providers.is_empty(),
+                whole: range.keeps_whole(),
                 warm: !range.providers.is_empty() || nodes.node(&range.owner).is_some(),
                 fixed: nodes.is_pinned(range),
             })
@@ -462,6 +462,7 @@ mod tests {
                 since: Generation::NONE,
                 providers: Vec::new(),
                 readers: Readers::default(),
+                awaits: Vec::new(),
             };
             (*slice, range)
         });

@@ -146,10 +146,10 @@ impl ClusterView<'_> {
         self.node(&range.owner).is_some_and(|node| node.role.may_take())
     }
 
-    /// Whether a range must stay as it is: a hand-off of it is on, and its owner stays.
+    /// Whether a range must stay as it is: it [is kept whole](RangeAssignment::keeps_whole), and its owner stays.
     #[must_use]
     pub fn is_pinned(&self, range: &RangeAssignment) -> bool {
-        !range.providers.is_empty() && self.owner_stays(range)
+        range.keeps_whole() && self.owner_stays(range)
     }
 
     /// The present ranges that must stay as they are, with their owners.
@@ -283,17 +283,14 @@ impl Placement {
     fn is_cut_as_held(&self, held: &Assignment) -> bool {
         let is_own = |at: &SliceKey| {
             let (slice, range) = held.ranges().get_with_slice(*at);
-            slice.width() == 1 || !range.providers.is_empty()
+            slice.width() == 1 || range.keeps_whole()
         };
         let ranges: Vec<(Slice, &RangeAssignment)> = held.ranges().iter().collect();
         let could_merge = |pair: &[(Slice, &RangeAssignment)]| {
             let [(left, before), (right, after)] = pair else {
                 return false;
             };
-            before == after
-                && before.providers.is_empty()
-                && !self.keeps_apart(*left)
-                && !self.keeps_apart(*right)
+            before == after && !before.keeps_whole() && !self.keeps_apart(*left) && !self.keeps_apart(*right)
         };
         self.isolated.iter().all(is_own) && !ranges.windows(2).any(could_merge)
     }
@@ -444,7 +441,7 @@ impl Placement {
             .previous
             .into_iter()
             .flat_map(|previous| previous.ranges().iter());
-        for (slice, range) in ranges.filter(|(_, range)| !range.providers.is_empty()) {
+        for (slice, range) in ranges.filter(|(_, range)| range.keeps_whole()) {
             let mut takers = self.overlapping(slice);
             let taker = takers.next().map(|(_, node)| node);
             let stays = taker == Some(&range.owner.node) || !nodes.owner_stays(range);

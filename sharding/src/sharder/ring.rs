@@ -79,7 +79,7 @@ impl Sharder for Ring {
     }
 }
 
-/// Ranges whose hand-off is on, and who is to own each whole: its owner while that stays, else whoever the ring gives its
+/// Ranges that are kept whole, and who is to own each whole: its owner while that stays, else whoever the ring gives its
 /// first position.
 fn whole_ranges(view: &ClusterView<'_>, ring: &RangeMap<NodeId>) -> Vec<(Slice, NodeId)> {
     let ranges = view
@@ -88,7 +88,7 @@ fn whole_ranges(view: &ClusterView<'_>, ring: &RangeMap<NodeId>) -> Vec<(Slice, 
         .flat_map(|previous| previous.ranges().iter());
     let nodes = NodesByName::of(view);
     ranges
-        .filter(|(_, range)| !range.providers.is_empty())
+        .filter(|(_, range)| range.keeps_whole())
         .filter_map(|(slice, range)| {
             let node = match nodes.owner_stays(range) {
                 true => range.owner.node.clone(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::assignment::Assignment;
 use crate::node::{Life, Peer};
-use crate::session::{AssignerMessage, HandoffReport, LoadReport, NodeMessage, RangeClaim};
+use crate::session::{AssignerMessage, HandoffReport, LoadReport, NodeMessage, Offers, RangeClaim};
 use crate::time::Timestamp;
 
 /// Who the node is: what its hellos say besides what it holds.
@@ -27,6 +27,8 @@ pub enum SliceletEvent {
     SessionOpened {
         /// Per range held, to be held, or fenced.
         claims: Vec<RangeClaim>,
+        /// What it offers of former lives. (When those heard of the Assigner last, the slicelet knows.)
+        offers: Option<Offers>,
     },
     /// The session ended, or could not be opened.
     SessionClosed,
@@ -45,6 +47,9 @@ pub enum SliceletEvent {
     /// The assignment gives this node what it will not serve under that acquisition. Only a hello tells the Assigner so:
     /// the session is closed, and the next one begins with what the node claims.
     Contradicted,
+    /// Another node names an acquisition that this one has not heard of: the Assigner is asked, by a heartbeat whose answer names
+    /// the newest generation.
+    Unheard,
     /// This node is to leave (a signal, or its embedder).
     DrainRequested,
     /// The node owns nothing and holds no frozen copy any more, nor is it to take anything. Counts only while it drains.
@@ -90,8 +95,13 @@ pub enum SliceletAction {
         /// The leases' length in milliseconds; none: the node serves until it learns better.
         lease_ms: Option<u64>,
     },
-    /// This life is dead: drop everything, draw a new incarnation, and call [`super::Slicelet::reborn`].
+    /// This life is dead: freeze what it held, draw a new incarnation, and call [`super::Slicelet::reborn`].
     Reborn,
+    /// The Assigner heard what this node offers; by so much its clock may have fallen behind meanwhile, none: nobody knows.
+    OffersHeard {
+        /// At most so much.
+        behind_ms: Option<u64>,
+    },
     /// The node is on its way out: it is not ready any more, but serves what it owns.
     BeginDrain,
     /// The drain has ended: stop serving, then say [`SliceletEvent::StoppedServing`].

@@ -5,6 +5,8 @@
 //!            SessionOpened -> Hello          Update -> Adopt           YouAreDead -> Reborn
 //!   closed ----------------------> open ------------------------> ... --------------------> dead until reborn()
 //!      ^---- SessionClosed, backoff ---|
+//!
+//!   config  settings     event  what goes in and comes out     tenure, standstill  until when it may serve
 //! ```
 //!
 //! Why it suspends. A node that stood still for about the failure timeout may be dead by the Assigner's word, and
@@ -29,7 +31,8 @@ use crate::generation::{Generation, Incarnation};
 use crate::node::Life;
 use crate::planted::{self, Bug};
 use crate::session::{
-    AssignerMessage, AssignmentUpdate, Hello, LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS,
+    AssignerMessage, AssignmentUpdate, Hello, LastAnswer, LoadReport, NodeMessage, Offers, RangeClaim,
+    SESSION_VERSIONS,
 };
 use crate::time::Timestamp;
 use standstill::{Signs, relies_until};
@@ -58,6 +61,10 @@ pub struct Slicelet {
     life: LifeState,
     /// Until when the node may serve, as the Assigner's answers say.
     tenure: Tenure,
+    /// The last heartbeat of this life that was answered, and when the answer came.
+    answered: Option<(u64, Timestamp)>,
+    /// The same of the life before.
+    answered_before: Option<(u64, Timestamp)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,6 +131,8 @@ impl Slicelet {
             last_step: now,
             life: LifeState::Living,
             tenure: Tenure::untold(),
+            answered: None,
+            answered_before: None,
         }
     }
 
@@ -201,22 +210,20 @@ impl Slicelet {
         self.link == Link::Open
     }
 
-    /// Begins a new life, after [`SliceletAction::Reborn`] and once the node has dropped everything. A drain that was on
-    /// goes on: there is nothing to hand off, so it ends at once.
+    /// Begins a new life, after [`SliceletAction::Reborn`] and once the node has frozen or dropped what it held. A drain that was on
+    /// goes on: it ends when what is offered is settled and released.
     pub fn reborn(&mut self, incarnation: Incarnation, now: Timestamp) -> Vec<SliceletAction> {
         let mut identity = self.identity.clone();
         identity.peer.life.incarnation = incarnation;
         let (drain, suspended) = (self.drain, self.suspended.is_some());
         *self = Self {
             drain,
+            answered_before: self.answered,
             ..Self::new(self.config, identity, now)
         };
         let mut actions = Vec::new();
         if suspended {
             actions.push(SliceletAction::Resume);
-        }
-        if matches!(drain, Drain::Draining { .. }) {
-            self.end_drain(DrainEnd::Drained, &mut actions);
         }
         actions.push(SliceletAction::WakeAt(now));
         actions
@@ -245,7 +252,9 @@ impl Slicelet {
 
     fn take(&mut self, event: SliceletEvent, now: Timestamp, actions: &mut Vec<SliceletAction>) {
         match event {
-            SliceletEvent::SessionOpened { claims } => self.session_opened(claims, now, actions),
+            SliceletEvent::SessionOpened { claims, offers } => {
+                self.session_opened(claims, offers, now, actions);
+            }
             SliceletEvent::SessionClosed => self.session_closed(now),
             SliceletEvent::FromAssigner(message) => self.hear(message, now, actions),
             SliceletEvent::Handoffs(reports) => {
@@ -260,6 +269,7 @@ impl Slicelet {
                     self.session_closed(now);
                 }
             }
+            SliceletEvent::Unheard => self.beat_soon(now),
             SliceletEvent::DrainRequested => self.begin_drain(now, actions),
             SliceletEvent::Drained => {
                 if matches!(self.drain, Drain::Draining { .. }) {
@@ -283,7 +293,17 @@ impl Slicelet {
             .map_or(Generation::NONE, |held| held.generation())
     }
 
-    fn session_opened(&mut self, claims: Vec<RangeClaim>, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+    fn session_opened(
+        &mut self,
+        claims: Vec<RangeClaim>,
+        offers: Option<Offers>,
+        now: Timestamp,
+        actions: &mut Vec<SliceletAction>,
+    ) {
+        let last_answer = self.answered_before.map(|(sequence, at)| LastAnswer {
+            sequence,
+            ms_ago: now.ms_since(at),
+        });
         self.link = Link::Open;
         self.asked_full_at = None;
         self.heartbeat_due = now;
@@ -297,6 +317,10 @@ impl Slicelet {
             claims,
             versions: SESSION_VERSIONS,
             lease_ms: self.tenure.lease_ms(),
+            offers: offers.map(|offers| Offers {
+                last_answer,
+                ..offers
+            }),
         };
         self.send(NodeMessage::Hello(hello), actions);
     }
@@ -330,12 +354,16 @@ impl Slicelet {
                 return;
             }
             AssignerMessage::YouAreDead => return self.die(actions),
+            AssignerMessage::OffersHeard { behind_ms } => {
+                actions.push(SliceletAction::OffersHeard { behind_ms });
+            }
             AssignerMessage::Update(update) => self.update(&update, now, actions),
             AssignerMessage::HeartbeatAnswer {
                 sequence,
                 generation,
                 lease_ms,
             } => {
+                self.answered = Some((sequence, now));
                 self.hold_tenure(sequence, generation, lease_ms, now, actions);
                 self.heartbeat_answered(sequence, generation, actions);
             }
@@ -489,6 +517,8 @@ impl Slicelet {
 
     fn end_drain(&mut self, reason: DrainEnd, actions: &mut Vec<SliceletAction>) {
         self.drain = Drain::Ended;
+        // The Assigner is to know what became of it: a last heartbeat goes before the goodbye.
+        self.heartbeat_due = Timestamp::ZERO;
         actions.push(SliceletAction::EndDrain { reason });
     }
 

@@ -32,6 +32,7 @@ fn assignment(number: u64, listed: bool) -> Arc<Assignment> {
         since: generation(1),
         providers: Vec::new(),
         readers: Readers::default(),
+        awaits: Vec::new(),
     };
     let entry = NodeEntry {
         incarnation: me().incarnation,
@@ -93,7 +94,10 @@ impl Bench {
     fn serving() -> Self {
         let mut bench = Self::new();
         assert!(bench.tick().contains(&SliceletAction::OpenSession));
-        bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+        bench.step(SliceletEvent::SessionOpened {
+            claims: Vec::new(),
+            offers: None,
+        });
         bench.step(full(5));
         bench.tick();
         let sequence = bench.slicelet.sequence;
@@ -145,7 +149,10 @@ fn heartbeats_are_regular_and_tell_of_a_new_assignment_soon() {
 fn a_life_that_is_given_something_asks_for_its_leave_at_once() {
     let mut bench = Bench::new();
     bench.tick();
-    bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+    bench.step(SliceletEvent::SessionOpened {
+        claims: Vec::new(),
+        offers: None,
+    });
     bench.tick();
     let first = bench.slicelet.sequence;
     bench.now = bench.now.plus_ms(1);
@@ -238,7 +245,10 @@ fn h1_a_lease_counts_from_sending_and_needs_the_newest_assignment() {
     const LEASE_MS: Option<u64> = Some(2_000);
     let mut bench = Bench::new();
     bench.tick();
-    bench.step(SliceletEvent::SessionOpened { claims: Vec::new() });
+    bench.step(SliceletEvent::SessionOpened {
+        claims: Vec::new(),
+        offers: None,
+    });
     bench.step(full(5));
     bench.tick();
     let (sent, sequence) = (bench.now, bench.slicelet.sequence);
@@ -403,6 +413,7 @@ fn a_contradicted_node_says_hello_again() {
     }];
     let actions = bench.step(SliceletEvent::SessionOpened {
         claims: claims.clone(),
+        offers: None,
     });
     let hello = actions.iter().find_map(|action| match action {
         SliceletAction::Send(NodeMessage::Hello(hello)) => Some(hello),

@@ -356,6 +356,34 @@ fn an_idle_cluster_fills_who_joins() {
     assert!(fleet.share("node-03") > 220, "{}", told(&mut fleet));
 }
 
+/// Plan: values are written and then nobody asks for anything, so what nodes measure halves each second, for ever. Who joins is
+/// filled all the same: that the load has ended is known, and what is left of it is no load. Once it is filled, nothing moves.
+#[test]
+fn an_idle_cluster_that_holds_what_was_written_fills_who_joins() {
+    let (mut fleet, truth) = loaded(3, Truth::uneven(5_000.0), AssignerConfig::default());
+    fleet.run_ms(10_000);
+    truth.borrow_mut().cells = vec![0.0; CELLS];
+    fleet.run_ms(20_000);
+    fleet.start("node-03");
+    fleet.run_ms(AssignerConfig::default().rebalance_delay_ms + 15_000);
+    assert!(fleet.share("node-03") > 220, "{}", told(&mut fleet));
+    let filled = fleet.published.len() - 1;
+    fleet.run_ms(60_000);
+    assert_eq!(moves_since(&fleet, filled), 0, "{}", told(&mut fleet));
+}
+
+/// Plan: a load leaps for a while. Nothing is balanced by it meanwhile, and the status says why; when all is calm it says nothing.
+#[test]
+fn that_a_load_changes_is_told() {
+    let (mut fleet, truth) = levelled(3);
+    assert_eq!(fleet.status().balance.held_back, None);
+    truth.borrow_mut().cells = Truth::uneven(300_000.0).cells;
+    fleet.run_ms(2_000);
+    assert_eq!(fleet.status().balance.held_back, Some(HeldBack::LoadChanging));
+    fleet.run_ms(20_000);
+    assert_eq!(fleet.status().balance.held_back, None);
+}
+
 /// Plan: an uneven load that is five times as much for two seconds in four, for ever: there is never a moment of calm. It is levelled all
 /// the same, by what it is on the whole, and then nothing is moved to and fro.
 #[test]

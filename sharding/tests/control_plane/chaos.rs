@@ -170,6 +170,8 @@ fn ends_well(mut fleet: Fleet, events: Vec<Event>, uneven: u32) {
         fleet.complete_handoffs(name);
     }
     fleet.run_ms(60_000);
+    fleet.await_no_longer();
+    fleet.run_ms(60_000);
     fleet.settle();
     check_run(&fleet);
     let even = 1_000 / u32::try_from(fleet.nodes.len()).expect("five at most");

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use softstore_sharding::assigner::{Notice, PlaceJob};
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, LoadReport, RangeClaim,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, LoadReport, Offers,
+    RangeClaim,
 };
 use softstore_sharding::sharder::{EvenRange, Sharder};
 use softstore_sharding::slicelet::{DrainEnd, Identity};
@@ -33,6 +34,10 @@ pub(crate) struct Node {
     pub(crate) holds_handoffs: bool,
     pub(crate) suspended: bool,
     pub(crate) lives: u32,
+    /// What its process offers of former lives.
+    pub(crate) offers: Option<Offers>,
+    /// What the Assigner said of that.
+    pub(crate) offers_heard: Option<Option<u64>>,
     pub(crate) drain_end: Option<DrainEnd>,
     stopped: bool,
     /// Stands still: neither ticks nor reads.
@@ -179,6 +184,8 @@ impl Fleet {
             holds_handoffs: false,
             suspended: false,
             lives: 1,
+            offers: None,
+            offers_heard: None,
             drain_end: None,
             stopped: false,
             paused: false,
@@ -230,6 +237,11 @@ impl Fleet {
 
     pub(crate) fn node(&mut self, name: &str) -> &mut Node {
         self.nodes.get_mut(&id(name)).expect("the node runs")
+    }
+
+    /// The session that a node speaks on.
+    pub(crate) fn session_of(&mut self, name: &str) -> SessionId {
+        self.node(name).session.expect("it has a session")
     }
 
     pub(crate) fn life(&mut self, name: &str) -> Life {
@@ -475,6 +487,7 @@ impl Fleet {
                 | SliceletAction::LeaseEnded
                 | SliceletAction::LeaseRegained
                 | SliceletAction::ServesUnder { .. } => {}
+                SliceletAction::OffersHeard { behind_ms } => node.offers_heard = Some(behind_ms),
             }
         }
     }
@@ -490,7 +503,9 @@ impl Fleet {
         let node = self.nodes.get_mut(id).expect("the node runs");
         node.session = Some(session);
         let claims = claims(node);
-        self.step_node(id, SliceletEvent::SessionOpened { claims });
+        let life = node.slicelet.life();
+        let offers = node.offers.clone().filter(|offers| !offers.former.contains(life));
+        self.step_node(id, SliceletEvent::SessionOpened { claims, offers });
     }
 
     /// The node acts on an assignment: its hand-offs end, and a drain that has nothing left is over.
@@ -519,6 +534,24 @@ impl Fleet {
         }
     }
 
+    /// The time is over in which anything may come back.
+    pub(crate) fn await_no_longer(&mut self) {
+        for id in self.nodes.keys().cloned().collect::<Vec<_>>() {
+            let slicelet = &self.nodes[&id].slicelet;
+            let (life, held) = (slicelet.life(), slicelet.assignment());
+            let ranges = held.into_iter().flat_map(|held| held.ranges().iter());
+            let awaiting = ranges.filter(|(_, range)| range.owner == *life && !range.awaits.is_empty());
+            let reports = awaiting.map(|(slice, range)| HandoffReport {
+                slice,
+                since: range.since,
+                outcome: HandoffOutcome::GaveUp,
+            });
+            let reports: Vec<HandoffReport> = reports.collect();
+            self.step_node(&id, SliceletEvent::Handoffs(reports));
+        }
+        self.pump();
+    }
+
     /// Ends the hand-offs that a node holds.
     pub(crate) fn complete_handoffs(&mut self, name: &str) {
         self.node(name).holds_handoffs = false;
@@ -545,6 +578,7 @@ fn claims(node: &Node) -> Vec<RangeClaim> {
             providers: range.providers.clone(),
             phase: match range.providers.first() {
                 Some(_) if node.holds_handoffs => ClaimPhase::NotStarted,
+                _ if !range.awaits.is_empty() => ClaimPhase::Awaiting(range.awaits.clone()),
                 _ => ClaimPhase::Serving,
             },
         })

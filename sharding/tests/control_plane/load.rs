@@ -46,6 +46,7 @@ fn hello(name: &str) -> NodeMessage {
         claims: Vec::new(),
         versions: SESSION_VERSIONS,
         lease_ms: None,
+        offers: None,
     })
 }
 

@@ -44,6 +44,7 @@ fn hello(life: &Life) -> Hello {
         claims: Vec::new(),
         versions: SESSION_VERSIONS,
         lease_ms: None,
+        offers: None,
     }
 }
 

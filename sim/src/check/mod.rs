@@ -10,6 +10,7 @@
 //!   warmth     H6, H7: what nobody lost is still there
 //!   branches   what of it is judged together, where a life served on that was given up
 //!   deadlines  nothing starts after its deadline, nothing hangs
+//!   floors     what anybody had been told by when
 //! ```
 
 use std::collections::BTreeMap;

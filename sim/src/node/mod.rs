@@ -257,6 +257,7 @@ impl Node {
             }
             NodeTimer::Maintain => {
                 self.store.maintain(self.now(env));
+                self.end_overflowed(env);
                 self.timer(100_000, NodeTimer::Maintain, env);
             }
             NodeTimer::Execute { token } => self.execute_late(token, env),
@@ -308,8 +309,8 @@ impl Node {
             }
             Message::Accepted { connection } => {
                 if self.connection == Some(connection) {
-                    let claims = self.core.claims();
-                    self.step_slicelet(SliceletEvent::SessionOpened { claims }, env);
+                    let (claims, offers) = (self.core.claims(), self.core.offers());
+                    self.step_slicelet(SliceletEvent::SessionOpened { claims, offers }, env);
                 }
             }
             Message::Closed { connection } => self.closed(connection, env),
@@ -387,6 +388,7 @@ impl Node {
                     }
                 }
                 Action::BeginPull(pull) => self.store.begin_pull(pull),
+                Action::BeginAwaiting(pull) => self.store.begin_awaiting(pull),
                 Action::EndPull(pull) => self.store.end_pull(pull),
                 Action::StartPull { pull, giver, request } => self.start_pull(pull, &giver, request, env),
                 Action::StopPull(pull) => self.stop_pull(pull, env),
@@ -417,6 +419,18 @@ impl Node {
         }
     }
 
+    /// Ends what is awaited where more was written meanwhile than can be remembered.
+    fn end_overflowed(&mut self, env: &mut Env) {
+        let memories = self.core.memories_awaiting();
+        let overflowed: Vec<PullId> = memories
+            .filter(|memory| self.store.pull_overflowed(*memory))
+            .collect();
+        for memory in overflowed {
+            let actions = self.core.pull_ended(memory, PullEnd::Overflow);
+            self.carry_out(actions, env);
+        }
+    }
+
     fn notice(&self, notice: &Notice, env: &mut Env) {
         env.trace(|| format!("n{} {notice:?}", self.slot));
         match notice {
@@ -435,7 +449,12 @@ impl Node {
                 let copy = self.core.copy_at(slice.low(), *since, taker);
                 env.counters.chains += u64::from(copy.is_some_and(|copy| copy.upstream.is_some()));
             }
-            Notice::CopyDropped { .. } | Notice::Dropped { .. } => {}
+            Notice::CameBack { .. } => env.counters.revivals += 1,
+            Notice::CopyDropped { .. }
+            | Notice::Dropped { .. }
+            | Notice::Awaiting { .. }
+            | Notice::NotBack { .. }
+            | Notice::Offered { .. } => {}
         }
     }
 

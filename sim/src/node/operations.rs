@@ -232,7 +232,11 @@ impl Node {
                     epoch: serving.epoch,
                     versions: serving.versions,
                     pull: serving.pull,
-                    absence,
+                    absence: if serving.is_awaiting {
+                        Absence::Awaited
+                    } else {
+                        absence
+                    },
                 };
                 let since = serving.since;
                 match (self.run(request, context), serving.pull) {
@@ -372,6 +376,32 @@ impl Node {
             waiting.request.answered = Some(self.answered(env));
             self.log(&waiting.request, since, env);
             self.reply(&waiting.request, reply, env);
+        }
+    }
+
+    /// [`Bug::WriteAfterFreeze`]: what waits to write runs later, where it would have been admitted to now.
+    pub(super) fn put_off_writes(&mut self, env: &mut Env) {
+        let tokens: Vec<u64> = self.waiting.keys().copied().collect();
+        for token in tokens {
+            let Some(waiting) = self.waiting.get_mut(&token) else {
+                continue;
+            };
+            let request = &waiting.request;
+            let is_flush = matches!(request.what, Operation::Flush { .. });
+            let Admission::Serve(serving) = self.core.admit(request.at, request.since) else {
+                continue;
+            };
+            if is_flush || !request.what.changes_something() {
+                continue;
+            }
+            waiting.why = Why::Admitted {
+                epoch: serving.epoch,
+                pull: None,
+                since: serving.since,
+                next: serving.versions.peek(),
+            };
+            let delay_us = env.random.between(100_000, 3_000_000);
+            self.timer(delay_us, NodeTimer::Execute { token }, env);
         }
     }
 

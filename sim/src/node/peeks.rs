@@ -6,7 +6,7 @@ use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::{Generation, Life, PullId, SliceKey, Timestamp};
 use softstore_store::{Frozen, Import, ImportOutcome, Store};
 use softstore_transfer::Admission;
-use softstore_transfer::handoff::ImportTarget;
+use softstore_transfer::handoff::{CopyGrant, ImportTarget};
 use softstore_transfer::message::{Entry, PeekAnswer, PeekKey, PeekRequest, Refusal};
 
 use super::{Node, slot_of};
@@ -304,8 +304,9 @@ impl Node {
         let Some(copy) = self.core.copy_at(at, since, taker) else {
             return Some(PeekAnswer::Gone);
         };
-        let frozen = self.store.read_frozen(at, copy.epoch, copy.received)?;
-        (frozen.key == *key).then(|| PeekAnswer::Found(entry_of(&frozen, copy.received)))
+        let frozen = self.store.read_frozen(at, copy.epoch, copy.as_of)?;
+        let entry = entry_of(&frozen, &copy)?;
+        (entry.key == *key).then_some(PeekAnswer::Found(entry))
     }
 
     fn served(&mut self, served: u64, index: usize, answer: PeekAnswer, env: &mut Env) {
@@ -330,14 +331,14 @@ impl Node {
     }
 }
 
-/// A frozen entry as it travels: its TTL is what it had left when the range was fenced (H5).
-pub(super) fn entry_of(frozen: &Frozen, received: Timestamp) -> Entry {
-    let expires = frozen.deadline != Timestamp::NEVER;
-    Entry {
+/// A frozen entry as it travels: its TTL is what it had left when the `Take` was received (H5). None: nobody knows how long it may
+/// live.
+pub(super) fn entry_of(frozen: &Frozen, copy: &CopyGrant) -> Option<Entry> {
+    Some(Entry {
         key: frozen.key.clone(),
         value: frozen.value.clone(),
         version: frozen.version,
-        ttl_ms: expires.then(|| frozen.deadline.ms_since(received)),
+        ttl_ms: copy.ttl_ms(frozen.deadline).ok()?,
         class: frozen.class,
-    }
+    })
 }

@@ -400,7 +400,10 @@ impl Node {
             epoch: serving.epoch,
             versions: serving.versions,
             pull: serving.pull,
-            absence: Absence::AskGiver,
+            absence: match serving.is_awaiting {
+                true => Absence::Awaited,
+                false => Absence::AskGiver,
+            },
         };
         match self.store.get(&asked.key, at, &context) {
             Outcome::Done(Some(found)) => {

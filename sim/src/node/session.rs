@@ -3,7 +3,7 @@
 
 use softstore_sharding::Life;
 use softstore_sharding::planted::{self, Bug};
-use softstore_sharding::session::LoadReport;
+use softstore_sharding::session::{AssignerMessage, LoadReport};
 use softstore_sharding::slicelet::{DrainEnd, SliceletAction, SliceletEvent};
 use softstore_store::Store;
 
@@ -58,6 +58,9 @@ impl Node {
     pub(super) fn step_slicelet(&mut self, event: SliceletEvent, env: &mut Env) {
         let now = self.now(env);
         let is_tick = matches!(event, SliceletEvent::Tick { .. });
+        if let SliceletEvent::FromAssigner(AssignerMessage::HeartbeatAnswer { .. }) = event {
+            self.core.assigner_answered(now, env.unix_ms());
+        }
         for action in self.slicelet.step(event, now) {
             // Only a tick resumes without the Assigner's word.
             self.resumed_alone |= is_tick && action == SliceletAction::Resume;
@@ -99,6 +102,15 @@ impl Node {
                 env.trace(|| format!("n{} serves under leases of {lease_ms:?} ms", self.slot));
             }
             SliceletAction::Reborn => self.begin_again(env),
+            SliceletAction::OffersHeard { behind_ms } => {
+                env.trace(|| {
+                    format!(
+                        "n{} was heard with what it offers, {behind_ms:?} ms behind",
+                        self.slot
+                    )
+                });
+                self.core.offers_heard(behind_ms);
+            }
             SliceletAction::BeginDrain => {}
             SliceletAction::Refused { reason } => {
                 env.trace(|| format!("n{} is refused: {reason}", self.slot));
@@ -129,14 +141,17 @@ impl Node {
         }
     }
 
-    /// The Assigner took this life for dead: all is dropped.
+    /// The Assigner took this life for dead: what it held is frozen and offered.
     fn begin_again(&mut self, env: &mut Env) {
         env.counters.reborn += 1;
         env.history.is_gentle = false;
         let me = peer(self.slot, self.name, new_incarnation(self.slot, env));
         env.trace(|| format!("n{} was told that it is dead; now {}", self.slot, me.life));
         let incarnation = me.life.incarnation;
-        let actions = self.core.reborn(me);
+        if planted::is(Bug::WriteAfterFreeze) {
+            self.put_off_writes(env);
+        }
+        let actions = self.core.reborn(me, self.now(env));
         self.carry_out(actions, env);
         self.outgoing.clear();
         self.served_peeks.clear();

@@ -111,7 +111,7 @@ impl Node {
             .collect();
         let as_of = grants
             .iter()
-            .map(|grant| grant.received)
+            .map(|grant| grant.as_of)
             .max()
             .unwrap_or(Timestamp::ZERO);
         let listing = self.store.list(&parts, as_of);
@@ -185,10 +185,10 @@ impl Node {
         let Some(grant) = grants.iter().find(|grant| grant.slice.contains(at)) else {
             return;
         };
-        let Some(frozen) = self.store.read_frozen(at, grant.epoch, grant.received) else {
+        let frozen = self.store.read_frozen(at, grant.epoch, grant.as_of);
+        let Some(entry) = frozen.and_then(|frozen| entry_of(&frozen, grant)) else {
             return;
         };
-        let entry = entry_of(&frozen, grant.received);
         let fits = builder.push(&ChunkEntry {
             key: &entry.key,
             value: &entry.value,

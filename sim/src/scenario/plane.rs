@@ -306,6 +306,7 @@ impl Plane {
                 claims: claims.remove(&seat.life).unwrap_or_default(),
                 versions: SESSION_VERSIONS,
                 lease_ms: None,
+                offers: None,
             };
             let session = Session {
                 id,
@@ -470,6 +471,7 @@ pub(super) fn dealt(seats: &[Seat], owned: &Owned) -> Option<Assignment> {
             since: generation,
             providers: Vec::new(),
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         (*slice, range)
     });

@@ -186,6 +186,7 @@ fn assignment(seats: &[Seat], owned: &Owned) -> Option<Assignment> {
             since: Generation::NONE,
             providers: Vec::new(),
             readers: Readers::default(),
+            awaits: Vec::new(),
         };
         (*slice, range)
     });

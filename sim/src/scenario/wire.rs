@@ -7,7 +7,7 @@
 
 use softstore_sharding::session::{
     AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffReport, Hello, HotKeyLoad, LoadReport, NodeMessage,
-    RangeClaim, SliceLoad,
+    Offer, Offers, RangeClaim, SliceLoad,
 };
 use softstore_sharding::{
     Assignment, AssignmentDiff, Generation, Life, NodeEntry, NodeId, Provider, RangeAssignment, Slice,
@@ -77,6 +77,7 @@ fn range_in(of: &Slice, range: &RangeAssignment) -> u64 {
         + each(&range.providers, provider)
         + each(&range.readers.replicas, life)
         + flag(range.readers.leases_out)
+        + each(&range.awaits, provider)
 }
 
 fn entry(id: &NodeId, entry: &NodeEntry) -> u64 {
@@ -97,8 +98,8 @@ pub fn assignment_bytes(assignment: &Assignment) -> u64 {
     let ranges: u64 = ranges.map(|(of, range)| message(range_in(&of, range))).sum();
     let directory = assignment.directory().iter();
     let directory: u64 = directory.map(|(id, node)| message(entry(id, node))).sum();
-    let lease = number(assignment.lease_ms().unwrap_or(0));
-    message(generation(assignment.generation())) + ranges + directory + lease
+    let terms = number(assignment.lease_ms().unwrap_or(0)) + number(assignment.revival_ms());
+    message(generation(assignment.generation())) + ranges + directory + terms
 }
 
 /// What changed.
@@ -114,6 +115,7 @@ pub fn diff_bytes(diff: &AssignmentDiff) -> u64 {
             .map(|id| message(id.as_str().len() as u64))
             .sum::<u64>()
         + number(diff.lease_ms.unwrap_or(0))
+        + number(diff.revival_ms)
 }
 
 fn update(update: &AssignmentUpdate) -> u64 {
@@ -139,12 +141,17 @@ pub fn assigner_message_bytes(said: &AssignerMessage) -> u64 {
         | AssignerMessage::NoTaker => 0,
         AssignerMessage::Relay { from, payload } => message(life(from)) + text(payload.len()),
         AssignerMessage::Refused { reason } => text(reason.len()),
+        // A number that is there is written, even if it is 0.
+        AssignerMessage::OffersHeard { behind_ms } => {
+            behind_ms.map_or(0, |behind_ms| number(behind_ms.max(1)))
+        }
     })
 }
 
 fn claim(claim: &RangeClaim) -> u64 {
     let other = match &claim.phase {
         ClaimPhase::NotStarted | ClaimPhase::Serving => 0,
+        ClaimPhase::Awaiting(awaits) => each(awaits, provider),
         ClaimPhase::Pulling(other) | ClaimPhase::Fenced(other) => message(life(other)),
     };
     message(slice(&claim.slice))
@@ -167,6 +174,25 @@ fn hello(hello: &Hello) -> u64 {
         + each(&hello.claims, claim)
         + message(versions)
         + number(hello.lease_ms.unwrap_or(0))
+        + hello
+            .offers
+            .as_ref()
+            .map_or(0, |offered| message(offers(offered)))
+}
+
+fn offers(offers: &Offers) -> u64 {
+    let last = offers
+        .last_answer
+        .map_or(0, |last| message(number(last.sequence) + number(last.ms_ago)));
+    each(&offers.former, life) + last + each(&offers.ranges, offer)
+}
+
+fn offer(offer: &Offer) -> u64 {
+    let taker = offer.taker.as_ref();
+    let taker = taker.map_or(0, |(taker, since)| {
+        message(life(taker)) + message(generation(*since))
+    });
+    message(slice(&offer.slice)) + message(generation(offer.since)) + taker
 }
 
 fn slice_load(load: &SliceLoad) -> u64 {

@@ -84,6 +84,8 @@ properties![
     epochs::purge_spares_other_epochs,
     pulls::each_kind_of_write_is_remembered,
     pulls::what_changed_nothing_is_not_remembered,
+    pulls::who_awaits_asks_nobody_and_remembers_refusals,
+    pulls::who_awaits_takes_no_memory_from_a_pull,
     pulls::memory_outlives_eviction,
     pulls::an_overflow_refuses_all_imports,
     pulls::an_ended_pull_takes_nothing,

@@ -2,7 +2,7 @@
 
 use softstore_sharding::{PullId, SliceKey, Timestamp, Version};
 
-use super::rig::{ASKED, CALM, PULL, PULLING, Rig, Scene, class, importable, position};
+use super::rig::{ASKED, AWAITING, CALM, PULL, PULLING, Rig, Scene, class, importable, position};
 use super::{Config, Make};
 use crate::store::{Import, ImportOutcome, KEY_BYTES_MAX, Outcome, SetCondition, SetOutcome, StoreError};
 
@@ -81,6 +81,63 @@ pub fn what_changed_nothing_is_not_remembered(make: Make<'_>) {
     assert_eq!(rig.import("not-a-number", "x"), ImportOutcome::Inserted);
     assert_eq!(rig.add(PULLING, "not-a-number", 1), Err(StoreError::NotANumber));
     assert!(!rig.store.is_written(PULL, at));
+}
+
+/// H3. Plan: nobody is there to be asked yet. Absence is final; besides writes, what was refused because the key is absent is
+/// remembered, and a plain read is not. What comes back then fills what nobody has touched.
+pub fn who_awaits_asks_nobody_and_remembers_refusals(make: Make<'_>) {
+    let rig = Rig::new(make, Config::default());
+    rig.store.begin_awaiting(PULL);
+    assert_eq!(rig.get(AWAITING, "read"), Outcome::Done(None));
+    rig.set_if(AWAITING, "filled", "new", SetCondition::IfAbsent);
+    let refused = rig.set_if(AWAITING, "if-present", "new", SetCondition::IfPresent);
+    assert_eq!(refused, Outcome::Done(SetOutcome::Refused(None)));
+    let stale = SetCondition::IfVersion(Version::new(3));
+    rig.set_if(AWAITING, "if-version", "new", stale);
+    assert_eq!(
+        rig.touch(AWAITING, "touch", rig.after_ms(10)),
+        Outcome::Done(false)
+    );
+    assert_eq!(rig.delete(AWAITING, "delete"), Outcome::Done(false));
+    rig.add(AWAITING, "add", 1).expect("an absent key counts");
+    for key in ["filled", "if-present", "if-version", "touch", "delete", "add"] {
+        assert_eq!(rig.import(key, "old"), ImportOutcome::Written, "{key}");
+    }
+    assert_eq!(rig.import("read", "old"), ImportOutcome::Inserted);
+    assert_eq!(rig.value(PULLING, "filled").as_deref(), Some("new"));
+}
+
+/// Plan: so much is written while somebody is awaited that it cannot be remembered. A pull that goes on beside it is none the
+/// worse, and the other way round; each takes what the limit says.
+pub fn who_awaits_takes_no_memory_from_a_pull(make: Make<'_>) {
+    let config = Config {
+        written_keys_max: 50,
+        ..Config::default()
+    };
+    let rig = Rig::new(make, config);
+    let other = PullId::new(8);
+    rig.store.begin_awaiting(PULL);
+    rig.store.begin_pull(other);
+    let pulling = Scene {
+        pull: Some(other),
+        ..PULLING
+    };
+    for number in 0..51 {
+        rig.set(AWAITING, &format!("awaited-{number}"), "v");
+    }
+    assert!(rig.store.pull_overflowed(PULL));
+    for number in 0..50 {
+        rig.set(pulling, &format!("pulled-{number}"), "v");
+    }
+    assert!(!rig.store.pull_overflowed(other));
+    rig.store.end_pull(PULL);
+    rig.store.begin_awaiting(PULL);
+    rig.set(pulling, "one-more", "v");
+    rig.set(AWAITING, "again", "v");
+    assert!(rig.store.pull_overflowed(other) && !rig.store.pull_overflowed(PULL));
+    rig.store.end_pull(other);
+    rig.store.end_pull(PULL);
+    assert_eq!(rig.store.stats().written_keys, 0);
 }
 
 /// H3. Plan: a write in a pull, then so many others that it is evicted; the giver's older entry is refused all the same,

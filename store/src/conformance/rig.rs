@@ -53,6 +53,12 @@ pub(super) const ASKED: Scene = Scene {
     ..PULLING
 };
 
+/// A range whose giver is away.
+pub(super) const AWAITING: Scene = Scene {
+    absence: Absence::Awaited,
+    ..PULLING
+};
+
 /// The pull that most tests use.
 pub(super) const PULL: PullId = PullId::new(7);
 

@@ -19,7 +19,8 @@ pub struct MokaStoreConfig {
     /// After how many milliseconds without access an access count has halved. Default [`FREQUENCY_HALF_LIFE_MS`].
     /// Nodes that hand entries to each other should agree on it, since classes are compared between them.
     pub frequency_half_life_ms: u64,
-    /// Most keys remembered as written, over all open pulls. Default [`WRITTEN_KEYS_MAX`].
+    /// Most keys remembered as written, over all open pulls; and as many again over those whose giver is away. Default
+    /// [`WRITTEN_KEYS_MAX`].
     pub written_keys_max: u64,
 }
 

@@ -17,7 +17,7 @@ use super::MokaStore;
 use super::entry::{Stamp, weight_bytes};
 use super::operations::Draft;
 use super::stripe::{STRIPE_COUNT, Stripe};
-use super::written::Memory;
+use super::written::{Kind, Memory};
 use crate::frequency::Frequency;
 use crate::store::{Import, ImportOutcome};
 
@@ -31,10 +31,11 @@ pub(super) enum Room {
 }
 
 impl MokaStore {
-    pub(super) fn open_memories(&self, pull: PullId) {
+    pub(super) fn open_memories(&self, pull: PullId, kind: Kind) {
         let overflowed = Arc::new(AtomicBool::new(false));
         for number in 0..STRIPE_COUNT {
-            self.lock_nth(number).written.begin(pull, Arc::clone(&overflowed));
+            let overflowed = Arc::clone(&overflowed);
+            self.lock_nth(number).written.begin(pull, kind, overflowed);
         }
     }
 

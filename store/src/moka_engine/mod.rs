@@ -11,6 +11,8 @@
 //!                                     evictions (by stripe) --taken by the stripe's next writer, or after a write--> index
 //!
 //!   maintain: moka's pending tasks, evictions, purges, the sweep for expired entries, recency after a pull
+//!
+//!   operations: what clients ask   listing: what a hand-off asks   config
 //! ```
 //!
 //! # Which of the two maps is right
@@ -99,7 +101,7 @@ use reclaim::{Purging, SweepCursor};
 use seats::Seats;
 use stripe::Stripes;
 use turns::Turns;
-use written::WrittenLimit;
+use written::{Kind, WrittenLimit};
 
 /// The part of the budget that moka is not told of: 1/32, for writes that it has not applied yet.
 const RESERVE_SHIFT: u32 = 5;
@@ -250,7 +252,11 @@ impl Store for MokaStore {
     }
 
     fn begin_pull(&self, pull: PullId) {
-        self.open_memories(pull);
+        self.open_memories(pull, Kind::Pulled);
+    }
+
+    fn begin_awaiting(&self, pull: PullId) {
+        self.open_memories(pull, Kind::Awaited);
     }
 
     fn end_pull(&self, pull: PullId) {

@@ -81,7 +81,12 @@ impl MokaStore {
         let version = present.map(Entry::version);
         match judge_set(condition, version, || must_ask(&stripe, at, context)) {
             SetVerdict::Ask => return Ok(Outcome::Unknown),
-            SetVerdict::Refuse(version) => return Ok(Outcome::Done(SetOutcome::Refused(version))),
+            SetVerdict::Refuse(version) => {
+                if version.is_none() {
+                    self.remember_refusal(&mut stripe, at, context);
+                }
+                return Ok(Outcome::Done(SetOutcome::Refused(version)));
+            }
             SetVerdict::Apply => {}
         }
         let frequency = self.frequency_of_write(present, context.now);
@@ -138,11 +143,11 @@ impl MokaStore {
         }
         let mut stripe = self.lock(at);
         let Some(entry) = live(&stripe, key, at, context) else {
-            return if must_ask(&stripe, at, context) {
-                Outcome::Unknown
-            } else {
-                Outcome::Done(false)
-            };
+            if must_ask(&stripe, at, context) {
+                return Outcome::Unknown;
+            }
+            self.remember_refusal(&mut stripe, at, context);
+            return Outcome::Done(false);
         };
         // Exclusive, and so unseen by others: the order of effect and memory shows to nobody.
         entry.set_deadline(deadline);
@@ -269,6 +274,13 @@ impl MokaStore {
     /// H3: remembers a position as written, before the write is applied.
     fn remember(&self, stripe: &mut Stripe, at: SliceKey, context: &OpContext<'_>) {
         stripe.written.remember(context.pull, at, &self.written_limit);
+    }
+
+    /// Remembers what was refused because its key is absent, where a giver that is away may have it.
+    fn remember_refusal(&self, stripe: &mut Stripe, at: SliceKey, context: &OpContext<'_>) {
+        if context.absence == Absence::Awaited {
+            self.remember(stripe, at, context);
+        }
     }
 
     /// A key that is written goes on being as hot as it was, and a write is a use.

@@ -12,25 +12,43 @@ use hashbrown::HashSet;
 use softstore_sharding::{PullId, SliceKey};
 use softstore_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What all open pulls share.
+/// What all open pulls share: the keys that are remembered for those with a giver, and apart from them for those that began without.
 #[derive(Debug)]
 pub(super) struct WrittenLimit {
-    keys: AtomicU64,
+    pulled: AtomicU64,
+    awaited: AtomicU64,
     keys_max: u64,
 }
 
 impl WrittenLimit {
     pub(super) fn new(keys_max: u64) -> Self {
         Self {
-            keys: AtomicU64::new(0),
+            pulled: AtomicU64::new(0),
+            awaited: AtomicU64::new(0),
             keys_max,
         }
     }
 
     /// Keys remembered in all open pulls.
     pub(super) fn keys(&self) -> u64 {
-        self.keys.load(Ordering::Relaxed)
+        self.pulled.load(Ordering::Relaxed) + self.awaited.load(Ordering::Relaxed)
     }
+
+    fn of(&self, kind: Kind) -> &AtomicU64 {
+        match kind {
+            Kind::Pulled => &self.pulled,
+            Kind::Awaited => &self.awaited,
+        }
+    }
+}
+
+/// Whether a pull began with a giver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// It did.
+    Pulled,
+    /// Its giver was away, and may come back.
+    Awaited,
 }
 
 /// One stripe's part of the memories of all open pulls. There are few pulls at a time, so a list is searched.
@@ -42,6 +60,7 @@ pub(super) struct WrittenKeys {
 #[derive(Debug)]
 struct PullPart {
     pull: PullId,
+    kind: Kind,
     positions: HashSet<SliceKey, RandomState>,
     overflowed: Arc<AtomicBool>,
 }
@@ -58,9 +77,10 @@ pub(super) enum Memory {
 }
 
 impl WrittenKeys {
-    pub(super) fn begin(&mut self, pull: PullId, overflowed: Arc<AtomicBool>) {
+    pub(super) fn begin(&mut self, pull: PullId, kind: Kind, overflowed: Arc<AtomicBool>) {
         self.pulls.push(PullPart {
             pull,
+            kind,
             positions: HashSet::with_hasher(RandomState::default()),
             overflowed,
         });
@@ -73,7 +93,7 @@ impl WrittenKeys {
         };
         let part = self.pulls.swap_remove(index);
         limit
-            .keys
+            .of(part.kind)
             .fetch_sub(part.positions.len() as u64, Ordering::Relaxed);
         true
     }
@@ -95,8 +115,9 @@ impl WrittenKeys {
         if part.overflowed.load(Ordering::Relaxed) || part.positions.contains(&at) {
             return;
         }
-        if limit.keys.fetch_add(1, Ordering::Relaxed) >= limit.keys_max {
-            limit.keys.fetch_sub(1, Ordering::Relaxed);
+        let keys = limit.of(part.kind);
+        if keys.fetch_add(1, Ordering::Relaxed) >= limit.keys_max {
+            keys.fetch_sub(1, Ordering::Relaxed);
             part.overflowed.store(true, Ordering::Release);
             return;
         }

@@ -3,3 +3,10 @@
 //!
 //! One file for each kind of bad day.
 
+mod comes_back;
+mod conditions;
+mod honest;
+mod invented;
+mod stuck_logs;
+mod dead_cache;
+mod pauses;

@@ -236,6 +236,7 @@ async fn one_living_seed_is_enough() {
     seeds.push(cluster.node("n1").grpc.clone());
     let client = Client::builder()
         .seeds(seeds)
+        .require_cluster(true)
         .connect()
         .await
         .expect("one seed lives")

@@ -60,6 +60,7 @@ async fn its_line_is_as_documented_and_its_children_end_with_it() {
         let seeds = nodes.iter().filter_map(|node| node["grpc"].as_str());
         let client = Client::builder()
             .seeds(seeds)
+            .require_cluster(true)
             .connect()
             .await
             .expect("the cluster is ready");

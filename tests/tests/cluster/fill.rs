@@ -46,7 +46,11 @@ async fn a_fill_never_covers_what_the_former_owner_still_has() {
     let taken = &cluster.nodes[0].state().metrics.ranges_taken;
     eventually("n2 is the owner", || taken.load(Ordering::Relaxed) == 1).await;
     let seeds = [cluster.nodes[0].grpc_addr().to_string()];
-    let reader = Client::builder().seeds(seeds).connect().await;
+    let reader = Client::builder()
+        .seeds(seeds)
+        .require_cluster(true)
+        .connect()
+        .await;
     let reader = reader.expect("n2 answers").with_timeout(PATIENCE);
     let load = async || Ok::<_, io::Error>("old row");
     let loaded = reader.get_or_load("key", None, load).await;

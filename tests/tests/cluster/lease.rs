@@ -161,7 +161,7 @@ async fn a_node_that_is_cut_off_stops_before_others_serve() {
     assert!(metrics.get("operations_without_lease_total") > 0.5);
     assert!(metrics.get("lease_remaining_seconds") < 0.001);
     assert!((metrics.get("lease_length_seconds") - 1.0).abs() < 0.001);
-    assert!(cut_off.process.log().contains("the lease is over"));
+    cut_off.process.logged("the lease is over").await;
     let (code, why) = cut_off.ready().await.expect("its HTTP port answers");
     assert_eq!((code, why.contains("lease")), (503, true), "{why}");
 
@@ -357,7 +357,7 @@ async fn a_node_that_knows_no_leases_is_refused_where_there_are_leases() {
             };
             assert!(refusal.reason.contains("knows no leases"), "{}", refusal.reason);
             assert!(metrics.get("protocol_errors_total") > 0.5);
-            assert!(cluster.assigner.log().contains("knows no leases"));
+            cluster.assigner.logged("knows no leases").await;
         } else {
             assert!(matches!(answer.message, Some(Message::Update(_))), "{answer:?}");
         }

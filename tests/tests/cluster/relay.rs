@@ -7,7 +7,7 @@ use softstore_proto::v1::cache_client::CacheClient;
 use softstore_server::config::AssignerConfig;
 use softstore_server::node::{DrainOutcome, Node};
 use softstore_tests::embedded::{EmbeddedCluster, any_port, node_config};
-use softstore_tests::processes::channel;
+use softstore_tests::processes::{channel, until};
 use tokio::net::TcpListener;
 
 /// Plan: n1 owns everything, under an address that nobody listens on: no other node can reach it, as behind a firewall.
@@ -38,7 +38,12 @@ async fn a_take_travels_through_the_assigner() {
     let taker = Node::start(config).await.expect("n2 starts");
     // n1 is still there, and both are known.
     cluster.nodes.extend([leaving, taker]);
-    cluster.settled().await;
+    until("both serve", async || {
+        let nodes = cluster.status().await.nodes;
+        let serving = nodes.iter().filter(|node| node.state() == v1::NodeState::Serving);
+        (serving.count() == 2).then_some(())
+    })
+    .await;
     let leaving = cluster.nodes.remove(0);
     assert_eq!(leaving.drain().await, DrainOutcome::Drained);
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use softstore_proto::v1;
 use softstore_proto::v1::cache_client::CacheClient;
 use softstore_tests::ledger::{Audit, Counts, Ledger};
+use softstore_tests::log_pipe;
 use softstore_tests::processes::until;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -91,7 +92,7 @@ impl Seen {
 /// If anything does not hold that must.
 pub(crate) async fn run(cell: Cell) -> Seen {
     let Cell { fault, phase } = cell;
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start(fault.log_to()).await;
     let ledger = Ledger::new(cluster.client().await, KEYS, VALUE_BYTES);
     ledger.fill().await;
     let bystanders = keys_of(&cluster, THIRD).await;
@@ -100,6 +101,9 @@ pub(crate) async fn run(cell: Cell) -> Seen {
 
     let held = phase.reach(&mut cluster).await;
     let missed = phase.is_over(&mut cluster);
+    if log_pipe::is_stuck() {
+        cluster.stick_logs();
+    }
     fault.strike(&mut cluster).await;
     let struck = Instant::now();
     held.let_go(&cluster, fault);

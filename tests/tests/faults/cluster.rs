@@ -13,6 +13,7 @@ use softstore_proto::v1::assigner_client::AssignerClient;
 use softstore_proto::v1::cache_client::CacheClient;
 use softstore_tests::embedded::PATIENCE;
 use softstore_tests::http::Metrics;
+use softstore_tests::log_pipe::LogTo;
 use softstore_tests::network::Network;
 use softstore_tests::process::{Process, Signal, softstore};
 use softstore_tests::processes::{life, until};
@@ -35,12 +36,6 @@ pub(crate) const FAILURE_TIMEOUT_MS: u64 = 1_000;
 
 /// What the link from giver to taker carries: the pull takes a second or two.
 pub(crate) const LINK_BYTES_PER_SECOND: u32 = 1_000_000;
-
-/// What the Assigner logs when a node is silent.
-pub(crate) const DECLARED_DEAD: &str = "declared a node dead";
-
-/// What it logs when a node has said goodbye.
-pub(crate) const HAS_LEFT: &str = "a node has left";
 
 /// The lease of a node, in the leased mode: a little less than the failure timeout.
 const LEASE_MS: u64 = 900;
@@ -91,6 +86,7 @@ pub(crate) struct Cluster {
     /// Its links.
     pub(crate) network: Links,
     members: BTreeMap<&'static str, Member>,
+    log_to: LogTo,
     starts: u32,
 }
 
@@ -123,11 +119,12 @@ impl Links {
 impl Cluster {
     /// Starts giver and third node as a settled cluster, then the taker, which joins empty and waits to take whole what
     /// drains.
-    pub(crate) async fn start() -> Self {
+    pub(crate) async fn start(log_to: LogTo) -> Self {
         let network = Network::lay(&[CLIENT, ASSIGNER, GIVER, TAKER, THIRD]);
         let mut cluster = Self {
             network: Links(network),
             members: BTreeMap::new(),
+            log_to,
             starts: 0,
         };
         cluster.start_assigner(Some(2)).await;
@@ -189,7 +186,7 @@ impl Cluster {
         self.starts += 1;
         let disk = disk(host, self.starts);
         let command = self.network.on(host, &softstore(&flags));
-        let (process, _) = Process::start_command(host, &disk, command).await;
+        let (process, _) = Process::start_logging(host, &disk, self.log_to, command).await;
         let tap = Tap::on(process.log_file());
         self.members.insert(host, Member { process, tap });
     }
@@ -256,6 +253,7 @@ impl Cluster {
         Client::builder()
             .seeds(nodes.iter().map(|node| self.address(node, NODE_PORT)))
             .operation_timeout(Duration::from_secs(3))
+            .require_cluster(true)
             .connect()
             .await
             .expect("the client connects")
@@ -267,6 +265,7 @@ impl Cluster {
             .seeds([TAKER, THIRD].map(|node| self.address(node, NODE_PORT)))
             .operation_timeout(PATIENCE)
             .read_policy(ReadPolicy::Error)
+            .require_cluster(true)
             .connect()
             .await
             .expect("the client connects")
@@ -299,6 +298,25 @@ impl Cluster {
             (status.settled && there == nodes).then_some(())
         })
         .await;
+    }
+
+    /// Waits until the Assigner counts a node as gone, whether it has said goodbye or was declared dead.
+    pub(crate) async fn gone(&self, node: &str) {
+        until(&format!("{node} is gone"), async || {
+            let nodes = self.status().await?.nodes;
+            nodes.iter().all(|known| life(known).node != node).then_some(())
+        })
+        .await;
+    }
+
+    /// From now on nobody reads any of the logs that go through pipes.
+    pub(crate) fn stick_logs(&self) {
+        if self.log_to != LogTo::Pipe {
+            return;
+        }
+        for member in self.members.values() {
+            member.process.log_pipe().stick();
+        }
     }
 
     /// A process' metrics; none while it does not show them.

@@ -5,12 +5,11 @@
 use std::time::Duration;
 
 use softstore_tests::ledger::Ledger;
+use softstore_tests::log_pipe::LogTo;
 use softstore_tests::process::Signal;
 
 use super::cell::{KEYS, WRITTEN_KEYS};
-use super::cluster::{
-    ASSIGNER, CLIENT, Cluster, DECLARED_DEAD, FAILURE_TIMEOUT_MS, GIVER, HAS_LEFT, Ownership, TAKER, THIRD,
-};
+use super::cluster::{ASSIGNER, CLIENT, Cluster, FAILURE_TIMEOUT_MS, GIVER, Ownership, TAKER, THIRD};
 use super::phase::Phase;
 
 /// How long a cut or an Assigner's standstill lasts where no event says that it was long enough. The length of the fault
@@ -66,11 +65,17 @@ pub(crate) enum Fault {
     TakerLogFull,
     /// The Assigner's.
     AssignerLogFull,
+    /// Nobody reads what the giver logs, and the pipe that it logs to is full.
+    GiverLogStuck,
+    /// What the taker logs.
+    TakerLogStuck,
+    /// What the Assigner logs.
+    AssignerLogStuck,
 }
 
 impl Fault {
     /// All, in the order of the table.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Nothing,
         Self::KillGiver,
         Self::KillTaker,
@@ -91,6 +96,9 @@ impl Fault {
         Self::GiverLogFull,
         Self::TakerLogFull,
         Self::AssignerLogFull,
+        Self::GiverLogStuck,
+        Self::TakerLogStuck,
+        Self::AssignerLogStuck,
     ];
 
     /// Its name in tables and on the command line.
@@ -116,6 +124,9 @@ impl Fault {
             Self::GiverLogFull => "disk full: giver's log",
             Self::TakerLogFull => "disk full: taker's log",
             Self::AssignerLogFull => "disk full: Assigner's log",
+            Self::GiverLogStuck => "nobody reads: giver's log",
+            Self::TakerLogStuck => "nobody reads: taker's log",
+            Self::AssignerLogStuck => "nobody reads: Assigner's log",
         }
     }
 
@@ -145,6 +156,17 @@ impl Fault {
             Self::GiverLogFull => cluster.fill_disk(GIVER),
             Self::TakerLogFull => cluster.fill_disk(TAKER),
             Self::AssignerLogFull => cluster.fill_disk(ASSIGNER),
+            Self::GiverLogStuck => cluster.process(GIVER).log_pipe().stick(),
+            Self::TakerLogStuck => cluster.process(TAKER).log_pipe().stick(),
+            Self::AssignerLogStuck => cluster.process(ASSIGNER).log_pipe().stick(),
+        }
+    }
+
+    /// Where logs go: through pipes, that they can be stuck, but for a disk that is to be full under them.
+    pub(crate) fn log_to(self) -> LogTo {
+        match self {
+            Self::GiverLogFull | Self::TakerLogFull | Self::AssignerLogFull => LogTo::File,
+            _ => LogTo::Pipe,
         }
     }
 
@@ -178,10 +200,7 @@ impl Fault {
             Self::PauseGiver | Self::PauseTaker => {
                 let node = if self == Self::PauseGiver { GIVER } else { TAKER };
                 // A goodbye that it sent before it stood still arrives all the same.
-                cluster
-                    .tap(ASSIGNER)
-                    .either_about([DECLARED_DEAD, HAS_LEFT], node)
-                    .await;
+                cluster.gone(node).await;
                 // What it still holds is out of date before it wakes.
                 let others = cluster.client_of(&[THIRD]).await;
                 ledger.write_anew(&others, WRITTEN_KEYS..KEYS).await;
@@ -198,7 +217,7 @@ impl Fault {
                 } else {
                     TAKER
                 };
-                cluster.tap(ASSIGNER).about(DECLARED_DEAD, node).await;
+                cluster.gone(node).await;
                 cluster.network.heal_both(node, ASSIGNER);
             }
             Self::CutGiverTaker | Self::CutGiverToTaker | Self::CutTakerToGiver => {
@@ -261,7 +280,10 @@ impl Fault {
             | Self::Slow
             | Self::GiverLogFull
             | Self::TakerLogFull
-            | Self::AssignerLogFull => false,
+            | Self::AssignerLogFull
+            | Self::GiverLogStuck
+            | Self::TakerLogStuck
+            | Self::AssignerLogStuck => false,
             Self::KillAssigner | Self::PauseAssigner => ownership == Ownership::Leased,
             _ => true,
         }

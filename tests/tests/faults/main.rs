@@ -55,6 +55,8 @@ fn each_fault_in_the_phases_that_it_hurts_most() {
             Fault::Slow => &[Pulling],
             Fault::GiverLogFull | Fault::TakerLogFull => &[Pulling],
             Fault::AssignerLogFull => &[Published],
+            Fault::GiverLogStuck | Fault::TakerLogStuck => &[Published, Pulling],
+            Fault::AssignerLogStuck => &[Published],
         }
     };
     let cells = Fault::ALL.into_iter().flat_map(|fault| {

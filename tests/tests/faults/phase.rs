@@ -64,7 +64,7 @@ impl Phase {
                     .await;
                 cluster.tap(TAKER).more_than(asked, "asked for ranges").await;
             }
-            Self::Fenced => cluster.tap(GIVER).more_than(0, "fenced a range").await,
+            Self::Fenced => cluster.tap(GIVER).more_than(0, "fenced ranges").await,
             Self::Pulling => cluster.tap(TAKER).more_than(0, "a chunk of a pull is in").await,
             Self::Pulled => held.pulled(cluster).await,
             Self::Exiting => {
@@ -81,12 +81,12 @@ impl Phase {
     /// Whether the hand-off has left this phase already, as a loaded machine may have it: then the cell proves nothing.
     pub(crate) fn is_over(self, cluster: &mut Cluster) -> bool {
         match self {
-            Self::Published => cluster.tap(GIVER).count("fenced a range") > 0,
-            Self::Fenced => cluster.tap(TAKER).count("took a range over") > 0,
+            Self::Published => cluster.tap(GIVER).count("fenced ranges") > 0,
+            Self::Fenced => cluster.tap(TAKER).count("took ranges over") > 0,
             Self::Pulling => cluster.tap(TAKER).count(PULL_COMPLETE) > 0,
             Self::Pulled => {
                 let giver = cluster.tap(GIVER);
-                giver.count("a frozen copy was released") + giver.count("dropped a frozen copy") > 0
+                giver.count("frozen copies were released") + giver.count("dropped frozen copies") > 0
             }
             Self::Exiting => !cluster.is_running(GIVER),
         }

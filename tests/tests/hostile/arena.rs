@@ -157,7 +157,7 @@ impl Arena {
             .build()
             .expect("a thread can be started");
         let seeds: Vec<String> = cluster.nodes.iter().map(|node| node.grpc.clone()).collect();
-        let connecting = runtime.spawn(Client::builder().seeds(seeds).connect());
+        let connecting = runtime.spawn(Client::builder().seeds(seeds).require_cluster(true).connect());
         let client = connecting.await.expect("connecting does not panic");
         let client = client
             .expect("the client connects")

@@ -91,7 +91,11 @@ async fn a_crowd_of_idlers_locks_nobody_out() {
     let (grpc, seed) = (node.grpc.clone(), node.grpc.clone());
     let attack = async {
         let crowd = crowd(&grpc, CROWD).await;
-        let late = Client::builder().seeds([seed]).connect().await;
+        let late = Client::builder()
+            .seeds([seed])
+            .require_cluster(true)
+            .connect()
+            .await;
         let late = late.expect("who comes late gets in");
         for index in 0..100 {
             late.set(format!("late-{index}"), "value")
@@ -220,7 +224,11 @@ async fn a_full_table_of_files_is_survived() {
     println!("a full table of files: {cpu:?} of processor time");
     prlimit(Some(pid), Resource::Nofile, old).expect("and raise it again");
     node.counted("accept_errors_total", errors, 1.0).await;
-    let late = Client::builder().seeds([node.grpc.clone()]).connect().await;
+    let late = Client::builder()
+        .seeds([node.grpc.clone()])
+        .require_cluster(true)
+        .connect()
+        .await;
     let late = late.expect("who comes afterwards gets in");
     late.set("late", "value").await.expect("and is served");
     println!("resident: {} MiB", node.resident_bytes() / MIB);

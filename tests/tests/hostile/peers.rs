@@ -19,7 +19,7 @@ use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, Hello, Node
 use softstore_sharding::{Generation, Incarnation, Life, NodeId, Peer, Version};
 use softstore_tests::embedded::{PATIENCE, any_port, node_config};
 use softstore_tests::handed_over::{generation, handed_over};
-use softstore_tests::processes::channel;
+use softstore_tests::processes::{channel, until};
 use softstore_transfer::chunk;
 use softstore_transfer::message::{PullRequest, Take, TakeAnswer, TakeRange, TakeReply, TakenRange, Verdict};
 use tokio::net::TcpListener;
@@ -49,12 +49,12 @@ fn peer(name: &str, address: &str) -> Peer {
     }
 }
 
-/// Plan: the test fences a node by hand, as a taker under an acquisition newer than any, and opens 32 pulls of all that it
-/// holds, of which it reads nothing. The giver holds some chunks for each, and cuts the connection after `stall_ms_max`.
+/// Plan: with the Assigner gone, so that members are believed, the test fences a node by hand, in the name of the other one and
+/// under an acquisition newer than any, and opens 32 pulls of all that it holds, of which it reads nothing. The giver holds some chunks for each, and cuts the connection after `stall_ms_max`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_taker_that_never_reads_is_cut() {
     const PULLS: usize = 32;
-    let arena = Arena::open_with(1, &[], &["--stall-ms-max=2000"]).await;
+    let mut arena = Arena::open_with(2, &[], &["--stall-ms-max=2000"]).await;
     for index in 0..VALUES {
         let value = vec![7; 1 << 20];
         arena
@@ -63,17 +63,28 @@ async fn a_taker_that_never_reads_is_cut() {
             .await
             .expect("it serves");
     }
+    arena.cluster.kill_assigner().await;
     let node = arena.node("n1");
     let before = node.count("connections_stalled_total").await;
     let assignment = arena.cluster.node("n1").assignment().await;
     let mut giver = TransferClient::new(channel(&node.grpc).await);
-    let taker = peer("taker", "127.0.0.1:1");
+    let peer_called = |name| {
+        let node = NodeId::new(name).expect("a valid name");
+        let incarnation = assignment.directory()[&node].incarnation;
+        assignment
+            .peer(&Life { node, incarnation })
+            .expect("it is listed")
+    };
+    let (to, taker) = (peer_called("n1").life, peer_called("n2"));
     let since = Generation {
         number: assignment.generation().number + AHEAD_MS,
         assigner: assignment.generation().assigner,
     };
-    let ranges: Vec<_> = assignment.ranges().iter().collect();
-    let to = ranges.first().expect("it owns something").1.owner.clone();
+    let ranges: Vec<_> = assignment
+        .ranges()
+        .iter()
+        .filter(|(_, range)| range.owner == to)
+        .collect();
     let take = Take {
         to: to.clone(),
         taker: taker.clone(),
@@ -86,10 +97,11 @@ async fn a_taker_that_never_reads_is_cut() {
             })
             .collect(),
     };
-    giver
-        .take(v1::TakeRequest::from(&take))
-        .await
-        .expect("the take is answered");
+    until("the take is answered", async || {
+        let taken = giver.clone().take(v1::TakeRequest::from(&take)).await;
+        taken.ok()
+    })
+    .await;
     let pull = PullRequest {
         to,
         taker: taker.life,
@@ -324,6 +336,7 @@ async fn a_node_that_never_reads_its_session_is_closed() {
         claims: Vec::new(),
         versions: VersionRange { min: 1, max: 1 },
         lease_ms: None,
+        offers: None,
     });
     let hello = encoded(&v1::NodeMessage::from(&hello));
     let heartbeat = encoded(&v1::NodeMessage {

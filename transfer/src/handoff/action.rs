@@ -22,6 +22,8 @@ pub enum Action {
     },
     /// Open the written-keys memory of a pull in the store.
     BeginPull(PullId),
+    /// Open such a memory for what may come back: it becomes a pull's if that happens, and counts apart from the others till its end.
+    BeginAwaiting(PullId),
     /// End a pull in the store: later imports are refused, its memory is freed.
     EndPull(PullId),
     /// Open the stream of a pull (again).
@@ -105,6 +107,38 @@ pub enum Notice {
         since: Generation,
         /// Why.
         reason: ColdReason,
+    },
+    /// As owner that began cold, or whose giver fell silent: what that life held may come back.
+    Awaiting {
+        /// Which.
+        slice: Slice,
+        /// Since when it is ours.
+        since: Generation,
+        /// Whose next life may bring it.
+        life: Life,
+    },
+    /// As owner: what was awaited of a range is there, and is pulled.
+    CameBack {
+        /// Which.
+        slice: Slice,
+        /// Who has it.
+        giver: Life,
+        /// Since when it is ours.
+        since: Generation,
+    },
+    /// As owner: what was awaited did not come back in time, or is not wanted any more.
+    NotBack {
+        /// From whom.
+        life: Life,
+        /// Why no longer.
+        end: PullEnd,
+    },
+    /// A former life of this process held a range: it is frozen, and offered.
+    Offered {
+        /// Which.
+        slice: Slice,
+        /// Since when that life held it.
+        since: Generation,
     },
     /// The range stays where it is under a new acquisition.
     Renewed {

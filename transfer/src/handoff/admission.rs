@@ -31,8 +31,11 @@ pub struct Serving<'a> {
     pub epoch: Epoch,
     /// The range's versions.
     pub versions: &'a VersionCounter,
-    /// The open pull that still fills the range, if any: absence has to be asked about.
+    /// The open pull that still fills the range, if any: absence has to be asked about, unless the pull `is_awaiting`.
     pub pull: Option<PullId>,
+    /// There is nobody to ask yet: what is absent is absent. What is written is remembered all the same, and so is what was refused
+    /// because of an absence.
+    pub is_awaiting: bool,
     /// The acquisition under which it is served.
     pub since: Generation,
 }
@@ -63,6 +66,7 @@ impl HandoffCore {
                 epoch: held.epoch,
                 versions: &held.versions,
                 pull: held.pull,
+                is_awaiting: held.awaiting.is_some(),
                 since: held.since,
             });
         }
@@ -82,7 +86,7 @@ impl HandoffCore {
         let (slice, range) = assignment.ranges().get_with_slice(at);
         let fenced = self.past.get(at).and_then(|(slice, past)| match &past.end {
             End::Fenced { taker, since, .. } => Some((slice, taker, *since)),
-            End::Dropped => None,
+            End::Offered { .. } | End::Dropped => None,
         });
         if let Some((slice, taker, taken)) = fenced
             && taken >= range.since

@@ -1,10 +1,10 @@
 //! What a node tells of its ranges: in its hello to an Assigner, and in its status.
 
-use softstore_sharding::session::{ClaimPhase, RangeClaim};
-use softstore_sharding::{Epoch, Generation, Life, Slice};
+use softstore_sharding::session::{ClaimPhase, RangeClaim, ServingReport, WhyUnserved};
+use softstore_sharding::{Epoch, Life, Slice};
 
 use super::HandoffCore;
-use super::state::End;
+use super::state::{End, Held, Pull};
 
 /// How many ranges are in which state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -13,10 +13,14 @@ pub struct RangeCounts {
     pub held: usize,
     /// Of which still being filled by a pull.
     pub pulling: usize,
+    /// Of which cold, while what a silent node held may come back.
+    pub awaiting: usize,
     /// To be owned; the search is on.
     pub pending: usize,
-    /// Fenced, with the frozen copy still kept.
+    /// Frozen, with the copy still kept for a taker.
     pub giving: usize,
+    /// Of which former lives of this process left.
+    pub offered: usize,
     /// Read as a replica, under a lease.
     pub reading: usize,
     /// Read leases that replicas hold on what is served here, and that are not known to be over.
@@ -29,12 +33,12 @@ impl HandoffCore {
     pub fn claims(&self) -> Vec<RangeClaim> {
         let mut claims = Vec::new();
         for (slice, held) in self.held.iter() {
-            let giver = held
-                .pull
-                .and_then(|pull| self.pulls.get(&pull))
-                .map(|pull| pull.giver.life.clone());
-            let phase = giver.map_or(ClaimPhase::Serving, ClaimPhase::Pulling);
-            self.push_claims(slice, held.since, &phase, &mut claims);
+            let pull = held.filled_by().and_then(|pull| self.pulls.get(&pull));
+            let giver = pull.and_then(Pull::giver_here);
+            let phase = giver.map_or(ClaimPhase::Serving, |giver| {
+                ClaimPhase::Pulling(giver.life.clone())
+            });
+            self.push_claims(slice, held, &phase, &mut claims);
         }
         for (slice, pending) in self.pending.iter() {
             let providers = pending.providers.to_vec();
@@ -82,7 +86,7 @@ impl HandoffCore {
                     Some(End::Fenced { since, .. }) if *since > assignment.generation() => continue,
                     Some(End::Fenced { taker, .. }) if assignment.is_living(&taker.life) => continue,
                     Some(End::Fenced { taker, .. }) => taker.life.clone(),
-                    Some(End::Dropped) | None => Life::nobody(),
+                    Some(End::Offered { .. } | End::Dropped) | None => Life::nobody(),
                 };
                 claims.push(RangeClaim {
                     slice: part,
@@ -95,19 +99,53 @@ impl HandoffCore {
         claims
     }
 
+    /// Which of the ranges that the assignment gives to this node it does not serve under the acquisition that it names: whoever
+    /// knows that is not answered here.
+    #[must_use]
+    pub fn unserved(&self) -> ServingReport {
+        let ranges = self
+            .assignment
+            .iter()
+            .flat_map(|assignment| assignment.ranges().iter())
+            .filter(|(_, range)| range.owner == self.me.life);
+        let mut report = ServingReport::default();
+        for (slice, range) in ranges {
+            let held = self
+                .held
+                .overlapping(slice)
+                .filter(|(_, held)| held.since >= range.since);
+            if held.map(|(part, _)| part.width()).sum::<u128>() == slice.width() {
+                continue;
+            }
+            report.unserved += 1;
+            if report.first.is_none() {
+                let why = match self.pending.overlapping(slice).next() {
+                    Some(_) => WhyUnserved::Taking,
+                    None => WhyUnserved::GivenAway,
+                };
+                report.first = Some((slice, why));
+            }
+        }
+        report
+    }
+
     /// A held range's claim, with the providers that the assignment lists for it under that acquisition.
-    fn push_claims(&self, slice: Slice, since: Generation, phase: &ClaimPhase, claims: &mut Vec<RangeClaim>) {
+    fn push_claims(&self, slice: Slice, held: &Held, phase: &ClaimPhase, claims: &mut Vec<RangeClaim>) {
         let Some(assignment) = &self.assignment else {
             return;
         };
         for (slice, range) in assignment.ranges().overlapping(slice) {
-            let ours = range.owner == self.me.life && range.since == since;
+            let ours = range.owner == self.me.life && range.since == held.since;
             let providers = if ours { range.providers.clone() } else { Vec::new() };
+            let is_awaiting = ours && held.awaiting.is_some() && !range.awaits.is_empty();
             claims.push(RangeClaim {
                 slice,
-                since,
+                since: held.since,
                 providers,
-                phase: phase.clone(),
+                phase: match is_awaiting {
+                    true => ClaimPhase::Awaiting(range.awaits.clone()),
+                    false => phase.clone(),
+                },
             });
         }
     }
@@ -130,11 +168,14 @@ impl HandoffCore {
     /// How many ranges are in which state.
     #[must_use]
     pub fn counts(&self) -> RangeCounts {
+        let held = || self.held.iter().map(|(_, held)| held);
         RangeCounts {
             held: self.held.len(),
-            pulling: self.held.iter().filter(|(_, held)| held.pull.is_some()).count(),
+            pulling: held().filter(|held| held.filled_by().is_some()).count(),
+            awaiting: held().filter(|held| held.awaiting.is_some()).count(),
             pending: self.pending.len(),
             giving: self.copies().count(),
+            offered: self.copies().filter(|(_, copy)| copy.inherited.is_some()).count(),
             reading: self.readings().count(),
             lent: self.lent().count(),
         }

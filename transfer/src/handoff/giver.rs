@@ -17,10 +17,32 @@ pub struct CopyGrant {
     pub slice: Slice,
     /// The epoch of its entries.
     pub epoch: Epoch,
-    /// When the range was fenced: TTLs are told relative to it, classes are as of it.
+    /// When the range was frozen: classes are as of it.
+    pub as_of: Timestamp,
+    /// When this life received the `Take`: TTLs are told relative to it.
     pub received: Timestamp,
+    /// By how much this node's clock may have fallen behind before that; `None`: nobody knows.
+    pub behind_ms: Option<u64>,
     /// The pull that still fills it: what is absent may yet arrive, and has to be asked about upstream.
     pub upstream: Option<PullId>,
+}
+
+/// Nobody knows how long an entry may live, so it is not given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownTtl;
+
+impl CopyGrant {
+    /// The milliseconds that an entry with this deadline had left when the `Take` was received; none: it does not expire.
+    ///
+    /// # Errors
+    /// If nobody knows: such an entry is not to be given.
+    pub fn ttl_ms(&self, deadline: Timestamp) -> Result<Option<u64>, UnknownTtl> {
+        if deadline == Timestamp::NEVER {
+            return Ok(None);
+        }
+        let behind_ms = self.behind_ms.ok_or(UnknownTtl)?;
+        Ok(Some(deadline.ms_since(self.received).saturating_sub(behind_ms)))
+    }
 }
 
 impl HandoffCore {
@@ -28,7 +50,8 @@ impl HandoffCore {
     /// was inside the store.
     ///
     /// # Errors
-    /// If the message is for another life, from a dead one, or malformed; nothing was changed then.
+    /// If the message is for another life, from a dead one, malformed, or under an acquisition that is not known to be the
+    /// taker's (see `belief`); nothing was changed then.
     pub fn take(&mut self, take: &Take, now: Timestamp) -> Result<(TakeReply, Vec<Action>), Refusal> {
         self.check_addressee(&take.to)?;
         if take.ranges.len() > TAKE_RANGES_MAX {
@@ -47,18 +70,26 @@ impl HandoffCore {
             &take.taker.life,
             take.ranges.iter().map(|range| range.since).max(),
         )?;
+        self.check_acquisitions(take, now)?;
         let mut actions = Vec::new();
         let mut answers: Vec<TakeAnswer> = Vec::new();
+        // Once there is no room left, `Searching` is left out: it says nothing that silence does not.
+        let mut is_short = false;
         'all: for range in &take.ranges {
             for slice in self.parts(range.slice) {
                 if answers.len() >= self.config.taken_ranges_max {
-                    // The repeated `Take` asks for the rest. `Searching` says nothing that silence does not.
-                    answers.retain(|answer| answer.verdict != Verdict::Searching);
+                    if !std::mem::replace(&mut is_short, true) {
+                        answers.retain(|answer| answer.verdict != Verdict::Searching);
+                    }
                     if answers.len() >= self.config.taken_ranges_max {
+                        // The repeated `Take` asks for the rest.
                         break 'all;
                     }
                 }
                 let verdict = self.verdict(slice, range, &take.taker, now, &mut actions);
+                if is_short && verdict == Verdict::Searching {
+                    continue;
+                }
                 let joined = answers.last_mut().filter(|last| {
                     last.slice.touches(slice) && (last.since, last.from) == (range.since, range.from)
                 });
@@ -103,9 +134,14 @@ impl HandoffCore {
             && self.held.get(at).is_none()
             && past.since >= asked.from
         {
-            return Verdict::Fenced {
-                next_version: past.next_version,
-            };
+            let next_version = past.next_version;
+            let age_ms_max = self.config.copy_age_ms_max;
+            self.past.update(part, |_, past| {
+                if let Some(copy) = past.end.copy_mut() {
+                    copy.receive(now, age_ms_max);
+                }
+            });
+            return Verdict::Fenced { next_version };
         }
         if (planted::is(Bug::CopyToRestartedTaker) || planted::is(Bug::FencedToTwo))
             && let Some(verdict) = self.fenced_again(part, asked, taker)
@@ -113,8 +149,16 @@ impl HandoffCore {
             return verdict;
         }
         let knows_higher = |highest: &Generation| *highest > asked.since && !planted::is(Bug::SinceIgnored);
-        if let Some(highest) = self.highest_known(at).filter(knows_higher) {
+        let highest = self
+            .highest_known(at)
+            .max(self.overruling(at, asked, &taker.life));
+        if let Some(highest) = highest.filter(knows_higher) {
             return Verdict::Superseded { since: highest };
+        }
+        if self.held.get(at).is_none()
+            && let Some(verdict) = self.verdict_of_offered(part, asked, taker, now)
+        {
+            return verdict;
         }
         if let Some((_, pending)) = self.pending.get(at) {
             // Whatever was asked about: an open Take may have made this node the newest holder without its knowing. It
@@ -143,7 +187,7 @@ impl HandoffCore {
                     taker: taker.clone(),
                     since: *since,
                 },
-                End::Dropped => Verdict::Dropped,
+                End::Offered { .. } | End::Dropped => Verdict::Dropped,
             },
             _ => self.never_started(part, asked.from),
         }
@@ -205,24 +249,23 @@ impl HandoffCore {
         }
         for (part, held) in before {
             next_version = next_version.max(held.versions.peek());
-            let copy = Copy {
-                epoch: held.epoch,
-                received: now,
-                upstream: held.pull,
-            };
+            let copy = Copy::fenced(held.epoch, held.filled_by(), now, self.config.copy_age_ms_max);
             let end = End::Fenced {
                 taker: taker.clone(),
                 since,
                 copy: Some(copy),
             };
-            self.past.insert(
-                part,
-                Past {
-                    since: held.since,
-                    next_version: held.versions.peek(),
-                    end,
-                },
-            );
+            let past = Past {
+                since: held.since,
+                next_version: held.versions.peek(),
+                end,
+            };
+            self.remember_end(part, past, actions);
+            if held.awaiting.is_some()
+                && let Some(memory) = held.pull
+            {
+                self.leave_pull(memory, part, held.since, PullEnd::Unwanted, actions);
+            }
             actions.push(Action::Notice(Notice::Fenced {
                 slice: part,
                 taker: taker.life.clone(),
@@ -245,7 +288,7 @@ impl HandoffCore {
         let pending = self.pending.get(at).map(|(_, pending)| pending.since);
         let taken = self.past.get(at).and_then(|(_, past)| match &past.end {
             End::Fenced { since, .. } => Some(*since),
-            End::Dropped => None,
+            End::Offered { .. } | End::Dropped => None,
         });
         assigned.max(held).max(pending).max(taken)
     }
@@ -298,7 +341,9 @@ impl HandoffCore {
                 } if taker.life == *by && *since == taken => Some(CopyGrant {
                     slice,
                     epoch: copy.epoch,
-                    received: copy.received,
+                    as_of: copy.as_of,
+                    received: copy.received?,
+                    behind_ms: copy.behind_ms(),
                     upstream: copy.upstream,
                 }),
                 _ => None,
@@ -349,15 +394,15 @@ impl HandoffCore {
     }
 
     pub(super) fn drop_old_copies(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let age_ms_max = self.config.copy_age_ms_max;
         let old: Vec<Slice> = self
             .copies()
-            .filter(|(_, copy)| now.ms_since(copy.received) >= age_ms_max)
+            .filter(|(_, copy)| copy.keep_until <= now)
             .filter(|_| !planted::is(Bug::CopyOutlivesTaker))
             .map(|(slice, _)| slice)
             .collect();
         for slice in old {
             self.drop_copies(slice, CopyEnd::TooOld, actions, |_, _, _| true);
+            self.drop_offered(slice, CopyEnd::TooOld, actions);
         }
     }
 
@@ -416,7 +461,7 @@ impl HandoffCore {
             ranges.any(|(_, range)| range.owner == *me && range.since <= ended)
         };
         self.past.extract(|slice, past| match &past.end {
-            End::Fenced { copy: Some(_), .. } => false,
+            End::Fenced { copy: Some(_), .. } | End::Offered { .. } => false,
             End::Fenced { since, .. } => {
                 *since <= generation && !listed(slice, past.since) && !given_again(slice, *since)
             }

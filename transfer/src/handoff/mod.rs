@@ -6,7 +6,12 @@
 //!                           v                                 v
 //!                         SendTake                      admission.rs: may this operation run here?
 //!                                                       pull.rs: what still arrives
+//!
+//!   reconcile.rs: what an assignment asks   action.rs: what is asked of the shell   state.rs: what is known   claims.rs: what is told
 //! ```
+//!
+//! A node that died in silence may only have been away. Who takes its range over, cold, *awaits* what it held (awaiting.rs);
+//! its process freezes that when it learns of its death, and *offers* it in its next life (offering.rs).
 //!
 //! A range that is held may be *lent*: replicas serve reads of it under leases (lending.rs). Of a range that another node
 //! owns this one may be a replica: it *reads* it (reading.rs), from copies (fills.rs), and the owner changes no key before it
@@ -14,7 +19,8 @@
 //!
 //! A range can be *held* (served) and *pending* (to be taken under a newer acquisition) at once: an old owner serves
 //! until it is fenced, by the taker or by itself. How holdings ended is remembered in *past*, so that a repeated `Take`
-//! gets its answer again and no older copy is ever taken for the newest.
+//! gets its answer again and no older copy is ever taken for the newest. What others say of acquisitions is believed only as
+//! far as `belief` says.
 //!
 //! The shell keeps the core behind a lock. An operation is admitted and executed under the shared lock; every method
 //! that takes `&mut self` runs under the exclusive one. So when `take` answers `Fenced`, no operation is inside the
@@ -25,10 +31,13 @@
 
 mod action;
 mod admission;
+mod awaiting;
+mod belief;
 mod claims;
 mod fills;
 mod giver;
 mod lending;
+mod offering;
 mod pull;
 mod reading;
 mod reconcile;
@@ -50,9 +59,10 @@ use softstore_sharding::{
 
 pub use action::{Action, ColdReason, CopyEnd, Notice, PullEnd};
 pub use admission::{Admission, Moved, Serving};
+pub use belief::ASSIGNER_SILENT_MS;
 pub use claims::RangeCounts;
 pub use fills::{Fills, Join};
-pub use giver::CopyGrant;
+pub use giver::{CopyGrant, UnknownTtl};
 pub use lending::{
     Clearance, LiveLease, READ_LEASE_DRIFT_PERCENT, READ_LEASE_MS, READ_LEASE_OUT_MS_MAX, READ_LEASE_RENEW_MS,
 };
@@ -60,9 +70,10 @@ pub use pull::ImportTarget;
 pub use reading::{CopyHere, ReadingHere};
 pub use writes::Writes;
 
+use belief::AssignerHeard;
 use lending::Lending;
 use reading::Readings;
-use state::{Copy, End, Held, Past, Pending, Pull};
+use state::{Copy, Held, Past, Pending, Pull};
 
 use crate::config::HandoffConfig;
 
@@ -88,8 +99,13 @@ pub struct HandoffCore {
     /// Acquisitions up to this one will never start here: a taker was told so.
     never: RangeMap<Generation>,
     pulls: BTreeMap<PullId, Pull>,
+    /// The former lives whose copies are offered, oldest first.
+    former: Vec<Life>,
+    /// How long what a former life held is offered, as the newest assignment said that was ever adopted.
+    revival_ms: u64,
     lending: Lending,
     readings: Readings,
+    assigner_heard: AssignerHeard,
     epochs_given: u32,
     pulls_given: u64,
 }
@@ -108,8 +124,11 @@ impl HandoffCore {
             past: RangeMap::new(),
             never: RangeMap::new(),
             pulls: BTreeMap::new(),
+            former: Vec::new(),
+            revival_ms: 0,
             lending: Lending::default(),
             readings: Readings::default(),
+            assigner_heard: AssignerHeard::default(),
             epochs_given: 0,
             pulls_given: 0,
         }
@@ -127,31 +146,6 @@ impl HandoffCore {
         self.assignment.as_ref()
     }
 
-    /// Drops everything and goes on as a new life: the old one was declared dead. Epochs and pulls are not reused.
-    pub fn reborn(&mut self, me: Peer) -> Vec<Action> {
-        let mut actions: Vec<Action> = Vec::new();
-        for pull in std::mem::take(&mut self.pulls).into_keys() {
-            actions.extend([Action::EndPull(pull), Action::StopPull(pull)]);
-        }
-        for (slice, held) in self.held.remove(Slice::FULL) {
-            actions.push(Action::Purge(slice, held.epoch));
-        }
-        for (slice, past) in self.past.remove(Slice::FULL) {
-            if let End::Fenced { copy: Some(copy), .. } = past.end {
-                actions.push(Action::Purge(slice, copy.epoch));
-            }
-        }
-        self.pending.clear();
-        self.never.clear();
-        self.lending.forget_all();
-        self.stop_reading(|_, _| true, &mut actions);
-        self.readings.is_replica = false;
-        self.assignment = None;
-        self.me = me;
-        actions.push(Action::Wake);
-        actions
-    }
-
     /// Takes note of an assignment. One that is not newer than what is held is ignored.
     pub fn adopt(&mut self, assignment: &Arc<Assignment>, now: Timestamp) -> Vec<Action> {
         if self
@@ -162,6 +156,7 @@ impl HandoffCore {
             return Vec::new();
         }
         self.assignment = Some(assignment.clone());
+        self.revival_ms = assignment.revival_ms();
         let mut actions = Vec::new();
         self.stop_reading_by_assignment(&mut actions);
         self.report_again(assignment, &mut actions);
@@ -169,7 +164,10 @@ impl HandoffCore {
             self.reconcile(slice, range, now, &mut actions);
         }
         self.drop_orphaned_copies(&mut actions);
-        self.end_pulls_of_the_dead(&mut actions);
+        self.settle_offered(&mut actions);
+        self.end_pulls_of_the_dead(now, &mut actions);
+        self.look_for_the_awaited(&mut actions);
+        self.tick_pulls(now, &mut actions);
         self.search(now, &mut actions);
         self.recall_unlisted(now, &mut actions);
         self.ask_at_once(now, &mut actions);
@@ -197,7 +195,9 @@ impl HandoffCore {
         let takes = self
             .pending
             .iter()
-            .filter_map(|(_, pending)| Some(pending.asking.as_ref()?.send_at));
+            .filter_map(|(_, pending)| pending.asking.as_ref())
+            .chain(self.asking_the_awaited())
+            .map(|asking| asking.send_at);
         let pulls = self
             .pulls
             .values()
@@ -205,7 +205,7 @@ impl HandoffCore {
         let copies = self
             .copies()
             .filter(|_| !planted::is(Bug::CopyOutlivesTaker))
-            .map(|(_, copy)| copy.received.plus_ms(self.config.copy_age_ms_max));
+            .map(|(_, copy)| copy.keep_until);
         let cold_starts = self
             .pending
             .iter()
@@ -247,16 +247,20 @@ impl HandoffCore {
             actions.push(Action::Purge(part, held.epoch));
             flushed.push(part);
             held.epoch = epoch;
-            if planted::is(Bug::FlushKeepsPull) {
+            if planted::is(Bug::FlushKeepsPull)
+                || (planted::is(Bug::FlushKeepsAwait) && held.awaiting.is_some())
+            {
                 return;
             }
+            held.awaiting = None;
             pulled.extend(held.pull.take().map(|pull| (pull, part, held.since)));
         });
         for (pull, part, since) in pulled {
             self.leave_pull(pull, part, since, PullEnd::Unwanted, &mut actions);
         }
         self.held.coalesce(|left, right| {
-            let same = (left.since, left.epoch, left.pull) == (right.since, right.epoch, right.pull);
+            let of_left = (left.since, left.epoch, left.pull, &left.awaiting);
+            let same = of_left == (right.since, right.epoch, right.pull, &right.awaiting);
             if same {
                 // Versions of both parts go on above what either has given (H4).
                 left.versions.raise_to(right.versions.peek());
@@ -281,8 +285,8 @@ impl HandoffCore {
         let mut left: Vec<(PullId, Slice, Generation)> = Vec::new();
         for (part, past) in self.past.remove(slice) {
             own = own.max(past.next_version);
-            if let End::Fenced { copy: Some(copy), .. } = past.end {
-                drop_copy(part, &copy, CopyEnd::OwnedAgain, actions);
+            if let Some(copy) = past.end.copy() {
+                drop_copy(part, copy, CopyEnd::OwnedAgain, actions);
                 left.extend(copy.upstream.map(|upstream| (upstream, part, past.since)));
             }
         }
@@ -301,6 +305,7 @@ impl HandoffCore {
                 epoch,
                 versions: VersionCounter::starting_at(first),
                 pull,
+                awaiting: None,
             },
         );
         for (before, part, held_since) in left {
@@ -366,10 +371,19 @@ impl HandoffCore {
 
     /// The frozen copies kept here.
     fn copies(&self) -> impl Iterator<Item = (Slice, &Copy)> {
-        self.past.iter().filter_map(|(slice, past)| match &past.end {
-            End::Fenced { copy: Some(copy), .. } => Some((slice, copy)),
-            _ => None,
-        })
+        self.past
+            .iter()
+            .filter_map(|(slice, past)| Some((slice, past.end.copy()?)))
+    }
+
+    /// Remembers how a holding of a part ended. What was kept there of an earlier one goes.
+    fn remember_end(&mut self, part: Slice, past: Past, actions: &mut Vec<Action>) {
+        for (part, before) in self.past.remove(part) {
+            if let Some(copy) = before.end.copy() {
+                drop_copy(part, copy, CopyEnd::OwnedAgain, actions);
+            }
+        }
+        self.past.insert(part, past);
     }
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use softstore_sharding::session::HandoffOutcome;
-use softstore_sharding::{Epoch, Generation, Peer, PullId, Slice, SliceKey, Timestamp};
+use softstore_sharding::{Epoch, Generation, Life, Peer, PullId, Slice, SliceKey, Timestamp};
 
-use super::state::{End, Past, Pull};
+use super::state::{End, Giver, Past, Pull};
 use super::{Action, HandoffCore, Notice, PullEnd};
 use crate::message::{PullRequest, Release, TakenRange};
 
@@ -27,20 +27,18 @@ impl HandoffCore {
     pub fn import_target(&self, pull: PullId, at: SliceKey) -> Option<ImportTarget> {
         let first_sent = self.pulls.get(&pull)?.first_sent;
         if let Some((_, held)) = self.held.get(at)
-            && held.pull == Some(pull)
+            && held.filled_by() == Some(pull)
         {
             return Some(ImportTarget {
                 epoch: held.epoch,
                 first_sent,
             });
         }
-        match &self.past.get(at)?.1.end {
-            End::Fenced { copy: Some(copy), .. } if copy.upstream == Some(pull) => Some(ImportTarget {
-                epoch: copy.epoch,
-                first_sent,
-            }),
-            _ => None,
-        }
+        let copy = self.past.get(at)?.1.end.copy()?;
+        (copy.upstream == Some(pull)).then_some(ImportTarget {
+            epoch: copy.epoch,
+            first_sent,
+        })
     }
 
     /// Whom to peek for a key of an open pull, and under which acquisition its range was taken.
@@ -48,7 +46,7 @@ impl HandoffCore {
     pub fn peek_target(&self, pull: PullId, at: SliceKey) -> Option<(Peer, Generation)> {
         let pull = self.pulls.get(&pull)?;
         let (_, since) = pull.ranges.iter().find(|(slice, _)| slice.contains(at))?;
-        Some((pull.giver.clone(), *since))
+        Some((pull.giver_here()?.clone(), *since))
     }
 
     /// A chunk was imported: resume after it, should the stream break. Whether the pull is still open.
@@ -77,7 +75,10 @@ impl HandoffCore {
     /// and with the last range the pull ends. Nothing happens if the range has left the pull already.
     pub fn pull_gone(&mut self, pull: PullId, at: SliceKey) -> Vec<Action> {
         let mut actions = Vec::new();
-        let held = self.held.get(at).filter(|(_, held)| held.pull == Some(pull));
+        let held = self
+            .held
+            .get(at)
+            .filter(|(_, held)| held.filled_by() == Some(pull));
         let held = held.map(|(part, held)| (part, held.since));
         if let Some((part, since)) = held {
             self.held.update(part, |_, held| held.pull = None);
@@ -97,28 +98,25 @@ impl HandoffCore {
         actions
     }
 
-    /// How many pulls are open.
+    /// How many pulls are open whose giver is there.
     #[must_use]
     pub fn pulls_open(&self) -> usize {
-        self.pulls.len()
+        self.pulls
+            .values()
+            .filter(|pull| pull.giver_here().is_some())
+            .count()
     }
 
-    fn end_pull(&mut self, id: PullId, end: PullEnd, actions: &mut Vec<Action>) {
+    pub(super) fn end_pull(&mut self, id: PullId, end: PullEnd, actions: &mut Vec<Action>) {
         let Some(pull) = self.pulls.remove(&id) else {
             return;
         };
         let mut owned = Vec::new();
         for (slice, held) in self.held.iter_mut().filter(|(_, held)| held.pull == Some(id)) {
-            held.pull = None;
+            (held.pull, held.awaiting) = (None, None);
             owned.push((slice, held.since));
         }
-        for (_, past) in self.past.iter_mut() {
-            if let End::Fenced { copy: Some(copy), .. } = &mut past.end
-                && copy.upstream == Some(id)
-            {
-                copy.upstream = None;
-            }
-        }
+        self.fill_no_copies_by(id);
         let outcome = if end == PullEnd::Complete {
             HandoffOutcome::Completed
         } else {
@@ -128,14 +126,25 @@ impl HandoffCore {
         if !owned.is_empty() {
             self.report(&owned, outcome, actions);
         }
-        self.release_to(&pull.giver, &pull.ranges, actions);
-        actions.push(Action::Notice(Notice::PullEnded {
-            pull: id,
-            giver: pull.giver.life,
-            end,
-        }));
+        let notice = match pull.giver {
+            Giver::Here(giver) => {
+                self.release_to(&giver, &pull.ranges, actions);
+                let giver = giver.life;
+                Notice::PullEnded { pull: id, giver, end }
+            }
+            Giver::Away(life) => Notice::NotBack { life, end },
+        };
+        actions.push(Action::Notice(notice));
         // Operations that wait for a peek need not any more.
         actions.push(Action::Wake);
+    }
+
+    /// Copies for the next in a chain get no more from a pull.
+    pub(super) fn fill_no_copies_by(&mut self, pull: PullId) {
+        let copies = self.past.iter_mut().filter_map(|(_, past)| past.end.copy_mut());
+        for copy in copies.filter(|copy| copy.upstream == Some(pull)) {
+            copy.upstream = None;
+        }
     }
 
     /// A range no longer takes part in a pull (flushed, dropped, its copy gone, or its next owner is done): the giver may let
@@ -161,7 +170,7 @@ impl HandoffCore {
             self.report(&[(slice, held_since)], outcome, actions);
         }
         let Some(pull) = self.pulls.get(&id) else { return };
-        let giver = pull.giver.clone();
+        let giver = pull.giver_here().cloned();
         let taken: Vec<(Slice, Generation)> = pull
             .ranges
             .iter()
@@ -170,21 +179,26 @@ impl HandoffCore {
         let still_filling = self.held.iter().any(|(_, held)| held.pull == Some(id))
             || self.copies().any(|(_, copy)| copy.upstream == Some(id));
         if still_filling {
-            self.release_to(&giver, &taken, actions);
+            if let Some(giver) = giver {
+                self.release_to(&giver, &taken, actions);
+            }
         } else {
             self.end_pull(id, end, actions);
         }
     }
 
-    pub(super) fn end_pulls_of_the_dead(&mut self, actions: &mut Vec<Action>) {
-        let dead: Vec<PullId> = self
+    /// Ends the pulls whose givers are dead, but for what those may bring back.
+    pub(super) fn end_pulls_of_the_dead(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let dead: Vec<(PullId, Life)> = self
             .pulls
             .iter()
-            .filter(|(_, pull)| self.is_dead(&pull.giver.life))
-            .map(|(&id, _)| id)
+            .filter_map(|(&id, pull)| Some((id, pull.giver_here()?.life.clone())))
+            .filter(|(_, giver)| self.is_dead(giver))
             .collect();
-        for id in dead {
-            self.end_pull(id, PullEnd::GiverDead, actions);
+        for (id, giver) in dead {
+            if !self.await_again(id, &giver, now, actions) {
+                self.end_pull(id, PullEnd::GiverDead, actions);
+            }
         }
     }
 
@@ -204,10 +218,11 @@ impl HandoffCore {
                 continue;
             }
             pull.retry_at = None;
-            let request = request_of(pull, me.clone(), chunk_versions);
+            let Giver::Here(giver) = &pull.giver else { continue };
+            let request = request_of(pull, giver, me.clone(), chunk_versions);
             actions.push(Action::StartPull {
                 pull: id,
-                giver: pull.giver.clone(),
+                giver: giver.clone(),
                 request,
             });
         }
@@ -232,11 +247,12 @@ impl HandoffCore {
 
 fn request_of(
     pull: &Pull,
+    giver: &Peer,
     taker: softstore_sharding::Life,
     chunk_versions: softstore_sharding::session::VersionRange,
 ) -> PullRequest {
     PullRequest {
-        to: pull.giver.life.clone(),
+        to: giver.life.clone(),
         taker,
         ranges: pull
             .ranges

@@ -67,16 +67,25 @@ impl HandoffCore {
         let open = assignment
             .ranges()
             .iter()
-            .filter(|(_, range)| range.owner == self.me.life && !range.providers.is_empty());
-        let ended: Vec<_> = open
-            .flat_map(|(slice, range)| {
-                let parts = self.held.overlapping(slice);
-                parts.filter(|(_, held)| held.since == range.since && held.pull.is_none())
-            })
-            .map(|(part, held)| (part, held.since))
-            .collect();
-        if !ended.is_empty() {
-            self.report(&ended, HandoffOutcome::Completed, actions);
+            .filter(|(_, range)| range.owner == self.me.life && range.keeps_whole());
+        let (mut ended, mut awaiting) = (Vec::new(), Vec::new());
+        for (slice, range) in open {
+            let parts = self.held.overlapping(slice);
+            for (part, held) in parts.filter(|(_, held)| held.since == range.since) {
+                if held.pull.is_none() {
+                    ended.push((part, held.since));
+                } else if held.awaiting.is_some() && !range.providers.iter().all(|p| range.is_revival(p)) {
+                    awaiting.push((part, held.since));
+                }
+            }
+        }
+        for (parts, outcome) in [
+            (ended, HandoffOutcome::Completed),
+            (awaiting, HandoffOutcome::Awaiting),
+        ] {
+            if !parts.is_empty() {
+                self.report(&parts, outcome, actions);
+            }
         }
     }
 
@@ -88,7 +97,7 @@ impl HandoffCore {
         let ended = self.past.get(at).map(|(_, past)| match &past.end {
             // Another node took it later than the assignment says: the assignment is out of date.
             End::Fenced { since, .. } => (*since).max(past.since),
-            End::Dropped => past.since,
+            End::Offered { .. } | End::Dropped => past.since,
         });
         held.max(never).max(ended) >= Some(since)
     }
@@ -112,14 +121,12 @@ impl HandoffCore {
                 && !listed(held.since)
             {
                 for (part, held) in self.held.remove(part) {
-                    self.past.insert(
-                        part,
-                        Past {
-                            since: held.since,
-                            next_version: held.versions.peek(),
-                            end: End::Dropped,
-                        },
-                    );
+                    let past = Past {
+                        since: held.since,
+                        next_version: held.versions.peek(),
+                        end: End::Dropped,
+                    };
+                    self.remember_end(part, past, actions);
                     actions.push(Action::Purge(part, held.epoch));
                     actions.push(Action::Notice(Notice::Dropped { slice: part }));
                     if let Some(pull) = held.pull {

@@ -12,7 +12,7 @@ use softstore_sharding::session::{HandoffOutcome, HandoffReport};
 use softstore_sharding::{Generation, Life, Slice, Timestamp, Version};
 
 use super::lending::READ_LEASE_OUT_MS_MAX;
-use super::state::{Asking, End, Pending, Pull};
+use super::state::{Asking, End, Giver, Pending, Pull};
 use super::{Action, ColdReason, HandoffCore, Notice};
 use crate::message::{Take, TakeAnswer, TakeRange, TakeReply, Verdict};
 
@@ -40,6 +40,7 @@ impl HandoffCore {
         for fenced in fenced.chunks(self.config.taken_ranges_max) {
             self.take_over(reply, fenced, now, &mut actions);
         }
+        self.awaited_answered(reply, now, &mut actions);
         self.search(now, &mut actions);
         actions
     }
@@ -107,6 +108,7 @@ impl HandoffCore {
             let since = pending.since;
             match self.ask_self(part, taken) {
                 SelfAnswer::Unfenced => self.keep(part, since, now, actions),
+                SelfAnswer::Offered => self.take_back(part, since, now, actions),
                 SelfAnswer::FencedTo(asking) if !self.is_dead(&asking.life) => {
                     self.pending
                         .update(part, |_, pending| pending.asking = Some(asking.clone()));
@@ -169,11 +171,12 @@ impl HandoffCore {
             self.pulls.insert(
                 pull,
                 Pull {
-                    giver,
+                    giver: Giver::Here(giver),
                     first_sent,
                     ranges: ranges.clone(),
                     cursor: Bytes::new(),
                     deadline,
+                    awaits_until: None,
                     retry_at: Some(now),
                 },
             );
@@ -206,6 +209,7 @@ impl HandoffCore {
             match ending {
                 None => {}
                 Some(Ending::Keep) => self.keep(part, since, now, actions),
+                Some(Ending::TakeBack) => self.take_back(part, since, now, actions),
                 Some(Ending::Cold(reason)) => self.start_cold(part, reason, now, actions),
             }
         }
@@ -225,6 +229,7 @@ impl HandoffCore {
             if life == self.me.life {
                 match self.ask_self(part, from) {
                     SelfAnswer::Unfenced => return Some(Ending::Keep),
+                    SelfAnswer::Offered => return Some(Ending::TakeBack),
                     SelfAnswer::NotStarted => {}
                     SelfAnswer::FencedTo(asking) if self.is_dead(&asking.life) => {
                         return Some(Ending::Cold(ColdReason::HolderDead));
@@ -260,7 +265,8 @@ impl HandoffCore {
                     Some(taker.address.clone()),
                     *since,
                 )),
-                End::Dropped => SelfAnswer::Dropped,
+                End::Offered { .. } if past.since == from => SelfAnswer::Offered,
+                End::Offered { .. } | End::Dropped => SelfAnswer::Dropped,
             },
             _ => SelfAnswer::NotStarted,
         }
@@ -271,7 +277,7 @@ impl HandoffCore {
         let held: Vec<_> = self
             .held
             .overlapping(part)
-            .map(|(part, held)| (part, held.epoch, held.pull, held.since))
+            .map(|(part, held)| (part, held.epoch, held.filled_by(), held.since))
             .collect();
         for (part, epoch, pull, before) in held {
             self.start(part, since, epoch, Version::default(), pull, actions);
@@ -306,8 +312,14 @@ impl HandoffCore {
                 return;
             }
         }
-        let epoch = self.next_epoch();
-        self.start(part, since, epoch, Version::default(), None, actions);
+        let own_copy = self.own_copy_kept_by_mistake(part);
+        let epoch = match own_copy {
+            Some(epoch) => epoch,
+            None => self.next_epoch(),
+        };
+        let awaited = self.begin_awaiting(part, since, now, actions);
+        let memory = awaited.as_ref().map(|(memory, _)| *memory);
+        self.start(part, since, epoch, Version::default(), memory, actions);
         if planted::is(Bug::ColdRestartsVersions)
             && let Some((_, held)) = self.held.iter_mut().find(|(slice, _)| *slice == part)
         {
@@ -318,7 +330,10 @@ impl HandoffCore {
             since,
             reason,
         }));
-        self.report(&[(part, since)], HandoffOutcome::Completed, actions);
+        match awaited {
+            Some((_, life)) => self.awaits(part, since, life, actions),
+            None => self.report(&[(part, since)], HandoffOutcome::Completed, actions),
+        }
         self.settled(part, now, actions);
     }
 
@@ -362,11 +377,18 @@ impl HandoffCore {
     fn send_takes(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         let mut due: BTreeMap<Addressee, Vec<TakeRange>> = BTreeMap::new();
         let (retry_ms, relay_after_ms) = (self.config.take_retry_ms, self.config.take_relay_after_ms);
-        for (slice, pending) in self.pending.iter_mut() {
-            let since = pending.since;
-            let Some(asking) = pending.asking.as_mut().filter(|asking| asking.send_at <= now) else {
-                continue;
-            };
+        let pending = self.pending.iter_mut();
+        let pending =
+            pending.filter_map(|(slice, pending)| Some((slice, pending.since, pending.asking.as_mut()?)));
+        let held = self.held.iter_mut();
+        let awaited = held.filter_map(|(slice, held)| {
+            let asking = held.awaiting.as_mut()?.asking.as_mut()?;
+            Some((slice, held.since, asking))
+        });
+        for (slice, since, asking) in pending
+            .chain(awaited)
+            .filter(|(.., asking)| asking.send_at <= now)
+        {
             let first_sent = *asking.first_sent.get_or_insert(now);
             asking.superseded = false;
             asking.send_at = if planted::is(Bug::TakeSentOnce) {
@@ -437,6 +459,8 @@ impl HandoffCore {
 enum Ending {
     /// This node holds the range unfenced: it keeps all.
     Keep,
+    /// A former life of this process held it last: what it left is this node's.
+    TakeBack,
     /// Nothing is to be had.
     Cold(ColdReason),
 }
@@ -445,6 +469,7 @@ enum Ending {
 enum SelfAnswer {
     Unfenced,
     NotStarted,
+    Offered,
     FencedTo(Asking),
     Dropped,
 }

@@ -29,6 +29,7 @@ impl Softstore {
         let seeds = [server.address().to_owned()];
         let client = Client::builder()
             .seeds(seeds)
+            .require_cluster(true)
             .connect()
             .await
             .wrap_err("cannot connect to the node")?;

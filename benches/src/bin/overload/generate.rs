@@ -65,6 +65,7 @@ async fn offer(orders: Orders) -> Result<GeneratorRecord> {
     let client = Client::builder()
         .seeds(orders.seeds.clone())
         .connections_per_node(orders.connections)
+        .require_cluster(true)
         .connect()
         .await
         .wrap_err("a generator cannot connect")?

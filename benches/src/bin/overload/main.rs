@@ -217,6 +217,7 @@ impl Bench {
         bench.add_node().await?;
         let client = Client::builder()
             .seeds([bench.nodes[0].grpc.clone()])
+            .require_cluster(true)
             .connect()
             .await?;
         let arguments = &bench.arguments;

@@ -6,6 +6,7 @@
 //!   probes  --set and get in turn, every millisecond-->    nodes
 //!   rounds  --drain, start, kill-->                        nodes, the Assigner
 //!   report  <-- per slice that changed hands: the longest time between two operations that were acknowledged
+//!   cluster <-- starts and ends the processes
 //! ```
 //!
 //! What is measured is what an application sees: the client's retries, its pauses, and its way to the new owner are in it. The

@@ -41,6 +41,7 @@ pub(crate) async fn measure(arguments: &Arguments, ownership: Ownership) -> Resu
     let client = Client::builder()
         .seeds(cluster.nodes.iter().map(|node| node.address.clone()))
         .read_policy(ReadPolicy::Error)
+        .require_cluster(true)
         .connect()
         .await?;
     fill(&client, &keys(arguments.entries), &value(100)).await?;

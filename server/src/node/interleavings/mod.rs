@@ -8,6 +8,7 @@
 //!   held       operations held back, and what wakes them
 //!   pull       H3: operations of a taker against chunks, peeks and the end of the pull
 //!   order      decisions, and places among the held back
+//!   rig        a node, and operations on it
 //! ```
 //!
 //! The orderings of `standing` are judged by loom, in `sync/tests/standing.rs`.

@@ -35,7 +35,7 @@ pub(super) const OTHER: &str = "b";
 
 pub(super) struct Rig {
     pub(super) state: Arc<NodeState>,
-    pub(super) events: mpsc::UnboundedReceiver<SliceletEvent>,
+    pub(super) events: mpsc::Receiver<SliceletEvent>,
 }
 
 /// A reply, and what of it the scenarios look at.
@@ -194,6 +194,7 @@ pub(super) fn whole(
             })
             .collect(),
         readers: Readers::default(),
+        awaits: Vec::new(),
     };
     let directory = [ME, OTHER].map(entry).into();
     let assignment = Assignment::new(since(generation), vec![(Slice::FULL, range)], directory);

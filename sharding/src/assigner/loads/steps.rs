@@ -7,9 +7,14 @@ use std::collections::BTreeMap;
 
 use super::map::{Compared, Trust};
 use crate::node::Life;
+use crate::sharder::auto::IDLE_OPERATIONS_PER_SECOND;
 
 /// A report that differs from what is known by more than this part of it is odd: by three standard deviations of noise of 10%.
 const ODD: f64 = 0.3;
+
+/// What is known of a node counts as so many operations per second at least: below, what a few more or fewer of them change is
+/// no step. Without this, a load that has ended and decays for ever steps down with each report, and is never known.
+const KNOWN_MIN: f64 = IDLE_OPERATIONS_PER_SECOND;
 
 /// So many odd reports on end are a step in load. By noise of 10% that is one in years.
 const ODD_MAX: u32 = 4;
@@ -54,7 +59,7 @@ impl Steps {
 impl Run {
     fn with(before: Option<Self>, both: &Compared) -> Option<Self> {
         let off = both.reported - both.known;
-        if off.abs() <= ODD * both.known {
+        if off.abs() <= ODD * both.known.max(KNOWN_MIN) {
             return None;
         }
         let is_above = off > 0.0;

@@ -126,10 +126,11 @@ fn changes_something(change: &Move, view: &ClusterView<'_>) -> bool {
 }
 
 /// How much more than its share by capacity the most loaded node bears, as a part of that share: 0 if all bear theirs. What
-/// `placement` says, or with none what is held. 0 where nothing is reported.
+/// `placement` says, or with none what is held. Over the same even load that plans are made by, so that what is left of a load
+/// that has ended is no imbalance, and an idle cluster's is that of its shares of the key space.
 #[must_use]
 pub fn imbalance(view: &ClusterView<'_>, placement: Option<&Placement>) -> f64 {
-    let (cluster, names) = cluster_of(view, 0.0);
+    let (cluster, names) = cluster_of(view, IDLE_OPERATIONS_PER_SECOND);
     let density = Density::new(&cluster.loads, &cluster.hot_keys);
     let index_of: BTreeMap<&NodeId, usize> = (0..view.nodes.len())
         .map(|index| (&names[index], index))
@@ -210,7 +211,7 @@ fn cluster_of(view: &ClusterView<'_>, idle: f64) -> (Cluster, Vec<NodeId>) {
         pieces.push(Piece {
             slice,
             owners: owners.collect(),
-            is_pinned: !range.providers.is_empty(),
+            is_pinned: range.keeps_whole(),
         });
     }
     let hot_keys = view.hot_keys.iter().map(|key| HotSpot {
@@ -381,6 +382,7 @@ mod tests {
                     since: Generation::NONE,
                     providers: Vec::new(),
                     readers: Readers::default(),
+                    awaits: Vec::new(),
                 };
                 (*slice, range)
             });

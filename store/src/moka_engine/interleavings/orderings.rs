@@ -12,7 +12,7 @@ use crate::frequency::Decay;
 use crate::moka_engine::evictions::Evictions;
 use crate::moka_engine::instalments::{INSTALMENT_BYTES, Instalments};
 use crate::moka_engine::seat::{Seat, Ticket};
-use crate::moka_engine::written::{Memory, WrittenKeys, WrittenLimit};
+use crate::moka_engine::written::{Kind, Memory, WrittenKeys, WrittenLimit};
 
 const AT: SliceKey = SliceKey::new(0);
 const PREEMPTIONS: usize = 3;
@@ -98,7 +98,7 @@ fn an_overflow_is_seen_where_a_key_was_not_remembered() {
         let stripes: Vec<Arc<Mutex<WrittenKeys>>> = (0..2)
             .map(|_| {
                 let mut keys = WrittenKeys::default();
-                keys.begin(pull, overflowed.clone());
+                keys.begin(pull, Kind::Pulled, overflowed.clone());
                 Arc::new(Mutex::new(keys))
             })
             .collect();

@@ -67,6 +67,7 @@ pub(super) fn range((owner, number, providers): Says<'_>) -> RangeAssignment {
             })
             .collect(),
         readers: Readers::default(),
+        awaits: Vec::new(),
     }
 }
 
@@ -157,6 +158,18 @@ impl Cluster {
         self.cores.get_mut(name).unwrap()
     }
 
+    /// A node is told that its life is dead, and goes on as the next one.
+    pub(super) fn reborn(&mut self, name: &str, next: &str) {
+        let mut core = self.cores.remove(name).unwrap();
+        let actions = core.reborn(peer(next), self.now);
+        self.cores.insert(next.to_owned(), core);
+        // What its store holds is the process's.
+        for open in self.store_pulls.iter_mut().filter(|open| open.0 == name) {
+            open.0 = next.to_owned();
+        }
+        self.carry_out(next, actions);
+    }
+
     /// Nodes take note of an assignment.
     pub(super) fn adopt(&mut self, names: &str, assignment: &Arc<Assignment>) {
         for name in names.split(' ') {
@@ -179,7 +192,9 @@ impl Cluster {
         for action in actions {
             match action {
                 Action::SendTake { take, relay, .. } => self.takes.push_back((take, relay)),
-                Action::BeginPull(pull) => self.store_pulls.push((name.to_owned(), pull)),
+                Action::BeginPull(pull) | Action::BeginAwaiting(pull) => {
+                    self.store_pulls.push((name.to_owned(), pull))
+                }
                 Action::EndPull(pull) => self.store_pulls.retain(|open| *open != (name.to_owned(), pull)),
                 Action::StartPull { pull, request, .. } => self.pulls.push((name.to_owned(), pull, request)),
                 Action::StopPull(_) => {}

@@ -63,7 +63,8 @@ fn h1_a_node_born_again_holds_nothing_and_reuses_nothing() {
     cluster.adopt("a b", &whole(2, "a b", ("b", 2, &[("a", 1)])));
     cluster.settle();
     let before = epoch(&mut cluster, "b");
-    let actions = cluster.node("b").reborn(peer("b2"));
+    let now = cluster.now;
+    let actions = cluster.node("b").reborn(peer("b2"), now);
     assert!(
         actions
             .iter()

@@ -478,7 +478,8 @@ fn h2_a_reading_ends_with_what_the_assignment_says() {
     b_gets_a_lease(&mut cluster);
     cluster.adopt("b", &whole_read_by(2, "a b", ("a", 1, &[]), &["b"], true));
     assert!(read_at_b(&mut cluster).is_some(), "nothing has changed for it");
-    let actions = cluster.node("b").reborn(peer("b2"));
+    let now = cluster.now;
+    let actions = cluster.node("b").reborn(peer("b2"), now);
     cluster.carry_out("b", actions);
     assert_eq!(read_at_b(&mut cluster), None);
 }
