@@ -18,6 +18,10 @@ const ABSENT_US: (u64, u64) = (3_100 * MS, 5_500 * MS);
 /// the time at which that comes back.
 const STALL_US: (u64, u64) = (500 * MS, 6_000 * MS);
 
+/// How long after a node's place was taken something befalls who took it, at the most, in microseconds: until about when that node
+/// is back.
+const MEANWHILE_US_MAX: u64 = 3_000 * MS;
+
 /// The phases of a hand-off in which a node goes away.
 const PHASES: [Phase; 7] = [
     Phase::Assigned,
@@ -33,27 +37,61 @@ const PHASES: [Phase; 7] = [
 pub(crate) fn draw(plan: &Plan, random: &mut Random) -> Fault {
     let slot = random.index(plan.slots);
     match random.below(100) {
-        0..30 => Fault::Pause {
+        0..25 => Fault::Pause {
             slot,
             for_us: absent_us(random),
         },
-        30..70 => Fault::Cut {
+        25..55 => Fault::Cut {
             from: Endpoint::Node(slot),
             to: Endpoint::Assigner,
             both: true,
             for_us: absent_us(random),
         },
-        70..80 => Fault::Rack {
+        55..63 => Fault::Rack {
             slots: [slot, random.index(plan.slots)],
             apart_us: random.below(600 * MS),
             for_us: absent_us(random),
         },
-        _ => Fault::Set(in_mid_handoff(random)),
+        63..78 => Fault::Set(in_mid_handoff(random)),
+        _ => Fault::Set(meanwhile(random)),
     }
 }
 
 fn absent_us(random: &mut Random) -> u64 {
     random.between(ABSENT_US.0, ABSENT_US.1)
+}
+
+/// A trap that is sprung when somebody has taken an absent node's place, or when that is back and asked for what it held: who took
+/// its place is killed, leaves, or goes away itself; or another Assigner takes over. (Here the absent node is the giver.)
+fn meanwhile(random: &mut Random) -> Trap {
+    let mut deed = |soon_us_max: u64| {
+        let back_after_us = random.between(20 * MS, 2_500 * MS);
+        let back_after_us = random.chance(800).then_some(back_after_us);
+        let deed = match random.below(100) {
+            0..35 => Deed::Kill(Role::Taker, back_after_us),
+            35..45 => Deed::Drain(Role::Taker, back_after_us),
+            45..65 => Deed::RestartAssigner {
+                down_us: random.between(MS, 900 * MS),
+            },
+            65..72 => Deed::Kill(Role::Giver, back_after_us),
+            72..80 => Deed::Sever(Role::Taker, absent_us(random)),
+            80..86 => Deed::Pause(Role::Taker, absent_us(random)),
+            _ => Deed::Cut {
+                by: Role::Taker,
+                both: random.chance(500),
+                for_us: random.between(50 * MS, 3_000 * MS),
+            },
+        };
+        (deed, random.below(soon_us_max))
+    };
+    let (at_once, later) = (deed(50 * MS), deed(MEANWHILE_US_MAX));
+    let phase = [Phase::Awaited, Phase::Revived][random.index(2)];
+    let (first, second) = if random.chance(500) {
+        (later, random.chance(500).then_some(at_once))
+    } else {
+        (at_once, random.chance(700).then_some(later))
+    };
+    Trap::new(phase, first, second)
 }
 
 /// A trap that sends one of the two nodes of a hand-off away, and may hold up what the other one has sent.

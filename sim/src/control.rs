@@ -220,6 +220,26 @@ impl Control {
                     if let Some((giver, taker)) = moved {
                         env.reaches(Phase::Assigned, giver, taker);
                     }
+                    let awaited = assignment.ranges().iter().find_map(|(_, range)| {
+                        let away = range.awaits.first()?;
+                        let is_new = range.since == assignment.generation();
+                        // Its address is told no more.
+                        let home = slot_of(&format!("{}:1", away.life.node))?;
+                        is_new.then_some((home, slot(&range.owner)?))
+                    });
+                    if let Some((giver, taker)) = awaited {
+                        env.reaches(Phase::Awaited, giver, taker);
+                    }
+                    let revived = assignment.ranges().iter().find_map(|(_, range)| {
+                        let giver = range
+                            .providers
+                            .iter()
+                            .find(|provider| range.is_revival(provider))?;
+                        Some((slot(&giver.life)?, slot(&range.owner)?))
+                    });
+                    if let Some((giver, taker)) = revived {
+                        env.reaches(Phase::Revived, giver, taker);
+                    }
                     env.trace(|| {
                         let ranges = assignment.ranges().iter().map(|(slice, range)| {
                             let providers: Vec<String> = range

@@ -39,6 +39,10 @@ pub(crate) enum Phase {
     Peeked,
     /// The taker is done.
     Release,
+    /// An assignment gives a range to a node that begins cold, and awaits what a silent one held. That stands for the giver.
+    Awaited,
+    /// An assignment names the next life of such a node as a provider.
+    Revived,
     /// A replica asks its owner for leases. Here and in what follows the owner stands for the giver, the replica for the
     /// taker.
     AskLease,
