@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::Mode;
 use crate::env::{Env, Event};
 use crate::message::Message;
-use crate::node::slot_of_node;
+use crate::node::slot_of;
 use crate::replicating::Replicating;
 use crate::trap::Phase;
 
@@ -182,8 +182,9 @@ impl Control {
     }
 
     pub(crate) fn wake(&mut self, env: &mut Env) {
-        self.wake_us = None;
-        self.step(AssignerEvent::Tick, env);
+        if env.is_due(&mut self.wake_us) {
+            self.step(AssignerEvent::Tick, env);
+        }
     }
 
     fn step(&mut self, event: AssignerEvent, env: &mut Env) {
@@ -211,13 +212,34 @@ impl Control {
                     env.close_connection(session.get(), false);
                 }
                 AssignerAction::Published(assignment) => {
+                    let slot = |life: &Life| slot_of(&assignment.peer(life)?.address);
                     let moved = assignment.ranges().iter().find_map(|(_, range)| {
                         let giver = range.providers.first()?;
                         let is_new = range.since == assignment.generation() && giver.life != range.owner;
-                        is_new.then_some((slot_of_node(&giver.life.node)?, slot_of_node(&range.owner.node)?))
+                        is_new.then_some((slot(&giver.life)?, slot(&range.owner)?))
                     });
                     if let Some((giver, taker)) = moved {
                         env.reaches(Phase::Assigned, giver, taker);
+                    }
+                    let awaited = assignment.ranges().iter().find_map(|(_, range)| {
+                        let away = range.awaits.first()?;
+                        let is_new = range.since == assignment.generation();
+                        // Its address is told no more.
+                        let home = slot_of(&format!("{}:1", away.life.node))?;
+                        is_new.then_some((home, slot(&range.owner)?))
+                    });
+                    if let Some((giver, taker)) = awaited {
+                        env.reaches(Phase::Awaited, giver, taker);
+                    }
+                    let revived = assignment.ranges().iter().find_map(|(_, range)| {
+                        let giver = range
+                            .providers
+                            .iter()
+                            .find(|provider| range.is_revival(provider))?;
+                        Some((slot(&giver.life)?, slot(&range.owner)?))
+                    });
+                    if let Some((giver, taker)) = revived {
+                        env.reaches(Phase::Revived, giver, taker);
                     }
                     env.trace(|| {
                         let ranges = assignment.ranges().iter().map(|(slice, range)| {

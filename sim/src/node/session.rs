@@ -150,7 +150,7 @@ impl Node {
     fn begin_again(&mut self, env: &mut Env) {
         env.counters.reborn += 1;
         env.history.is_gentle = false;
-        let me = peer(self.slot, new_incarnation(self.slot, env));
+        let me = peer(self.slot, self.name, new_incarnation(self.slot, env));
         env.trace(|| format!("n{} was told that it is dead; now {}", self.slot, me.life));
         let incarnation = me.life.incarnation;
         if planted::is(Bug::WriteAfterFreeze) {

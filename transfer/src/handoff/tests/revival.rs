@@ -486,3 +486,18 @@ fn h8_a_take_for_the_former_life_is_refused() {
     let refused = cluster.node(to).take(&take, now).map(|_| ());
     assert_eq!(refused, Err(Refusal::WrongIncarnation));
 }
+
+/// Plan: a has fenced all for b and then begins anew. Its next life offers that, and names the taker; it claims nothing, since
+/// it holds no assignment under which it could have.
+#[test]
+fn a11_h8_what_a_former_life_fenced_is_offered_and_not_claimed() {
+    let mut cluster = Cluster::of("a b c");
+    cluster.adopt("a", &awaiting(1, "a b c", ("a", 1, &[]), &[]));
+    cluster.adopt("a b c", &awaiting(2, "a b c", ("b", 2, &[("a", 1)]), &[]));
+    cluster.settle();
+    cluster.reborn("a", "a2");
+    assert_eq!(cluster.node("a2").claims(), []);
+    let offers = cluster.node("a2").offers().expect("the copy is kept");
+    let takers: Vec<_> = offers.ranges.into_iter().map(|offer| offer.taker).collect();
+    assert_eq!(takers, [Some((life("b"), since(2)))]);
+}
