@@ -426,7 +426,7 @@ mod tests {
         (0..CHANNELS_MAX).for_each(connect);
         connect(0);
         connect(CHANNELS_MAX);
-        let kept = channels.0.lock();
+        let kept = channels.open.lock();
         let is_kept = |number| kept.channels.contains_key(&(address(number), Lane::Calls));
         assert_eq!(kept.channels.len(), CHANNELS_MAX);
         assert!(!is_kept(1));

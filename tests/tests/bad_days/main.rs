@@ -15,7 +15,3 @@ mod pauses;
 mod stuck_logs;
 mod twins;
 mod two_clusters;
-mod honest;
-mod invented;
-mod pauses;
-mod stuck_logs;
