@@ -7,12 +7,14 @@
 //! logging/       logs to stderr, bounded    stop.rs       signals, and the end of the parent
 //! control.rs     questions to the Assigner  cache.rs      keys and values
 //! exit.rs        exit codes                 say.rs        lines for people
+//! allocator.rs   how memory is given back
 //! open_files.rs  their limit, raised
 //! ```
 //!
 //! Exit codes: 0 done, 1 the answer is no (absent key, not settled in time, a drill that failed), 2 an error, which stderr
 //! tells in one line.
 
+mod allocator;
 mod announce;
 mod arguments;
 mod cache;

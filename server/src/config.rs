@@ -5,19 +5,17 @@
 //! (flags, environment, a file) is the `softstore` binary's matter; an embedding application fills the structs itself.
 //!
 //! ```text
-//! node.rs ---.             choice.rs        on|off, hottest|shuffled, even|ring
-//!             +--> check.rs                 ConfigError, ranges, the rule about loopback
-//! assigner.rs'             memory_limit.rs  how much memory this process may use
+//! node.rs ---.             choice.rs   on|off, hottest|shuffled, even|ring
+//!             +--> check.rs            ConfigError, ranges, the rule about loopback
+//! assigner.rs'
 //! ```
 
 mod assigner;
 mod check;
 mod choice;
-mod memory_limit;
 mod node;
 
 pub use assigner::AssignerConfig;
 pub use check::ConfigError;
 pub use choice::{ChoiceError, Ownership, PullOrder, SharderKind, Transfer};
-pub use memory_limit::{MEMORY_PERCENT_BY_DEFAULT, memory_available_bytes, memory_bytes_by_default};
 pub use node::{CHUNK_VERSIONS_ALL, NodeConfig, VALUE_BYTES_LIMIT};

@@ -2,8 +2,10 @@
 //! are open, what is held for them, and what their client owes.
 //!
 //! The HTTP/2 library bounds what it buffers by windows, per stream; what is held beyond is an unfinished message on its way in, in the
-//! decoder's buffer, and an encoded reply on its way out. A large reply is therefore handed over in pieces: what the
-//! client does not take stays here, where it is counted, and not in the library, where it is not.
+//! decoder's buffer, and a reply on its way out: first as the service made it, until the client has room for its beginning
+//! ([`holding`]), then encoded. A large reply is therefore handed over in pieces: what the
+//! client does not take stays here, where it is counted, and not in the library, where it is not. What a service holds for a
+//! call before there is a reply it counts itself, by the [`Call`] among its request's extensions.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -100,6 +102,7 @@ where
         if owes_message {
             call.owes_message(0);
         }
+        request.extensions_mut().insert(call.clone());
         let request = request.map(|inner| {
             Body::new(Asking {
                 inner,
@@ -114,6 +117,23 @@ where
             call: Some(call),
         })
     }
+}
+
+/// The call that a request is.
+pub(crate) fn call_of<T>(request: &tonic::Request<T>) -> Option<Arc<Call>> {
+    request.extensions().get().cloned()
+}
+
+/// An answer that is counted as held for its call until it is encoded: while its client has no room for it, nobody asks for
+/// the bytes.
+pub(crate) fn holding<T>(call: Option<&Arc<Call>>, bytes: usize, message: T) -> tonic::Response<T> {
+    let mut response = tonic::Response::new(message);
+    if let Some(call) = call {
+        let mut held = call.held();
+        held.set(bytes);
+        response.extensions_mut().insert(Arc::new(held));
+    }
+    response
 }
 
 /// A call that is being answered.
@@ -145,12 +165,15 @@ where
                 let status = status.take().unwrap_or_else(|| Status::internal("asked twice"));
                 Poll::Ready(Ok(status
                     .into_http::<Body>()
-                    .map(|inner| Reply::new(inner, None))))
+                    .map(|inner| Reply::new(inner, None, None))))
             }
             State::Called { inner, call } => {
                 let answer = ready!(inner.as_mut().poll(context));
                 let call = call.take();
-                Poll::Ready(answer.map(|response| response.map(|inner| Reply::new(inner, call))))
+                Poll::Ready(answer.map(|mut response| {
+                    let unsent = response.extensions_mut().remove::<Arc<Held>>();
+                    response.map(|inner| Reply::new(inner, call, unsent))
+                }))
             }
         }
     }
@@ -254,10 +277,12 @@ pub(crate) struct Reply {
     /// What is left of the present frame, and what is held for it.
     rest: Bytes,
     held: Option<Held>,
+    /// What is held of the answer as the service made it, until it is asked for.
+    unsent: Option<Arc<Held>>,
 }
 
 impl Reply {
-    fn new(inner: Body, call: Option<Arc<Call>>) -> Self {
+    fn new(inner: Body, call: Option<Arc<Call>>, unsent: Option<Arc<Held>>) -> Self {
         // Nobody asks for more of a body that is empty from the beginning.
         if inner.is_end_stream()
             && let Some(call) = &call
@@ -270,6 +295,7 @@ impl Reply {
             call,
             rest: Bytes::new(),
             held,
+            unsent,
         }
     }
 
@@ -318,6 +344,7 @@ impl HttpBody for Reply {
                 {
                     held.set(data.len());
                 }
+                this.unsent = None;
                 this.rest = data;
                 Poll::Ready(Some(Ok(this.hand_over())))
             }

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::Router;
@@ -80,7 +81,7 @@ pub fn serve(
         connections_max: CONNECTIONS_MAX,
         reserved: None,
         // Answers are made one after the other, each when the one before was taken.
-        transit_bytes_max: usize::MAX,
+        transit_bytes_max: Arc::new(AtomicUsize::new(usize::MAX)),
         stall: STALL_MAX,
     };
     let incoming = listener::incoming(listener, Protocol::Http1, limits, counters, end);

@@ -5,6 +5,7 @@
 //!   node        a cache node: data plane, hand-off, session with the Assigner
 //!   assigner    the control plane's process
 //!   config      what an operator decides
+//!   memory      the limit that counts, and how a node keeps under it
 //!   http        /metrics, /healthz, /readyz        exposition, readings    how metrics are written out
 //!   grpc        what gRPC ports have in common
 //!   listener, opening, connection, places, guard, sent_frames    sockets: their limits, what is counted there
@@ -27,6 +28,7 @@ mod guard;
 pub mod http;
 pub mod listener;
 pub mod log_queue;
+pub mod memory;
 pub mod node;
 pub mod opening;
 mod places;

@@ -44,14 +44,15 @@ const RESETS_WINDOW: Duration = Duration::from_secs(1);
 const NOT_STUCK: u64 = u64::MAX;
 
 /// What a port bears.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Connections at once.
     pub(crate) connections_max: usize,
     /// Connections beyond that for calls whose path begins like this.
     pub(crate) reserved: Option<Reserve>,
-    /// Bytes of unfinished messages and of replies that are not taken, over all connections.
-    pub(crate) transit_bytes_max: usize,
+    /// Bytes of unfinished messages, of what waits to be answered, and of replies that are not taken, over all connections. May
+    /// change.
+    pub(crate) transit_bytes_max: Arc<AtomicUsize>,
     /// How long a client may owe something.
     pub(crate) stall: Duration,
 }
@@ -256,7 +257,7 @@ impl Places {
         places.retain(|place| !place.cut.is_cancelled());
         places.sort_unstable_by_key(holding);
         let mut bytes: usize = places.iter().map(holding).sum();
-        while bytes > self.limits.transit_bytes_max {
+        while bytes > self.transit_bytes_max() {
             let Some(place) = places.pop() else { return };
             bytes = bytes.saturating_sub(holding(&place));
             self.counters.cut_for_memory.fetch_add(1, Ordering::Relaxed);
@@ -265,7 +266,11 @@ impl Places {
     }
 
     fn is_pressed(&self) -> bool {
-        self.transit_bytes.load(Ordering::Relaxed) > self.limits.transit_bytes_max
+        self.transit_bytes.load(Ordering::Relaxed) > self.transit_bytes_max()
+    }
+
+    fn transit_bytes_max(&self) -> usize {
+        self.limits.transit_bytes_max.load(Ordering::Relaxed)
     }
 }
 
@@ -565,7 +570,7 @@ mod tests {
                 places: 2,
                 path: "/softstore.v1.Transfer/",
             }),
-            transit_bytes_max,
+            transit_bytes_max: Arc::new(AtomicUsize::new(transit_bytes_max)),
             stall: Duration::from_secs(STALL_TICKS.into()),
         };
         Places::open(limits, Arc::default(), CancellationToken::new())

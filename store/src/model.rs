@@ -24,7 +24,7 @@ pub const MODEL_ENTRY_OVERHEAD_BYTES: u64 = 64;
 /// How a [`ModelStore`] is set up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ModelStoreConfig {
-    /// Bytes for keys, values and [`MODEL_ENTRY_OVERHEAD_BYTES`] each. Default: no limit.
+    /// Bytes for keys, values and [`MODEL_ENTRY_OVERHEAD_BYTES`] each, at first and at most. Default: no limit.
     pub budget_bytes: u64,
     /// Longest value in bytes. Default 8 MiB.
     pub value_bytes_max: usize,
@@ -165,7 +165,7 @@ impl State {
         self.order.insert(self.uses, at);
     }
 
-    fn insert(&mut self, at: SliceKey, entry: Entry, budget_bytes: u64) {
+    fn insert(&mut self, at: SliceKey, entry: Entry) {
         if let Some(displaced) = self.remove(at) {
             self.stats.collisions += u64::from(displaced.key != entry.key);
         }
@@ -173,7 +173,11 @@ impl State {
         self.stats.bytes += entry.weight_bytes();
         self.entries.insert(at, entry);
         self.mark_used(at);
-        while self.stats.bytes > budget_bytes {
+        self.evict();
+    }
+
+    fn evict(&mut self) {
+        while self.stats.bytes > self.stats.budget_bytes {
             let Some((_, &victim)) = self.order.first_key_value() else {
                 return;
             };
@@ -237,15 +241,14 @@ impl ModelStore {
         }
     }
 
-    fn check_fits(&self, key: &[u8], value_bytes: usize) -> Result<(), StoreError> {
+    fn check_fits(&self, state: &State, key: &[u8], value_bytes: usize) -> Result<(), StoreError> {
         let weight = weight_bytes(key.len(), value_bytes);
-        let budget_bytes = self.config.budget_bytes;
         check_entry(
             key,
             value_bytes,
             self.config.value_bytes_max,
             weight,
-            budget_bytes,
+            state.stats.budget_bytes,
         )
     }
 
@@ -277,7 +280,7 @@ impl ModelStore {
             frequency,
             used: 0,
         };
-        state.insert(at, entry, self.config.budget_bytes);
+        state.insert(at, entry);
         version
     }
 
@@ -289,10 +292,10 @@ impl ModelStore {
         import: &Import<'_>,
         is_awaited: bool,
     ) -> ImportOutcome {
-        if self.check_fits(import.key, import.value.len()).is_err() {
+        let mut state = self.state.lock();
+        if self.check_fits(&state, import.key, import.value.len()).is_err() {
             return ImportOutcome::Refused;
         }
-        let mut state = self.state.lock();
         state.latest = state.latest.max(now);
         let overwrites = planted::is(Bug::ChunkOverwrites);
         match state.pulls.get(&pull) {
@@ -325,13 +328,13 @@ impl ModelStore {
         }
         state.stats.imported += 1;
         state.stats.imported_bytes += (import.key.len() + import.value.len()) as u64;
-        state.insert(import.at, entry, self.config.budget_bytes);
+        state.insert(import.at, entry);
         ImportOutcome::Inserted
     }
 
     /// Whether there is room for an import, or what would be evicted first is colder.
     fn has_room_for(&self, state: &State, entry: &Entry, class: FrequencyClass, now: Timestamp) -> bool {
-        if state.stats.bytes + entry.weight_bytes() <= self.config.budget_bytes {
+        if state.stats.bytes + entry.weight_bytes() <= state.stats.budget_bytes {
             return true;
         }
         let victim = state
@@ -374,8 +377,8 @@ impl Store for ModelStore {
         condition: SetCondition,
         context: &OpContext<'_>,
     ) -> Result<Outcome<SetOutcome>, StoreError> {
-        self.check_fits(key, value.len())?;
         let mut state = self.state.lock();
+        self.check_fits(&state, key, value.len())?;
         let present = state.live(key, at, context).map(|entry| entry.version);
         match judge_set(condition, present, || state.must_ask(at, context)) {
             SetVerdict::Ask => Ok(Outcome::Unknown),
@@ -458,7 +461,7 @@ impl Store for ModelStore {
         let (value, deadline) = present.unwrap_or((Bytes::from_static(b"0"), deadline));
         let number = add_to(&value, delta)?;
         let value = number.to_string();
-        self.check_fits(key, value.len())?;
+        self.check_fits(&state, key, value.len())?;
         let version = self.put(&mut state, key, at, value.as_bytes(), deadline, context);
         Ok(Outcome::Done(Added { number, version }))
     }
@@ -483,7 +486,7 @@ impl Store for ModelStore {
         let forgotten = ended.written.len() as u64;
         state.stats.written_keys -= forgotten;
         state.awaited_keys -= forgotten * u64::from(ended.is_awaiting);
-        if state.stats.bytes < self.config.budget_bytes / 2 {
+        if state.stats.bytes < state.stats.budget_bytes / 2 {
             return;
         }
         // Imports came hottest first; from now on the coldest shall go first. See the moka engine's `recency`.
@@ -585,6 +588,12 @@ impl Store for ModelStore {
         let mut state = self.state.lock();
         let expired = state.retain(None, |entry| entry.is_expired(now));
         state.stats.expired += expired;
+    }
+
+    fn set_budget(&self, budget_bytes: u64) {
+        let mut state = self.state.lock();
+        state.stats.budget_bytes = budget_bytes.min(self.config.budget_bytes);
+        state.evict();
     }
 
     fn stats(&self) -> StoreStats {

@@ -312,7 +312,7 @@ pub struct StoreStats {
     pub entries: u64,
     /// Bytes counted against the budget.
     pub bytes: u64,
-    /// The budget.
+    /// The budget. See [`Store::set_budget`].
     pub budget_bytes: u64,
     /// Entries evicted for want of room, since the start.
     pub evicted: u64,
@@ -453,6 +453,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The engine's housekeeping; called every 100 ms or so with the time. Bounded work.
     fn maintain(&self, now: Timestamp);
+
+    /// Gives the store another budget in bytes, from now on: less, and it evicts what it holds beyond, as for want of room;
+    /// more, and it evicts later. An engine that was built for a largest budget goes no further than that. Bounded work: what
+    /// is left to evict then is evicted by the next call, by [`Store::maintain`], or by those who write, and
+    /// [`StoreStats::budget_bytes`] says what holds until then.
+    fn set_budget(&self, budget_bytes: u64);
 
     /// Gauges and counters.
     fn stats(&self) -> StoreStats;

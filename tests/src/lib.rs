@@ -11,10 +11,14 @@
 //!   handed_over what an Assigner says that hands everything over, for tests that play one
 //!   ledger      writes and reads a cluster and knows every stale read
 //!   network     a network of the test's own: machines, and the links between them to cut, slow down and heal
+//!   cgroup      a control group of the test's own, with a memory limit
+//!   attacker    raw HTTP/2 from the wrong side
 //!   proxy       stands before a port: damages what passes through it, or holds it back
 //! ```
 
+pub mod attacker;
 pub mod binary;
+pub mod cgroup;
 pub mod embedded;
 pub mod handed_over;
 pub mod http;

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use eyre::{Result, WrapErr};
+use softstore_server::memory::{Kernel, MemoryPlan};
 
 use crate::exit::Exit;
 use crate::settings::assigner::AssignerSettings;
@@ -34,14 +35,23 @@ enum Of {
     Client,
 }
 
+/// The table of a node, and what the memory settings come to on this machine.
+fn node_table() -> Result<String> {
+    let plan = MemoryPlan::new(&Kernel::default().limit(), 0, 0);
+    Ok(format!(
+        "# Memory here, with these settings: {plan}.\n{}",
+        table::<NodeSettings>()?
+    ))
+}
+
 /// Prints the file.
 pub(crate) fn run(args: &ConfigArgs) -> Result<Exit> {
     let text = match args.of {
-        Some(Of::Node) => table::<NodeSettings>()?,
+        Some(Of::Node) => node_table()?,
         Some(Of::Assigner) => table::<AssignerSettings>()?,
         Some(Of::Client) => table::<ClientSettings>()?,
         None => [
-            table::<NodeSettings>()?,
+            node_table()?,
             table::<AssignerSettings>()?,
             table::<ClientSettings>()?,
         ]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use eyre::{Result, bail};
 use softstore_proto::v1::{ClusterStatus, NodeState};
-use softstore_server::config::memory_bytes_by_default;
+use softstore_server::memory::{Kernel, MemoryPlan};
 
 use crate::announce::{AssignerAnnouncement, ClusterAnnouncement, NodeAnnouncement, print};
 use crate::child::Child;
@@ -28,6 +28,9 @@ const END_MS_MAX: u64 = 30_000;
 
 /// A node's memory unless told: enough to try things out.
 const NODE_MEMORY_BYTES_MAX: u64 = 1 << 30;
+
+/// The least that a node may be told for messages in transit.
+const NODE_TRANSIT_BYTES_MIN: u64 = 16 << 20;
 
 /// A cluster's flags.
 #[derive(Debug, clap::Args)]
@@ -92,7 +95,8 @@ pub(crate) async fn run(args: DevArgs) -> Result<Exit> {
     if args.json {
         print(&cluster.announcement)?
     } else {
-        say::result(explain(&cluster.announcement))?
+        let memory = NodeMemory::of(&args, &Kernel::default());
+        say::result(explain(&cluster.announcement, &memory))?
     }
     loop {
         tokio::select! {
@@ -116,7 +120,9 @@ struct Cluster {
 impl Cluster {
     /// Starts all processes; they listen, but need not have an assignment yet.
     async fn start(args: &DevArgs) -> Result<Self> {
-        let flags = assigner_flags(args);
+        // Its own, so that a client or a node of another one that listened here before is not mistaken for one of it.
+        let name = format!("dev-{:08x}", rand::random::<u32>());
+        let flags = assigner_flags(args, &name);
         let (assigner, at): (_, AssignerAnnouncement) = Child::start("the Assigner", &flags).await?;
         let announcement = ClusterAnnouncement {
             assigner: at.assigner,
@@ -128,7 +134,7 @@ impl Cluster {
             announcement,
         };
         for index in 0..args.nodes {
-            let flags = node_flags(args, index, &cluster.announcement.assigner);
+            let flags = node_flags(args, index, &cluster.announcement.assigner, &name);
             let (node, at): (_, NodeAnnouncement) = Child::start(&format!("node-{index}"), &flags).await?;
             cluster.children.push(node);
             cluster.announcement.nodes.push(at);
@@ -201,18 +207,58 @@ fn is_ready(status: &ClusterStatus, nodes: usize) -> bool {
     status.settled && serving >= nodes
 }
 
-fn assigner_flags(args: &DevArgs) -> Vec<String> {
+/// What each node gets of the memory that all of them may have together.
+struct NodeMemory {
+    store_bytes: u64,
+    transit_bytes: u64,
+    /// Of what, for people.
+    plan: MemoryPlan,
+}
+
+impl NodeMemory {
+    fn of(args: &DevArgs, kernel: &Kernel) -> Self {
+        let nodes = u64::from(args.nodes);
+        let told = args.memory.map_or(0, |size| size.0.saturating_mul(nodes));
+        let plan = MemoryPlan::new(&kernel.limit(), told, 0);
+        let share = plan.store_bytes / nodes;
+        Self {
+            store_bytes: args
+                .memory
+                .map_or(share.min(NODE_MEMORY_BYTES_MAX), |size| size.0),
+            transit_bytes: (plan.transit_bytes / nodes).max(NODE_TRANSIT_BYTES_MIN),
+            plan,
+        }
+    }
+
+    /// The sum, in a sentence.
+    fn explain(&self, nodes: usize) -> String {
+        let nodes = nodes as u64;
+        let beside = |bytes: u64| Size((bytes * nodes) >> 20 << 20);
+        format!(
+            "Memory: {nodes} x {} for entries and up to {nodes} x {} for messages in transit are {} of the {} that {} allows.",
+            Size(self.store_bytes >> 20 << 20),
+            Size(self.transit_bytes >> 20 << 20),
+            beside(self.store_bytes + self.transit_bytes),
+            Size(self.plan.limit_bytes >> 20 << 20),
+            self.plan.source,
+        )
+    }
+}
+
+fn assigner_flags(args: &DevArgs, cluster: &str) -> Vec<String> {
     [
         "assigner".to_owned(),
         format!("--listen=127.0.0.1:{}", args.port),
         "--http-listen=off".to_owned(),
+        format!("--cluster={cluster}"),
         format!("--expect-nodes={}", args.nodes),
+        "--founds-at-once".to_owned(),
         format!("--log={}", args.log),
     ]
     .into()
 }
 
-fn node_flags(args: &DevArgs, index: u16, assigner: &str) -> Vec<String> {
+fn node_flags(args: &DevArgs, index: u16, assigner: &str, cluster: &str) -> Vec<String> {
     let port = |above: u16| {
         if args.port == 0 {
             0
@@ -220,17 +266,16 @@ fn node_flags(args: &DevArgs, index: u16, assigner: &str) -> Vec<String> {
             args.port + above + index
         }
     };
-    let share = memory_bytes_by_default() / u64::from(args.nodes);
-    let memory_bytes = args
-        .memory
-        .map_or(share.min(NODE_MEMORY_BYTES_MAX), |size| size.0);
+    let memory = NodeMemory::of(args, &Kernel::default());
     let mut flags: Vec<String> = [
         "node".to_owned(),
         format!("--id=node-{index}"),
+        format!("--cluster={cluster}"),
         format!("--listen=127.0.0.1:{}", port(1)),
         format!("--http-listen=127.0.0.1:{}", port(HTTP_PORTS_ABOVE)),
         format!("--assigner={assigner}"),
-        format!("--memory={memory_bytes}"),
+        format!("--memory={}", memory.store_bytes),
+        format!("--transit-bytes-max={}", memory.transit_bytes),
         format!("--log={}", args.log),
     ]
     .into();
@@ -239,20 +284,20 @@ fn node_flags(args: &DevArgs, index: u16, assigner: &str) -> Vec<String> {
 }
 
 /// What runs where, and what to do next.
-fn explain(cluster: &ClusterAnnouncement) -> String {
-    let seed = cluster.nodes.first().map_or("", |node| node.grpc.as_str());
+fn explain(cluster: &ClusterAnnouncement, memory: &NodeMemory) -> String {
     let assigner = &cluster.assigner;
     let nodes: String = cluster.nodes.iter().map(line_of).collect();
     format!(
-        "A cluster of {} nodes is ready.\n\n  Assigner  {assigner}  (pid {})\n{nodes}\n\
+        "A cluster of {} nodes is ready.\n\n  Assigner  {assigner}  (pid {})\n{nodes}\n{}\n\n\
          Try, in another terminal:\n\
-         \x20 softstore set greeting hello --seeds {seed}\n\
-         \x20 softstore get greeting --seeds {seed}\n\
+         \x20 softstore set greeting hello --assigner {assigner}\n\
+         \x20 softstore get greeting --assigner {assigner}\n\
          \x20 softstore status --watch --assigner {assigner}\n\
          \x20 softstore drain node-1 --assigner {assigner}\n\n\
          Ctrl-C stops all of it.",
         cluster.nodes.len(),
-        cluster.assigner_pid
+        cluster.assigner_pid,
+        memory.explain(cluster.nodes.len())
     )
 }
 
@@ -279,14 +324,14 @@ mod tests {
     #[test]
     fn the_flags_for_the_children_are_theirs() {
         let args = dev(&["--memory", "2GiB", "--", "--transfer", "off"]);
-        let flags = node_flags(&args, 2, "127.0.0.1:7400");
+        let flags = node_flags(&args, 2, "127.0.0.1:7400", "dev-1");
         assert!(flags.contains(&"--listen=127.0.0.1:7403".to_owned()), "{flags:?}");
         assert!(
             flags.contains(&"--http-listen=127.0.0.1:7503".to_owned()),
             "{flags:?}"
         );
         assert!(flags.contains(&format!("--memory={}", 2u64 << 30)), "{flags:?}");
-        for flags in [flags, assigner_flags(&args)] {
+        for flags in [flags, assigner_flags(&args, "dev-1")] {
             let all = [
                 vec!["softstore".to_owned()],
                 flags,
@@ -296,9 +341,25 @@ mod tests {
         }
     }
 
+    /// Plan: the default of three nodes: their sum stays within the limit, and what is said names it.
+    #[test]
+    fn the_nodes_share_the_memory_there_is() {
+        let memory = NodeMemory::of(&dev(&[]), &Kernel::default());
+        let sum = 3 * (memory.store_bytes + memory.transit_bytes);
+        assert!(
+            sum <= memory.plan.limit_bytes.max(3 * NODE_TRANSIT_BYTES_MIN),
+            "{sum}"
+        );
+        let said = memory.explain(3);
+        assert!(
+            said.starts_with("Memory: 3 x ") && said.contains(&memory.plan.source.to_string()),
+            "{said}"
+        );
+    }
+
     #[test]
     fn port_0_stays_0_for_all() {
-        let flags = node_flags(&dev(&["--port", "0"]), 5, "127.0.0.1:1");
+        let flags = node_flags(&dev(&["--port", "0"]), 5, "127.0.0.1:1", "dev-1");
         assert!(flags.contains(&"--listen=127.0.0.1:0".to_owned()), "{flags:?}");
         assert!(
             flags.contains(&"--http-listen=127.0.0.1:0".to_owned()),

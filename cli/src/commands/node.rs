@@ -1,9 +1,12 @@
 //! `softstore node`.
 
+use std::sync::Arc;
+
 use eyre::{Result, WrapErr};
 use softstore_server::node::{DrainOutcome, Node};
 use tracing::{info, warn};
 
+use crate::allocator::Jemalloc;
 use crate::announce::{NodeAnnouncement, print};
 use crate::exit::Exit;
 use crate::logging::{self, LogArgs};
@@ -55,7 +58,10 @@ pub(crate) async fn run(args: NodeArgs) -> Result<Exit> {
     logging::start(&args.log)?;
     open_files::raise_limit();
     let mut stop = Stop::listen(args.process.exit_with_parent)?;
-    let node = Node::start(config).await.wrap_err("cannot start the node")?;
+    let allocator = Arc::new(Jemalloc::set_up());
+    let node = Node::start_with_allocator(config, allocator)
+        .await
+        .wrap_err("cannot start the node")?;
     if args.process.announce {
         print(&NodeAnnouncement {
             id: node.id().to_string(),

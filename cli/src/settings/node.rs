@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use softstore_server::config::{NodeConfig, PullOrder, Transfer};
-use softstore_sharding::NodeId;
+use softstore_sharding::{ClusterName, NodeId};
 
 use super::settings;
 use super::written::{OrOff, Size, Versions};
@@ -21,6 +21,10 @@ settings! {
     /// Default: this machine's host name.
     #[arg(long, env = "SOFTSTORE_ID", value_name = "NAME", value_parser = node_id)]
     id: NodeId,
+    /// The cluster's name, the same on the Assigner and on all nodes, and unlike every other cluster's: whoever is of another one is
+    /// refused. 1 to 128 of A-Z a-z 0-9 . _ -. Default: local, if listen is on loopback; beyond it, it must be said.
+    #[arg(long, env = "SOFTSTORE_CLUSTER", value_name = "NAME")]
+    cluster: ClusterName,
     /// Where gRPC listens, for clients and other nodes. Port 0 takes a free one.
     #[arg(long, env = "SOFTSTORE_LISTEN", value_name = "IP:PORT")]
     listen: SocketAddr,
@@ -36,8 +40,9 @@ settings! {
     /// Failure domain: a rack, a zone. Empty: none.
     #[arg(long, env = "SOFTSTORE_ZONE", value_name = "ZONE")]
     zone: String,
-    /// The store's budget, everything counted: keys, values and metadata. 1MiB to 16TiB.
-    /// Default: 75% of the cgroup's memory limit, else of the machine's memory.
+    /// The most that the store gets, everything counted: keys, values and metadata. 1MiB to 16TiB. It gets less while the
+    /// process would otherwise exceed its memory limit.
+    /// Default, and 0: 75% of the lowest limit of its cgroups, else of the machine's memory.
     #[arg(long = "memory", alias = "memory-bytes", env = "SOFTSTORE_MEMORY_BYTES", value_name = "SIZE")]
     memory_bytes: Size,
     /// Longest value accepted, up to 64MiB. (Most gRPC libraries receive at most 4MiB unless told otherwise; the Rust client
@@ -80,7 +85,7 @@ settings! {
     /// How many requests are held back at once.
     #[arg(long, env = "SOFTSTORE_HOLD_REQUESTS_MAX", help_heading = "Hand-off", value_name = "N")]
     hold_requests_max: usize,
-    /// How many bytes of requests are held back at once.
+    /// How many bytes of requests are held back at once; at most a quarter of transit_bytes_max, in which they count.
     #[arg(long, env = "SOFTSTORE_HOLD_BYTES_MAX", help_heading = "Hand-off", value_name = "SIZE")]
     hold_bytes_max: Size,
     /// How long an operation whose client knows a newer owner waits for this node to hear of it, in milliseconds.
@@ -98,8 +103,9 @@ settings! {
     /// How many connections are accepted at once, beside those of other nodes.
     #[arg(long, env = "SOFTSTORE_CONNECTIONS_MAX", help_heading = "Limits", value_name = "N")]
     connections_max: usize,
-    /// How much is held of messages that clients have not ended and of replies that they have not taken, over all
-    /// connections, beside memory_bytes. Beyond that the connections that hold the most are closed. 16MiB to 1TiB.
+    /// How much is held of messages that clients have not ended, of requests held back and of replies that clients have not
+    /// taken, over all connections, beside memory_bytes. Beyond that the connections that hold the most are closed. 16MiB to 1TiB.
+    /// Default, and 0: half of what memory_bytes leaves of the memory limit, within 16MiB and 256MiB.
     #[arg(long, env = "SOFTSTORE_TRANSIT_BYTES_MAX", help_heading = "Limits", value_name = "SIZE")]
     transit_bytes_max: Size,
     /// How long a client may take nothing of a reply, or leave a message unfinished, in milliseconds, before its

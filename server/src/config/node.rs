@@ -2,12 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use softstore_sharding::NodeId;
 use softstore_sharding::session::VersionRange;
+use softstore_sharding::{ClusterName, NodeId};
 
-use super::check::{ConfigError, connectable, count_in_range, in_range, loopback_unless};
+use super::check::{
+    ConfigError, cluster_name, connectable, count_in_range, in_range, loopback_unless, named_unless_loopback,
+};
 use super::choice::{PullOrder, Transfer};
-use super::memory_limit::memory_bytes_by_default;
 
 /// The largest value that any node may be told to accept: 64 MiB.
 pub const VALUE_BYTES_LIMIT: usize = 64 << 20;
@@ -27,6 +28,9 @@ pub struct NodeConfig {
     /// The node's stable name, kept over its restarts: 1 to 128 of `A-Z a-z 0-9 . _ -`. Two living nodes must not share
     /// one. Default: this machine's host name, or `node`.
     pub id: NodeId,
+    /// The cluster's name, the same as the Assigner's and the other nodes', and unlike every other cluster's. Default: `local` on
+    /// loopback; beyond it, none: it must be said.
+    pub cluster: Option<ClusterName>,
     /// Where gRPC listens: clients, other nodes. Port 0 takes a free one. Default 127.0.0.1:7401.
     pub listen: SocketAddr,
     /// `HOST:PORT` under which others reach the gRPC port. Default: what it listens on.
@@ -38,8 +42,9 @@ pub struct NodeConfig {
     pub assigner: String,
     /// Failure domain, up to 128 bytes; empty: none. Default empty.
     pub zone: String,
-    /// The store's budget, everything counted: keys, values, metadata. Bytes, 1 MiB to 16 TiB. Default 75% of the
-    /// cgroup's limit, else of the machine's memory.
+    /// The most that the store's budget may be, everything counted: keys, values, metadata. It is less while the process would
+    /// otherwise exceed its memory limit. Bytes, 1 MiB to 16 TiB. Default 0: 75% of the limit that counts (the lowest of its
+    /// cgroups, else the machine's memory), also when that changes.
     pub memory_bytes: u64,
     /// Longest value accepted. Bytes, 1 to 64 MiB, default 8 MiB.
     pub value_bytes_max: usize,
@@ -71,7 +76,8 @@ pub struct NodeConfig {
     pub hold_ms_max: u64,
     /// How many requests are held back at once. 0 to 1,048,576, default 16,384.
     pub hold_requests_max: usize,
-    /// How many bytes of requests are held back at once. 0 to 1 GiB, default 64 MiB.
+    /// How many bytes of requests are held back at once, and at most a quarter of `transit_bytes_max`, in which they count. 0
+    /// to 1 GiB, default 64 MiB.
     pub hold_bytes_max: usize,
     /// How long an operation whose client knows a newer owner waits for this node to hear of it. Milliseconds, 0 to
     /// 10,000, default 50.
@@ -88,9 +94,10 @@ pub struct NodeConfig {
     /// How many connections are accepted at once, beside those of up to 128 other nodes; also bounded by the process'
     /// limit of open files. 1 to 1,000,000, default 4,096.
     pub connections_max: usize,
-    /// How much is held in memory of messages that clients have not ended and of replies that they have not taken, over all
-    /// connections; beyond that the connections that hold the most are closed. Not part of `memory_bytes`. Bytes, 16 MiB to
-    /// 1 TiB, default 256 MiB. Clients' streams keep a buffer as large as their largest batch, and count with it.
+    /// How much is held in memory of messages that clients have not ended, of requests held back, and of replies that they have
+    /// not taken, over all connections; beyond that the connections that hold the most are closed. Not part of `memory_bytes`.
+    /// Bytes, 16 MiB to 1 TiB. Default 0: half of what `memory_bytes` leaves of the memory limit, within 16 and 256 MiB, also
+    /// when that changes. Clients' streams keep a buffer as large as their largest batch, and count with it.
     pub transit_bytes_max: usize,
     /// How long a client may take nothing of a reply, or leave a message unfinished (beside a second for each 64 KiB of it),
     /// before its connection is closed. Milliseconds, 1,000 to 600,000, default 20,000.
@@ -108,12 +115,13 @@ impl Default for NodeConfig {
     fn default() -> Self {
         Self {
             id: id_by_default(),
+            cluster: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7401)),
             advertise: None,
             http_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 7501))),
             assigner: "127.0.0.1:7400".to_owned(),
             zone: String::new(),
-            memory_bytes: memory_bytes_by_default(),
+            memory_bytes: 0,
             value_bytes_max: 8 << 20,
             drain_deadline_ms: 25_000,
             assigner_wait_ms: 5_000,
@@ -132,7 +140,7 @@ impl Default for NodeConfig {
             queue_target_ms: 20,
             queue_interval_ms: 100,
             connections_max: 4_096,
-            transit_bytes_max: 256 << 20,
+            transit_bytes_max: 0,
             stall_ms_max: 20_000,
             frequency_half_life_ms: softstore_store::FREQUENCY_HALF_LIFE_MS,
             insecure: false,
@@ -165,6 +173,12 @@ impl NodeConfig {
         Ok(())
     }
 
+    /// The cluster's name: as configured, or that of a cluster on loopback that was given none.
+    #[must_use]
+    pub fn cluster_name(&self) -> ClusterName {
+        cluster_name(self.cluster.as_ref())
+    }
+
     fn validate_who_and_where(&self) -> Result<(), ConfigError> {
         // serde builds an id without checking it.
         NodeId::new(self.id.as_str())?;
@@ -172,6 +186,7 @@ impl NodeConfig {
         if let Some(address) = self.http_listen {
             loopback_unless(self.insecure, "http_listen", address)?;
         }
+        named_unless_loopback(self.cluster.as_ref(), self.listen)?;
         match &self.advertise {
             Some(address) => connectable("advertise", address)?,
             None if self.listen.ip().is_unspecified() => {
@@ -220,7 +235,9 @@ impl NodeConfig {
     }
 
     fn validate_sizes(&self) -> Result<(), ConfigError> {
-        in_range("memory_bytes", self.memory_bytes, 1 << 20..=16 << 40)?;
+        if self.memory_bytes != 0 {
+            in_range("memory_bytes", self.memory_bytes, 1 << 20..=16 << 40)?;
+        }
         count_in_range(
             "value_bytes_max",
             self.value_bytes_max,
@@ -234,7 +251,9 @@ impl NodeConfig {
         count_in_range("hold_requests_max", self.hold_requests_max, 0..=1 << 20)?;
         count_in_range("hold_bytes_max", self.hold_bytes_max, 0..=1 << 30)?;
         count_in_range("in_flight_ops_max", self.in_flight_ops_max, 1..=1 << 20)?;
-        count_in_range("transit_bytes_max", self.transit_bytes_max, 16 << 20..=1 << 40)?;
+        if self.transit_bytes_max != 0 {
+            count_in_range("transit_bytes_max", self.transit_bytes_max, 16 << 20..=1 << 40)?;
+        }
         count_in_range("connections_max", self.connections_max, 1..=1_000_000)
     }
 }
@@ -286,10 +305,14 @@ mod tests {
     fn listening_on_all_addresses_wants_one_to_advertise() {
         let open = SocketAddr::from(([0, 0, 0, 0], 7401));
         let said = refused(|c| (c.listen, c.insecure) = (open, true));
+        assert!(said.contains("--cluster"), "{said}");
+        let named = ClusterName::new("prod").unwrap();
+        let said = refused(|c| (c.listen, c.insecure, c.cluster) = (open, true, Some(named.clone())));
         assert!(said.contains("--advertise"), "{said}");
         let config = NodeConfig {
             listen: open,
             insecure: true,
+            cluster: Some(named),
             advertise: Some("cache-0.cache:7401".into()),
             memory_bytes: 1 << 30,
             ..NodeConfig::default()

@@ -14,10 +14,12 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::data_stream::DataStream;
+use super::identity::Unconfirmed;
 use super::metrics::count;
 use super::replies::{REPLIES_BYTES_MAX, Replies};
 use super::state::NodeState;
 use super::waiting;
+use crate::guard;
 
 /// The service of one node.
 #[derive(Clone, Debug)]
@@ -26,15 +28,35 @@ pub(super) struct CacheService(pub(super) Arc<NodeState>);
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl CacheService {
+    /// That a call is of this node's cluster, as far as it says.
+    fn confirmed<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let unconfirmed = request.extensions().get::<Unconfirmed>();
+        match unconfirmed
+            .map(|unconfirmed| unconfirmed.look(&self.0))
+            .transpose()?
+        {
+            Some(None) => Err(Status::unavailable(
+                "this node holds no assignment yet: nothing was done",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// A single operation as a unary call, on whichever node the client asked.
     async fn single(&self, kind: OpKind, request: Request<v1::Op>) -> Result<Response<v1::Reply>, Status> {
+        self.confirmed(&request)?;
+        let call = guard::call_of(&request);
         let op = v1::Op {
             kind: kind.into(),
             ..request.into_inner()
         };
         let said_ms = (op.deadline_ms > 0).then_some(op.deadline_ms);
         let replies = waiting::run(&self.0, &op, Generation::NONE, said_ms).await?;
-        Ok(Response::new(replies.into_single()?))
+        Ok(guard::holding(
+            call.as_ref(),
+            replies.len_bytes(),
+            replies.into_single()?,
+        ))
     }
 }
 
@@ -47,34 +69,47 @@ impl v1::cache_server::Cache for CacheService {
         &self,
         request: Request<Streaming<OpBatch>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        Ok(Response::new(Box::pin(DataStream::new(
-            self.0.clone(),
-            request.into_inner(),
-        ))))
+        let call = guard::call_of(&request);
+        let unconfirmed = request.extensions().get::<Unconfirmed>().copied();
+        let stream = DataStream::new(self.0.clone(), request.into_inner(), call, unconfirmed);
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn execute(&self, request: Request<OpBatch>) -> Result<Response<ReplyBatch>, Status> {
+        self.confirmed(&request)?;
         let malformed = |_: &_| count(&self.0.metrics.bad_requests);
+        let call = guard::call_of(&request);
         let batch = request.into_inner().open().inspect_err(malformed)?;
         let ops = (0..batch.len())
             .map(|index| batch.get(index))
             .collect::<Result<Vec<_>, _>>();
         let running = ops.inspect_err(malformed)?.into_iter().map(async |view| {
             let op = view.to_op();
-            waiting::run(&self.0, &op, batch.since_of(&view), batch.patience_ms(&view)).await
+            let replies = waiting::run(&self.0, &op, batch.since_of(&view), batch.patience_ms(&view)).await?;
+            // While others of the batch wait.
+            let mut held = call.as_ref().map(|call| call.held());
+            held.iter_mut().for_each(|held| held.set(replies.len_bytes()));
+            Ok::<_, Status>((replies, held))
         });
         let mut all = Replies::default();
+        let mut all_held = Vec::new();
         for (index, replies) in futures::future::join_all(running).await.into_iter().enumerate() {
-            let replies = replies?;
+            let (replies, held) = replies?;
             let op = batch.get(index)?;
             // One message has room for so much. Asked again, the gets that are left out are the first.
             if all.len_bytes() >= REPLIES_BYTES_MAX && op.kind == i32::from(OpKind::Get) {
                 all.push_status(op.id, v1::Status::Busy);
             } else {
                 all.append(replies);
+                all_held.push(held);
             }
         }
-        Ok(Response::new(all.into_batch(ReplyBatchNotes::default())))
+        let bytes = all.len_bytes();
+        Ok(guard::holding(
+            call.as_ref(),
+            bytes,
+            all.into_batch(ReplyBatchNotes::default()),
+        ))
     }
 
     async fn get(&self, request: Request<v1::Op>) -> Result<Response<v1::Reply>, Status> {
@@ -182,6 +217,7 @@ mod tests {
         };
         let entry = NodeEntry {
             incarnation: owner.incarnation,
+            process: None,
             address: "host:1".into(),
             http_address: "".into(),
             zone: "".into(),

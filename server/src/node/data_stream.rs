@@ -31,6 +31,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Streaming;
 
+use super::identity::Unconfirmed;
 use super::metrics::{add, count};
 use super::operation::{Asked, Execution, Step, StoodStill, Wait};
 use super::replies::Replies;
@@ -38,6 +39,7 @@ use super::standing_queue::{Limits, StandingQueue};
 use super::state::NodeState;
 use super::waiting::{self, patience_ms};
 use crate::grpc;
+use crate::places::{Call, Held};
 
 /// How long a closing stream waits for its client to close its half.
 const LINGER: Duration = Duration::from_millis(500);
@@ -52,8 +54,11 @@ const PART_BYTES: usize = 256 << 10;
 /// The replies of one client's stream.
 pub(super) struct DataStream {
     state: Arc<NodeState>,
+    /// To count what is held apart from its messages.
+    call: Option<Arc<Call>>,
     inbound: Streaming<OpBatch>,
     inbound_ended: bool,
+    unconfirmed: Option<Unconfirmed>,
     /// The first batch was read.
     has_begun: bool,
     /// What the client is yet to be told of the stream.
@@ -76,8 +81,8 @@ pub(super) struct DataStream {
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-/// What became of an operation that had to wait.
-type Late = Result<Replies, StoodStill>;
+/// What became of an operation that had to wait, and what is held of it until it is read.
+type Late = (Result<Replies, StoodStill>, Option<Held>);
 
 /// An operation that waits in a task of its own. However that ends, its stream hears of it, and does not count it as waiting for
 /// ever: one that broke off has no reply, and its client learns at its deadline that its outcome is unknown.
@@ -89,7 +94,7 @@ struct Answering {
 impl Answering {
     fn to(late: &mpsc::UnboundedSender<Late>) -> Self {
         Self {
-            replies: Ok(Replies::default()),
+            replies: (Ok(Replies::default()), None),
             late: late.clone(),
         }
     }
@@ -101,7 +106,7 @@ impl Answering {
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        let replies = std::mem::replace(&mut self.replies, Ok(Replies::default()));
+        let replies = std::mem::replace(&mut self.replies, (Ok(Replies::default()), None));
         // The client may have gone.
         let _ = self.late.send(replies);
     }
@@ -131,7 +136,13 @@ impl Batch {
 }
 
 impl DataStream {
-    pub(super) fn new(state: Arc<NodeState>, inbound: Streaming<OpBatch>) -> Self {
+    /// `unconfirmed`: the client says a founding that this node does not know yet.
+    pub(super) fn new(
+        state: Arc<NodeState>,
+        inbound: Streaming<OpBatch>,
+        call: Option<Arc<Call>>,
+        unconfirmed: Option<Unconfirmed>,
+    ) -> Self {
         let (late_sender, late) = mpsc::unbounded_channel();
         let closing = Box::pin(state.closing.clone().cancelled_owned());
         let queue = StandingQueue::new(Limits {
@@ -140,8 +151,10 @@ impl DataStream {
         });
         Self {
             state,
+            call,
             inbound,
             inbound_ended: false,
+            unconfirmed,
             has_begun: false,
             to_tell: ReplyBatchNotes::default(),
             batch: None,
@@ -160,7 +173,7 @@ impl DataStream {
     /// Replies of operations that had to wait.
     fn poll_late(&mut self, context: &mut Context<'_>, replies: &mut Replies) -> Result<(), tonic::Status> {
         while !replies.is_full() {
-            let Poll::Ready(Some(late)) = self.late.poll_recv(context) else {
+            let Poll::Ready(Some((late, _held))) = self.late.poll_recv(context) else {
                 break;
             };
             self.waiting -= 1;
@@ -174,6 +187,16 @@ impl DataStream {
         let Some(mut batch) = self.batch.take() else {
             return Ok(());
         };
+        if let Some(unconfirmed) = self.unconfirmed {
+            match unconfirmed.look(&self.state) {
+                Ok(None) => {}
+                Ok(Some(())) => self.unconfirmed = None,
+                Err(refusal) => {
+                    self.refusal = Some(refusal);
+                    return Ok(());
+                }
+            }
+        }
         if self.is_to_be_shed(&batch) {
             self.shed(batch, replies);
             return Ok(());
@@ -209,6 +232,11 @@ impl DataStream {
             let since = batch.ops.since_of(&op);
             match execution.run(&Asked::first(&op, since), replies) {
                 Step::Answered(status) => state.metrics.operation(op.kind, status.into()),
+                // What waits would perhaps be done after this node turns out to be of another cluster.
+                Step::Wait(_) if self.unconfirmed.is_some() => {
+                    replies.push_status(op.id, Status::NotReady);
+                    state.metrics.operation(op.kind, Status::NotReady.into());
+                }
                 Step::Wait(wait) => waits.push((index, wait, expires)),
             }
         }
@@ -266,10 +294,16 @@ impl DataStream {
         // With bytes of its own: one that waits must not keep the whole message in memory that it came in.
         let (since, op) = (ops.since_of(&op), op.to_op());
         self.waiting += 1;
+        let mut held = self.call.as_ref().map(|call| call.held());
+        held.iter_mut()
+            .for_each(|held| held.set(op.key.len() + op.value.len()));
         let state = self.state.clone();
         let answering = Answering::to(&self.late_sender);
         self.state.tasks.spawn(async move {
-            answering.end(waiting::finish(&state, &op, since, wait, expires).await);
+            let replies = waiting::finish(&state, &op, since, wait, expires).await;
+            let bytes = replies.as_ref().map_or(0, Replies::len_bytes);
+            held.iter_mut().for_each(|held| held.set(bytes));
+            answering.end((replies, held));
         });
         Ok(())
     }
@@ -424,7 +458,7 @@ mod tests {
             assert_eq!(task.await.is_err(), breaks_off);
             assert!(
                 late.try_recv()
-                    .is_ok_and(|replies| replies.is_ok_and(|replies| replies.is_empty()))
+                    .is_ok_and(|(replies, _)| replies.is_ok_and(|replies| replies.is_empty()))
             );
         }
     }

@@ -278,6 +278,18 @@ impl Collector for NodeCollector {
         encode_readings(&self.0.readings(), &mut encoder)?;
         encode_readings(&of_process(), &mut encoder)?;
         self.0.conditions.encode(&mut encoder)?;
+        encode_readings(&self.0.memory.readings(), &mut encoder)?;
+        if let Some(plan) = self.0.memory.plan() {
+            let info = ConstGauge::new(1_i64);
+            let mut family = encoder.encode_descriptor(
+                "softstore_memory_limit_source",
+                "Whose the limit is that counts, as a label",
+                None,
+                prometheus_client::metrics::MetricType::Gauge,
+            )?;
+            let source = plan.source.to_string();
+            info.encode(family.encode_family(&[("source", source.as_str())])?)?;
+        }
         let (length_ms, remaining_ms) = self.0.lease_ms();
         for (name, help, ms) in [
             (

@@ -75,6 +75,7 @@ pub(super) fn peer(name: &str, incarnation: u64) -> Peer {
 pub(super) fn entry(peer: &Peer) -> (NodeId, NodeEntry) {
     let entry = NodeEntry {
         incarnation: peer.life.incarnation,
+        process: None,
         address: peer.address.clone(),
         http_address: "".into(),
         zone: "".into(),
@@ -308,6 +309,10 @@ impl Store for SteppedStore {
 
     fn maintain(&self, now: Timestamp) {
         self.inner.maintain(now);
+    }
+
+    fn set_budget(&self, budget_bytes: u64) {
+        self.inner.set_budget(budget_bytes);
     }
 
     fn stats(&self) -> StoreStats {

@@ -11,7 +11,7 @@
 //!
 //!   an operation      waiting: held back   replies: on their way   standing_queue, saturation: too old, no time left   load: measured
 //!   replicas          lending, invalidations: as owner             reading: as replica
-//!   state             in_order: actions    standing: may it serve  givings: streams given at once                      metrics, watch
+//!   state             in_order: actions    standing: may it serve  givings: streams given at once                      metrics, watch, pauses
 //! ```
 
 mod cache_service;
@@ -19,6 +19,7 @@ mod channels;
 mod data_stream;
 mod giving;
 mod givings;
+mod identity;
 mod in_order;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
@@ -68,8 +69,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
+use tonic::service::interceptor::InterceptedService;
 use tower::util::MapResponseLayer;
 
+pub use self::identity::NodeIdentity;
 pub use self::metrics::NodeMetrics;
 pub use self::session::DrainOutcome;
 pub use self::state::{NodeState, StoreEngine};
@@ -77,6 +80,9 @@ use crate::clock::{Clock, new_incarnation};
 use crate::config::{ConfigError, NodeConfig, Transfer};
 use crate::guard::Guard;
 use crate::listener::Ports;
+use crate::memory::{
+    Allocator, Bytes, Keeper, Kept, Kernel, Limit, MemoryPlan, STORE_PERCENT, UnknownAllocator,
+};
 use crate::opening::Protocol;
 use crate::places::{Limits, Reserve};
 use crate::{grpc, http, listener};
@@ -102,6 +108,9 @@ pub enum NodeError {
     /// gRPC reflection could not be set up.
     #[error("gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The system gives no more threads.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     /// The hand-off refused its settings.
     #[error("hand-off: {0}")]
     Handoff(#[from] softstore_transfer::config::HandoffConfigError),
@@ -116,6 +125,7 @@ pub struct Node {
     drained: Shared<BoxFuture<'static, DrainOutcome>>,
     /// Fires when the session has said goodbye and the data port has sent its last reply.
     last_words: TaskTracker,
+    _keeper: Keeper,
 }
 
 impl Node {
@@ -125,12 +135,32 @@ impl Node {
     /// # Errors
     /// If a setting is wrong or a port is taken.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        let store = Arc::new(MokaStore::new(store_config(&config)));
-        Self::start_with_store(config, store).await
+        Self::start_with_allocator(config, Arc::new(UnknownAllocator)).await
+    }
+
+    /// The same in a process whose allocator can be asked to give memory back. One that cannot only has its store shrink, when
+    /// the process comes near its memory limit.
+    ///
+    /// # Errors
+    /// If a setting is wrong or a port is taken.
+    pub async fn start_with_allocator(
+        config: NodeConfig,
+        allocator: Arc<dyn Allocator>,
+    ) -> Result<Self, NodeError> {
+        config.validate()?;
+        let kernel = Kernel::default();
+        let plan = MemoryPlan::new(
+            &kernel.limit(),
+            config.memory_bytes,
+            config.transit_bytes_max as u64,
+        );
+        let store = Arc::new(MokaStore::new(store_config(&config, &plan, &kernel)));
+        let memory_bytes = config.memory_bytes;
+        Self::start_within(config, store, allocator, memory_bytes).await
     }
 
     /// The same over a storage engine of the embedder's own. It must pass `softstore_store::conformance`; the config's
-    /// settings of the store are the embedder's to apply.
+    /// settings of the store are the embedder's to apply. The budget that it comes with is the most that it is given.
     ///
     /// # Errors
     /// If a setting is wrong or a port is taken.
@@ -138,7 +168,22 @@ impl Node {
         config: NodeConfig,
         store: Arc<dyn StoreEngine>,
     ) -> Result<Self, NodeError> {
+        let memory_bytes = store.stats().budget_bytes;
+        Self::start_within(config, store, Arc::new(UnknownAllocator), memory_bytes).await
+    }
+
+    /// Starts it over a store that may have so much memory; 0: derived from the limit.
+    async fn start_within(
+        config: NodeConfig,
+        store: Arc<dyn StoreEngine>,
+        allocator: Arc<dyn Allocator>,
+        memory_bytes: u64,
+    ) -> Result<Self, NodeError> {
         config.validate()?;
+        let kernel = Kernel::default();
+        let limit = kernel.limit();
+        let plan = MemoryPlan::new(&limit, memory_bytes, config.transit_bytes_max as u64);
+        tell_plan(&plan, &limit);
         let Ports {
             grpc,
             grpc_addr,
@@ -155,16 +200,29 @@ impl Node {
             address: address.into(),
         };
         let core = handoff_core(&config, me.clone())?;
+        let http_address = http_addr.map_or_else(String::new, |http| http_address(&config, http));
+        let (state, events) = NodeState::new(config, core, store);
         let identity = Identity {
             peer: me,
-            http_address: http_addr
-                .map_or_else(String::new, |http| http_address(&config, http))
-                .into(),
-            zone: config.zone.as_str().into(),
-            capacity_bytes: config.memory_bytes,
+            http_address: http_address.into(),
+            zone: state.config.zone.as_str().into(),
+            capacity_bytes: plan.store_bytes,
+            process: state.identity.process(),
+            cluster: state.identity.cluster().name,
         };
-        let slicelet = Slicelet::new(slicelet_config(&config), identity, Clock.now());
-        let (state, events) = NodeState::new(config, core, store);
+        let slicelet = Slicelet::new(slicelet_config(&state.config), identity, Clock.now());
+        state.memory.set_plan(&plan);
+        state.memory.set_transit(plan.transit_bytes);
+        let keeper = Keeper::start(Kept {
+            kernel,
+            allocator,
+            store: state.store.clone(),
+            gauges: state.memory.clone(),
+            listeners: state.listeners.clone(),
+            memory_bytes,
+            transit_bytes_max: state.config.transit_bytes_max as u64,
+        });
+        let keeper = keeper.map_err(NodeError::Thread)?;
         let stop = state.stop.clone();
         let (drained_sender, drained) = oneshot::channel();
         let session = session::Session::new(state.clone(), slicelet, events, drained_sender);
@@ -191,6 +249,7 @@ impl Node {
             http_addr,
             drained,
             last_words,
+            _keeper: keeper,
         })
     }
 
@@ -294,9 +353,28 @@ fn http_address(config: &NodeConfig, listens: SocketAddr) -> String {
     }
 }
 
-fn store_config(config: &NodeConfig) -> MokaStoreConfig {
+/// Says who gets what of the memory, and whether there is enough.
+fn tell_plan(plan: &MemoryPlan, limit: &Limit) {
+    tracing::info!(%plan, "memory");
+    let wanted = plan.store_bytes.saturating_add(plan.transit_bytes);
+    if plan.is_beyond_limit() {
+        tracing::warn!(%plan, "more memory is given out than the limit allows: the store will get less than that");
+    } else if wanted > limit.room_bytes {
+        let (wanted, room) = (Bytes(wanted), Bytes(limit.room_bytes));
+        tracing::warn!(
+            %wanted, %room,
+            "others use a part of the memory that this node plans with: the store gets less while they do. Several nodes on one \
+             machine want --memory each"
+        );
+    }
+}
+
+/// A budget that follows the limit may grow up to the machine's share.
+fn store_config(config: &NodeConfig, plan: &MemoryPlan, kernel: &Kernel) -> MokaStoreConfig {
+    let machine = kernel.machine_bytes().filter(|_| config.memory_bytes == 0);
     MokaStoreConfig {
-        budget_bytes: config.memory_bytes,
+        budget_bytes: plan.store_bytes,
+        budget_bytes_max: machine.map_or(0, |bytes| bytes / 100 * STORE_PERCENT),
         value_bytes_max: config.value_bytes_max,
         frequency_half_life_ms: config.frequency_half_life_ms,
         ..MokaStoreConfig::default()
@@ -328,14 +406,15 @@ fn slicelet_config(config: &NodeConfig) -> SliceletConfig {
 }
 
 /// What the gRPC port bears. Other nodes get in when clients have taken all places: a node that drains gives to them.
-fn limits(config: &NodeConfig) -> Limits {
+fn limits(state: &NodeState) -> Limits {
+    let config = &state.config;
     Limits {
         connections_max: listener::fitting(config.connections_max, PEERS_RESERVED),
         reserved: Some(Reserve {
             places: PEERS_RESERVED,
             path: "/softstore.v1.Transfer/",
         }),
-        transit_bytes_max: config.transit_bytes_max,
+        transit_bytes_max: state.memory.transit_bytes(),
         stall: Duration::from_millis(config.stall_ms_max),
     }
 }
@@ -353,11 +432,15 @@ fn serve_grpc(
     let transfer = TransferServer::new(transfer_service::TransferService(state.clone()))
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(grpc::REPLY_BYTES_MAX);
+    // Who belongs to another cluster is refused before its message is read.
+    let (of_clients, of_peers) = (state.clone(), state.clone());
+    let cache = InterceptedService::new(cache, move |request| of_clients.admit_client(request));
+    let transfer = InterceptedService::new(transfer, move |request| of_peers.admit_peer(request));
     let (health, health_service) = tonic_health::server::health_reporter();
     let incoming = listener::incoming(
         listener,
         Protocol::Http2,
-        limits(&state.config),
+        limits(state),
         state.listeners.clone(),
         stop.clone(),
     );

@@ -19,6 +19,7 @@ use super::metrics::{add, count};
 use super::peeks::{Asked, Peeks};
 use super::state::NodeState;
 use super::{giving, lending, reading};
+use crate::guard;
 
 /// How long a `Take` waits for the assignment that it is under: less than the 50 ms after which it is sent again by default.
 const UNHEARD_WAIT: Duration = Duration::from_millis(40);
@@ -128,6 +129,13 @@ impl TransferService {
 impl v1::transfer_server::Transfer for TransferService {
     type PullStream = Pin<Box<dyn Stream<Item = Result<v1::PullItem, Status>> + Send>>;
 
+    async fn identify(&self, _: Request<v1::IdentifyRequest>) -> Result<Response<v1::IdentifyReply>, Status> {
+        let life = self.0.core().me().life.clone();
+        let identity = &self.0.identity;
+        let reply = softstore_proto::identity::identify_reply(&life, identity.process(), &identity.cluster());
+        Ok(Response::new(reply))
+    }
+
     async fn take(&self, request: Request<v1::TakeRequest>) -> Result<Response<v1::TakeReply>, Status> {
         let take: Take = self.decoded(request.into_inner())?;
         let reply = answer_when_heard(&self.0, &take).await;
@@ -139,6 +147,7 @@ impl v1::transfer_server::Transfer for TransferService {
     }
 
     async fn peek(&self, request: Request<v1::PeekRequest>) -> Result<Response<v1::PeekReply>, Status> {
+        let call = guard::call_of(&request);
         let request: PeekRequest = self.decoded(request.into_inner())?;
         if request.to != self.0.core().me().life {
             return Err(refuse(&self.0, Refusal::WrongIncarnation));
@@ -147,10 +156,12 @@ impl v1::transfer_server::Transfer for TransferService {
         let answers = request.keys.iter().map(|asked| self.peek_one(asked, &request));
         let mut answers = futures::future::join_all(answers).await;
         answers.truncate(fitting(answers.iter().map(peeked_bytes)));
-        Ok(Response::new(v1::PeekReply {
+        let bytes = answers.iter().map(peeked_bytes).sum();
+        let reply = v1::PeekReply {
             longest_pause_ms: self.longest_pause_ms(),
             ..softstore_proto::transfer::peek_reply_to_wire(&answers)
-        }))
+        };
+        Ok(guard::holding(call.as_ref(), bytes, reply))
     }
 
     async fn pull(&self, request: Request<v1::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
@@ -179,16 +190,18 @@ impl v1::transfer_server::Transfer for TransferService {
     }
 
     async fn fill(&self, request: Request<v1::FillRequest>) -> Result<Response<v1::FillReply>, Status> {
+        let call = guard::call_of(&request);
         let request: FillRequest = self.decoded(request.into_inner())?;
         let answers = lending::answer_fill(&self.0, &request).await;
         let mut answers = answers.map_err(|refusal| refuse(&self.0, refusal))?;
-        answers.truncate(fitting(answers.iter().map(|answer| match answer {
+        let bytes_of = |answer: &FillAnswer| match answer {
             FillAnswer::Found { entry, .. } => entry_bytes(entry),
             FillAnswer::Absent | FillAnswer::NotLent => 0,
-        })));
-        Ok(Response::new(softstore_proto::readers::fill_reply_to_wire(
-            &answers,
-        )))
+        };
+        answers.truncate(fitting(answers.iter().map(bytes_of)));
+        let bytes = answers.iter().map(bytes_of).sum();
+        let reply = softstore_proto::readers::fill_reply_to_wire(&answers);
+        Ok(guard::holding(call.as_ref(), bytes, reply))
     }
 
     async fn invalidate(

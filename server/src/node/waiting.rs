@@ -394,9 +394,7 @@ impl<'a> HeldBack<'a> {
         let requests = state.held_requests.fetch_add(1, Ordering::Relaxed);
         let held = state.held_bytes.fetch_add(bytes, Ordering::Relaxed);
         let place = Self { state, bytes };
-        if requests >= state.config.hold_requests_max as u64
-            || held + bytes > state.config.hold_bytes_max as u64
-        {
+        if requests >= state.config.hold_requests_max as u64 || held + bytes > state.hold_bytes_max() {
             count(&state.metrics.hold_overflows);
             return None;
         }

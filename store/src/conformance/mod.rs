@@ -103,6 +103,7 @@ properties![
     room::large_values_make_their_room,
     room::a_full_store_takes_hotter_imports_only,
     room::the_hottest_imports_outlive_the_pull,
+    room::another_budget_is_followed,
     threads::no_import_stands_over_a_write,
     threads::no_import_stands_over_an_evicted_write,
     threads::readers_never_see_a_version_go_back,

@@ -166,6 +166,47 @@ pub fn a_full_store_takes_hotter_imports_only(make: Make<'_>) {
     }
 }
 
+/// Plan: a store full of entries gets a quarter of its budget, while an eighth of its entries is in use, and then all again.
+/// Housekeeping brings it below the smaller one without losing what is in use; what is set is readable throughout; with
+/// the whole budget it fills up again, and more than it was made for it never takes.
+pub fn another_budget_is_followed(make: Make<'_>) {
+    let rig = Rig::new(make, SMALL);
+    let value = "v".repeat(1_000);
+    let count = SMALL.budget_bytes / 1_500;
+    let fill = |prefix: &str| {
+        for number in 0..2 * count {
+            rig.set(CALM, &format!("{prefix}-{number}"), &value);
+            assert!(rig.value(CALM, &format!("{prefix}-{number}")).is_some());
+        }
+        rig.maintain_fully();
+        let stats = rig.store.stats();
+        assert!(
+            stats.bytes <= stats.budget_bytes + stats.budget_bytes / 20,
+            "{stats:?}"
+        );
+        assert!(stats.bytes > stats.budget_bytes / 4 * 3, "{stats:?}");
+    };
+    fill("first");
+    let used = |number: u64| format!("first-{}", 2 * count - 1 - number);
+    let evicted = rig.store.stats().evicted;
+    rig.store.set_budget(SMALL.budget_bytes / 4);
+    for _ in 0..8 {
+        assert!((0..count / 8).all(|number| rig.value(CALM, &used(number)).is_some()));
+        rig.maintain_fully();
+    }
+    let stats = rig.store.stats();
+    assert_eq!(stats.budget_bytes, SMALL.budget_bytes / 4);
+    assert!(
+        stats.bytes <= stats.budget_bytes + stats.budget_bytes / 20,
+        "{stats:?}"
+    );
+    assert!(stats.evicted > evicted);
+    fill("second");
+    rig.store.set_budget(2 * SMALL.budget_bytes);
+    assert_eq!(rig.store.stats().budget_bytes, SMALL.budget_bytes);
+    fill("third");
+}
+
 /// Plan: an empty store is pulled full, hottest class first; then the pull ends and fresh writes displace a third of it.
 /// What is left of the imports is the hotter part, and what was read much during the pull.
 pub fn the_hottest_imports_outlive_the_pull(make: Make<'_>) {

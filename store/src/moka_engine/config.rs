@@ -14,6 +14,8 @@ pub const WRITTEN_KEYS_MAX: u64 = 4_194_304;
 pub struct MokaStoreConfig {
     /// Bytes for keys, values and metadata together. Default 256 MiB.
     pub budget_bytes: u64,
+    /// The most that [`Store::set_budget`](crate::Store::set_budget) can make of it; `budget_bytes`, if that is more. Default 0.
+    pub budget_bytes_max: u64,
     /// Longest value in bytes. Default [`VALUE_BYTES_MAX`]; anything above 1 GiB counts as 1 GiB.
     pub value_bytes_max: usize,
     /// After how many milliseconds without access an access count has halved. Default [`FREQUENCY_HALF_LIFE_MS`].
@@ -28,6 +30,7 @@ impl Default for MokaStoreConfig {
     fn default() -> Self {
         Self {
             budget_bytes: 256 << 20,
+            budget_bytes_max: 0,
             value_bytes_max: VALUE_BYTES_MAX,
             frequency_half_life_ms: FREQUENCY_HALF_LIFE_MS,
             written_keys_max: WRITTEN_KEYS_MAX,

@@ -104,7 +104,7 @@ impl MokaStore {
 
     fn has_room_for(&self, payload_bytes: usize, class: FrequencyClass, now: Timestamp) -> bool {
         let needed = self.gauges.bytes.load(Ordering::Relaxed) + weight_bytes(payload_bytes, 0);
-        needed <= self.room_bytes || self.evictions.is_hotter_than_victims(class, now)
+        needed <= self.ballast.room_bytes() || self.evictions.is_hotter_than_victims(class, now)
     }
 }
 

@@ -51,7 +51,8 @@
 //! # What moka's policy is told
 //! - LRU, not the default TinyLFU: the latter refuses nearly every fresh insert into a hot, full cache, and a set that
 //!   was acknowledged must be readable (the conformance suite proves it).
-//! - Capacity is 31/32 of the budget. moka applies writes in batches and overshoots, and hears of large entries by
+//! - Capacity is 31/32 of the budget. moka cannot be told another one: what a smaller budget takes away is taken by seats
+//!   that stand for no entry (`ballast`). moka applies writes in batches and overshoots, and hears of large entries by
 //!   instalments; when what is resident passes the budget, the writer makes moka evict before it goes on (`room`).
 //! - No TTL: moka reads a clock of its own. Deadlines are in the entries; `reclaim` sweeps for them.
 //! - Imports come hottest first, which plain LRU takes for coldest. `import` therefore judges an import against recent
@@ -59,6 +60,7 @@
 //!
 //! Invariants kept here: H3 (with `written`), the store's part of H4 (a version is taken under the stripe).
 
+mod ballast;
 mod config;
 mod entry;
 mod evictions;
@@ -93,6 +95,7 @@ use crate::store::{
     Added, Frozen, Import, ImportOutcome, Listing, OpContext, Outcome, Part, PartStats, Reading,
     SetCondition, SetOutcome, Store, StoreError, StoreStats,
 };
+use ballast::Ballast;
 use evictions::Evictions;
 use import::Room;
 use instalments::Instalments;
@@ -103,9 +106,6 @@ use stripe::Stripes;
 use turns::Turns;
 use written::{Kind, WrittenLimit};
 
-/// The part of the budget that moka is not told of: 1/32, for writes that it has not applied yet.
-const RESERVE_SHIFT: u32 = 5;
-
 /// The longest value that the configuration can allow, so that every weight fits moka's 32 bits.
 const VALUE_BYTES_LIMIT: usize = 1 << 30;
 
@@ -114,8 +114,7 @@ const VALUE_BYTES_LIMIT: usize = 1 << 30;
 pub struct MokaStore {
     config: MokaStoreConfig,
     decay: Decay,
-    /// moka's capacity.
-    room_bytes: u64,
+    ballast: Ballast,
     seats: Seats,
     stripes: Stripes,
     turns: Turns,
@@ -175,15 +174,15 @@ impl MokaStore {
             ..config
         };
         let decay = Decay::with_half_life_ms(config.frequency_half_life_ms);
-        let room_bytes = config.budget_bytes - (config.budget_bytes >> RESERVE_SHIFT);
+        let ballast = Ballast::new(config.budget_bytes, config.budget_bytes_max);
         let evictions = Arc::new(Evictions::new(decay));
-        Self {
+        let store = Self {
             config,
             decay,
-            room_bytes,
-            seats: Seats::new(room_bytes, &evictions),
+            seats: Seats::new(ballast.capacity_bytes(), &evictions, ballast.is_shed()),
+            turns: Turns::new(ballast.room_bytes()),
+            ballast,
             stripes: Stripes::new(),
-            turns: Turns::new(room_bytes),
             written_limit: WrittenLimit::new(config.written_keys_max),
             evictions,
             instalments: Instalments::default(),
@@ -193,7 +192,9 @@ impl MokaStore {
             purges: Mutex::default(),
             reordering_wanted: AtomicBool::new(false),
             housekeeping: Mutex::default(),
-        }
+        };
+        store.trim_ballast();
+        store
     }
 }
 
@@ -314,12 +315,16 @@ impl Store for MokaStore {
         self.keep_house(now);
     }
 
+    fn set_budget(&self, budget_bytes: u64) {
+        self.aim_at_budget(budget_bytes);
+    }
+
     fn stats(&self) -> StoreStats {
         let read = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
         StoreStats {
             entries: read(&self.gauges.entries),
             bytes: read(&self.gauges.bytes),
-            budget_bytes: self.config.budget_bytes,
+            budget_bytes: self.ballast.budget_bytes(),
             evicted: self.evictions.evicted(),
             expired: read(&self.gauges.expired),
             imported: read(&self.gauges.imported),

@@ -200,7 +200,7 @@ impl MokaStore {
             value_bytes,
             self.config.value_bytes_max,
             weight,
-            self.room_bytes,
+            self.ballast.room_bytes(),
         )
     }
 

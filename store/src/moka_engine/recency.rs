@@ -48,7 +48,7 @@ impl MokaStore {
     pub(super) fn reorder(&self, state: Reordering, now: Timestamp) -> Reordering {
         match state {
             Reordering::Idle if self.reordering_wanted.swap(false, Ordering::AcqRel) => {
-                if self.gauges.bytes.load(Ordering::Relaxed) < self.room_bytes / 2 {
+                if self.gauges.bytes.load(Ordering::Relaxed) < self.ballast.room_bytes() / 2 {
                     return Reordering::Idle;
                 }
                 self.sort_by_heat(0, vec![Vec::new(); HEAT_COUNT], now)

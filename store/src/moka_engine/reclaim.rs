@@ -51,6 +51,8 @@ impl MokaStore {
             return;
         };
         self.pay_instalments();
+        self.approach_budget();
+        self.trim_ballast();
         self.run_moka_tasks();
         self.purge_step(&mut house);
         self.sweep_step(&mut house.sweep, now);

@@ -68,7 +68,7 @@ impl MokaStore {
             self.run_moka_tasks();
         }
         let mut rounds = 0;
-        while self.gauges.bytes.load(Ordering::Relaxed) > self.config.budget_bytes {
+        while self.gauges.bytes.load(Ordering::Relaxed) > self.ballast.budget_bytes() {
             if self.pay_instalment() {
                 continue;
             }
@@ -84,7 +84,7 @@ impl MokaStore {
     /// its victim, which in a store that was empty before the pull is one of the hottest imports.
     pub(super) fn settle_import(&self) {
         let bytes = self.gauges.bytes.load(Ordering::Relaxed);
-        if bytes > self.room_bytes && self.evictions.has_seen_none() {
+        if bytes > self.ballast.room_bytes() && self.evictions.has_seen_none() {
             self.run_moka_tasks();
         }
         self.settle();
@@ -93,6 +93,9 @@ impl MokaStore {
     /// Lets moka apply what it has pending, and takes all that it evicted from the index.
     pub(super) fn run_moka_tasks(&self) {
         self.unapplied_bytes.store(0, Ordering::Relaxed);
+        if self.ballast.was_shed() {
+            self.trim_ballast();
+        }
         self.seats.apply();
         self.clear_stripes(STRIPE_COUNT);
     }
@@ -149,7 +152,9 @@ impl MokaStore {
         let stats = crate::store::Store::stats(self);
         assert_eq!((stats.entries, stats.bytes), (entries, bytes));
         self.seats.apply();
-        assert_eq!(self.seats.count_and_bytes(), (entries, bytes));
+        let (ballast_seats, ballast_bytes) = self.ballast.count_and_bytes();
+        let seats = (entries + ballast_seats, bytes + ballast_bytes);
+        assert_eq!(self.seats.count_and_bytes(), seats);
     }
 }
 

@@ -7,7 +7,9 @@
 //! inside would hold them. There the notes are put down right after the call that brought them, which shows other threads
 //! the same as a listener that is slow: moka has taken the seat, and the note is about to come.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use foldhash::fast::RandomState;
 use moka::notification::RemovalCause;
@@ -16,19 +18,38 @@ use moka::sync::Cache;
 use softstore_sharding::SliceKey;
 
 use super::evictions::Evictions;
-use super::seat::Seat;
+use super::seat::{Seat, Ticket};
+
+/// moka's key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SeatKey {
+    /// The seat of the entry at a position.
+    At(SliceKey),
+    /// A seat that stands for no entry, by number.
+    Ballast(u32),
+}
+
+impl Hash for SeatKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // One word, as of a position alone; that some few numbers meet a position's does no harm.
+        state.write_u64(match self {
+            Self::At(at) => at.get(),
+            Self::Ballast(number) => u64::from(*number),
+        });
+    }
+}
 
 /// The seats that moka has. See the head of this file.
 #[derive(Debug)]
 pub(super) struct Seats {
-    cache: Cache<SliceKey, Seat, RandomState>,
+    cache: Cache<SeatKey, Seat, RandomState>,
     #[cfg(any(feature = "shuttle", feature = "loom"))]
     late: late::Notes,
 }
 
 impl Seats {
-    /// Room for so many bytes. What moka evicts is noted in `evictions`.
-    pub(super) fn new(room_bytes: u64, evictions: &Arc<Evictions>) -> Self {
+    /// Room for so many bytes. What moka evicts is noted in `evictions`; if it is ballast, in `ballast_shed`.
+    pub(super) fn new(room_bytes: u64, evictions: &Arc<Evictions>, ballast_shed: Arc<AtomicBool>) -> Self {
         #[cfg(any(feature = "shuttle", feature = "loom"))]
         let (late, note) = late::Notes::new(evictions.clone());
         #[cfg(not(any(feature = "shuttle", feature = "loom")))]
@@ -43,7 +64,10 @@ impl Seats {
             .eviction_listener(move |at, seat, cause| {
                 // The other causes are our own doing, and the index knows already.
                 if cause == RemovalCause::Size {
-                    note(*at, seat.ticket);
+                    match *at {
+                        SeatKey::At(at) => note(at, seat.ticket),
+                        SeatKey::Ballast(_) => ballast_shed.store(true, Ordering::Release),
+                    }
                 }
             })
             .build_with_hasher(RandomState::default());
@@ -56,19 +80,34 @@ impl Seats {
 
     /// Gives a seat, in place of the one at its position. Under the position's stripe.
     pub(super) fn give(&self, at: SliceKey, seat: Seat) {
-        self.cache.insert(at, seat);
+        self.cache.insert(SeatKey::At(at), seat);
         self.put_down_notes();
     }
 
     /// Gives up the seat at a position, if there is one. Under the position's stripe.
     pub(super) fn give_up(&self, at: SliceKey) {
-        self.cache.invalidate(&at);
+        self.cache.invalidate(&SeatKey::At(at));
         self.put_down_notes();
     }
 
     /// Uses a seat, which makes it the youngest. One that is gone is a miss, which moka does not mind.
     pub(super) fn touch(&self, at: SliceKey) {
-        let _ = self.cache.get(&at);
+        let _ = self.cache.get(&SeatKey::At(at));
+        self.put_down_notes();
+    }
+
+    /// Makes a seat that stands for no entry the youngest, of this weight; of 0, it is given up. `is_new`: it has another weight
+    /// now, or may be gone.
+    pub(super) fn give_ballast(&self, number: u32, weight_bytes: u32, is_new: bool) {
+        let key = SeatKey::Ballast(number);
+        if is_new {
+            // As for any seat: its weight is never changed.
+            self.cache.invalidate(&key);
+        }
+        if weight_bytes > 0 {
+            let ticket = Ticket::default();
+            self.cache.insert(key, Seat { ticket, weight_bytes });
+        }
         self.put_down_notes();
     }
 
@@ -94,7 +133,7 @@ impl Seats {
     /// The seat at a position.
     #[cfg(test)]
     pub(super) fn at(&self, at: SliceKey) -> Option<Seat> {
-        self.cache.get(&at)
+        self.cache.get(&SeatKey::At(at))
     }
 
     /// How many seats there are and what they weigh, after [`Seats::apply`].

@@ -21,7 +21,7 @@ const TURN_MS: u64 = 60_000;
 pub(super) struct Turns {
     /// Wraps around: an entry unused for exactly 65,536 turns misses one move, and nothing else.
     current: AtomicU16,
-    turn_bytes: u64,
+    turn_bytes: AtomicU64,
     inserted_bytes: AtomicU64,
     begun_ms: AtomicU64,
 }
@@ -30,10 +30,15 @@ impl Turns {
     pub(super) fn new(room_bytes: u64) -> Self {
         Self {
             current: AtomicU16::new(0),
-            turn_bytes: (room_bytes >> TURN_ROOM_SHIFT).max(1),
+            turn_bytes: AtomicU64::new(turn_bytes(room_bytes)),
             inserted_bytes: AtomicU64::new(0),
             begun_ms: AtomicU64::new(0),
         }
+    }
+
+    /// There is another room now.
+    pub(super) fn set_room(&self, room_bytes: u64) {
+        self.turn_bytes.store(turn_bytes(room_bytes), Ordering::Relaxed);
     }
 
     /// The present turn.
@@ -44,7 +49,8 @@ impl Turns {
     /// What the store holds grows by this weight. (An overwrite of equal weight brings no eviction about.)
     pub(super) fn inserted(&self, bytes: u64) {
         let before = self.inserted_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before / self.turn_bytes != before.wrapping_add(bytes) / self.turn_bytes {
+        let turn_bytes = self.turn_bytes.load(Ordering::Relaxed);
+        if before / turn_bytes != before.wrapping_add(bytes) / turn_bytes {
             self.end();
         }
     }
@@ -62,6 +68,10 @@ impl Turns {
     pub(super) fn end(&self) {
         self.current.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn turn_bytes(room_bytes: u64) -> u64 {
+    (room_bytes >> TURN_ROOM_SHIFT).max(1)
 }
 
 #[cfg(test)]

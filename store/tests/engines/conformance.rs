@@ -6,6 +6,7 @@ use softstore_store::{ModelStore, ModelStoreConfig, MokaStore, MokaStoreConfig, 
 pub(crate) fn moka_store(config: Config) -> Box<dyn Store> {
     Box::new(MokaStore::new(MokaStoreConfig {
         budget_bytes: config.budget_bytes,
+        budget_bytes_max: config.budget_bytes,
         value_bytes_max: config.value_bytes_max,
         frequency_half_life_ms: config.frequency_half_life_ms,
         written_keys_max: config.written_keys_max,

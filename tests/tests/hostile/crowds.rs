@@ -8,8 +8,8 @@ use softstore_tests::processes::until;
 use tokio::net::TcpStream;
 
 use crate::arena::{Arena, Bounds, SIEGE, raise_fd_limit};
-use crate::attacker::{CACHE_STREAM, Drain, Raw};
 use crate::victim::MIB;
+use softstore_tests::attacker::{CACHE_STREAM, Drain, Raw};
 
 /// The crowd.
 const CROWD: usize = 10_000;

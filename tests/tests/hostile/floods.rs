@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use softstore_proto::v1;
 
 use crate::arena::{Arena, Bounds, SIEGE};
-use crate::attacker::{
+use crate::victim::Victim;
+use softstore_tests::attacker::{
     CACHE_STREAM, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, Raw, SESSION,
     SETTINGS, TRANSFER_PEEK, TRANSFER_TAKE, batch, call_headers, encoded, frame, header, message,
 };
-use crate::victim::Victim;
 
 /// Connections that flood at once.
 const FLOODERS: usize = 4;
@@ -54,7 +54,7 @@ async fn flood(address: &str, opening: &[u8], mut burst: impl FnMut(u32) -> Vec<
     closed
 }
 
-type Flooder = (Option<crate::attacker::Drain>, Option<Raw>, u32);
+type Flooder = (Option<softstore_tests::attacker::Drain>, Option<Raw>, u32);
 
 /// False once the server has closed. One that takes nothing more for now is as good as one that takes it.
 async fn send(flooder: &mut Flooder, bytes: &[u8]) -> bool {

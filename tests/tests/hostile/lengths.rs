@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::arena::{Arena, Bounds, SIEGE};
-use crate::attacker::{
+use crate::victim::Victim;
+use softstore_tests::attacker::{
     CACHE_EXECUTE, CACHE_STREAM, DATA, END_HEADERS, HEADERS, Raw, SESSION, SETTINGS, TRANSFER_PEEK,
     TRANSFER_TAKE, WINDOW_UPDATE, call_headers, frame, frame_head, header, message,
 };
-use crate::victim::Victim;
 
 /// The longest message that a node takes by default: `value_bytes_max` and 8 MiB.
 const NODE_MESSAGE_BYTES_MAX: u32 = 16 << 20;
@@ -183,7 +183,7 @@ async fn huge_metadata_is_refused() {
                         let flags = if index + 1 == rest.len() { END_HEADERS } else { 0 };
                         open = open
                             && raw
-                                .send(&frame(crate::attacker::CONTINUATION, flags, 1, piece))
+                                .send(&frame(softstore_tests::attacker::CONTINUATION, flags, 1, piece))
                                 .await;
                     }
                     if round % 2 == 0 {

@@ -15,7 +15,6 @@
 //! * `peers`: a giver that never sends.
 
 mod arena;
-mod attacker;
 mod crowds;
 mod floods;
 mod lengths;

@@ -7,11 +7,11 @@ use softstore_proto::v1;
 use softstore_tests::processes::until;
 
 use crate::arena::{Arena, Bounds, SIEGE};
-use crate::attacker::{
+use crate::victim::{MIB, Victim};
+use softstore_tests::attacker::{
     CACHE_EXECUTE, CACHE_STREAM, CACHE_WATCH, DATA, END_HEADERS, END_STREAM, HEADERS, Raw, WINDOW_UPDATE,
     batch, call_headers, encoded, frame,
 };
-use crate::victim::{MIB, Victim};
 
 /// A value that makes answers much larger than questions.
 const VALUE_BYTES: usize = 1 << 20;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::arena::{Arena, Bounds};
-use crate::attacker::{CACHE_EXECUTE, END_HEADERS, HEADERS, PREFACE, Raw, call_headers, frame};
+use softstore_tests::attacker::{CACHE_EXECUTE, END_HEADERS, HEADERS, PREFACE, Raw, call_headers, frame};
 
 /// Connections of each kind.
 const EACH: usize = 50;

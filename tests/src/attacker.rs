@@ -13,26 +13,43 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client says first.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-pub(crate) const DATA: u8 = 0;
-pub(crate) const HEADERS: u8 = 1;
-pub(crate) const RST_STREAM: u8 = 3;
-pub(crate) const SETTINGS: u8 = 4;
-pub(crate) const PING: u8 = 6;
-pub(crate) const WINDOW_UPDATE: u8 = 8;
-pub(crate) const CONTINUATION: u8 = 9;
+/// A type of frame.
+pub const DATA: u8 = 0;
+/// A type of frame.
+pub const HEADERS: u8 = 1;
+/// A type of frame.
+pub const RST_STREAM: u8 = 3;
+/// A type of frame.
+pub const SETTINGS: u8 = 4;
+/// A type of frame.
+pub const PING: u8 = 6;
+/// A type of frame.
+pub const WINDOW_UPDATE: u8 = 8;
+/// A type of frame.
+pub const CONTINUATION: u8 = 9;
 
-pub(crate) const END_STREAM: u8 = 1;
-pub(crate) const ACK: u8 = 1;
-pub(crate) const END_HEADERS: u8 = 4;
+/// A flag of DATA and HEADERS.
+pub const END_STREAM: u8 = 1;
+/// A flag of SETTINGS and PING.
+pub const ACK: u8 = 1;
+/// A flag of HEADERS.
+pub const END_HEADERS: u8 = 4;
 
-pub(crate) const CACHE_STREAM: &str = "/softstore.v1.Cache/Stream";
-pub(crate) const CACHE_EXECUTE: &str = "/softstore.v1.Cache/Execute";
-pub(crate) const CACHE_WATCH: &str = "/softstore.v1.Cache/Watch";
-pub(crate) const TRANSFER_TAKE: &str = "/softstore.v1.Transfer/Take";
-pub(crate) const TRANSFER_PEEK: &str = "/softstore.v1.Transfer/Peek";
-pub(crate) const SESSION: &str = "/softstore.v1.Assigner/Session";
+/// A path.
+pub const CACHE_STREAM: &str = "/softstore.v1.Cache/Stream";
+/// A path.
+pub const CACHE_EXECUTE: &str = "/softstore.v1.Cache/Execute";
+/// A path.
+pub const CACHE_WATCH: &str = "/softstore.v1.Cache/Watch";
+/// A path.
+pub const TRANSFER_TAKE: &str = "/softstore.v1.Transfer/Take";
+/// A path.
+pub const TRANSFER_PEEK: &str = "/softstore.v1.Transfer/Peek";
+/// A path.
+pub const SESSION: &str = "/softstore.v1.Assigner/Session";
 
 /// Initial window of streams (RFC 9113, section 6.5.2).
 const SETTING_INITIAL_WINDOW: u16 = 4;
@@ -41,7 +58,7 @@ const SETTING_INITIAL_WINDOW: u16 = 4;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(40);
 
 /// A frame.
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len())
         .expect("a frame of a test is short")
         .to_be_bytes();
@@ -50,7 +67,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// A head that announces more payload than comes.
-pub(crate) fn frame_head(kind: u8, flags: u8, stream: u32, length: u32) -> Vec<u8> {
+pub fn frame_head(kind: u8, flags: u8, stream: u32, length: u32) -> Vec<u8> {
     [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes()].concat()
 }
 
@@ -71,7 +88,7 @@ fn integer(first: u8, prefix_bits: u32, value: usize) -> Vec<u8> {
 }
 
 /// A header field, not indexed, with a name of its own.
-pub(crate) fn header(name: &[u8], value: &[u8]) -> Vec<u8> {
+pub fn header(name: &[u8], value: &[u8]) -> Vec<u8> {
     [
         &[0],
         &integer(0, 7, name.len())[..],
@@ -83,7 +100,7 @@ pub(crate) fn header(name: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// The header block of a gRPC call.
-pub(crate) fn call_headers(path: &str) -> Vec<u8> {
+pub fn call_headers(path: &str) -> Vec<u8> {
     let path = [&[0x04], &integer(0, 7, path.len())[..], path.as_bytes()].concat();
     // POST and http are entries 3 and 6 of the static table.
     [
@@ -96,12 +113,12 @@ pub(crate) fn call_headers(path: &str) -> Vec<u8> {
 }
 
 /// A gRPC message: flag, length as announced, bytes.
-pub(crate) fn message(flag: u8, length: u32, bytes: &[u8]) -> Vec<u8> {
+pub fn message(flag: u8, length: u32, bytes: &[u8]) -> Vec<u8> {
     [&[flag], &length.to_be_bytes()[..], bytes].concat()
 }
 
 /// A message as it should be.
-pub(crate) fn encoded(what: &impl Message) -> Vec<u8> {
+pub fn encoded(what: &impl Message) -> Vec<u8> {
     let bytes = what.encode_to_vec();
     message(
         0,
@@ -111,7 +128,7 @@ pub(crate) fn encoded(what: &impl Message) -> Vec<u8> {
 }
 
 /// A batch of operations, as a message.
-pub(crate) fn batch(ops: &[v1::Op]) -> Vec<u8> {
+pub fn batch(ops: &[v1::Op]) -> Vec<u8> {
     let fields = ops.iter().flat_map(|op| {
         let op = op.encode_to_vec();
         let mut field = vec![0x0a];
@@ -127,19 +144,22 @@ pub(crate) fn batch(ops: &[v1::Op]) -> Vec<u8> {
 }
 
 /// A connection, opened as HTTP/2 wants it.
-pub(crate) struct Raw {
-    pub(crate) read: OwnedReadHalf,
-    pub(crate) write: OwnedWriteHalf,
+#[derive(Debug)]
+pub struct Raw {
+    /// Its half that reads.
+    pub read: OwnedReadHalf,
+    /// Its half that writes.
+    pub write: OwnedWriteHalf,
 }
 
 impl Raw {
     /// Preface and empty settings.
-    pub(crate) async fn open(address: &str) -> Self {
+    pub async fn open(address: &str) -> Self {
         Self::open_with_window(address, None).await
     }
 
     /// The same, with a window of its own for what the server sends on each stream.
-    pub(crate) async fn open_with_window(address: &str, window: Option<u32>) -> Self {
+    pub async fn open_with_window(address: &str, window: Option<u32>) -> Self {
         let mut raw = Self::connect(address).await;
         let setting =
             window.map(|window| [&SETTING_INITIAL_WINDOW.to_be_bytes()[..], &window.to_be_bytes()].concat());
@@ -151,19 +171,19 @@ impl Raw {
     }
 
     /// A TCP connection, and nothing said.
-    pub(crate) async fn connect(address: &str) -> Self {
+    pub async fn connect(address: &str) -> Self {
         let stream = TcpStream::connect(address).await.expect("the port listens");
         let (read, write) = stream.into_split();
         Self { read, write }
     }
 
     /// Writes. False if the server has closed.
-    pub(crate) async fn send(&mut self, bytes: &[u8]) -> bool {
+    pub async fn send(&mut self, bytes: &[u8]) -> bool {
         self.write.write_all(bytes).await.is_ok()
     }
 
     /// Opens a call.
-    pub(crate) async fn call(&mut self, stream: u32, path: &str) -> bool {
+    pub async fn call(&mut self, stream: u32, path: &str) -> bool {
         self.send(&frame(HEADERS, END_HEADERS, stream, &call_headers(path)))
             .await
     }
@@ -172,13 +192,13 @@ impl Raw {
     ///
     /// # Panics
     /// If it does not.
-    pub(crate) async fn closed(mut self) {
+    pub async fn closed(mut self) {
         let closed = tokio::time::timeout(CLOSE_PATIENCE, read_to_end(&mut self.read)).await;
         assert!(closed.is_ok(), "the server keeps the connection");
     }
 
     /// Reads and forgets in a task of its own from now on; writes go on.
-    pub(crate) fn reading(self) -> Drain {
+    pub fn reading(self) -> Drain {
         let Self { read, write } = self;
         let windows = Arc::<Windows>::default();
         let reading = tokio::spawn(follow_windows(read, windows.clone()));
@@ -191,7 +211,8 @@ impl Raw {
 }
 
 /// A connection whose replies are read and forgotten, but for what they say of windows.
-pub(crate) struct Drain {
+#[derive(Debug)]
+pub struct Drain {
     write: OwnedWriteHalf,
     windows: Arc<Windows>,
     reading: tokio::task::JoinHandle<()>,
@@ -199,13 +220,13 @@ pub(crate) struct Drain {
 
 impl Drain {
     /// Writes. False if the server has closed.
-    pub(crate) async fn send(&mut self, bytes: &[u8]) -> bool {
+    pub async fn send(&mut self, bytes: &[u8]) -> bool {
         self.write.write_all(bytes).await.is_ok()
     }
 
     /// Sends bytes on a stream, as the windows allow: who breaks them is closed at once, and no danger. False if the server has
     /// closed.
-    pub(crate) async fn data(&mut self, stream: u32, bytes: &[u8]) -> bool {
+    pub async fn data(&mut self, stream: u32, bytes: &[u8]) -> bool {
         for piece in bytes.chunks(16 << 10) {
             while !self.windows.take(stream, piece.len()) {
                 if self.reading.is_finished() {
