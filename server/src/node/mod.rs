@@ -11,7 +11,7 @@
 //!
 //!   an operation      waiting: held back   replies: on their way   standing_queue, saturation: too old, no time left   load: measured
 //!   replicas          lending, invalidations: as owner             reading: as replica
-//!   state             in_order: actions    standing: may it serve  givings: streams given at once                      metrics, watch, pauses
+//!   state             in_order: actions    standing: may it serve  givings: streams given at once   identity: whose node   metrics, watch, pauses
 //! ```
 
 mod cache_service;
