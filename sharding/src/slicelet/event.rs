@@ -70,6 +70,10 @@ pub enum SliceletEvent {
 
 /// What the shell is to do, in this order.
 #[derive(Clone, PartialEq, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few at a time, which are carried out at once; a hello is rare"
+)]
 pub enum SliceletAction {
     /// Open a session with the Assigner; answer with `SessionOpened` or `SessionClosed`.
     OpenSession,
