@@ -186,6 +186,8 @@ impl Plan {
             assigner: AssignerConfig {
                 expect_nodes: Some(nodes),
                 founds_at_once: true,
+                // Of an Assigner that follows a first one. Who is away is back within seconds here, and a run is short.
+                founding_settle_ms: 4_000,
                 rebalance_delay_ms: [50, 700, 3_000, 10_000][random.index(4)],
                 lease_ms,
                 revival_ms: REVIVAL_MS,

@@ -14,7 +14,6 @@ use super::event::{AssignerAction, Notice, SessionId};
 use crate::generation::Generation;
 use crate::identity::{ClusterId, ClusterName, ForeignCluster, Founding};
 use crate::node::NodeId;
-use crate::planted::{self, Bug};
 use crate::session::{AssignerMessage, Hello};
 use crate::time::Timestamp;
 
@@ -150,18 +149,8 @@ impl Assigner {
     /// say so.
     pub(super) fn admit(&self, hello: &Hello) -> Result<(), ForeignCluster> {
         let cluster = &self.belonging.cluster;
-        if planted::is(Bug::ForeignHelloHeard) {
-            return Ok(());
-        }
-        let theirs = if planted::is(Bug::LateFoundingImported) {
-            ClusterId {
-                founding: None,
-                ..hello.cluster.clone()
-            }
-        } else {
-            hello.cluster.clone()
-        };
-        cluster.admit(&theirs)?;
+        let theirs = &hello.cluster;
+        cluster.admit(theirs)?;
         let life = &hello.peer.life;
         let is_unsaid = theirs.founding.is_none() && hello.generation > Generation::NONE;
         let is_ours = self.is_living(life) || self.graves.holds(life);

@@ -21,7 +21,6 @@ use super::{Assigner, Pending};
 use crate::generation::Generation;
 use crate::identity::ProcessId;
 use crate::node::{Life, NodeId};
-use crate::planted::{self, Bug};
 use crate::session::{AssignerMessage, Hello, NAME_RETRY_MS};
 use crate::time::Timestamp;
 
@@ -176,11 +175,7 @@ impl Assigner {
         if holder.process == hello.process {
             return self.claim_of_next_life(holder, hello, session, now);
         }
-        if planted::is(Bug::TwinBuriesHolder) {
-            return Claim::Succeeds(DeathCause::Replaced);
-        }
         match &self.recovery {
-            Some(_) if planted::is(Bug::WaiterTakesName) => Claim::Succeeds(DeathCause::Replaced),
             Some(recovery)
                 if recovery.rank(life, hello.generation)
                     > recovery.rank(&holder.life, holder.acknowledged) =>

@@ -217,7 +217,7 @@ impl Recovery {
     /// Whether nobody is known to hold anything, and enough was waited for those who might: a cluster may begin, empty.
     fn may_begin(&self, present: usize, is_founded: bool, now: Timestamp, config: &AssignerConfig) -> bool {
         let are_all_here = config.expect_nodes.is_some_and(|expected| present >= expected);
-        if are_all_here && (config.founds_at_once || planted::is(Bug::ExpectNodesTriggers)) {
+        if are_all_here && config.founds_at_once {
             return true;
         }
         if config.expect_nodes.is_some() && !are_all_here && !config.founds_at_once {

@@ -452,7 +452,6 @@ impl Slicelet {
     /// Whether an update is of this node's cluster. Silence is accepted of an Assigner while a build is listed that is silent.
     fn is_ours(&self, theirs: Option<Founding>) -> bool {
         match (self.founding, theirs) {
-            _ if planted::is(Bug::ForeignAssignmentAdopted) => true,
             (None, _) => true,
             (Some(ours), Some(theirs)) => ours == theirs,
             (Some(_), None) => self.held.as_ref().is_none_or(|held| held.lists_unidentified()),
