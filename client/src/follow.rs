@@ -42,7 +42,7 @@ pub(crate) async fn follow(
         let mut heard = Instant::now();
         loop {
             let source = match find(&routing, &config, &attempts).await {
-                Found::Source(source) => source,
+                Found::Source(source) => *source,
                 Found::Nobody { elsewhere } => {
                     if let Some(founding) = elsewhere
                         && heard.elapsed() >= FOLLOWED_ANEW_AFTER

@@ -151,7 +151,7 @@ pub(crate) fn generation_of(update: &AssignmentUpdate) -> Generation {
 #[derive(Debug)]
 pub(crate) enum Found {
     /// A watch.
-    Source(Source),
+    Source(Box<Source>),
     /// No node of the cluster that is followed answers.
     Nobody {
         /// All seeds that answer are of this founding instead.
@@ -198,13 +198,15 @@ pub(crate) async fn find(routing: &Routing, config: &ClientConfig, attempts: &At
     let mut failures = Vec::new();
     while let Some(found) = search.next().await {
         match found {
-            Ok(source) if source.said.is_some() && source.knows() >= held => return Found::Source(source),
+            Ok(source) if source.said.is_some() && source.knows() >= held => {
+                return Found::Source(Box::new(source));
+            }
             Ok(source) => behind = behind.or(Some(source)),
             Err(failure) => failures.push(failure),
         }
     }
     if let Some(behind) = behind {
-        return Found::Source(behind);
+        return Found::Source(Box::new(behind));
     }
     let elsewhere = agreed_elsewhere(&failures, config);
     attempts.failed(failures.into_iter().map(|failure| failure.told).collect());

@@ -22,6 +22,10 @@ use crate::trap::{Phase, Trap};
 
 /// Something that happens at a moment.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "events wait in boxes of their own, and nearly all deliver something"
+)]
 pub(crate) enum Event {
     Deliver {
         from: Endpoint,

@@ -162,7 +162,7 @@ async fn what_was_refused_before_anything_was_read_is_not_called_unknown() {
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = rude.accept().await {
             use tokio::io::AsyncReadExt;
-            socket.read(&mut [0; 1]).await.ok();
+            socket.read_exact(&mut [0; 1]).await.ok();
         }
     });
     nodes[0].publish(&even(20, 20, &[&nodes[0], &nodes[1]]));

@@ -455,7 +455,7 @@ fn f3_f4_assignments_of_another_founding_are_not_adopted() {
     let foreign = founded(900, Some(2), true);
     let diff = Arc::new(AssignmentDiff::between(&held, &foreign));
     for (said, theirs) in [
-        (AssignmentUpdate::Full(foreign.clone()), Founding::new(2)),
+        (AssignmentUpdate::Full(foreign), Founding::new(2)),
         (AssignmentUpdate::Diff(diff), Founding::new(2)),
         (AssignmentUpdate::Full(founded(901, None, true)), None),
     ] {

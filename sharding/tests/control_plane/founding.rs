@@ -150,7 +150,7 @@ fn f5_two_foundings_are_for_the_operator_to_choose() {
     let mut theirs = holding(&prod("b", 2), &two);
     theirs.peer.life.incarnation = fresh("b", 2, 99).peer.life.incarnation;
     desk.hello(1, mine.clone());
-    desk.say(1, NodeMessage::HeldAssignment(Some(one.clone())));
+    desk.say(1, NodeMessage::HeldAssignment(Some(one)));
     for second in 0..30 {
         let session = 100 + second;
         assert!(is_refused(&desk.hello(session, theirs.clone()), session));
@@ -198,7 +198,7 @@ fn f5_the_founding_that_is_left_is_adopted() {
     // a is silent from here on, and buried after 3 s.
     desk.run_ms(3_500, &[]);
     assert!(!is_refused(&desk.hello(51, theirs), 51));
-    desk.say(51, NodeMessage::HeldAssignment(Some(two.clone())));
+    desk.say(51, NodeMessage::HeldAssignment(Some(two)));
     desk.run_ms(5_000, &[51]);
     assert!(desk.assigner.assignment().is_none(), "a may come back");
     desk.run_ms(8_000, &[51]);

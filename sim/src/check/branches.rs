@@ -153,7 +153,7 @@ impl<'a> Tenures<'a> {
                     let since = other.since;
                     other.life != held.life && earlier.is_some_and(|from| from < since) && since < held.since
                 };
-                self.cut_off.contains(&held.life.incarnation) && of_key.iter().any(|other| is_between(other))
+                self.cut_off.contains(&held.life.incarnation) && of_key.iter().any(is_between)
             });
             believed_us.extend(again.map(|held| held.from_us).min().map(|from_us| (key, from_us)));
         }
