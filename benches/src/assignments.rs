@@ -71,6 +71,7 @@ fn life(index: u32) -> Life {
 fn entry(life: &Life) -> (NodeId, NodeEntry) {
     let entry = NodeEntry {
         incarnation: life.incarnation,
+        process: None,
         address: format!("{}:7401", life.node).into(),
         http_address: "".into(),
         zone: "".into(),

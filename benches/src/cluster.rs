@@ -44,6 +44,7 @@ impl InProcess {
         let config = AssignerConfig {
             listen: any_port(),
             expect_nodes: 1,
+            founds_at_once: true,
             ..AssignerConfig::default()
         };
         let assigner = AssignerServer::start(config)

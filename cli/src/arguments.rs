@@ -3,8 +3,8 @@
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    assigner, completions, config, del, dev, drain, drill, flush, freeze, get, node, plan, scenario, set,
-    status, wait,
+    assigner, completions, config, del, dev, drain, drill, flush, forget, freeze, get, node, plan, scenario,
+    set, status, wait,
 };
 use crate::settings::assigner::AssignerSettings;
 use crate::settings::client::ClientSettings;
@@ -36,7 +36,7 @@ impl Arguments {
             "node" => shown::<NodeSettings>(command),
             "assigner" => shown::<AssignerSettings>(command),
             "get" | "set" | "del" | "flush" => shown::<ClientSettings>(command),
-            "status" | "wait" | "drain" | "plan" | "freeze" | "unfreeze" => {
+            "status" | "wait" | "drain" | "forget" | "plan" | "freeze" | "unfreeze" => {
                 without(shown::<ClientSettings>(command), &["seeds", "deadline_ms"])
             }
             _ => command,
@@ -97,6 +97,8 @@ pub(crate) enum Command {
     Wait(wait::WaitArgs),
     /// Make a node hand over all it owns and exit
     Drain(drain::DrainArgs),
+    /// Take a node that is half dead for dead, so that another process gets its name
+    Forget(forget::ForgetArgs),
     /// Show what the sharder would move now and why, without doing it
     Plan(plan::PlanArgs),
     /// Stop balancing load; what drains or dies still moves

@@ -31,6 +31,7 @@ pub(crate) async fn connect(cluster: &ClusterArgs) -> Result<Client> {
         .seeds(seeds)
         .operation_timeout(Duration::from_millis(config.deadline_ms))
         .read_policy(ReadPolicy::Error)
+        .configure(|client| client.cluster = config.cluster)
         .require_cluster(true)
         .connect()
         .await

@@ -8,6 +8,7 @@ pub(crate) mod dev;
 pub(crate) mod drain;
 pub(crate) mod drill;
 pub(crate) mod flush;
+pub(crate) mod forget;
 pub(crate) mod freeze;
 pub(crate) mod get;
 pub(crate) mod moves;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: Command) -> Result<Exit> {
         Command::Wait(args) => on_tokio(wait::run(args)),
         Command::Drain(args) => on_tokio(drain::run(args)),
         Command::Plan(args) => on_tokio(plan::run(args)),
+        Command::Forget(args) => on_tokio(forget::run(args)),
         Command::Freeze(args) => on_tokio(freeze::freeze(args)),
         Command::Unfreeze(args) => on_tokio(freeze::unfreeze(args)),
         Command::Drill(args) => on_tokio(drill::run(*args)),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use eyre::{Result, WrapErr, eyre};
 use softstore_proto::v1::assigner_client::AssignerClient;
 use softstore_proto::v1::{
-    ClusterStatus, DrainReply, DrainRequest, FreezeRequest, PlanReply, PlanRequest, StatusRequest,
-    UnfreezeRequest,
+    ClusterStatus, DrainReply, DrainRequest, ForgetRequest, FreezeRequest, PlanReply, PlanRequest,
+    StatusRequest, UnfreezeRequest,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -88,6 +88,13 @@ impl Control {
     pub(crate) async fn freeze(&mut self, span: Option<Duration>) -> Result<()> {
         let for_ms = span.map_or(0, |span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
         let answer = self.client.freeze(FreezeRequest { for_ms }).await;
+        answer.map(drop).map_err(|status| self.explain(&status))
+    }
+
+    /// Takes the holder of a node's name for dead.
+    pub(crate) async fn forget(&mut self, node: &str) -> Result<()> {
+        let node = node.to_owned();
+        let answer = self.client.forget(ForgetRequest { node }).await;
         answer.map(drop).map_err(|status| self.explain(&status))
     }
 

@@ -52,8 +52,7 @@ impl Dev {
 
     /// `softstore` with these arguments, against this cluster.
     fn run(&self, arguments: &[&str]) -> Output {
-        let seed = self.line["nodes"][0]["grpc"].as_str().expect("an address");
-        let cluster = ["--seeds", seed, "--assigner", self.assigner()];
+        let cluster = ["--assigner", self.assigner()];
         Command::new(BINARY)
             .args(arguments)
             .args(cluster)

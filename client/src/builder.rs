@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use softstore_sharding::ClusterName;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
@@ -28,6 +29,12 @@ impl Builder {
     /// `host:port` of any nodes of the cluster. One that lives is enough.
     pub fn seeds<S: Into<String>>(mut self, seeds: impl IntoIterator<Item = S>) -> Self {
         self.config.seeds = seeds.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The cluster's name: nodes of another one are refused. Default: whichever cluster the seeds are of.
+    pub fn cluster(mut self, name: ClusterName) -> Self {
+        self.config.cluster = Some(name);
         self
     }
 

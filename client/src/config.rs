@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use softstore_proto::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX};
+use softstore_sharding::ClusterName;
 use thiserror::Error;
 
 /// What a read becomes when no owner of the key answers within the deadline.
@@ -22,6 +23,9 @@ pub enum ReadPolicy {
 pub struct ClientConfig {
     /// `host:port` of any nodes of the cluster, 1 to 64. One living seed is enough; names are resolved at each attempt.
     pub seeds: Vec<String>,
+    /// The cluster's name: nodes of another one refuse this client, and it follows none of them. Default: none, whichever cluster the
+    /// seeds are of.
+    pub cluster: Option<ClusterName>,
     /// How long an operation may take, all retries included. 1 to 3,600,000 ms; default 1,000.
     pub operation_timeout_ms: u64,
     /// How long one attempt to connect may take. 1 to 60,000 ms; default 1,000.
@@ -62,6 +66,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             seeds: Vec::new(),
+            cluster: None,
             operation_timeout_ms: 1_000,
             connect_timeout_ms: 1_000,
             ready_timeout_ms: 5_000,

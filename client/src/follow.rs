@@ -4,20 +4,29 @@
 //! client holds. A source may fall behind later, if it is cut off from the Assigner and does not know. So while owners are
 //! out of reach, other nodes are asked beside it, and the one that knows more becomes the source.
 //!
-//! That nobody is to be followed is logged once when it begins and once when it ends ([`Tidings`]).
+//! A client stays with the founding of the first assignment that it took: a node of another one is no source, wherever an address
+//! leads now. Only if nobody of that founding has answered for a while, and all seeds that answer agree on another one, it
+//! begins anew with that.
+//!
+//! That nobody is to be followed is logged when it begins, every minute while it lasts, and when it ends ([`Tidings`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use softstore_sharding::Generation;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::config::{ClientConfig, whole_ms};
 use crate::routing::Routing;
-use crate::source::{Attempts, Source, SourceEnd, find, find_newer, generation_of};
+use crate::source::{Attempts, Found, Source, SourceEnd, find, find_newer, generation_of};
 
 /// After so long without an owner out of reach, the next one is as urgent as the first.
 const DOUBT_ENDS_AFTER: Duration = Duration::from_secs(20);
+
+/// When no node of the founding that is followed has answered for so long, and all seeds that answer agree on another one, the
+/// client follows that: its cluster was founded anew.
+const FOLLOWED_ANEW_AFTER: Duration = Duration::from_secs(3);
 
 /// The task. Ends when `stop` is cancelled.
 pub(crate) async fn follow(
@@ -30,15 +39,31 @@ pub(crate) async fn follow(
     let following = async {
         let mut backoff = Backoff::CONNECT;
         let mut tidings = Tidings::default();
+        let mut heard = Instant::now();
         loop {
-            let Some(source) = find(&routing, &config, &attempts).await else {
-                // Wakes who waits for a first assignment: the attempts say why there is none.
-                routing.set_followed(false);
-                tidings.nobody(&routing, &config, &attempts);
-                tokio::time::sleep(backoff.pause()).await;
-                continue;
+            let source = match find(&routing, &config, &attempts).await {
+                Found::Source(source) => source,
+                Found::Nobody { elsewhere } => {
+                    if let Some(founding) = elsewhere
+                        && heard.elapsed() >= FOLLOWED_ANEW_AFTER
+                    {
+                        let former = routing.cluster();
+                        tracing::warn!(
+                            %former, %founding,
+                            "all seeds that answer are of another founding: following that, and forgetting the former one"
+                        );
+                        routing.forget_cluster();
+                        continue;
+                    }
+                    // Wakes who waits for a first assignment: the attempts say why there is none.
+                    routing.set_followed(false);
+                    tidings.nobody(&routing, &config, &attempts);
+                    tokio::time::sleep(backoff.pause()).await;
+                    continue;
+                }
             };
             if take_updates(&routing, &config, source, &mut tidings).await {
+                heard = Instant::now();
                 backoff = Backoff::CONNECT;
                 routing.set_followed(false);
             } else {
@@ -73,7 +98,7 @@ async fn take_updates(
                 continue;
             }
             // Nothing to route by yet: another node may know more than this one.
-            () = tokio::time::sleep(config.connect_timeout()), if routing.table().epoch() == 0 => return false,
+            () = tokio::time::sleep(config.connect_timeout()), if routing.table().generation() == Generation::NONE => return false,
         };
         let update = match update {
             Ok(update) => update,
@@ -93,19 +118,24 @@ async fn take_updates(
     }
 }
 
-/// What the log is told: that nobody is to be followed, once the cluster counts as absent or was never there; and the end of it.
+/// Between two lines that say that nobody is to be followed still.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// What the log is told: that nobody is to be followed, once the cluster counts as absent or was never there; that it is still so;
+/// and the end of it.
 #[derive(Debug, Default)]
 struct Tidings {
-    is_told: bool,
+    told: Option<Instant>,
 }
 
 impl Tidings {
     fn nobody(&mut self, routing: &Routing, config: &ClientConfig, attempts: &Attempts) {
         let was_never_there = routing.table().epoch() == 0;
-        if self.is_told || !(was_never_there || routing.is_absent()) {
+        let is_due = self.told.is_none_or(|told| told.elapsed() >= REMIND);
+        if !is_due || !(was_never_there || routing.is_absent()) {
             return;
         }
-        self.is_told = true;
+        self.told = Some(Instant::now());
         let lost_ms = routing.lost_for().map_or(0, whole_ms);
         let why = attempts.why(config, lost_ms);
         tracing::warn!(
@@ -115,7 +145,7 @@ impl Tidings {
     }
 
     fn found(&mut self, address: &str) {
-        if std::mem::take(&mut self.is_told) {
+        if self.told.take().is_some() {
             tracing::info!(address, "the cache is there");
         }
     }

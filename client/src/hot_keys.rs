@@ -11,12 +11,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use softstore_proto::v1;
-use softstore_sharding::SliceKey;
 use softstore_sharding::session::HotKeyLoad;
+use softstore_sharding::{ClusterId, SliceKey};
 
 use crate::client::Client;
 use crate::config::ClientConfig;
-use crate::lane::{client_of, connect};
+use crate::lane::{client_of, connect, declared};
 
 /// How many nodes are asked at the same time.
 const ASKED_AT_ONCE: usize = 64;
@@ -141,7 +141,10 @@ impl Client {
         let deadline = self.deadline();
         let addresses = self.shared.operator.routing.table().addresses();
         let config = self.config();
-        let asking = addresses.iter().map(|address| ask(address, config, deadline));
+        let cluster = self.shared.operator.routing.cluster();
+        let asking = addresses
+            .iter()
+            .map(|address| ask(address, &cluster, config, deadline));
         let said: Vec<_> = stream::iter(asking)
             .buffer_unordered(ASKED_AT_ONCE)
             .collect()
@@ -151,13 +154,14 @@ impl Client {
 }
 
 /// What a node says by the deadline; `None`: nothing that can be understood.
-async fn ask(address: &str, config: &ClientConfig, deadline: Instant) -> Option<Said> {
+async fn ask(address: &str, cluster: &ClusterId, config: &ClientConfig, deadline: Instant) -> Option<Said> {
     let asking = async {
         let channel = connect(address, config)
             .await
             .inspect_err(|error| tracing::debug!(address, %error, "a node does not tell its hot keys"))
             .ok()?;
-        let answer = client_of(channel).hot_keys(v1::HotKeysRequest {}).await;
+        let request = declared(v1::HotKeysRequest {}, cluster);
+        let answer = client_of(channel).hot_keys(request).await;
         let answer = answer
             .inspect_err(|status| tracing::debug!(address, %status, "a node does not tell its hot keys"))
             .ok()?;

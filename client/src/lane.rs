@@ -11,9 +11,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use softstore_proto::batch::{OpBatch, OpView, STREAM_VERSIONS, Value};
+use softstore_proto::identity;
 use softstore_proto::limits::MESSAGE_BYTES_MAX;
 use softstore_proto::v1::cache_client::CacheClient;
-use softstore_sharding::Generation;
+use softstore_sharding::{ClusterId, Generation};
 use softstore_sync::Mutex;
 use softstore_sync::planted::{self, Race};
 use tokio::sync::Notify;
@@ -63,6 +64,7 @@ impl Lane {
     /// Starts a connection's tasks. They end when `retired` is cancelled.
     pub(crate) fn start(
         address: Arc<str>,
+        cluster: ClusterId,
         config: &Arc<ClientConfig>,
         counters: &Arc<Counters>,
         retired: CancellationToken,
@@ -82,7 +84,7 @@ impl Lane {
             counters: counters.clone(),
         });
         tokio::spawn(sweep_deadlines(lane.clone()));
-        tokio::spawn(drive(lane.clone(), address, config.clone()));
+        tokio::spawn(drive(lane.clone(), address, cluster, config.clone()));
         lane
     }
 
@@ -247,12 +249,12 @@ impl Drop for Attendance {
 }
 
 /// Opens the stream again and again until the lane is retired.
-async fn drive(lane: Arc<Lane>, address: Arc<str>, config: Arc<ClientConfig>) {
+async fn drive(lane: Arc<Lane>, address: Arc<str>, cluster: ClusterId, config: Arc<ClientConfig>) {
     let _attendance = Attendance(lane.clone());
     let mut backoff = Backoff::CONNECT;
     loop {
         let end = tokio::select! {
-            end = run_stream(&lane, &address, &config) => end,
+            end = run_stream(&lane, &address, &cluster, &config) => end,
             () = linger_when_retired(&lane) => End::Unused,
         };
         let was_closing = lane.queue.lock().gate() == Gate::Closing;
@@ -286,7 +288,7 @@ async fn linger_when_retired(lane: &Lane) {
 }
 
 /// Connects, opens the stream, and hands out replies until it ends.
-async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> End {
+async fn run_stream(lane: &Arc<Lane>, address: &str, cluster: &ClusterId, config: &ClientConfig) -> End {
     let channel = match connect(address, config).await {
         Ok(channel) => channel,
         Err(error) => {
@@ -303,11 +305,16 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> E
         is_first: true,
     };
     let mut client = client_of(channel);
-    let opening = tokio::time::timeout(config.connect_timeout(), client.stream(outgoing)).await;
+    let opening = tokio::time::timeout(
+        config.connect_timeout(),
+        client.stream(declared(outgoing, cluster)),
+    )
+    .await;
     let mut replies = match opening {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => {
             lane.counters.connects_failed.one();
+            note_foreign(&status, &lane.counters);
             tracing::debug!(address, %status, "the node refused the stream");
             return End::Unused;
         }
@@ -357,6 +364,7 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> E
             }
             Ok(None) => return end,
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+                note_foreign(&status, &lane.counters);
                 tracing::warn!(address, %status, "the node cannot serve this client");
                 return match end {
                     End::Unused => End::Refused,
@@ -368,6 +376,20 @@ async fn run_stream(lane: &Arc<Lane>, address: &str, config: &ClientConfig) -> E
                 return end;
             }
         }
+    }
+}
+
+/// A request that says which cluster it is meant for, as far as that is known: a node of another one refuses it unread.
+pub(crate) fn declared<T>(message: T, cluster: &ClusterId) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    identity::declare(cluster, request.metadata_mut());
+    request
+}
+
+/// Counts a refusal by a node of another cluster.
+fn note_foreign(status: &tonic::Status, counters: &Counters) {
+    if identity::refused_by(status).is_some() {
+        counters.foreign_refused.one();
     }
 }
 

@@ -77,6 +77,10 @@ counters! {
     streams_opened,
     /// Attempts to connect that failed.
     connects_failed,
+    /// Nodes of another cluster that refused this client, or whose assignments it refused.
+    foreign_refused,
+    /// Times that all seeds led to another founding for so long that the client followed that one instead.
+    clusters_followed_anew,
     /// Assignments taken.
     assignments,
     /// Loads run by `get_or_load`.

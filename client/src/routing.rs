@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use softstore_proto::cache::Moved;
 use softstore_sharding::clerk::{Clerk, Route, UpdateError};
 use softstore_sharding::session::AssignmentUpdate;
-use softstore_sharding::{Generation, Incarnation, Life, Peer, Slice, SliceKey};
+use softstore_sharding::{ClusterId, Generation, Incarnation, Life, Peer, Slice, SliceKey};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -33,10 +33,23 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn start(address: Arc<str>, config: &Arc<ClientConfig>, counters: &Arc<Counters>) -> Arc<Self> {
+    fn start(
+        address: Arc<str>,
+        cluster: &ClusterId,
+        config: &Arc<ClientConfig>,
+        counters: &Arc<Counters>,
+    ) -> Arc<Self> {
         let retired = CancellationToken::new();
         let lanes = (0..config.connections_per_node)
-            .map(|_| Lane::start(address.clone(), config, counters, retired.clone()))
+            .map(|_| {
+                Lane::start(
+                    address.clone(),
+                    cluster.clone(),
+                    config,
+                    counters,
+                    retired.clone(),
+                )
+            })
             .collect();
         Arc::new(Self {
             address,
@@ -295,6 +308,44 @@ impl Routing {
         self.changes.send_modify(|_| ());
     }
 
+    /// The cluster that this client follows, as far as it knows.
+    pub(crate) fn cluster(&self) -> ClusterId {
+        self.cluster_of(&self.table().clerk)
+    }
+
+    fn cluster_of(&self, clerk: &Clerk) -> ClusterId {
+        ClusterId {
+            name: self.config.cluster.clone(),
+            founding: clerk.founding(),
+        }
+    }
+
+    /// Whether an update is of the cluster that this client follows. One that is not is counted.
+    pub(crate) fn is_ours(&self, update: &AssignmentUpdate) -> bool {
+        let theirs = match update {
+            AssignmentUpdate::Full(next) => next.founding(),
+            AssignmentUpdate::Diff(diff) => diff.founding,
+        };
+        let is_ours = self.table().clerk.admit(theirs).is_ok();
+        if !is_ours {
+            self.counters.foreign_refused.one();
+        }
+        is_ours
+    }
+
+    /// Counts a node of another cluster that refused this client.
+    pub(crate) fn count_foreign(&self) {
+        self.counters.foreign_refused.one();
+    }
+
+    /// Forgets the cluster that was followed, and all that was known of it.
+    pub(crate) fn forget_cluster(&self) {
+        let _changing = self.changing.lock();
+        let held = self.table.load_full();
+        self.counters.clusters_followed_anew.one();
+        self.swap_in(&held, Clerk::new(), Vec::new());
+    }
+
     /// Takes a new assignment.
     pub(crate) fn update(&self, update: &AssignmentUpdate) -> Result<(), UpdateError> {
         let _changing = self.changing.lock();
@@ -336,6 +387,7 @@ impl Routing {
 
     fn swap_in(&self, held: &Table, clerk: Clerk, named_by_moved: Vec<(Peer, Generation)>) {
         let epoch = held.epoch + 1;
+        let cluster = self.cluster_of(&clerk);
         let mut next = Table {
             clerk,
             links: Links::default(),
@@ -349,7 +401,7 @@ impl Routing {
             let kept = held.links.get(&incarnation);
             let link = match kept.filter(|link| link.address == peer.address) {
                 Some(link) => link.clone(),
-                None => Link::start(peer.address, &self.config, &self.counters),
+                None => Link::start(peer.address, &cluster, &self.config, &self.counters),
             };
             next.links.insert(incarnation, link);
         }

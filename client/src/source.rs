@@ -11,14 +11,15 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use rand::seq::SliceRandom;
+use softstore_proto::identity::refused_by;
 use softstore_proto::v1;
-use softstore_sharding::Generation;
 use softstore_sharding::session::AssignmentUpdate;
+use softstore_sharding::{ClusterId, Founding, Generation};
 use tonic::Streaming;
 
 use crate::config::ClientConfig;
 use crate::error::{ConnectError, SeedFailure};
-use crate::lane::{client_of, connect};
+use crate::lane::{client_of, connect, declared};
 use crate::routing::Routing;
 
 /// How long a candidate has before the next one is tried beside it.
@@ -130,6 +131,14 @@ impl Source {
     }
 }
 
+/// The founding that an update is of.
+fn founding_of(update: &AssignmentUpdate) -> Option<Founding> {
+    match update {
+        AssignmentUpdate::Full(next) => next.founding(),
+        AssignmentUpdate::Diff(diff) => diff.founding,
+    }
+}
+
 /// The generation that an update leads to.
 pub(crate) fn generation_of(update: &AssignmentUpdate) -> Generation {
     match update {
@@ -138,24 +147,68 @@ pub(crate) fn generation_of(update: &AssignmentUpdate) -> Generation {
     }
 }
 
+/// What became of a search.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A watch.
+    Source(Source),
+    /// No node of the cluster that is followed answers.
+    Nobody {
+        /// All seeds that answer are of this founding instead.
+        elsewhere: Option<Founding>,
+    },
+}
+
+/// Why a candidate is not watched.
+#[derive(Debug)]
+struct Failure {
+    told: SeedFailure,
+    /// It answered, and is of this cluster, which is another one.
+    foreign: Option<ClusterId>,
+}
+
+impl Failure {
+    fn new(seed: String, reason: String) -> Self {
+        Self {
+            told: SeedFailure { seed, reason },
+            foreign: None,
+        }
+    }
+}
+
+/// The founding on which all seeds agree that answer, if that is not the one that is followed.
+fn agreed_elsewhere(failures: &[Failure], config: &ClientConfig) -> Option<Founding> {
+    let of_seeds = failures
+        .iter()
+        .filter(|failure| config.seeds.contains(&failure.told.seed));
+    let mut foreign = of_seeds.filter_map(|failure| failure.foreign.as_ref());
+    let is_named = |cluster: &&ClusterId| config.cluster.is_none() || cluster.name == config.cluster;
+    let first = foreign.next().filter(is_named)?.founding?;
+    foreign
+        .all(|cluster| is_named(&cluster) && cluster.founding == Some(first))
+        .then_some(first)
+}
+
 /// Opens a watch on the first candidate that knows at least what is held. If none does, on one that answers: it may learn
-/// more. `None`: none answers.
-pub(crate) async fn find(routing: &Routing, config: &ClientConfig, attempts: &Attempts) -> Option<Source> {
+/// more.
+pub(crate) async fn find(routing: &Routing, config: &ClientConfig, attempts: &Attempts) -> Found {
     let (candidates, held) = candidates(routing, config);
-    let mut search = Search::new(candidates, held, config, Some(attempts));
+    let mut search = Search::new(candidates, held, routing, config, Some(attempts));
     let mut behind = None;
     let mut failures = Vec::new();
     while let Some(found) = search.next().await {
         match found {
-            Ok(source) if source.said.is_some() && source.knows() >= held => return Some(source),
+            Ok(source) if source.said.is_some() && source.knows() >= held => return Found::Source(source),
             Ok(source) => behind = behind.or(Some(source)),
             Err(failure) => failures.push(failure),
         }
     }
-    if behind.is_none() {
-        attempts.failed(failures);
+    if let Some(behind) = behind {
+        return Found::Source(behind);
     }
-    behind
+    let elsewhere = agreed_elsewhere(&failures, config);
+    attempts.failed(failures.into_iter().map(|failure| failure.told).collect());
+    Found::Nobody { elsewhere }
 }
 
 /// Asks some nodes beside `present` what they know, and opens a watch on one that knows more than is held.
@@ -163,7 +216,7 @@ pub(crate) async fn find_newer(routing: &Routing, config: &ClientConfig, present
     let (mut candidates, held) = candidates(routing, config);
     candidates.retain(|address| address != present);
     candidates.truncate(SECOND_OPINIONS_MAX);
-    let mut search = Search::new(candidates, held, config, None);
+    let mut search = Search::new(candidates, held, routing, config, None);
     while let Some(found) = search.next().await {
         match found {
             // More may have been learnt meanwhile.
@@ -186,12 +239,13 @@ fn candidates(routing: &Routing, config: &ClientConfig) -> (Vec<String>, Generat
     (candidates, table.generation())
 }
 
-type Opening<'a> = futures::future::BoxFuture<'a, Result<Source, SeedFailure>>;
+type Opening<'a> = futures::future::BoxFuture<'a, Result<Source, Failure>>;
 
 /// Asks candidates, one after the other and the slow ones at once.
 struct Search<'a> {
     candidates: std::vec::IntoIter<String>,
     held: Generation,
+    routing: &'a Routing,
     config: &'a ClientConfig,
     attempts: Option<&'a Attempts>,
     opening: FuturesUnordered<Opening<'a>>,
@@ -201,12 +255,14 @@ impl<'a> Search<'a> {
     fn new(
         candidates: Vec<String>,
         held: Generation,
+        routing: &'a Routing,
         config: &'a ClientConfig,
         attempts: Option<&'a Attempts>,
     ) -> Self {
         Self {
             candidates: candidates.into_iter(),
             held,
+            routing,
             config,
             attempts,
             opening: FuturesUnordered::new(),
@@ -214,10 +270,10 @@ impl<'a> Search<'a> {
     }
 
     /// What became of a candidate. `None`: there are no more.
-    async fn next(&mut self) -> Option<Result<Source, SeedFailure>> {
+    async fn next(&mut self) -> Option<Result<Source, Failure>> {
         loop {
             if let Some(address) = self.candidates.next() {
-                let opening = open(address, self.config, self.held, self.attempts);
+                let opening = open(address, self.routing, self.config, self.held, self.attempts);
                 self.opening.push(Box::pin(opening));
             } else if self.opening.is_empty() {
                 return None;
@@ -232,58 +288,107 @@ impl<'a> Search<'a> {
 /// Opens a watch, and waits a little for what the node has to say.
 async fn open(
     address: String,
+    routing: &Routing,
     config: &ClientConfig,
     held: Generation,
     attempts: Option<&Attempts>,
-) -> Result<Source, SeedFailure> {
-    let opened = tokio::time::timeout(config.connect_timeout() * 2, watch(&address, config, held)).await;
-    let reason = match opened {
-        Ok(Ok(updates)) => {
-            let mut source = Source {
-                address,
-                updates,
-                said: None,
+) -> Result<Source, Failure> {
+    let cluster = routing.cluster();
+    let watching = watch(&address, &cluster, config, held);
+    let opened = tokio::time::timeout(config.connect_timeout() * 2, watching).await;
+    let updates = match opened {
+        Ok(Ok(updates)) => updates,
+        Ok(Err(WatchError { reason, foreign })) => {
+            if foreign.is_some() {
+                routing.count_foreign();
+            }
+            let told = SeedFailure {
+                seed: address,
+                reason,
             };
-            match tokio::time::timeout(config.connect_timeout(), source.next()).await {
-                Ok(Ok(said)) => source.said = Some(said),
-                Ok(Err(_)) => {
-                    return Err(SeedFailure {
-                        seed: source.address,
-                        reason: "it answers, but ends the watch".to_owned(),
-                    });
-                }
-                Err(_) => {}
-            }
-            if let Some(attempts) = attempts {
-                attempts.reached(&source.address);
-            }
-            return Ok(source);
+            return Err(Failure { told, foreign });
         }
-        Ok(Err(reason)) => reason,
-        Err(_) => format!("no answer within {} ms", config.connect_timeout_ms * 2),
+        Err(_) => {
+            let reason = format!("no answer within {} ms", config.connect_timeout_ms * 2);
+            return Err(Failure::new(address, reason));
+        }
     };
-    Err(SeedFailure {
-        seed: address,
-        reason,
-    })
+    let mut source = Source {
+        address,
+        updates,
+        said: None,
+    };
+    match tokio::time::timeout(config.connect_timeout(), source.next()).await {
+        Ok(Ok(said)) if !routing.is_ours(&said) => {
+            let reason = "it is of another cluster, by the assignment that it holds".to_owned();
+            let told = SeedFailure {
+                seed: source.address,
+                reason,
+            };
+            let founding = founding_of(&said);
+            let name = cluster.name;
+            return Err(Failure {
+                told,
+                foreign: Some(ClusterId { name, founding }),
+            });
+        }
+        Ok(Ok(said)) => source.said = Some(said),
+        Ok(Err(_)) => {
+            let reason = "it answers, but ends the watch".to_owned();
+            return Err(Failure::new(source.address, reason));
+        }
+        Err(_) => {}
+    }
+    if let Some(attempts) = attempts {
+        attempts.reached(&source.address);
+    }
+    Ok(source)
 }
 
-async fn watch(address: &str, config: &ClientConfig, held: Generation) -> Result<Updates, String> {
+/// Why there is no watch.
+struct WatchError {
+    reason: String,
+    /// The node is of this cluster, which is another one.
+    foreign: Option<ClusterId>,
+}
+
+impl From<String> for WatchError {
+    fn from(reason: String) -> Self {
+        let foreign = None;
+        Self { reason, foreign }
+    }
+}
+
+async fn watch(
+    address: &str,
+    cluster: &ClusterId,
+    config: &ClientConfig,
+    held: Generation,
+) -> Result<Updates, WatchError> {
     let request = v1::WatchRequest {
         held: Some(held.into()),
     };
     let channel = connect(address, config).await.map_err(|error| chain(&error))?;
-    let watching = client_of(channel).watch(request).await;
-    let response = watching.map_err(|status| {
-        let (code, message) = (status.code(), status.message());
-        format!("connected, but it does not answer as a softstore node: {code:?} {message}")
+    let watching = client_of(channel).watch(declared(request, cluster)).await;
+    let response = watching.map_err(|status| match refused_by(&status) {
+        Some(theirs) => WatchError {
+            reason: format!("it is a node of another cluster: {theirs}"),
+            foreign: Some(theirs),
+        },
+        None => {
+            let (code, message) = (status.code(), status.message());
+            WatchError::from(format!(
+                "connected, but it does not answer as a softstore node: {code:?} {message}"
+            ))
+        }
     })?;
     // Any HTTP/2 server answers something, and tonic leaves what it is to the first message.
     let kind = response.metadata().get("content-type");
     if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
         Ok(response.into_inner())
     } else {
-        Err("it answers HTTP but no gRPC: is this a node's HTTP port?".to_owned())
+        let reason = "it answers HTTP but no gRPC: is this a node's HTTP port?";
+        Err(WatchError::from(reason.to_owned()))
     }
 }
 

@@ -85,6 +85,7 @@ impl ProcessFleet {
             "assigner".to_owned(),
             "--listen=127.0.0.1:0".to_owned(),
             format!("--expect-nodes={}", plan.nodes),
+            "--founds-at-once".to_owned(),
             format!("--rebalance-delay-ms={}", plan.rebalance_delay_ms),
         ];
         arguments.extend(plan.sharder.map(|sharder| format!("--sharder={sharder}")));

@@ -13,7 +13,7 @@ use softstore_sharding::session::{
 };
 use softstore_sharding::sharder::even_range::EvenRange;
 use softstore_sharding::{
-    Assigner, AssignerAction, AssignerConfig, AssignerEvent, Generation, Incarnation, SessionId, Timestamp,
+    Assigner, AssignerAction, AssignerConfig, AssignerEvent, ClusterId, Founding, Generation, Incarnation, ProcessId, SessionId, Timestamp,
 };
 
 use crate::heap;
@@ -55,6 +55,7 @@ impl Cluster {
         let config = AssignerConfig {
             lease_ms: (setting & 1 != 0).then_some(2_000),
             expect_nodes: (setting & 2 != 0).then_some(2),
+            founds_at_once: setting & 8 != 0,
             rebalance_delay_ms: if setting & 4 != 0 { 0 } else { 30_000 },
             ..AssignerConfig::default()
         };
@@ -228,8 +229,13 @@ fn hello(argument: &mut Argument<'_>) -> Hello {
         claims,
         versions: SESSION_VERSIONS,
         lease_ms: (flags & 8 != 0).then_some(2_000),
-offers: None,
-}
+        process: ProcessId::new(u64::from(flags >> 4 & 3)),
+        cluster: ClusterId {
+            name: None,
+            founding: Founding::new(u128::from(flags >> 6)),
+        },
+        offers: None,
+    }
 }
 
 fn ranges_in(message: &NodeMessage) -> usize {

@@ -13,7 +13,7 @@ use softstore_proto::v1;
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, LoadReport, VersionRange};
 use softstore_sharding::slicelet::Identity;
 use softstore_sharding::{
-    Assignment, AssignmentDiff, Generation, Incarnation, Life, PullId, Slice, SliceKey, Slicelet,
+    Assignment, AssignmentDiff, Generation, Incarnation, Life, ProcessId, PullId, Slice, SliceKey, Slicelet,
     SliceletAction, SliceletConfig, SliceletEvent, Timestamp, Version,
 };
 use softstore_transfer::chunk::{self, CHUNK_VERSIONS};
@@ -88,6 +88,8 @@ impl Node {
             http_address: "".into(),
             zone: "".into(),
             capacity_bytes: 1 << 20,
+            process: ProcessId::new(7).expect("not 0"),
+            cluster: None,
         };
         Self {
             slicelet: Slicelet::new(session, identity, now),

@@ -170,6 +170,7 @@ impl<'a> Argument<'a> {
             let Life { node, incarnation } = life(index, lives >> (2 * index) & 3);
             let entry = NodeEntry {
                 incarnation,
+                process: None,
                 address: format!("n{index}:1").into(),
                 http_address: "".into(),
                 zone: "".into(),

@@ -17,7 +17,7 @@ use softstore_sharding::session::{
     LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS, SliceLoad,
 };
 use softstore_sharding::{
-    Assignment, AssignmentDiff, FrequencyClass, Generation, Incarnation, NodeEntry, NodeState, Provider,
+    Assignment, AssignmentDiff, ClusterId, ClusterName, Founding, FrequencyClass, Generation, Incarnation, NodeEntry, NodeState, ProcessId, Provider,
     RangeAssignment, Readers, Slice, SliceKey, Version,
 };
 use softstore_transfer::chunk::{CHUNK_VERSIONS, ChunkEntry};
@@ -180,6 +180,7 @@ awaits: Vec::new(),
         let life = life(index, 0);
         let entry = NodeEntry {
             incarnation: life.incarnation,
+            process: None,
             address: format!("n{index}:1").into(),
             http_address: format!("n{index}:2").into(),
             zone: "east".into(),
@@ -225,8 +226,13 @@ fn hello() -> Hello {
         ],
         versions: SESSION_VERSIONS,
         lease_ms: Some(2_500),
-offers: None,
-}
+        process: ProcessId::new(7),
+        cluster: ClusterId {
+            name: Some(ClusterName::local()),
+            founding: Founding::new(11),
+        },
+        offers: None,
+    }
 }
 
 fn node_messages() -> Vec<NodeMessage> {

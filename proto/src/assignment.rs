@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::session::{AssignmentUpdate, VersionRange};
 use softstore_sharding::{
-    Assignment, AssignmentDiff, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, Peer, Provider,
-    REVIVAL_MS_MAX, RangeAssignment, Readers, Slice, SliceKey,
+    Assignment, AssignmentDiff, ClusterName, Founding, Generation, Incarnation, Life, NodeEntry, NodeId,
+    NodeState, Peer, ProcessId, Provider, REVIVAL_MS_MAX, RangeAssignment, Readers, Slice, SliceKey,
 };
 
 use crate::error::{WireError, each, required, text, within};
@@ -84,6 +85,41 @@ fn incarnation(field: &'static str, wire: u64) -> Result<Incarnation, WireError>
         return Err(WireError::bad(field, "0 stands for no incarnation"));
     }
     Ok(Incarnation::new(wire))
+}
+
+/// A process; 0 is none.
+pub(crate) fn process_to_wire(process: Option<ProcessId>) -> u64 {
+    process.map_or(0, ProcessId::get)
+}
+
+/// A founding: 16 bytes, or none.
+pub(crate) fn founding_to_wire(founding: Option<Founding>) -> Bytes {
+    founding.map_or_else(Bytes::new, |founding| {
+        Bytes::copy_from_slice(&founding.get().to_be_bytes())
+    })
+}
+
+/// A founding that may be left out.
+pub(crate) fn founding(field: &'static str, wire: &[u8]) -> Result<Option<Founding>, WireError> {
+    if wire.is_empty() {
+        return Ok(None);
+    }
+    let bits = wire
+        .try_into()
+        .map_err(|_| WireError::bad(field, "a founding has 16 bytes"))?;
+    let founding = Founding::new(u128::from_be_bytes(bits));
+    founding
+        .map(Some)
+        .ok_or_else(|| WireError::bad(field, "a founding is not 0"))
+}
+
+/// A cluster's name that may be left out.
+pub(crate) fn cluster_name(field: &'static str, wire: &str) -> Result<Option<ClusterName>, WireError> {
+    if wire.is_empty() {
+        return Ok(None);
+    }
+    let name = ClusterName::new(wire).map_err(|error| WireError::bad(field, error))?;
+    Ok(Some(name))
 }
 
 impl From<&Life> for v1::Life {
@@ -226,6 +262,7 @@ fn entry_to_wire(id: &NodeId, entry: &NodeEntry) -> v1::NodeEntry {
             node: id.as_str().to_owned(),
             incarnation: entry.incarnation.get(),
         }),
+        process: process_to_wire(entry.process),
         address: entry.address.as_ref().to_owned(),
         http_address: entry.http_address.as_ref().to_owned(),
         zone: entry.zone.as_ref().to_owned(),
@@ -240,6 +277,7 @@ fn entry_from_wire(wire: v1::NodeEntry) -> Result<(NodeId, NodeEntry), WireError
         .try_into()?;
     let entry = NodeEntry {
         incarnation: life.incarnation,
+        process: ProcessId::new(wire.process),
         address: text("node_entry.address", wire.address, ADDRESS_BYTES_MAX)?,
         http_address: text("node_entry.http_address", wire.http_address, ADDRESS_BYTES_MAX)?,
         zone: text("node_entry.zone", wire.zone, ZONE_BYTES_MAX)?,
@@ -265,6 +303,7 @@ impl From<&Assignment> for v1::Assignment {
             ranges: ranges.map(|(slice, range)| range_to_wire(slice, range)).collect(),
             directory: directory.map(|(id, entry)| entry_to_wire(id, entry)).collect(),
             lease_ms: assignment.lease_ms().unwrap_or(0),
+            founding: founding_to_wire(assignment.founding()),
             revival_ms: assignment.revival_ms(),
         }
     }
@@ -283,10 +322,12 @@ impl TryFrom<v1::Assignment> for Assignment {
             return Err(WireError::bad("assignment.directory", "a node is listed twice"));
         }
         let lease_ms = lease("assignment.lease_ms", wire.lease_ms)?;
+        let founding = founding("assignment.founding", &wire.founding)?;
         let revival_ms = revival("assignment.revival_ms", wire.revival_ms)?;
         let assignment = Self::new(generation, ranges, directory)
             .map_err(|error| WireError::bad("assignment.ranges", error))?;
-        Ok(assignment.under_leases(lease_ms).with_revival_ms(revival_ms))
+        let assignment = assignment.under_leases(lease_ms).with_revival_ms(revival_ms);
+        Ok(assignment.of_founding(founding))
     }
 }
 
@@ -310,6 +351,7 @@ impl From<&AssignmentDiff> for v1::AssignmentDiff {
             joined: joined.map(|(id, entry)| entry_to_wire(id, entry)).collect(),
             left: diff.left.iter().map(|id| id.as_str().to_owned()).collect(),
             lease_ms: diff.lease_ms.unwrap_or(0),
+            founding: founding_to_wire(diff.founding),
             revival_ms: diff.revival_ms,
         }
     }
@@ -335,6 +377,7 @@ impl TryFrom<v1::AssignmentDiff> for AssignmentDiff {
             joined: entries_from_wire("diff.joined", wire.joined)?,
             left: left.collect::<Result<_, _>>()?,
             lease_ms: lease("diff.lease_ms", wire.lease_ms)?,
+            founding: founding("diff.founding", &wire.founding)?,
             revival_ms: revival("diff.revival_ms", wire.revival_ms)?,
         })
     }

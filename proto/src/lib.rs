@@ -12,6 +12,7 @@
 //!   readers      an owner and its replicas                         <-> softstore_transfer::message
 //!   cache        classes of an operation's status, `Moved`
 //!   batch        the data stream's messages, which are not generated
+//!   identity     which cluster a call is of, who answers            <-> softstore_sharding::identity
 //!   limits       how long anything may be
 //!   error        WireError
 //! ```
@@ -20,6 +21,7 @@ pub mod assignment;
 pub mod batch;
 pub mod cache;
 pub mod error;
+pub mod identity;
 pub mod limits;
 pub mod load;
 pub mod readers;

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use softstore_sharding::Slice;
 use softstore_sharding::session::{
     AssignerMessage, ClaimPhase, FORMER_LIVES_MAX, HandoffOutcome, HandoffReport, Hello, LEASE_MS_MAX,
     LastAnswer, NodeMessage, Offer, Offers, RangeClaim,
 };
+use softstore_sharding::{ClusterId, ProcessId, Slice};
 
-use crate::assignment::{generation, generation_or_none, life, peer, slice, versions};
+use crate::assignment::{
+    cluster_name, founding, founding_to_wire, generation, generation_or_none, life, peer, process_to_wire,
+    slice, versions,
+};
 use crate::error::{WireError, each, required, text, within};
+use crate::identity::name_to_wire;
 use crate::limits::{
     ADDRESS_BYTES_MAX, PROVIDERS_MAX, RANGES_MAX, REASON_BYTES_MAX, RELAY_BYTES_MAX, ZONE_BYTES_MAX,
 };
@@ -83,6 +87,9 @@ impl From<&Hello> for v1::Hello {
             claims: hello.claims.iter().map(Into::into).collect(),
             versions: Some(hello.versions.into()),
             lease_ms: hello.lease_ms.unwrap_or(0),
+            process: process_to_wire(hello.process),
+            cluster: name_to_wire(&hello.cluster),
+            founding: founding_to_wire(hello.cluster.founding),
             offers: hello.offers.as_ref().map(Into::into),
         }
     }
@@ -158,6 +165,11 @@ impl TryFrom<v1::Hello> for Hello {
             claims: each("hello.claims", wire.claims, RANGES_MAX)?,
             versions: versions("hello.versions", wire.versions)?,
             lease_ms: lease("hello.lease_ms", wire.lease_ms)?,
+            process: ProcessId::new(wire.process),
+            cluster: ClusterId {
+                name: cluster_name("hello.cluster", &wire.cluster)?,
+                founding: founding("hello.founding", &wire.founding)?,
+            },
             offers: wire.offers.map(TryInto::try_into).transpose()?,
         })
     }
@@ -297,6 +309,13 @@ impl From<&AssignerMessage> for v1::AssignerMessage {
                 from: Some(from.into()),
                 payload: payload.clone().into(),
             }),
+            AssignerMessage::NameTaken { holder } => Message::NameTaken(wire::NameTaken {
+                holder: holder.as_ref().to_owned(),
+            }),
+            AssignerMessage::OtherCluster { cluster } => Message::OtherCluster(wire::OtherCluster {
+                cluster: name_to_wire(cluster),
+                founding: founding_to_wire(cluster.founding),
+            }),
             AssignerMessage::Refused { reason } => Message::Refused(wire::Refused {
                 reason: reason.clone(),
             }),
@@ -329,6 +348,15 @@ impl TryFrom<v1::AssignerMessage> for AssignerMessage {
             Message::Relay(relay) => Self::Relay {
                 from: life("relay.from", relay.from)?,
                 payload: payload(&relay.payload)?,
+            },
+            Message::NameTaken(taken) => Self::NameTaken {
+                holder: text("name_taken.holder", taken.holder, ADDRESS_BYTES_MAX)?,
+            },
+            Message::OtherCluster(other) => Self::OtherCluster {
+                cluster: ClusterId {
+                    name: cluster_name("other_cluster.cluster", &other.cluster)?,
+                    founding: founding("other_cluster.founding", &other.founding)?,
+                },
             },
             Message::Refused(refused) => Self::Refused {
                 reason: text("refused.reason", refused.reason, REASON_BYTES_MAX)?,

@@ -3,11 +3,13 @@
 
 use softstore_sharding::Life;
 use softstore_sharding::assigner::{
-    BalanceStatus, ChangeRecord, ClusterStatus, Departure, HeldBack, HotKeyStatus, MOVES_PER_CHANGE_MAX,
-    MoveRecord, NodeStatus, PlanReport,
+    BalanceStatus, ChangeRecord, ClusterStatus, Departure, ForeignStatus, HeldBack, HotKeyStatus,
+    MOVES_PER_CHANGE_MAX, MoveRecord, NameWaitStatus, NodeStatus, PlanReport,
 };
 use softstore_sharding::sharder::PlacedMove;
 
+use crate::assignment::founding_to_wire;
+use crate::identity::name_to_wire;
 use crate::load::totals;
 use crate::v1;
 
@@ -26,10 +28,43 @@ impl From<&ClusterStatus> for v1::ClusterStatus {
             hot_keys: status.hot_keys.iter().map(Into::into).collect(),
             balance: Some((&status.balance).into()),
             changes: Vec::new(),
+            name_waits: status.name_waits.iter().map(Into::into).collect(),
+            cluster: name_to_wire(&status.cluster),
+            founding: founding_to_wire(status.cluster.founding),
+            foundings_to_choose: (status.foundings_to_choose.iter())
+                .map(|founding| founding_to_wire(Some(*founding)))
+                .collect(),
+            foreign: status.foreign.iter().map(Into::into).collect(),
+            unidentified_nodes: status.unidentified_nodes,
             awaited: status.awaited.iter().map(awaited).collect(),
             // The Assigner's shell knows them.
             conditions: Vec::new(),
             departures: status.departures.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&ForeignStatus> for v1::ForeignCluster {
+    fn from(foreign: &ForeignStatus) -> Self {
+        Self {
+            cluster: name_to_wire(&foreign.cluster),
+            founding: founding_to_wire(foreign.cluster.founding),
+            node: foreign.node.to_string(),
+            address: foreign.address.as_ref().to_owned(),
+            refused: foreign.refused,
+            ago_ms: foreign.ago_ms,
+        }
+    }
+}
+
+impl From<&NameWaitStatus> for v1::NameWait {
+    fn from(wait: &NameWaitStatus) -> Self {
+        Self {
+            node: wait.node.to_string(),
+            address: wait.address.as_ref().to_owned(),
+            holder: wait.holder.as_ref().to_owned(),
+            waits_ms: wait.waits_ms,
+            holder_silent_ms: wait.holder_silent_ms,
         }
     }
 }

@@ -28,6 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let config = AssignerConfig {
         listen: any_port,
         expect_nodes: 2,
+        founds_at_once: true,
         ..AssignerConfig::default()
     };
     let assigner = AssignerServer::start(config).await?;

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 #[cfg(not(feature = "shuttle"))]
 use rustix::time::{ClockId, clock_gettime};
-use softstore_sharding::{Incarnation, Timestamp};
+use softstore_sharding::{Founding, Incarnation, ProcessId, Timestamp};
 
 /// Reads `CLOCK_BOOTTIME`: monotonic, and it runs while the machine is suspended, so that no TTL outlives a suspend (H5).
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,4 +66,22 @@ pub fn unix_ms() -> u64 {
 #[must_use]
 pub fn new_incarnation() -> Incarnation {
     Incarnation::new(rand::random::<u64>().max(1))
+}
+
+/// The founding of a cluster that may be founded: 128 random bits.
+///
+/// # Panics
+/// Never: what is drawn is at least 1.
+#[must_use]
+pub fn new_founding() -> Founding {
+    Founding::new(rand::random::<u128>().max(1)).expect("at least 1")
+}
+
+/// The id of a process that starts: random.
+///
+/// # Panics
+/// Never: what is drawn is at least 1.
+#[must_use]
+pub fn new_process_id() -> ProcessId {
+    ProcessId::new(rand::random::<u64>().max(1)).expect("at least 1")
 }

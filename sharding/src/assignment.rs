@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::generation::Generation;
+use crate::identity::Founding;
 use crate::node::{Life, NodeEntry, NodeId, Peer};
 use crate::slice::Slice;
 use crate::slice_key::SliceKey;
@@ -130,6 +131,7 @@ pub struct Assignment {
     ranges: SliceMap<RangeAssignment>,
     directory: BTreeMap<NodeId, NodeEntry>,
     lease_ms: Option<u64>,
+    founding: Option<Founding>,
     revival_ms: u64,
 }
 
@@ -194,6 +196,7 @@ impl Assignment {
             ranges: SliceMap::new(ranges)?,
             directory,
             lease_ms: None,
+            founding: None,
             revival_ms: 0,
         })
     }
@@ -202,6 +205,12 @@ impl Assignment {
     #[must_use]
     pub fn under_leases(self, lease_ms: Option<u64>) -> Self {
         Self { lease_ms, ..self }
+    }
+
+    /// The same, of a cluster's founding; none: an Assigner of a build that knows of none published it.
+    #[must_use]
+    pub fn of_founding(self, founding: Option<Founding>) -> Self {
+        Self { founding, ..self }
     }
 
     /// The same, published by an Assigner that lets what a silent node held come back for so long, in milliseconds, at most
@@ -235,6 +244,20 @@ impl Assignment {
     #[must_use]
     pub fn lease_ms(&self) -> Option<u64> {
         self.lease_ms
+    }
+
+    /// The founding that it belongs to: its generation and its lives mean something within that only. None: an Assigner of a
+    /// build that knows of none published it, or a node of one passed it on.
+    #[must_use]
+    pub fn founding(&self) -> Option<Founding> {
+        self.founding
+    }
+
+    /// Whether it lists a node of a build that says neither process nor cluster, so that the absence of either proves
+    /// nothing.
+    #[must_use]
+    pub fn lists_unidentified(&self) -> bool {
+        self.directory.values().any(|entry| entry.process.is_none())
     }
 
     /// For how long what a silent node held may come back: after its ranges were taken over, and after it has learnt of its

@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::assignment::Assignment;
 use crate::diff::DiffError;
 use crate::generation::Generation;
+use crate::identity::{ForeignCluster, Founding};
 use crate::node::{Life, Peer};
 use crate::range_map::RangeMap;
 use crate::session::AssignmentUpdate;
@@ -26,6 +27,8 @@ pub const MOVED_RANGES_MAX: usize = 1_024;
 #[derive(Clone, Debug, Default)]
 pub struct Clerk {
     table: Option<Arc<RouteTable>>,
+    /// The founding of the first assignment that said one: this clerk's for as long as nobody has it forget all.
+    founding: Option<Founding>,
     /// Who said to own what since a higher `since` than the assignment's.
     moved: RangeMap<Moved>,
 }
@@ -112,6 +115,9 @@ pub enum UpdateError {
     /// A diff came before any full assignment: ask for the full one.
     #[error("a diff on generation {0} came before any full assignment")]
     NothingHeld(Generation),
+    /// It is of another cluster: nothing of it counts.
+    #[error("the assignment is of another cluster: {0}")]
+    Foreign(#[from] ForeignCluster),
     /// The diff does not fit what is held: ask for the full assignment.
     #[error(transparent)]
     Diff(#[from] DiffError),
@@ -128,6 +134,12 @@ impl Clerk {
     #[must_use]
     pub fn assignment(&self) -> Option<&Arc<Assignment>> {
         self.table.as_ref().map(|table| &table.assignment)
+    }
+
+    /// The founding that it follows; none before the first assignment that says one.
+    #[must_use]
+    pub fn founding(&self) -> Option<Founding> {
+        self.founding
     }
 
     /// The generation of the newest assignment; [`Generation::NONE`] before the first.
@@ -189,6 +201,11 @@ impl Clerk {
     /// # Errors
     /// If it is a diff on another assignment than the one held, or leads to no valid one: ask for a full one.
     pub fn update(&mut self, update: &AssignmentUpdate) -> Result<bool, UpdateError> {
+        let theirs = match update {
+            AssignmentUpdate::Full(next) => next.founding(),
+            AssignmentUpdate::Diff(diff) => diff.founding,
+        };
+        self.admit(theirs)?;
         let next = match update {
             AssignmentUpdate::Full(next) => next.clone(),
             AssignmentUpdate::Diff(diff) if diff.next <= self.generation() => return Ok(false),
@@ -201,8 +218,24 @@ impl Clerk {
             return Ok(false);
         }
         self.forget_moved_up_to(&next);
+        self.founding = self.founding.or(theirs);
         self.table = Some(Arc::new(RouteTable::of(next)));
         Ok(true)
+    }
+
+    /// Whether an assignment of a founding is of the cluster that this clerk follows. Generations say nothing between foundings.
+    /// Silence is accepted while a node is listed whose build is silent: it may have passed the assignment on.
+    ///
+    /// # Errors
+    /// If it is of another one, or does not say although all builds would.
+    pub fn admit(&self, theirs: Option<Founding>) -> Result<(), ForeignCluster> {
+        match (self.founding, theirs) {
+            (Some(ours), Some(theirs)) if ours != theirs => Err(ForeignCluster::Founding { ours, theirs }),
+            (Some(_), None) if self.assignment().is_some_and(|held| !held.lists_unidentified()) => {
+                Err(ForeignCluster::Unsaid)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes a node's word that a range went to another owner. Follows it only where its `since` is higher than what is
@@ -325,6 +358,7 @@ mod tests {
     use crate::assignment::{RangeAssignment, Readers};
     use crate::diff::AssignmentDiff;
     use crate::generation::Incarnation;
+    use crate::identity::ProcessId;
     use crate::node::{NodeEntry, NodeId, NodeState};
 
     fn life(name: &str) -> Life {
@@ -356,6 +390,7 @@ mod tests {
         };
         let entry = |name: &str| NodeEntry {
             incarnation: Incarnation::new(1),
+            process: None,
             address: format!("{name}:1").into(),
             http_address: "".into(),
             zone: "".into(),
@@ -380,6 +415,45 @@ mod tests {
             Route::Unreachable { since } => ("-".into(), since.number),
             Route::Unknown => ("?".into(), 0),
         }
+    }
+
+    /// Plan: a clerk follows founding 1. Assignments of founding 2, however new, are refused and change nothing, and so is one that
+    /// says none, unless a node is listed whose build cannot say it. A clerk that begins anew takes whichever comes first.
+    #[test]
+    fn f11_a_clerk_stays_with_the_founding_that_it_took_first() {
+        let founded = |number, founding: u128| {
+            let plain = assignment(number, ("a", 3), ("b", 4));
+            Arc::new(Assignment::clone(&plain).of_founding(Founding::new(founding)))
+        };
+        let identified = |number, founding: u128| {
+            let plain = founded(number, founding);
+            let mut directory = plain.directory().clone();
+            for entry in directory.values_mut() {
+                entry.process = ProcessId::new(1);
+            }
+            let ranges = plain.ranges().iter();
+            let ranges = ranges.map(|(slice, range)| (slice, range.clone())).collect();
+            let identified = Assignment::new(generation(number), ranges, directory).unwrap();
+            Arc::new(identified.of_founding(Founding::new(founding)))
+        };
+        let mut clerk = Clerk::new();
+        assert_eq!(clerk.update(&full(&founded(10, 1))), Ok(true));
+        assert_eq!(clerk.founding(), Founding::new(1));
+        let foreign = founded(900, 2);
+        let diff = AssignmentUpdate::Diff(Arc::new(AssignmentDiff::between(&founded(10, 1), &foreign)));
+        for other in [full(&foreign), diff] {
+            assert!(matches!(clerk.update(&other), Err(UpdateError::Foreign(_))));
+            assert_eq!(clerk.generation(), generation(10));
+        }
+        assert_eq!(
+            clerk.update(&full(&founded(11, 0))),
+            Ok(true),
+            "a build is listed that is silent"
+        );
+        assert_eq!(clerk.update(&full(&identified(12, 1))), Ok(true));
+        let unsaid = clerk.update(&full(&identified(13, 0)));
+        assert_eq!(unsaid, Err(UpdateError::Foreign(ForeignCluster::Unsaid)));
+        assert_eq!(Clerk::new().update(&full(&foreign)), Ok(true));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::assignment::{Assignment, AssignmentError, RangeAssignment};
 use crate::generation::Generation;
+use crate::identity::Founding;
 use crate::node::{NodeEntry, NodeId};
 use crate::planted::{self, Bug};
 use crate::range_map::RangeMap;
@@ -26,6 +27,8 @@ pub struct AssignmentDiff {
     pub left: Vec<NodeId>,
     /// As in [`Assignment::lease_ms`], of what results.
     pub lease_ms: Option<u64>,
+    /// As in [`Assignment::founding`], of what results.
+    pub founding: Option<Founding>,
     /// As in [`Assignment::revival_ms`], of what results.
     pub revival_ms: u64,
 }
@@ -74,6 +77,7 @@ impl AssignmentDiff {
             joined: joined.map(|(id, entry)| (id.clone(), entry.clone())).collect(),
             left: left.cloned().collect(),
             lease_ms: next.lease_ms(),
+            founding: next.founding(),
             revival_ms: next.revival_ms(),
         }
     }
@@ -112,7 +116,8 @@ impl AssignmentDiff {
             .map(|(slice, range)| (slice, range.clone()))
             .collect();
         let next = Assignment::new(self.next, ranges, directory)?;
-        Ok(next.under_leases(self.lease_ms).with_revival_ms(self.revival_ms))
+        let next = next.under_leases(self.lease_ms).with_revival_ms(self.revival_ms);
+        Ok(next.of_founding(self.founding))
     }
 }
 
@@ -174,6 +179,7 @@ mod tests {
     fn entry(number: u8, address: u8) -> NodeEntry {
         NodeEntry {
             incarnation: life(number).incarnation,
+            process: None,
             address: format!("host:{address}").into(),
             http_address: "".into(),
             zone: "".into(),

@@ -10,6 +10,7 @@
 //!   slice_map, range_map   complete map with fast lookup; map with gaps for per-range state
 //!   generation, time       stamps and versions; the clock the cores are given
 //!   holding                names local to one node: epochs, pulls, frequency classes
+//!   identity               which cluster, which founding of it, which process of a name
 //!   node, assignment, diff who is alive, who owns what, who may still hold it; what changed
 //!   planted                deliberate mistakes, for the simulation only
 //!   session                what nodes and the Assigner say to each other
@@ -31,6 +32,7 @@ pub mod clerk;
 pub mod diff;
 pub mod generation;
 pub mod holding;
+pub mod identity;
 pub mod load;
 pub mod node;
 pub mod planted;
@@ -51,6 +53,7 @@ pub use clerk::{Clerk, Route};
 pub use diff::{AssignmentDiff, DiffError};
 pub use generation::{Generation, Incarnation, Version, VersionCounter};
 pub use holding::{Epoch, FrequencyClass, PullId};
+pub use identity::{ClusterId, ClusterName, ForeignCluster, Founding, ProcessId};
 pub use node::{Life, NodeEntry, NodeId, NodeState, Peer};
 pub use range_map::RangeMap;
 pub use sharder::{ClusterView, Placement, Sharder};

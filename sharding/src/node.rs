@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::generation::Incarnation;
+use crate::identity::ProcessId;
 
 /// Longest node id in bytes.
 pub const NODE_ID_BYTES_MAX: usize = 128;
@@ -107,6 +108,8 @@ pub enum NodeState {
 pub struct NodeEntry {
     /// Its present life; every other one is dead.
     pub incarnation: Incarnation,
+    /// The process that lives it; none: a build that says neither process nor cluster.
+    pub process: Option<ProcessId>,
     /// `host:port` of its gRPC port.
     pub address: Arc<str>,
     /// `host:port` of its HTTP port (metrics, health); empty if it has none.

@@ -107,6 +107,12 @@ bugs! {
     ColdStartUnwaited, "cold-start-unwaited", 2000, "a range starts cold while a former owner's read leases may be out";
     RevokedLeaseRevived, "revoked-lease-revived", 2000, "a grant that was on its way when the lease was revoked is believed, and the copies of before with it";
     CopiesKeptOverLeases, "copies-kept-over-leases", 2000, "a replica keeps its copies from one lease to the next";
+    WaiterTakesName, "waiter-takes-name", 2000, "a process's hello takes a name from its holder while an Assigner recovers";
+    TwinBuriesHolder, "twin-buries-holder", 2000, "a second process of a name buries the first at once";
+    ForeignHelloHeard, "foreign-hello-heard", 2000, "an Assigner hears a node of another cluster as one of its own";
+    LateFoundingImported, "late-founding-imported", 2000, "an Assigner takes a node of another founding for one of its own";
+    ForeignAssignmentAdopted, "foreign-assignment-adopted", 2000, "a node adopts an assignment of another founding";
+    ExpectNodesTriggers, "expect-nodes-triggers", 2000, "an Assigner founds a cluster as soon as so many empty nodes are there, without waiting for who may hold something";
     RevivedCopyUnbound, "revived-copy-unbound", 2000, "a life that came back gives what it held to any owner, and not only to the one that began cold after it";
     AwaitSurvivesSince, "await-survives-since", 2000, "what is awaited of a range is awaited by the next owner, too";
     OwnCopyKept, "own-copy-kept", 2000, "a node that owns a range again goes on with what its former life held, whoever owned it in between";

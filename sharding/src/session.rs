@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::assignment::{Assignment, Provider};
 use crate::diff::AssignmentDiff;
 use crate::generation::Generation;
+use crate::identity::{ClusterId, ProcessId};
 use crate::load::KeyPrefix;
 use crate::node::{Life, Peer};
 use crate::slice::Slice;
@@ -47,6 +48,9 @@ pub const FORMER_LIVES_MAX: usize = 8;
 /// Longest lease, in milliseconds.
 pub const LEASE_MS_MAX: u64 = 60_000;
 
+/// How long a process waits before it asks again for a name that another one holds, in milliseconds.
+pub const NAME_RETRY_MS: u64 = 250;
+
 /// What a node is, wants and holds.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Hello {
@@ -69,6 +73,10 @@ pub struct Hello {
     /// The length of the leases under which it serves, in milliseconds, 1 to [`LEASE_MS_MAX`]; none if it serves without
     /// one, or was not told yet.
     pub lease_ms: Option<u64>,
+    /// The process that lives this life and the ones before it; none: a build that says neither process nor cluster.
+    pub process: Option<ProcessId>,
+    /// The cluster that it belongs to: the configured name, and the founding, once it has held an assignment.
+    pub cluster: ClusterId,
     /// What its process held in former lives, and offers. It owns nothing by that.
     pub offers: Option<Offers>,
 }
@@ -369,6 +377,17 @@ pub enum AssignerMessage {
         from: Life,
         /// An encoded hand-off message.
         payload: Vec<u8>,
+    },
+    /// Another process holds this node's name: wait, and say hello again. Nothing of what was said counts.
+    NameTaken {
+        /// Where the holder listens; empty if it is yet to come back to an Assigner that recovers.
+        holder: Arc<str>,
+    },
+    /// This Assigner is of another cluster than the node. Nothing of what was said counts: the node keeps what it holds, and asks
+    /// again.
+    OtherCluster {
+        /// The Assigner's.
+        cluster: ClusterId,
     },
     /// The hello was refused for good (a format of another version, an impossible claim).
     Refused {

@@ -274,6 +274,8 @@ impl Client {
                 deadline_us,
                 ended: Ended::Open,
                 may_come_again: false,
+                answered: None,
+                overtaken_us: None,
             });
         }
         env.counters.operations += 1;
@@ -347,6 +349,7 @@ impl Client {
             since,
             what,
             remaining_us: open.deadline_us - env.now_us,
+            answered: None,
         };
         env.send(self.endpoint(), Endpoint::Node(slot), Message::Operation(request));
         self.timer(env.plan.attempt_us, ClientTimer::Lost { operation, attempt }, env);
@@ -383,9 +386,22 @@ impl Client {
                 operation,
                 attempt,
                 reply,
+                answered,
             } => {
-                let current = |open: &Open| open.attempt == attempt && open.is_in_flight;
-                if self.open.get(&operation).is_some_and(current) {
+                let current = |open: &&Open| open.attempt == attempt && open.is_in_flight;
+                if let Some(open) = self.open.get(&operation).filter(current) {
+                    for &line in &open.lines {
+                        let recorded = &mut env.history.operations[line];
+                        let is_of_it = match &reply {
+                            Reply::Flushed(parts) => {
+                                parts.iter().any(|part| part.contains(self.keys[recorded.key].1))
+                            }
+                            _ => true,
+                        };
+                        if is_of_it {
+                            recorded.answered = answered;
+                        }
+                    }
                     self.answered(operation, reply, env);
                 }
             }

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::Mode;
 use crate::env::{Env, Event};
 use crate::message::Message;
-use crate::node::slot_of_node;
+use crate::node::slot_of;
 use crate::replicating::Replicating;
 use crate::trap::Phase;
 
@@ -73,6 +73,7 @@ impl Control {
         let mut config = env.plan.assigner;
         if !is_first {
             config.expect_nodes = None;
+            config.founds_at_once = false;
             // The counter was raised when the one before ended: to and fro.
             if env.counters.assigner_restarts % 2 == 1 {
                 config.lease_ms = env.plan.other_lease_ms;
@@ -181,8 +182,9 @@ impl Control {
     }
 
     pub(crate) fn wake(&mut self, env: &mut Env) {
-        self.wake_us = None;
-        self.step(AssignerEvent::Tick, env);
+        if env.is_due(&mut self.wake_us) {
+            self.step(AssignerEvent::Tick, env);
+        }
     }
 
     fn step(&mut self, event: AssignerEvent, env: &mut Env) {
@@ -210,13 +212,34 @@ impl Control {
                     env.close_connection(session.get(), false);
                 }
                 AssignerAction::Published(assignment) => {
+                    let slot = |life: &Life| slot_of(&assignment.peer(life)?.address);
                     let moved = assignment.ranges().iter().find_map(|(_, range)| {
                         let giver = range.providers.first()?;
                         let is_new = range.since == assignment.generation() && giver.life != range.owner;
-                        is_new.then_some((slot_of_node(&giver.life.node)?, slot_of_node(&range.owner.node)?))
+                        is_new.then_some((slot(&giver.life)?, slot(&range.owner)?))
                     });
                     if let Some((giver, taker)) = moved {
                         env.reaches(Phase::Assigned, giver, taker);
+                    }
+                    let awaited = assignment.ranges().iter().find_map(|(_, range)| {
+                        let away = range.awaits.first()?;
+                        let is_new = range.since == assignment.generation();
+                        // Its address is told no more.
+                        let home = slot_of(&format!("{}:1", away.life.node))?;
+                        is_new.then_some((home, slot(&range.owner)?))
+                    });
+                    if let Some((giver, taker)) = awaited {
+                        env.reaches(Phase::Awaited, giver, taker);
+                    }
+                    let revived = assignment.ranges().iter().find_map(|(_, range)| {
+                        let giver = range
+                            .providers
+                            .iter()
+                            .find(|provider| range.is_revival(provider))?;
+                        Some((slot(&giver.life)?, slot(&range.owner)?))
+                    });
+                    if let Some((giver, taker)) = revived {
+                        env.reaches(Phase::Revived, giver, taker);
                     }
                     env.trace(|| {
                         let ranges = assignment.ranges().iter().map(|(slice, range)| {
@@ -261,7 +284,11 @@ impl Control {
                     }
                 }
                 // The Sharder was asked at once.
-                AssignerAction::DrainAnswered { .. } | AssignerAction::Place(_) => {}
+                AssignerAction::DrainAnswered { .. }
+                | AssignerAction::Place(_)
+                | AssignerAction::SeekHolder { .. }
+                | AssignerAction::Remember { .. }
+                | AssignerAction::ForgetAnswered { .. } => {}
             }
         }
     }

@@ -123,7 +123,8 @@ pub(crate) struct Env {
     pub stored: Option<Arc<Assignment>>,
     /// Hand-off messages that travel through the Assigner, by the number that is their payload.
     pub relayed: BTreeMap<u64, Message>,
-    queue: BTreeMap<(u64, u64), Event>,
+    /// By time and order. Boxed: a tree moves what it holds, and an event is large.
+    queue: BTreeMap<(u64, u64), Box<Event>>,
     sequence: u64,
     names_given: u64,
     /// Directed pairs that cannot talk.
@@ -166,7 +167,7 @@ impl Env {
     pub(crate) fn next(&mut self) -> Option<Event> {
         let ((at_us, _), event) = self.queue.pop_first()?;
         self.now_us = at_us;
-        Some(event)
+        Some(*event)
     }
 
     /// One wall clock for all: where every node that knew of the highest generation has died together with the Assigner, the
@@ -183,7 +184,8 @@ impl Env {
 
     pub(crate) fn at(&mut self, at_us: u64, event: Event) {
         self.sequence += 1;
-        self.queue.insert((at_us.max(self.now_us), self.sequence), event);
+        let place = (at_us.max(self.now_us), self.sequence);
+        self.queue.insert(place, Box::new(event));
     }
 
     pub(crate) fn after(&mut self, delay_us: u64, event: Event) {
@@ -423,6 +425,12 @@ impl Env {
             .filter(|(_, state)| !state.broken && of_slot(state))
             .map(|(&connection, _)| connection)
             .collect()
+    }
+
+    /// Whether a timer that fires is the one that was set last: `due_us`. Each that had been set before, for later, is still in
+    /// the queue; were it let do anything, it would set another one, and timers would become ever more.
+    pub(crate) fn is_due(&self, due_us: &mut Option<u64>) -> bool {
+        due_us.take_if(|due_us| *due_us <= self.now_us).is_some()
     }
 
     /// Puts off what is for a node that stands still.

@@ -1,14 +1,15 @@
 //! What goes wrong, and what is done on purpose: drawn from the seed before the run begins.
 //!
-//! In `available` mode nodes are cut off from the Assigner (or it is down) for less than the failure timeout at a time, and
-//! have time to be heard of in between, in all seeds but a few: one owner is promised there through planned moves and
-//! crashes, not to a node that is taken for dead and lives. What then happens is measured, not judged. A node that stands
-//! still for longer is judged, as long as it reaches the Assigner when it wakes.
-//! In `leased` mode nothing is spared, and all is judged.
+//! In `available` mode nodes are cut off from the Assigner (or it is down) for less than the failure timeout at a time in most
+//! seeds, and have time to be heard of in between. In the others they may be taken for dead and serve on: what they then do
+//! is judged by what is promised of it ([`crate::check::branches`]). In `leased` mode nothing is spared.
+//!
+//! Some seeds have a theme ([`Theme`]): schedules that take seconds want few other faults around them.
 
+use crate::absence;
 use crate::config::SimConfig;
 use crate::message::Endpoint;
-use crate::plan::Plan;
+use crate::plan::{Plan, Theme};
 use crate::random::Random;
 use crate::trap::{self, Deed, Trap};
 
@@ -73,19 +74,26 @@ pub(crate) enum Fault {
         slots: [usize; 2],
         apart_us: u64,
     },
+    /// Two nodes stand still at about the same time, one a little longer.
+    Rack {
+        slots: [usize; 2],
+        apart_us: u64,
+        for_us: u64,
+    },
     /// A link stands still, as when its packets are lost and sent again and again: nothing is lost in the end, and what is
     /// sent arrives when it is over. Each direction stands still for a time of its own, the way back a while after the way
-    /// there.
+    /// there. If it `worsens`, what is sent there from then on stays as long as what is sent back.
     ///
     /// On the link from the Assigner to a node it makes the schedule that `lease-from-reply` needs: the Assigner answers
-    /// heartbeats, the answers lie on the way; then it hears no more; then the answers arrive. Who counts a lease from there
-    /// serves longer than the Assigner waits.
+    /// heartbeats, the answers lie on the way; then neither hears of the other any more; then those answers arrive. Who counts
+    /// a lease from there serves longer than the Assigner waits.
     Waver {
         from: Endpoint,
         to: Endpoint,
         there_us: u64,
         lag_us: u64,
         back_us: u64,
+        worsens: bool,
     },
     /// The way from one to the other stands still.
     Stall {
@@ -146,7 +154,11 @@ pub(crate) fn draw(plan: &Plan, config: &SimConfig, random: &mut Random) -> Vec<
         if at_us >= active_us {
             break;
         }
-        let fault = one(plan, random);
+        let fault = match plan.theme {
+            Theme::Leases if random.chance(THEMED_PER_MILLE) => of_leases(plan, random),
+            Theme::Absences if random.chance(ABSENCES_PER_MILLE) => absence::draw(plan, random),
+            _ => one(plan, random),
+        };
         if config
             .faults_kept
             .as_ref()
@@ -162,6 +174,45 @@ pub(crate) fn draw(plan: &Plan, config: &SimConfig, random: &mut Random) -> Vec<
 /// Of the faults of a run that is not gentle, so many in a thousand are of the kinds that strike at a phase of a hand-off, or
 /// slow a link down.
 const TRAPS_AND_LINKS_PER_MILLE: u64 = 250;
+
+/// Where the faults of a seed have a theme, so many in a thousand belong to it.
+const THEMED_PER_MILLE: u64 = 850;
+
+/// A fault that keeps a node and the Assigner from each other for about as long as leases are, with little else around it:
+/// the links to the Assigner jam or are cut, or another Assigner takes over meanwhile.
+fn of_leases(plan: &Plan, random: &mut Random) -> Fault {
+    let slot = random.index(plan.slots);
+    let node = Endpoint::Node(slot);
+    let long_us = random.between(LONG_US.0, LONG_US.1);
+    match random.below(100) {
+        0..45 => {
+            let there_us = random.between(200 * MS, 2_500 * MS);
+            Fault::Waver {
+                from: Endpoint::Assigner,
+                to: node,
+                there_us,
+                lag_us: random.below(there_us),
+                back_us: long_us,
+                worsens: true,
+            }
+        }
+        45..60 => Fault::Cut {
+            from: node,
+            to: Endpoint::Assigner,
+            both: true,
+            for_us: long_us,
+        },
+        _ => Fault::Takeover {
+            slot,
+            silent_us: long_us,
+            after_us: random.below(500 * MS),
+            down_us: random.between(MS, 900 * MS),
+        },
+    }
+}
+
+/// Where nodes that come back are the theme, so many faults in a thousand send one away.
+const ABSENCES_PER_MILLE: u64 = 600;
 
 fn one(plan: &Plan, random: &mut Random) -> Fault {
     let slot = random.index(plan.slots);
@@ -294,5 +345,6 @@ fn waver(plan: &Plan, slot: usize, random: &mut Random) -> Fault {
         there_us,
         lag_us: random.below(there_us),
         back_us: for_us(random),
+        worsens: random.chance(300),
     }
 }

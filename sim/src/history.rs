@@ -1,8 +1,8 @@
 //! [`History`]: what clients did and saw, and which node served which key when. All that the checkers know.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 
-use softstore_sharding::{Generation, Life, Version};
+use softstore_sharding::{Generation, Incarnation, Life, Version};
 
 /// How an operation ended for its client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +57,15 @@ pub enum Did {
     },
 }
 
+/// Who carried out an operation as the key's owner, or lent what a replica read, and when; as the answer says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answered {
+    /// The life's incarnation, which no other life has.
+    pub by: Incarnation,
+    /// In microseconds.
+    pub at_us: u64,
+}
+
 /// One operation of a client. Times are in microseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Operation {
@@ -77,6 +86,11 @@ pub struct Operation {
     /// It changes something and was sent again after no answer had come: an earlier attempt may take effect after its end, until
     /// its deadline. Only what is harmless twice is sent again; a second removal costs an entry, and resurrects none.
     pub may_come_again: bool,
+    /// Who carried it out; `None` if the client does not know, or it was not.
+    pub answered: Option<Answered>,
+    /// It was carried out where another acquisition of the key had served since this moment, which was newer. In a view only
+    /// ([`crate::check::branches`]): such a write counts as done just before that.
+    pub overtaken_us: Option<u64>,
 }
 
 /// A node would have served a key as its owner all this time.
@@ -118,6 +132,8 @@ pub struct History {
     pub ownerships: Vec<Ownership>,
     /// In order.
     pub executions: Vec<Execution>,
+    /// Lives that served on after the Assigner had given them up, as it may in `available` mode: it could not hear of them.
+    pub cut_off: BTreeSet<Incarnation>,
     /// Nothing happened that may cost entries.
     pub is_gentle: bool,
     /// By how much a clock may have run too fast or too slow.
@@ -125,22 +141,6 @@ pub struct History {
 }
 
 impl History {
-    /// The history as text, for comparison.
-    #[must_use]
-    pub fn render(&self) -> String {
-        let mut text = String::new();
-        for operation in &self.operations {
-            writeln!(text, "{operation:?}").expect("a String takes every text");
-        }
-        for ownership in &self.ownerships {
-            writeln!(text, "{ownership:?}").expect("a String takes every text");
-        }
-        for execution in &self.executions {
-            writeln!(text, "{execution:?}").expect("a String takes every text");
-        }
-        text
-    }
-
     /// Takes note that a node serves a key, or no longer does. `open` is the node's place in the list while it serves.
     pub(crate) fn serves(
         &mut self,

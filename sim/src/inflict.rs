@@ -56,7 +56,7 @@ impl Simulation {
             Fault::Start { slot } => {
                 self.slots[slot].is_start_planned = false;
                 if self.slots[slot].node.is_none() {
-                    self.slots[slot].node = Some(Node::start(slot, &mut self.env));
+                    self.slots[slot].node = Some(Node::start(slot, slot, &mut self.env));
                 }
             }
             Fault::Pause { slot, for_us } => {
@@ -103,20 +103,39 @@ impl Simulation {
                 self.env
                     .after(apart_us, Event::Fault(Fault::DrainForGood { slot }));
             }
+            Fault::Rack {
+                slots,
+                apart_us,
+                for_us,
+            } => {
+                self.fault(Fault::Pause {
+                    slot: slots[0],
+                    for_us,
+                });
+                let slot = slots[1];
+                self.env
+                    .after(apart_us, Event::Fault(Fault::Pause { slot, for_us }));
+            }
             Fault::Waver {
                 from,
                 to,
                 there_us,
                 lag_us,
                 back_us,
+                worsens,
             } => {
                 let for_us = there_us.max(lag_us + back_us);
                 if self.may_cut(from, to, for_us) {
                     self.env.counters.stalls += 1;
                     self.env.stall(from, to, there_us);
-                    let (from, to, for_us) = (to, from, back_us);
-                    self.env
-                        .after(lag_us, Event::Fault(Fault::Stall { from, to, for_us }));
+                    let stall = |from, to| {
+                        let for_us = back_us;
+                        Event::Fault(Fault::Stall { from, to, for_us })
+                    };
+                    self.env.after(lag_us, stall(to, from));
+                    if worsens {
+                        self.env.after(lag_us, stall(from, to));
+                    }
                 }
             }
             Fault::Stall { from, to, for_us } => self.env.stall(from, to, for_us),
@@ -197,7 +216,7 @@ impl Simulation {
     fn start_elsewhere(&mut self) -> Option<usize> {
         let free = |slot: &Slot| slot.node.is_none() && !slot.is_start_planned;
         let slot = self.slots.iter().position(free)?;
-        self.slots[slot].node = Some(Node::start(slot, &mut self.env));
+        self.slots[slot].node = Some(Node::start(slot, slot, &mut self.env));
         Some(slot)
     }
 

@@ -7,7 +7,7 @@
 //!   inflict      how a fault is done to the cluster    counters  how often what happened
 //!   control      the Assigner's shell                  message   what travels
 //!   node         a node's shell                        client    an application's shell
-//!   trap         what is done at a phase of a hand-off
+//!   trap         what is done at a phase of a hand-off   absence   nodes that go away and come back
 //!   replicating  the Sharder: even ranges, and random replicas
 //!   history      what was seen                         check     what must not have been
 //!   plants       the search for planted bugs
@@ -17,6 +17,7 @@
 //!
 //! The same seed gives the same history, byte for byte: there is one thread, one source of chance, and no hash order.
 
+mod absence;
 mod client;
 mod clock;
 mod config;

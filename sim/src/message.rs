@@ -11,6 +11,8 @@ use softstore_transfer::message::{
 };
 use std::sync::Arc;
 
+use crate::history::Answered;
+
 /// Who sends and receives. A node's slot is its address: the next process there answers to it too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Endpoint {
@@ -27,6 +29,7 @@ pub(crate) enum Message {
         operation: u64,
         attempt: u32,
         reply: Reply,
+        answered: Option<Answered>,
     },
     Watch {
         generation: Generation,
@@ -199,6 +202,8 @@ pub(crate) struct Request {
     pub what: Operation,
     /// How long it may still wait, in microseconds.
     pub remaining_us: u64,
+    /// By whom it was carried out: for the checkers, and nothing that a node looks at.
+    pub answered: Option<Answered>,
 }
 
 /// What a node answers.

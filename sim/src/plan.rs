@@ -13,7 +13,7 @@ use crate::random::Random;
 const REVIVAL_MS: u64 = 8_000;
 
 /// Of the seeds of `available` mode, so many in a thousand keep nodes from the Assigner for longer than the failure timeout.
-const CUT_OFF_PER_MILLE: u64 = 40;
+const CUT_OFF_PER_MILLE: u64 = 350;
 
 /// How long most clients go without asking a node for a newer assignment, at the most, in microseconds. (Others hear of a move
 /// from a node that says so, and read on from replicas of before.)
@@ -21,6 +21,25 @@ const WATCH_US_MAX: u64 = 400_000;
 
 /// Of all seeds, so many in a thousand replicate slices.
 const REPLICATED_PER_MILLE: u64 = 400;
+
+/// In `leased` mode, of the seeds in which nodes may be cut off, so many in a thousand are about that.
+const LEASES_PER_MILLE: u64 = 350;
+
+/// Of the seeds in which nodes may be cut off, in either mode, so many in a thousand are about nodes that come back.
+const ABSENCES_PER_MILLE: u64 = 500;
+
+/// What most faults of a run have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Theme {
+    /// Nothing.
+    Any,
+    /// What leases and their ends are for. Such a schedule takes seconds, and other faults in between would spoil it; so
+    /// faults are few.
+    Leases,
+    /// A node is stopped or cut off until it is given up, and comes back: what it holds, and what became of its ranges meanwhile.
+    /// Faults are few here, too, and mostly strike those that took its place.
+    Absences,
+}
 
 /// The shape of a run.
 #[derive(Clone, Debug)]
@@ -57,6 +76,7 @@ pub(crate) struct Plan {
     pub drain_deadline_us: u64,
     pub fault_pause_us: u64,
     pub flush_per_mille: u64,
+    pub theme: Theme,
     /// Nothing happens that may cost entries: what is stored has to stay.
     pub is_gentle: bool,
     /// Nodes may be kept from the Assigner for longer than the failure timeout.
@@ -108,6 +128,7 @@ impl Plan {
             lease_ms
         };
         let mut plan = Self {
+            theme: Theme::Any,
             is_gentle: random.chance(250),
             may_cut_off: random.chance(if is_leased { 600 } else { CUT_OFF_PER_MILLE }),
             drift_per_mille: if random.chance(300) {
@@ -164,6 +185,7 @@ impl Plan {
             },
             assigner: AssignerConfig {
                 expect_nodes: Some(nodes),
+                founds_at_once: true,
                 rebalance_delay_ms: [50, 700, 3_000, 10_000][random.index(4)],
                 lease_ms,
                 revival_ms: REVIVAL_MS,
@@ -181,6 +203,10 @@ impl Plan {
         plan.clients = plan.clients.min(config.clients_max.unwrap_or(usize::MAX));
         if plan.is_gentle {
             plan.be_gentle(random);
+        } else if is_leased && plan.may_cut_off && random.chance(LEASES_PER_MILLE) {
+            plan.be_about_leases(random);
+        } else if plan.may_cut_off && random.chance(ABSENCES_PER_MILLE) {
+            plan.be_about_absences(random);
         }
         plan
     }
@@ -202,6 +228,25 @@ impl Plan {
         self.handoff.copy_age_ms_max = 600_000;
         self.stream_loss_per_mille = random.below(60);
         self.corrupt_per_mille = random.below(100);
+    }
+
+    /// Leases are mostly longer than the failure timeout, and often differ from one Assigner to the next.
+    fn be_about_leases(&mut self, random: &mut Random) {
+        let mut lease_ms = || Some([1_500, 3_000, 6_000, 6_000, 6_000][random.index(5)]);
+        let (lease_ms, other_lease_ms) = (lease_ms(), lease_ms());
+        self.theme = Theme::Leases;
+        self.assigner.lease_ms = lease_ms;
+        self.other_lease_ms = if random.chance(500) {
+            lease_ms
+        } else {
+            other_lease_ms
+        };
+        self.fault_pause_us = [1_500_000, 3_000_000][random.index(2)];
+    }
+
+    fn be_about_absences(&mut self, random: &mut Random) {
+        self.theme = Theme::Absences;
+        self.fault_pause_us = [700_000, 1_500_000, 3_000_000][random.index(3)];
     }
 
     /// The network is itself again.

@@ -12,7 +12,7 @@ use crate::control::Control;
 use crate::counters::Counters;
 use crate::env::{Env, Event};
 use crate::faults::{self, Fault};
-use crate::history::Ended;
+use crate::history::{Ended, History};
 use crate::message::{Endpoint, Message};
 use crate::node::Node;
 use crate::plan::Plan;
@@ -27,15 +27,15 @@ pub struct SimReport {
     pub violations: Vec<Violation>,
     /// How often what happened.
     pub counters: Counters,
-    /// What clients saw and who served what, as text: the same for the same seed, byte for byte.
-    pub history: String,
+    /// What clients saw and who served what: the same for the same seed.
+    pub history: History,
     /// Virtual time that passed, in milliseconds.
     pub simulated_ms: u64,
-    /// A living node was taken for dead, since faults kept it silent for the failure timeout. One owner is not promised
-    /// then (`ownership = "available"`), so nothing is judged.
-    pub is_excused: bool,
-    /// How much of what is not judged would have been a violation.
-    pub excused_violations: u64,
+    /// Lives that served on after they had been given up, since nothing was heard of them: `available` ownership allows that.
+    pub cut_off: u64,
+    /// Operations that they carried out where a newer owner served already. Little is promised of those
+    /// ([`check::branches`]).
+    pub loose_operations: u64,
 }
 
 /// How often it is looked whether the cluster is at rest, in microseconds.
@@ -73,7 +73,6 @@ pub(crate) struct Simulation {
     pub(crate) control: Option<Control>,
     pub(crate) clients: Vec<Client>,
     pub(crate) faults_ended: bool,
-    is_excused: bool,
     /// Lives that were buried while they stood still.
     buried_asleep: BTreeSet<Life>,
     wrong_burials: Vec<Violation>,
@@ -89,10 +88,7 @@ pub fn run(seed: u64, config: &SimConfig) -> SimReport {
     simulation.run_until(end_us);
     let mut violations = simulation.come_to_rest();
     let Simulation {
-        env,
-        is_excused,
-        wrong_burials,
-        ..
+        env, wrong_burials, ..
     } = simulation;
     violations.extend(wrong_burials);
     violations.extend(check::check(&env.history));
@@ -116,19 +112,14 @@ pub fn run(seed: u64, config: &SimConfig) -> SimReport {
             what,
         });
     }
-    let mut excused_violations = 0;
-    if is_excused {
-        excused_violations = violations.len() as u64;
-        violations.clear();
-    }
     SimReport {
-        excused_violations,
+        cut_off: env.history.cut_off.len() as u64,
+        loose_operations: check::branches::loose_operations(&env.history),
         seed,
         violations,
         counters: env.counters,
-        history: env.history.render(),
         simulated_ms: env.now_us / 1_000,
-        is_excused,
+        history: env.history,
     }
 }
 
@@ -170,7 +161,6 @@ impl Simulation {
             control,
             clients,
             faults_ended: false,
-            is_excused: false,
             buried_asleep: BTreeSet::new(),
             wrong_burials: Vec::new(),
         }
@@ -274,9 +264,9 @@ impl Simulation {
     pub(crate) fn clear(&mut self, slot: usize) {
         let buried = &self.buried_asleep;
         let node = self.slots[slot].node.as_ref();
-        if node.is_some_and(|node| node.resumed_alone && buried.contains(node.life())) {
+        if let Some(node) = node.filter(|node| node.resumed_alone && buried.contains(node.life())) {
             // It did not reach the Assigner when it woke: in `available` mode it serves on.
-            self.is_excused = true;
+            self.env.history.cut_off.insert(node.life().incarnation);
         }
         if self.slots[slot].node.as_ref().is_some_and(|node| node.stopped) {
             self.end_process(slot);
@@ -309,15 +299,18 @@ impl Simulation {
         {
             // A new Assigner that was cut off from a node, and heard of it by nobody else, knows of no life to bury. It has
             // waited for its settling time, then: one that publishes before is judged.
-            let left_out = |node: &Node| node.holds_ranges() && !assignment.is_living(node.life());
-            let awake = |slot: &&Slot| slot.paused_until_us <= self.env.now_us;
-            let mut nodes = self
-                .slots
-                .iter()
-                .filter(awake)
-                .filter_map(|slot| slot.node.as_ref());
-            self.is_excused |=
-                nodes.any(|node| left_out(node) && !control.heard_lately(node.life(), &self.env));
+            let left_out = |node: &&Node| node.holds_ranges() && !assignment.is_living(node.life());
+            for slot in &self.slots {
+                let node = slot.node.as_ref().filter(left_out);
+                let Some(node) = node.filter(|node| !control.heard_lately(node.life(), &self.env)) else {
+                    continue;
+                };
+                if slot.paused_until_us > self.env.now_us {
+                    self.buried_asleep.insert(node.life().clone());
+                } else {
+                    self.env.history.cut_off.insert(node.life().incarnation);
+                }
+            }
         }
         for burial in control.take_burials() {
             let life = burial.life;
@@ -343,7 +336,7 @@ impl Simulation {
             } else if slot.paused_until_us > self.env.now_us {
                 self.buried_asleep.insert(life);
             } else if self.env.config.mode == Mode::Available {
-                self.is_excused = true;
+                self.env.history.cut_off.insert(life.incarnation);
             }
         }
     }

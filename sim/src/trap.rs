@@ -39,6 +39,10 @@ pub(crate) enum Phase {
     Peeked,
     /// The taker is done.
     Release,
+    /// An assignment gives a range to a node that begins cold, and awaits what a silent one held. That stands for the giver.
+    Awaited,
+    /// An assignment names the next life of such a node as a provider.
+    Revived,
     /// A replica asks its owner for leases. Here and in what follows the owner stands for the giver, the replica for the
     /// taker.
     AskLease,
@@ -138,6 +142,10 @@ const MS: u64 = 1_000;
 const GENTLE_STALL_US_MAX: u64 = 700 * MS;
 
 impl Trap {
+    pub(crate) fn new(phase: Phase, first: (Deed, u64), second: Option<(Deed, u64)>) -> Self {
+        Self { phase, first, second }
+    }
+
     pub(crate) fn deeds(&self) -> impl Iterator<Item = (Deed, u64)> {
         std::iter::once(self.first).chain(self.second)
     }

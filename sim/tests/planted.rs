@@ -1,6 +1,8 @@
-//! The simulation finds every planted bug, each within the number of seeds that it states; and what it finds it shrinks to
-//! a smaller run that shows the same. Needs the feature `planted-bugs`.
+//! The simulation finds every planted bug, each within the number of seeds that it states, also from beginnings that nobody
+//! chose; and what it finds it shrinks to a smaller run that shows the same. Needs the feature `planted-bugs`.
 #![cfg(feature = "planted-bugs")]
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use softstore_sharding::planted::{self, Bug};
 use softstore_sim::plants::{self, Found};
@@ -45,6 +47,33 @@ fn every_planted_bug_is_found() {
             None => missed.push(bug),
         }
     }
+    assert_eq!(missed, []);
+}
+
+/// From how many random beginnings a bug has to be found.
+const BEGINNINGS: usize = 3;
+
+/// Plan: each bug is searched for from random beginnings, drawn from the time of day. Each search finds it within the seeds that
+/// it states. `simulate --plants-from-random` does the same, and can be told what to draw the beginnings from.
+#[test]
+#[ignore = "takes many minutes; .ci/full runs it"]
+fn every_planted_bug_is_found_from_random_beginnings() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let beginnings = plants::beginnings(now.as_secs(), BEGINNINGS);
+    println!(
+        "again: simulate --plants-from-random {BEGINNINGS} --from {}; that is from {beginnings:?}",
+        now.as_secs()
+    );
+    let searched = plants::from_each(Bug::ALL, &beginnings, |_, _, _| {});
+    for (bug, searches) in &searched {
+        println!("{}", plants::row_of_searches(*bug, searches));
+    }
+    let is_missed = |searches: &plants::Searches| searches.iter().any(Option::is_none);
+    let missed: Vec<Bug> = searched
+        .iter()
+        .filter(|(_, searches)| is_missed(searches))
+        .map(|(bug, _)| *bug)
+        .collect();
     assert_eq!(missed, []);
 }
 

@@ -11,14 +11,14 @@ const SEEDS: u64 = 250;
 /// Where other runs of the project's own do not look.
 const FIRST_SEED: u64 = 500_000;
 
-/// How many seeds were not judged, and what happened.
+/// How many operations were loose, and what happened.
 fn holds(mode: Mode) -> (u64, Counters) {
     let began = Instant::now();
     let config = SimConfig {
         mode,
         ..SimConfig::default()
     };
-    let (mut counters, mut excused) = (Counters::default(), 0);
+    let (mut counters, mut loose) = (Counters::default(), 0);
     for seed in FIRST_SEED..FIRST_SEED + SEEDS {
         let report = run(seed, &config);
         assert!(
@@ -27,10 +27,10 @@ fn holds(mode: Mode) -> (u64, Counters) {
             report.violations
         );
         counters.add(&report.counters);
-        excused += u64::from(report.is_excused);
+        loose += report.loose_operations;
     }
     eprintln!("{SEEDS} seeds in {:?}: {counters:?}", began.elapsed());
-    (excused, counters)
+    (loose, counters)
 }
 
 /// Plan: many clusters, each with its own shape, faults and workload. No invariant is broken in any, and the counters show
@@ -38,9 +38,9 @@ fn holds(mode: Mode) -> (u64, Counters) {
 /// there.
 #[test]
 fn h1_to_h7_hold_over_many_seeds() {
-    let (excused, counters) = holds(Mode::Available);
-    assert!(excused * 20 <= SEEDS, "{excused} of {SEEDS} seeds prove nothing");
+    let (loose, counters) = holds(Mode::Available);
     let happened = [
+        ("operations at lives that were given up", loose, 1_000),
         ("hand-offs", counters.handoffs, 1_000),
         ("cold starts", counters.cold_starts, 100),
         ("peeks", counters.peeks, 500),
@@ -87,12 +87,12 @@ fn h1_to_h7_hold_over_many_seeds() {
     }
 }
 
-/// Plan: the same with leases, in clusters whose nodes are kept from the Assigner for as long as it may be. Nothing is
-/// excused; nodes were buried alive and told so.
+/// Plan: the same with leases, in clusters whose nodes are kept from the Assigner for as long as it may be. None serves where
+/// a newer owner does; nodes were buried alive and told so.
 #[test]
 fn h1_and_h2_hold_under_all_faults_with_leases() {
-    let (excused, counters) = holds(Mode::Leased);
-    assert_eq!(excused, 0);
+    let (loose, counters) = holds(Mode::Leased);
+    assert_eq!(loose, 0);
     assert!(
         counters.reborn >= 10,
         "only {} lives were buried alive",

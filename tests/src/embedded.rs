@@ -54,6 +54,7 @@ impl EmbeddedCluster {
         let config = AssignerConfig {
             listen: any_port(),
             expect_nodes: nodes,
+            founds_at_once: true,
             ..assigner
         };
         let assigner = AssignerServer::start(config).await.expect("the Assigner starts");

@@ -32,6 +32,7 @@ pub fn handed_over(owner: &Peer, giver: &Peer) -> Assignment {
     };
     let entry = |peer: &Peer| NodeEntry {
         incarnation: peer.life.incarnation,
+        process: None,
         address: peer.address.clone(),
         http_address: "".into(),
         zone: "".into(),

@@ -2,7 +2,7 @@
 //! reads it: a log shipper that is paused, a container's driver that is stuck.
 //!
 //! With `SOFTSTORE_TEST_STUCK_LOGS=1` the logs of all clusters of processes go to pipes that are full from the start. Tests that
-//! read a log then fail: `hostile` and `bad_days` read none.
+//! read a log then fail: `hostile` reads none but to say more when it fails.
 
 use std::fs::File;
 use std::io::{ErrorKind, PipeReader, Read, Write};

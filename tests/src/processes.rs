@@ -10,8 +10,8 @@ use softstore_client::Client;
 use softstore_proto::v1;
 use softstore_proto::v1::assigner_client::AssignerClient;
 use softstore_proto::v1::cache_client::CacheClient;
-use softstore_sharding::Assignment;
 use softstore_sharding::session::AssignmentUpdate;
+use softstore_sharding::{Assignment, ClusterId, ClusterName};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
@@ -48,6 +48,17 @@ pub async fn until_within<T, F: Future<Output = Option<T>>>(
         assert!(begun.elapsed() < patience, "not within {patience:?}: {what}");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+/// A message that says it is of the cluster that has no other name, as every node's message to another one does.
+pub fn declared<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    let cluster = ClusterId {
+        name: Some(ClusterName::local()),
+        founding: None,
+    };
+    softstore_proto::identity::declare(&cluster, request.metadata_mut());
+    request
 }
 
 /// A node's process.
@@ -136,6 +147,12 @@ pub struct ProcessCluster {
     logs: TempDir,
 }
 
+/// A flag for the Assigner: it finds out by itself that the cluster is new, as it does in production.
+pub const FINDS_OUT: &str = "--founds-at-once=false";
+
+/// The cluster is new: its first Assigner need not wait for nodes that may hold something.
+const FOUNDS_AT_ONCE: &str = "--founds-at-once";
+
 fn owned(flags: &[&str]) -> Vec<String> {
     flags.iter().map(ToString::to_string).collect()
 }
@@ -162,7 +179,10 @@ impl ProcessCluster {
     ) -> Self {
         let logs = TempDir::new().expect("the temporary directory is writable");
         let expected = format!("--expect-nodes={nodes}");
-        let assigner_flags = [owned(&[&expected]), owned(assigner_flags)].concat();
+        let mut assigner_flags = [owned(&[&expected]), owned(assigner_flags)].concat();
+        if !assigner_flags.iter().any(|flag| flag == FINDS_OUT) {
+            assigner_flags.push(FOUNDS_AT_ONCE.to_owned());
+        }
         let (assigner, grpc, http) =
             start_assigner(&logs, assigner_log, 0, "127.0.0.1:0", &assigner_flags).await;
         let mut cluster = Self {
@@ -271,9 +291,10 @@ impl ProcessCluster {
         self.assigner.exit_within(PATIENCE).await;
     }
 
-    /// Starts an Assigner at the address of the one that was killed.
+    /// Starts an Assigner at the address of the one that was killed. The cluster is not new to it.
     pub async fn start_assigner_again(&mut self) {
         self.starts += 1;
+        self.assigner_flags.retain(|flag| flag != FOUNDS_AT_ONCE);
         let (assigner, grpc, http) = start_assigner(
             &self.logs,
             self.assigner_log,

@@ -32,6 +32,7 @@ pub struct Proxy {
     left: Arc<AtomicU32>,
     held_back: watch::Sender<bool>,
     cut: watch::Sender<bool>,
+    target: watch::Sender<String>,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -51,6 +52,7 @@ impl Proxy {
             left: Arc::default(),
             held_back: watch::Sender::new(false),
             cut: watch::Sender::new(false),
+            target: watch::Sender::new(String::new()),
             accepting: None,
         }
     }
@@ -61,12 +63,13 @@ impl Proxy {
         self.address
     }
 
-    /// Starts to pass connections on.
-    ///
-    /// # Panics
-    /// If it did already.
+    /// Passes connections on, from here on to this address: also new ones, if it passed them to another address before.
     pub fn forward_to(&mut self, node: String) {
-        let listener = self.listener.take().expect("it forwards to one node");
+        self.target.send_replace(node);
+        let Some(listener) = self.listener.take() else {
+            return;
+        };
+        let target = self.target.subscribe();
         let (left, held_back, cut) = (self.left.clone(), self.held_back.clone(), self.cut.clone());
         self.accepting = Some(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -76,7 +79,7 @@ impl Proxy {
                     held_back: held_back.subscribe(),
                     cut: cut.subscribe(),
                 };
-                tokio::spawn(pass(stream, node.clone(), gates));
+                tokio::spawn(pass(stream, target.borrow().clone(), gates));
             }
         }));
     }

@@ -17,10 +17,11 @@ use crate::stop::Stop;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  softstore assigner --expect-nodes 3
-  softstore assigner --listen 10.0.0.5:7400 --insecure --config /etc/softstore.toml
+  softstore assigner
+  softstore assigner --cluster prod --state-dir /var/lib/softstore --listen 10.0.0.5:7400 --insecure
 
-It keeps its state in memory: one that is restarted learns it from the nodes, which serve on meanwhile.
+One that is restarted learns what the cluster holds from the nodes, which serve on meanwhile. With --state-dir it remembers which cluster
+that is; without, it waits 15 s from the first node's hello before it takes a cluster for new.
 Run one at a time.
 
 Exit codes:

@@ -120,7 +120,9 @@ struct Cluster {
 impl Cluster {
     /// Starts all processes; they listen, but need not have an assignment yet.
     async fn start(args: &DevArgs) -> Result<Self> {
-        let flags = assigner_flags(args);
+        // Its own, so that a client or a node of another one that listened here before is not mistaken for one of it.
+        let name = format!("dev-{:08x}", rand::random::<u32>());
+        let flags = assigner_flags(args, &name);
         let (assigner, at): (_, AssignerAnnouncement) = Child::start("the Assigner", &flags).await?;
         let announcement = ClusterAnnouncement {
             assigner: at.assigner,
@@ -132,7 +134,7 @@ impl Cluster {
             announcement,
         };
         for index in 0..args.nodes {
-            let flags = node_flags(args, index, &cluster.announcement.assigner);
+            let flags = node_flags(args, index, &cluster.announcement.assigner, &name);
             let (node, at): (_, NodeAnnouncement) = Child::start(&format!("node-{index}"), &flags).await?;
             cluster.children.push(node);
             cluster.announcement.nodes.push(at);
@@ -243,18 +245,20 @@ impl NodeMemory {
     }
 }
 
-fn assigner_flags(args: &DevArgs) -> Vec<String> {
+fn assigner_flags(args: &DevArgs, cluster: &str) -> Vec<String> {
     [
         "assigner".to_owned(),
         format!("--listen=127.0.0.1:{}", args.port),
         "--http-listen=off".to_owned(),
+        format!("--cluster={cluster}"),
         format!("--expect-nodes={}", args.nodes),
+        "--founds-at-once".to_owned(),
         format!("--log={}", args.log),
     ]
     .into()
 }
 
-fn node_flags(args: &DevArgs, index: u16, assigner: &str) -> Vec<String> {
+fn node_flags(args: &DevArgs, index: u16, assigner: &str, cluster: &str) -> Vec<String> {
     let port = |above: u16| {
         if args.port == 0 {
             0
@@ -266,6 +270,7 @@ fn node_flags(args: &DevArgs, index: u16, assigner: &str) -> Vec<String> {
     let mut flags: Vec<String> = [
         "node".to_owned(),
         format!("--id=node-{index}"),
+        format!("--cluster={cluster}"),
         format!("--listen=127.0.0.1:{}", port(1)),
         format!("--http-listen=127.0.0.1:{}", port(HTTP_PORTS_ABOVE)),
         format!("--assigner={assigner}"),
@@ -280,14 +285,13 @@ fn node_flags(args: &DevArgs, index: u16, assigner: &str) -> Vec<String> {
 
 /// What runs where, and what to do next.
 fn explain(cluster: &ClusterAnnouncement, memory: &NodeMemory) -> String {
-    let seed = cluster.nodes.first().map_or("", |node| node.grpc.as_str());
     let assigner = &cluster.assigner;
     let nodes: String = cluster.nodes.iter().map(line_of).collect();
     format!(
         "A cluster of {} nodes is ready.\n\n  Assigner  {assigner}  (pid {})\n{nodes}\n{}\n\n\
          Try, in another terminal:\n\
-         \x20 softstore set greeting hello --seeds {seed}\n\
-         \x20 softstore get greeting --seeds {seed}\n\
+         \x20 softstore set greeting hello --assigner {assigner}\n\
+         \x20 softstore get greeting --assigner {assigner}\n\
          \x20 softstore status --watch --assigner {assigner}\n\
          \x20 softstore drain node-1 --assigner {assigner}\n\n\
          Ctrl-C stops all of it.",
@@ -320,14 +324,14 @@ mod tests {
     #[test]
     fn the_flags_for_the_children_are_theirs() {
         let args = dev(&["--memory", "2GiB", "--", "--transfer", "off"]);
-        let flags = node_flags(&args, 2, "127.0.0.1:7400");
+        let flags = node_flags(&args, 2, "127.0.0.1:7400", "dev-1");
         assert!(flags.contains(&"--listen=127.0.0.1:7403".to_owned()), "{flags:?}");
         assert!(
             flags.contains(&"--http-listen=127.0.0.1:7503".to_owned()),
             "{flags:?}"
         );
         assert!(flags.contains(&format!("--memory={}", 2u64 << 30)), "{flags:?}");
-        for flags in [flags, assigner_flags(&args)] {
+        for flags in [flags, assigner_flags(&args, "dev-1")] {
             let all = [
                 vec!["softstore".to_owned()],
                 flags,
@@ -355,7 +359,7 @@ mod tests {
 
     #[test]
     fn port_0_stays_0_for_all() {
-        let flags = node_flags(&dev(&["--port", "0"]), 5, "127.0.0.1:1");
+        let flags = node_flags(&dev(&["--port", "0"]), 5, "127.0.0.1:1", "dev-1");
         assert!(flags.contains(&"--listen=127.0.0.1:0".to_owned()), "{flags:?}");
         assert!(
             flags.contains(&"--http-listen=127.0.0.1:0".to_owned()),

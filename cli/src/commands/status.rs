@@ -8,7 +8,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use eyre::{Result, WrapErr};
 use serde::Serialize;
 use softstore_proto::v1::balance_status::Hold;
-use softstore_proto::v1::{Awaited, BalanceStatus, ClusterStatus, HotKeyStatus, NodeState, NodeStatus};
+use softstore_proto::v1::{
+    Awaited, BalanceStatus, ClusterStatus, ForeignCluster, HotKeyStatus, NameWait, NodeState, NodeStatus,
+};
 use softstore_sharding::session::HOT_KEY_BYTES_MAX;
 
 use crate::commands::moves::{ChangeJson, change_text};
@@ -94,11 +96,77 @@ struct StatusJson {
     /// Hottest first.
     hot_keys: Vec<HotKeyJson>,
     balance: BalanceJson,
+    /// Processes that wait for a name which another one holds.
+    name_waits: Vec<NameWaitJson>,
+    /// The cluster's name; null if it has none.
+    cluster: Option<String>,
+    /// Its founding, 32 hexadecimal digits; null before the first assignment.
+    founding: Option<String>,
+    /// The foundings between which the operator is to choose with `--founding`; empty if there is nothing to choose.
+    foundings_to_choose: Vec<String>,
+    /// Other clusters whose nodes were refused lately.
+    foreign: Vec<ForeignJson>,
+    /// Nodes of a build that says neither its process nor its cluster.
+    unidentified_nodes: u32,
     /// What a person needs to know of the Assigner and of nodes.
     conditions: Vec<ConditionJson>,
     /// Newest first; with `--moves`, else left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<ChangeJson>>,
+}
+
+/// Another cluster whose nodes were refused, as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct ForeignJson {
+    cluster: Option<String>,
+    founding: Option<String>,
+    /// The last node that asked.
+    id: String,
+    grpc: String,
+    refused: u64,
+    ago_ms: u64,
+}
+
+impl From<ForeignCluster> for ForeignJson {
+    fn from(foreign: ForeignCluster) -> Self {
+        Self {
+            cluster: Some(foreign.cluster).filter(|name| !name.is_empty()),
+            founding: founding(&foreign.founding),
+            id: foreign.node,
+            grpc: foreign.address,
+            refused: foreign.refused,
+            ago_ms: foreign.ago_ms,
+        }
+    }
+}
+
+/// A founding as it is written; none if there is none.
+fn founding(bytes: &[u8]) -> Option<String> {
+    (!bytes.is_empty()).then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A process that waits for a node's name which another one holds, as `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct NameWaitJson {
+    id: String,
+    /// Where the process that waits listens.
+    grpc: String,
+    /// Where the holder does; null if it is yet to come back.
+    holder: Option<String>,
+    waits_ms: u64,
+    holder_silent_ms: u64,
+}
+
+impl From<NameWait> for NameWaitJson {
+    fn from(wait: NameWait) -> Self {
+        Self {
+            id: wait.node,
+            grpc: wait.address,
+            holder: Some(wait.holder).filter(|holder| !holder.is_empty()),
+            waits_ms: wait.waits_ms,
+            holder_silent_ms: wait.holder_silent_ms,
+        }
+    }
 }
 
 /// A silent node that may bring back what it held, as `--json` prints it.
@@ -288,6 +356,10 @@ fn to_table(status: &StatusJson) -> String {
             status.ranges_unreachable
         ));
     }
+    text.push_str(&belonging(status));
+    for wait in &status.name_waits {
+        text.push_str(&name_wait(wait));
+    }
     for awaited in &status.awaited {
         text.push_str(&format!(
             "{} fell silent: what it held of {} ranges may come back with it.\n",
@@ -313,6 +385,54 @@ fn to_table(status: &StatusJson) -> String {
         }
     }
     text
+}
+
+/// Which cluster this is, who belongs to another one, and what to do about it.
+fn belonging(status: &StatusJson) -> String {
+    let mut text = String::new();
+    if let Some(name) = &status.cluster {
+        let founding = status.founding.as_deref().unwrap_or("none yet");
+        text.push_str(&format!("Cluster {name}, founding {founding}\n"));
+    }
+    if !status.foundings_to_choose.is_empty() {
+        text.push_str(
+            "Nothing is published before one founding is chosen; nodes of the others keep what they hold:\n",
+        );
+        for founding in &status.foundings_to_choose {
+            text.push_str(&format!("  softstore assigner --founding {founding} ...\n"));
+        }
+    }
+    for foreign in &status.foreign {
+        let name = foreign.cluster.as_deref().unwrap_or("a cluster without a name");
+        let founding = foreign.founding.as_deref().unwrap_or("none");
+        text.push_str(&format!(
+            "Refused {} times: {} at {} of {name}, founding {founding}; it keeps what it holds\n",
+            foreign.refused, foreign.id, foreign.grpc
+        ));
+    }
+    if status.unidentified_nodes > 0 {
+        text.push_str(&format!(
+            "{} nodes are of a build that does not say which cluster it belongs to: upgrade them\n",
+            status.unidentified_nodes
+        ));
+    }
+    text
+}
+
+/// Who waits for whose name, and what to do about it.
+fn name_wait(wait: &NameWaitJson) -> String {
+    let NameWaitJson { id, grpc, .. } = wait;
+    let held = match &wait.holder {
+        Some(holder) => format!(
+            "{holder} holds it, and was heard of {} ms ago. If that one is of no use any more: softstore forget {id}",
+            wait.holder_silent_ms
+        ),
+        None => "its holder is given time to come back".to_owned(),
+    };
+    format!(
+        "A second process at {grpc} has waited for the name {id} for {} s: {held}\n",
+        wait.waits_ms / 1_000
+    )
 }
 
 /// Why nothing is balanced, and what to do about it; `None` if load is balanced.
@@ -427,6 +547,16 @@ impl StatusJson {
             nodes: status.nodes.into_iter().map(NodeJson::from).collect(),
             hot_keys: status.hot_keys.into_iter().map(HotKeyJson::from).collect(),
             balance: status.balance.unwrap_or_default().into(),
+            name_waits: status.name_waits.into_iter().map(NameWaitJson::from).collect(),
+            cluster: Some(status.cluster).filter(|name| !name.is_empty()),
+            founding: founding(&status.founding),
+            foundings_to_choose: status
+                .foundings_to_choose
+                .iter()
+                .filter_map(|it| founding(it))
+                .collect(),
+            foreign: status.foreign.into_iter().map(ForeignJson::from).collect(),
+            unidentified_nodes: status.unidentified_nodes,
             conditions,
             changes: with_changes.then(|| status.changes.into_iter().map(ChangeJson::from).collect()),
         }

@@ -1,9 +1,11 @@
 //! The settings of `softstore assigner`. What each means in depth stands at [`AssignerConfig`].
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use softstore_server::config::{AssignerConfig, Ownership, SharderKind};
 use softstore_sharding::assigner::QuietHours;
+use softstore_sharding::{ClusterName, Founding};
 
 use super::settings;
 use super::written::OrOff;
@@ -23,10 +25,25 @@ settings! {
     #[arg(long, env = "SOFTSTORE_INSECURE", value_name = "true|false", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     insecure: bool,
-    /// How many nodes the very first assignment waits for; 0: not known, it waits settle_ms. For the first start of a
-    /// cluster only: leave it out when an Assigner is started again.
+    /// The cluster's name, the same on the Assigner and on all nodes, and unlike every other cluster's: whoever is of another one is
+    /// refused. 1 to 128 of A-Z a-z 0-9 . _ -. Default: local, if listen is on loopback; beyond it, it must be said.
+    #[arg(long, env = "SOFTSTORE_CLUSTER", value_name = "NAME")]
+    cluster: ClusterName,
+    /// A directory for the Assigner's small state file: the cluster's founding and the highest generation. With it, an Assigner that
+    /// is started again knows its cluster, whoever comes first; it is made if it is not there.
+    #[arg(long, env = "SOFTSTORE_STATE_DIR", value_name = "DIR")]
+    state_dir: PathBuf,
+    /// The founding of the cluster to keep, if nodes of two say hello and `softstore status` asks to choose: 32 hexadecimal digits.
+    #[arg(long, env = "SOFTSTORE_FOUNDING", value_name = "FOUNDING")]
+    founding: Founding,
+    /// How many nodes a new cluster begins with; 0: not known. A floor, and harmless over living nodes: an Assigner that is started
+    /// again finds out by itself that they hold something.
     #[arg(long, env = "SOFTSTORE_EXPECT_NODES", value_name = "N")]
     expect_nodes: u32,
+    /// Begin a new cluster as soon as expect_nodes are there, without waiting for nodes that may hold something: for drills and tests.
+    #[arg(long, env = "SOFTSTORE_FOUNDS_AT_ONCE", value_name = "true|false", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide = true)]
+    founds_at_once: bool,
     /// How long a new Assigner listens for nodes before it publishes, in milliseconds, unless all that it expects came
     /// earlier. Longer than failure_timeout_ms.
     #[arg(long, env = "SOFTSTORE_SETTLE_MS", value_name = "MS")]

@@ -1,5 +1,7 @@
 //! The settings of the commands that use a running cluster: where it is, and how long to wait for it.
 
+use softstore_sharding::ClusterName;
+
 use super::settings;
 
 /// Where a cluster is.
@@ -9,6 +11,8 @@ pub(crate) struct ClientConfig {
     pub(crate) seeds: Vec<String>,
     /// `HOST:PORT` of the Assigner. Default 127.0.0.1:7400.
     pub(crate) assigner: String,
+    /// The cluster's name; none: whichever the seeds are of. Default none.
+    pub(crate) cluster: Option<ClusterName>,
     /// How long one operation may take. Milliseconds, default 1,000.
     pub(crate) deadline_ms: u64,
 }
@@ -18,6 +22,7 @@ impl Default for ClientConfig {
         Self {
             seeds: Vec::new(),
             assigner: "127.0.0.1:7400".to_owned(),
+            cluster: None,
             deadline_ms: 1_000,
         }
     }
@@ -34,6 +39,9 @@ settings! {
     /// The Assigner's address.
     #[arg(long, env = "SOFTSTORE_ASSIGNER", value_name = "HOST:PORT")]
     assigner: String,
+    /// The cluster's name: nodes of another one are refused. Without it, whichever cluster answers first is the one.
+    #[arg(long, env = "SOFTSTORE_CLUSTER", value_name = "NAME")]
+    cluster: ClusterName,
     /// How long one operation may take, in milliseconds.
     #[arg(long, env = "SOFTSTORE_DEADLINE_MS", value_name = "MS")]
     deadline_ms: u64,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use softstore_server::config::{NodeConfig, PullOrder, Transfer};
-use softstore_sharding::NodeId;
+use softstore_sharding::{ClusterName, NodeId};
 
 use super::settings;
 use super::written::{OrOff, Size, Versions};
@@ -21,6 +21,10 @@ settings! {
     /// Default: this machine's host name.
     #[arg(long, env = "SOFTSTORE_ID", value_name = "NAME", value_parser = node_id)]
     id: NodeId,
+    /// The cluster's name, the same on the Assigner and on all nodes, and unlike every other cluster's: whoever is of another one is
+    /// refused. 1 to 128 of A-Z a-z 0-9 . _ -. Default: local, if listen is on loopback; beyond it, it must be said.
+    #[arg(long, env = "SOFTSTORE_CLUSTER", value_name = "NAME")]
+    cluster: ClusterName,
     /// Where gRPC listens, for clients and other nodes. Port 0 takes a free one.
     #[arg(long, env = "SOFTSTORE_LISTEN", value_name = "IP:PORT")]
     listen: SocketAddr,

@@ -259,6 +259,7 @@ pub(crate) fn even(number: u64, since: u64, nodes: &[&Node]) -> Assignment {
         .map(|node| {
             let entry = NodeEntry {
                 incarnation: node.life.incarnation,
+                process: None,
                 address: node.address.as_str().into(),
                 http_address: "".into(),
                 zone: "".into(),

@@ -15,8 +15,9 @@ use softstore_sharding::session::{
     Offer, Offers, RangeClaim, ServingReport, SliceLoad, VersionRange, WhyUnserved,
 };
 use softstore_sharding::{
-    Assignment, AssignmentDiff, FrequencyClass, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState,
-    Peer, Provider, REVIVAL_MS_MAX, RangeAssignment, Readers, Slice, SliceKey, Version,
+    Assignment, AssignmentDiff, ClusterId, ClusterName, Founding, FrequencyClass, Generation, Incarnation,
+    Life, NodeEntry, NodeId, NodeState, Peer, ProcessId, Provider, REVIVAL_MS_MAX, RangeAssignment, Readers,
+    Slice, SliceKey, Version,
 };
 use softstore_transfer::message::{
     Entry, FillAnswer, FillKey, FillRequest, Invalidate, LeaseGrant, LeaseReply, LeaseRequest, PeekAnswer,
@@ -60,16 +61,19 @@ fn entry_of_node() -> impl Strategy<Value = (NodeId, NodeEntry)> {
         Just(NodeState::Serving),
         Just(NodeState::Draining)
     ];
-    (life(), text(), text(), text(), state).prop_map(|(life, address, http_address, zone, state)| {
-        let entry = NodeEntry {
-            incarnation: life.incarnation,
-            address,
-            http_address,
-            zone,
-            state,
-        };
-        (life.node, entry)
-    })
+    (life(), process(), text(), text(), text(), state).prop_map(
+        |(life, process, address, http_address, zone, state)| {
+            let entry = NodeEntry {
+                incarnation: life.incarnation,
+                process,
+                address,
+                http_address,
+                zone,
+                state,
+            };
+            (life.node, entry)
+        },
+    )
 }
 
 /// A range's assignment whose `since` is `ceiling` and whose providers are older, newest first.
@@ -132,16 +136,16 @@ fn ranges() -> impl Strategy<Value = Vec<(Slice, RangeAssignment)>> {
 
 pub(crate) fn assignment() -> impl Strategy<Value = Assignment> {
     let nodes = vec(entry_of_node(), 0..5);
-    let terms = (lease_ms(), 0..=REVIVAL_MS_MAX);
+    let terms = (lease_ms(), 0..=REVIVAL_MS_MAX, founding());
     (1_000..GENERATION_NUMBER_MAX, ranges(), nodes, terms).prop_map(
-        |(number, ranges, nodes, (lease_ms, revival_ms))| {
+        |(number, ranges, nodes, (lease_ms, revival_ms, founding))| {
             let generation = Generation {
                 number,
                 assigner: Incarnation::new(u64::MAX),
             };
             let assignment = Assignment::new(generation, ranges, nodes.into_iter().collect());
             let assignment = assignment.expect("valid").under_leases(lease_ms);
-            assignment.with_revival_ms(revival_ms)
+            assignment.with_revival_ms(revival_ms).of_founding(founding)
         },
     )
 }
@@ -153,16 +157,17 @@ fn diff() -> impl Strategy<Value = AssignmentDiff> {
         ranges(),
         vec(entry_of_node(), 0..5),
         vec(life(), 0..4),
-        (lease_ms(), 0..=REVIVAL_MS_MAX),
+        (lease_ms(), 0..=REVIVAL_MS_MAX, founding()),
     )
         .prop_map(
-            |(base, next, ranges, joined, left, (lease_ms, revival_ms))| AssignmentDiff {
+            |(base, next, ranges, joined, left, (lease_ms, revival_ms, founding))| AssignmentDiff {
                 base,
                 next,
                 ranges: ranges.into_iter().skip(1).collect(),
                 joined,
                 left: left.into_iter().map(|life| life.node).collect(),
                 lease_ms,
+                founding,
                 revival_ms,
             },
         )
@@ -210,7 +215,7 @@ fn hello() -> impl Strategy<Value = Hello> {
         option::of(generation()),
         vec(claim(), 0..4),
         versions(),
-        (lease_ms(), option::of(offers())),
+        (lease_ms(), option::of(offers()), process(), cluster()),
     )
         .prop_map(
             |(peer, http_address, zone, capacity_bytes, draining, held, claims, versions, terms)| Hello {
@@ -224,8 +229,24 @@ fn hello() -> impl Strategy<Value = Hello> {
                 versions,
                 lease_ms: terms.0,
                 offers: terms.1,
+                process: terms.2,
+                cluster: terms.3,
             },
         )
+}
+
+fn process() -> impl Strategy<Value = Option<ProcessId>> {
+    any::<u64>().prop_map(ProcessId::new)
+}
+
+fn founding() -> impl Strategy<Value = Option<Founding>> {
+    option::of(any::<u128>()).prop_map(|bits| bits.and_then(Founding::new))
+}
+
+fn cluster() -> impl Strategy<Value = ClusterId> {
+    let name =
+        option::of("[a-z0-9._-]{1,128}").prop_map(|name| name.and_then(|name| ClusterName::new(&name).ok()));
+    (name, founding()).prop_map(|(name, founding)| ClusterId { name, founding })
 }
 
 fn offers() -> impl Strategy<Value = Offers> {
@@ -366,6 +387,8 @@ pub(crate) fn assigner_message() -> impl Strategy<Value = AssignerMessage> {
         (life(), vec(any::<u8>(), 0..50))
             .prop_map(|(from, payload)| AssignerMessage::Relay { from, payload }),
         "[ -~]{0,40}".prop_map(|reason| AssignerMessage::Refused { reason }),
+        text().prop_map(|holder| AssignerMessage::NameTaken { holder }),
+        cluster().prop_map(|cluster| AssignerMessage::OtherCluster { cluster }),
     ]
 }
 

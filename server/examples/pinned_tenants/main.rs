@@ -36,6 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let config = AssignerConfig {
         listen: any_port,
         expect_nodes: 3,
+        founds_at_once: true,
         ..AssignerConfig::default()
     };
     let assigner = AssignerServer::start_with_sharder(config, Box::new(sharder)).await?;

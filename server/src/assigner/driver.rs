@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use softstore_sharding::assigner::{
-    Assigner, AssignerAction, AssignerEvent, ChangeRecord, ClusterStatus, DrainError, DrainStart, Notice,
-    PlaceJob, PlanJob, SessionId,
+    Assigner, AssignerAction, AssignerEvent, ChangeRecord, ClusterStatus, DrainError, DrainStart,
+    ForgetError, Notice, PlaceJob, PlanJob, SessionId,
 };
 use softstore_sharding::session::{AssignerMessage, NodeMessage};
-use softstore_sharding::{Life, NodeId, Peer, Timestamp};
+use softstore_sharding::{Founding, Generation, Life, NodeId, Peer, Timestamp};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::AssignerMetrics;
+use super::seek::Seekers;
+use super::state_file::State;
 use crate::clock::{Clock, unix_ms};
 use crate::conditions::Kind;
 use crate::events;
@@ -69,6 +71,13 @@ pub(super) enum Call {
         node: NodeId,
         answer: oneshot::Sender<Result<DrainStart, DrainError>>,
     },
+    /// Take the holder of a name for dead.
+    Forget {
+        node: NodeId,
+        answer: oneshot::Sender<Result<(), ForgetError>>,
+    },
+    /// Who answers where a node should be.
+    HolderSought(Box<AssignerEvent>),
 }
 
 /// The core and what surrounds it.
@@ -81,6 +90,11 @@ pub(super) struct Driver {
     /// Sessions that were ended here, which the core is yet to be told.
     overflowed: Vec<SessionId>,
     drains: Vec<(NodeId, oneshot::Sender<Result<DrainStart, DrainError>>)>,
+    forgets: Vec<(NodeId, oneshot::Sender<Result<(), ForgetError>>)>,
+    /// Looks at addresses, beside everything else.
+    seekers: Seekers,
+    /// To whom it is that remembers it.
+    states: watch::Sender<Option<State>>,
     metrics: Arc<AssignerMetrics>,
     wake_at: Timestamp,
 }
@@ -97,7 +111,13 @@ fn told<'a>(changes: impl Iterator<Item = &'a ChangeRecord>, mut moves_max: usiz
 }
 
 impl Driver {
-    pub(super) fn new(core: Assigner, calls: mpsc::Receiver<Call>, metrics: Arc<AssignerMetrics>) -> Self {
+    pub(super) fn new(
+        core: Assigner,
+        calls: mpsc::Receiver<Call>,
+        seekers: Seekers,
+        states: watch::Sender<Option<State>>,
+        metrics: Arc<AssignerMetrics>,
+    ) -> Self {
         Self {
             core,
             calls,
@@ -105,6 +125,9 @@ impl Driver {
             sessions: BTreeMap::new(),
             overflowed: Vec::new(),
             drains: Vec::new(),
+            forgets: Vec::new(),
+            seekers,
+            states,
             metrics,
             wake_at: Clock.now(),
         }
@@ -169,6 +192,11 @@ impl Driver {
                 self.drains.push((node.clone(), answer));
                 self.step(AssignerEvent::DrainNode { node });
             }
+            Call::Forget { node, answer } => {
+                self.forgets.push((node.clone(), answer));
+                self.step(AssignerEvent::ForgetNode { node });
+            }
+            Call::HolderSought(event) => self.step(*event),
         }
     }
 
@@ -185,6 +213,7 @@ impl Driver {
                     events::published(&assignment);
                     self.metrics.published();
                 }
+                AssignerAction::Remember { founding, generation } => self.remember(founding, generation),
                 AssignerAction::Place(job) => self.place(job),
                 AssignerAction::WakeAt(at) => self.wake_at = at,
                 AssignerAction::DrainAnswered { node, answer } => {
@@ -193,11 +222,29 @@ impl Driver {
                         let _ = asker.send(answer);
                     }
                 }
+                AssignerAction::SeekHolder { life, address } => self.seekers.look(life, address),
+                AssignerAction::ForgetAnswered { node, answer } => {
+                    if let Some(index) = self.forgets.iter().position(|(asked, _)| *asked == node) {
+                        let (_, asker) = self.forgets.swap_remove(index);
+                        let _ = asker.send(answer);
+                    }
+                }
                 AssignerAction::Notice(notice) => self.notice(&notice),
             }
         }
         while let Some(session) = self.overflowed.pop() {
             self.step(AssignerEvent::SessionClosed { session });
+        }
+    }
+
+    /// Passes on what the next Assigner is to know; nothing waits until it is written.
+    fn remember(&self, founding: Founding, generation: Generation) {
+        if let Some(cluster) = self.core.cluster().name.clone() {
+            self.states.send_replace(Some(State {
+                cluster,
+                founding,
+                generation,
+            }));
         }
     }
 
@@ -239,6 +286,33 @@ impl Driver {
         let conditions = &self.metrics.conditions;
         match notice {
             Notice::Died { .. } => events::died(notice),
+            Notice::OtherCluster { is_news: false, .. } => {}
+            Notice::OtherCluster {
+                life,
+                address,
+                theirs,
+                why,
+                ..
+            } => tracing::warn!(
+                node = %life.node, %address, %theirs, %why,
+                "refused a node of another cluster: nothing that it says is heard, and it keeps what it holds"
+            ),
+            Notice::TwoFoundings { foundings } => tracing::error!(
+                ?foundings,
+                "nodes of several foundings say hello: nothing is published until all but one are gone, or the Assigner is started \
+                 with --founding and the one to keep"
+            ),
+            Notice::NameTaken {
+                life,
+                address,
+                holder,
+            } => tracing::warn!(
+                node = %life.node, %address, %holder,
+                "a second process wants this node's name: it waits until the first has left or is dead (or: softstore forget)"
+            ),
+            Notice::NameFreed { life, after_ms } => {
+                tracing::info!(node = %life.node, after_ms, "a process that waited for this name has it");
+            }
             // What others can have it say again and again is a condition.
             Notice::HelloRefused { life, reason } => {
                 conditions.observe(Kind::NodeRefused, life.node.as_str(), reason);
@@ -266,9 +340,9 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
-    use softstore_sharding::Incarnation;
     use softstore_sharding::assigner::AssignerConfig;
     use softstore_sharding::sharder::EvenRange;
+    use softstore_sharding::{ClusterId, Incarnation};
 
     use super::*;
 
@@ -285,8 +359,10 @@ mod tests {
             sharder,
             Clock.now(),
         );
-        let (_, calls) = mpsc::channel(1);
-        let mut driver = Driver::new(core, calls, Arc::default());
+        let (sender, calls) = mpsc::channel(1);
+        let seekers = Seekers::new(&sender, ClusterId::default());
+        let states = watch::channel(None).0;
+        let mut driver = Driver::new(core, calls, seekers, states, Arc::default());
         let (deaf, other) = (SessionId::new(1), SessionId::new(2));
         let (to_deaf, _unread) = mpsc::channel(UNREAD_MAX);
         let (to_other, mut read) = mpsc::channel(UNREAD_MAX);

@@ -25,6 +25,10 @@ pub(super) struct AssignerMetrics {
     second_assigners: AtomicU64,
     stood_still: AtomicU64,
     relays_dropped: AtomicU64,
+    name_waits: AtomicU64,
+    foreign_refused: AtomicU64,
+    unidentified_nodes: AtomicU64,
+    state_writes_failed: AtomicU64,
     sessions_overflowed: AtomicU64,
     sessions: AtomicU64,
     generation: AtomicU64,
@@ -58,6 +62,11 @@ impl AssignerMetrics {
         self.sessions_overflowed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a state that could not be written.
+    pub(super) fn state_write_failed(&self) {
+        self.state_writes_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The Sharder has taken so long to answer.
     pub(super) fn round_ran(&self, ms: u64) {
         self.rounds.fetch_add(1, Ordering::Relaxed);
@@ -71,6 +80,7 @@ impl AssignerMetrics {
             Notice::HelloRefused { .. } | Notice::ProtocolBroken(_) | Notice::NotPublished(_) => {
                 &self.protocol_errors
             }
+            Notice::OtherCluster { .. } => &self.foreign_refused,
             Notice::SecondAssigner { .. } => &self.second_assigners,
             Notice::StoodStill { .. } => &self.stood_still,
             Notice::RelayDropped { .. } => &self.relays_dropped,
@@ -93,6 +103,10 @@ impl AssignerMetrics {
             held.clone_from(totals);
         }
         self.sessions.store(sessions as u64, Ordering::Relaxed);
+        self.name_waits
+            .store(core.name_waits_count() as u64, Ordering::Relaxed);
+        self.unidentified_nodes
+            .store(core.unidentified_count() as u64, Ordering::Relaxed);
         if let Some(assignment) = core.assignment() {
             self.has_assignment.store(true, Ordering::Relaxed);
             self.generation
@@ -193,6 +207,30 @@ impl AssignerMetrics {
                 "Relayed hand-off messages that found no session",
                 true,
                 &self.relays_dropped,
+            ),
+            reading(
+                "name_waits",
+                "Processes that wait for a node's name which another one holds",
+                false,
+                &self.name_waits,
+            ),
+            reading(
+                "foreign_hellos_refused",
+                "Hellos of nodes of another cluster that were refused",
+                true,
+                &self.foreign_refused,
+            ),
+            reading(
+                "unidentified_nodes",
+                "Nodes of a build that says neither its process nor its cluster",
+                false,
+                &self.unidentified_nodes,
+            ),
+            reading(
+                "state_writes_failed",
+                "Times that the state file could not be written",
+                true,
+                &self.state_writes_failed,
             ),
             reading(
                 "sessions_overflowed",

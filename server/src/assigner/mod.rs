@@ -4,7 +4,7 @@
 //!   sessions (tonic) --events--> driver: one task that owns the core --actions--> sessions
 //!   status, drain    --calls --->                                    --reading--> /metrics
 //!
-//!   service  the sessions and what operators ask     driver  the task     metrics
+//!   service  the sessions and what operators ask     driver  the task     metrics     probing  do members answer
 //! ```
 //!
 //! One task owns the core, takes queued input before timers, and answers each step by its actions.
@@ -12,7 +12,9 @@
 mod driver;
 mod metrics;
 mod probing;
+mod seek;
 mod service;
+mod state_file;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,15 +25,17 @@ use prometheus_client::registry::Registry;
 use softstore_proto::v1::assigner_server::AssignerServer as GrpcAssigner;
 use softstore_sharding::assigner::Assigner;
 use softstore_sharding::sharder::{AutoSharder, EvenRange, Ring, Sharder};
+use softstore_sharding::{ClusterId, Founding, Generation};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
 use tower::util::MapResponseLayer;
 
-use crate::clock::{Clock, new_incarnation};
+use crate::clock::{Clock, new_founding, new_incarnation};
 use crate::config::{AssignerConfig, ConfigError, SharderKind};
 use crate::guard::Guard;
 use crate::listener::{Growth, Ports};
@@ -40,6 +44,9 @@ use crate::places::{Limits, Reserve};
 use crate::{grpc, http, listener};
 use driver::{Call, Driver};
 use metrics::{AssignerCollector, AssignerMetrics};
+use seek::Seekers;
+pub use state_file::StateFileError;
+use state_file::{State, StateFile};
 
 /// Sessions of nodes beyond `connections_max`: as many as a cluster may have nodes.
 const NODES_RESERVED: usize = 4_096;
@@ -59,6 +66,9 @@ pub enum AssignerError {
     /// A setting makes no sense.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What it remembers cannot be used.
+    #[error(transparent)]
+    State(#[from] StateFileError),
     /// A port could not be listened on.
     #[error(transparent)]
     Listen(#[from] std::io::Error),
@@ -100,6 +110,13 @@ impl AssignerServer {
         sharder: Box<dyn Sharder>,
     ) -> Result<Self, AssignerError> {
         config.validate()?;
+        let name = config.cluster_name();
+        let file = config
+            .state_dir
+            .as_deref()
+            .map(StateFile::in_directory)
+            .transpose()?;
+        let state = file.as_ref().map(|file| file.read(&name)).transpose()?.flatten();
         let Ports {
             grpc,
             grpc_addr,
@@ -107,13 +124,25 @@ impl AssignerServer {
             http_addr,
         } = Ports::bind(config.listen, config.http_listen).await?;
         let incarnation = new_incarnation();
-        let core = Assigner::new(config.core(), incarnation, sharder, Clock.now());
-        tracing::info!(%grpc_addr, %incarnation, "the Assigner listens");
+        let core = Assigner::new(config.core(), incarnation, sharder, Clock.now())
+            .of_cluster(Some(name.clone()), new_founding());
+        let core = founded(core, config.founding, state);
+        tracing::info!(%grpc_addr, %incarnation, cluster = %core.cluster(), "the Assigner listens");
         let (calls, queue) = tokio::sync::mpsc::channel::<Call>(CALLS_MAX);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Arc::new(AssignerMetrics::default());
-        tasks.spawn(probing::run(calls.clone(), stop.clone()));
-        tasks.spawn(Driver::new(core, queue, metrics.clone()).run(stop.clone()));
+        // The founding is not known for certain yet; a node of another one is of another life, too.
+        let cluster = ClusterId {
+            name: Some(name),
+            founding: None,
+        };
+        let seekers = Seekers::new(&calls, cluster.clone());
+        let (states, remembered) = watch::channel(None);
+        if let Some(file) = file {
+            tasks.spawn(file.keep(remembered, metrics.clone(), stop.clone()));
+        }
+        tasks.spawn(probing::run(calls.clone(), cluster, stop.clone()));
+        tasks.spawn(Driver::new(core, queue, seekers, states, metrics.clone()).run(stop.clone()));
         tasks.spawn(tell_conditions(metrics.clone(), stop.clone()));
         serve_grpc(
             grpc,
@@ -160,6 +189,20 @@ impl AssignerServer {
 impl Drop for AssignerServer {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// An Assigner that knows its cluster's founding, if its operator names it or its state tells it. The operator's word goes first.
+fn founded(core: Assigner, chosen: Option<Founding>, state: Option<State>) -> Assigner {
+    let known = state.map(|state| (state.founding, state.generation));
+    match (chosen, known) {
+        (Some(chosen), Some((founding, _))) if chosen != founding => {
+            tracing::warn!(%chosen, stored = %founding, "the founding that was named replaces the stored one");
+            core.founded(chosen, Generation::NONE)
+        }
+        (_, Some((founding, generation))) => core.founded(founding, generation),
+        (Some(chosen), None) => core.founded(chosen, Generation::NONE),
+        (None, None) => core,
     }
 }
 

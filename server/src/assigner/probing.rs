@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use softstore_proto::v1;
 use softstore_proto::v1::transfer_client::TransferClient;
-use softstore_sharding::{Life, Peer};
+use softstore_proto::{identity, v1};
+use softstore_sharding::{ClusterId, Life, Peer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -40,7 +40,7 @@ struct Probed {
 }
 
 /// Asks until `stop`.
-pub(super) async fn run(calls: mpsc::Sender<Call>, stop: CancellationToken) {
+pub(super) async fn run(calls: mpsc::Sender<Call>, cluster: ClusterId, stop: CancellationToken) {
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut members: HashMap<Life, Probed> = HashMap::new();
@@ -64,7 +64,7 @@ pub(super) async fn run(calls: mpsc::Sender<Call>, stop: CancellationToken) {
                 }
                 let Ok(peers) = told.await else { return };
                 follow(&mut members, peers);
-                ask_due(&mut members, &mut asked);
+                ask_due(&mut members, &cluster, &mut asked);
             }
         }
     }
@@ -87,7 +87,7 @@ fn follow(members: &mut HashMap<Life, Probed>, peers: Vec<Peer>) {
     }
 }
 
-fn ask_due(members: &mut HashMap<Life, Probed>, asked: &mut JoinSet<(Life, bool)>) {
+fn ask_due(members: &mut HashMap<Life, Probed>, cluster: &ClusterId, asked: &mut JoinSet<(Life, bool)>) {
     let now = Instant::now();
     let mut due: Vec<&mut Probed> = members
         .values_mut()
@@ -97,8 +97,9 @@ fn ask_due(members: &mut HashMap<Life, Probed>, asked: &mut JoinSet<(Life, bool)
     for member in due.into_iter().take(PROBES_MAX.saturating_sub(asked.len())) {
         (member.is_asked, member.due) = (true, now + PROBE_INTERVAL);
         let (channel, life) = (member.channel.clone(), member.peer.life.clone());
+        let cluster = cluster.clone();
         asked.spawn(async move {
-            let reached = tokio::time::timeout(PROBE_TIMEOUT, reaches(channel, &life)).await;
+            let reached = tokio::time::timeout(PROBE_TIMEOUT, reaches(channel, &life, &cluster)).await;
             (life, reached.unwrap_or(false))
         });
     }
@@ -116,12 +117,14 @@ fn channel(address: &str) -> Option<Channel> {
 
 /// Whether a life answers. It is told to release nothing: every build understands that, does nothing, and refuses it if it is
 /// meant for another life.
-async fn reaches(channel: Option<Channel>, life: &Life) -> bool {
+async fn reaches(channel: Option<Channel>, life: &Life, cluster: &ClusterId) -> bool {
     let Some(channel) = channel else { return false };
     let nothing = v1::ReleaseRequest {
         to: Some(life.into()),
         taker: Some(life.into()),
         ranges: Vec::new(),
     };
-    TransferClient::new(channel).release(nothing).await.is_ok()
+    let mut request = tonic::Request::new(nothing);
+    identity::declare(cluster, request.metadata_mut());
+    TransferClient::new(channel).release(request).await.is_ok()
 }

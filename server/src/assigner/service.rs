@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use softstore_proto::v1;
 use softstore_sharding::NodeId;
-use softstore_sharding::assigner::{DrainError, SessionId};
+use softstore_sharding::assigner::{DrainError, ForgetError, SessionId};
 use softstore_sharding::session::NodeMessage;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -198,6 +198,15 @@ impl v1::assigner_server::Assigner for AssignerService {
     async fn unfreeze(&self, _: Request<v1::UnfreezeRequest>) -> Result<Response<v1::UnfreezeReply>, Status> {
         self.ask(|answer| Call::Unfreeze { answer }).await?;
         Ok(Response::new(v1::UnfreezeReply {}))
+    }
+
+    async fn forget(&self, request: Request<v1::ForgetRequest>) -> Result<Response<v1::ForgetReply>, Status> {
+        let node = NodeId::new(&request.into_inner().node)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        match self.ask(|answer| Call::Forget { node, answer }).await? {
+            Ok(()) => Ok(Response::new(v1::ForgetReply {})),
+            Err(error @ ForgetError::UnknownNode(_)) => Err(Status::not_found(error.to_string())),
+        }
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {

@@ -1,12 +1,16 @@
 //! [`AssignerConfig`].
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use softstore_sharding::REVIVAL_MS_MAX;
 use softstore_sharding::assigner::{AssignerConfig as CoreConfig, LEASE_MS_MIN, QUIET_HOURS_MAX, QuietHours};
 use softstore_sharding::session::LEASE_MS_MAX;
+use softstore_sharding::{ClusterName, Founding};
 
-use super::check::{ConfigError, count_in_range, in_range, loopback_unless};
+use super::check::{
+    ConfigError, cluster_name, count_in_range, in_range, loopback_unless, named_unless_loopback,
+};
 use super::choice::{Ownership, SharderKind};
 
 /// How an Assigner is set up.
@@ -18,10 +22,21 @@ pub struct AssignerConfig {
     pub http_listen: Option<SocketAddr>,
     /// Accepts listeners beyond loopback, although there is no TLS or authentication. Default false.
     pub insecure: bool,
-    /// How many nodes' hellos the very first assignment waits for; 0: not known, it waits `settle_ms`. 0 to 10,000,
-    /// default 0. For the first start of a cluster only: an Assigner that is started again over living nodes, and hears that
-    /// many new ones first, would take them for a new cluster.
+    /// The cluster's name, the same on its nodes and unlike every other cluster's. Default: `local` on loopback; beyond it, none:
+    /// it must be said.
+    pub cluster: Option<ClusterName>,
+    /// Where the Assigner keeps its small state file: the cluster's founding and the highest generation. Default none: an Assigner
+    /// that is started again learns them from the nodes, and waits longer before it takes a cluster for new.
+    pub state_dir: Option<PathBuf>,
+    /// The founding of the cluster, where the nodes tell of two and this Assigner knows neither. Default none.
+    pub founding: Option<Founding>,
+    /// How many nodes a cluster begins with: before so many have said hello, no first assignment is published. 0 to 10,000, default
+    /// 0: not known. A floor: whoever holds entries is waited for all the same, and an Assigner that is started again over living
+    /// nodes finds out by itself that they are there.
     pub expect_nodes: u32,
+    /// The cluster is new, and so are all its nodes: it begins as soon as `expect_nodes` are there. For development, drills and
+    /// tests; never over a cluster that holds anything. Default false.
+    pub founds_at_once: bool,
     /// How long a new Assigner gathers hellos before it publishes, unless all it expects came earlier. Milliseconds,
     /// longer than `failure_timeout_ms`, so that a living node's hello is not missed, up to 600,000; default 4,000.
     pub settle_ms: u64,
@@ -66,7 +81,11 @@ impl Default for AssignerConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7400)),
             http_listen: None,
             insecure: false,
+            cluster: None,
+            state_dir: None,
+            founding: None,
             expect_nodes: 0,
+            founds_at_once: false,
             settle_ms: 4_000,
             failure_timeout_ms: 3_000,
             rebalance_delay_ms: 30_000,
@@ -93,6 +112,7 @@ impl AssignerConfig {
         if let Some(address) = self.http_listen {
             loopback_unless(self.insecure, "http_listen", address)?;
         }
+        named_unless_loopback(self.cluster.as_ref(), self.listen)?;
         in_range("expect_nodes", self.expect_nodes.into(), 0..=10_000)?;
         in_range("settle_ms", self.settle_ms, 0..=600_000)?;
         in_range("failure_timeout_ms", self.failure_timeout_ms, 100..=600_000)?;
@@ -110,6 +130,12 @@ impl AssignerConfig {
         Ok(self.core().validate()?)
     }
 
+    /// The cluster's name: as configured, or that of a cluster on loopback that was given none.
+    #[must_use]
+    pub fn cluster_name(&self) -> ClusterName {
+        cluster_name(self.cluster.as_ref())
+    }
+
     /// The settings of the core.
     pub(crate) fn core(&self) -> CoreConfig {
         let mut balance_quiet_hours = [None; QUIET_HOURS_MAX];
@@ -124,6 +150,7 @@ impl AssignerConfig {
             failure_timeout_ms: self.failure_timeout_ms,
             settle_ms: self.settle_ms,
             expect_nodes: (self.expect_nodes > 0).then_some(self.expect_nodes as usize),
+            founds_at_once: self.founds_at_once,
             rebalance_delay_ms: self.rebalance_delay_ms,
             revival_ms: self.revival_ms,
             lease_ms: (self.ownership == Ownership::Leased).then_some(self.lease_ms),
@@ -222,6 +249,9 @@ mod tests {
             }
         );
         config.insecure = true;
+        let unnamed = ConfigError::ClusterMissing { listen: open };
+        assert_eq!(config.validate(), Err(unnamed));
+        config.cluster = Some(ClusterName::new("prod").unwrap());
         assert_eq!(config.validate(), Ok(()));
     }
 }

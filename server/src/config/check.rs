@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use softstore_sharding::ClusterName;
 use softstore_sharding::assigner::AssignerConfigError;
 use softstore_sharding::node::NodeIdError;
 use thiserror::Error;
@@ -69,6 +70,16 @@ pub enum ConfigError {
     /// Settings of an Assigner that make no sense together.
     #[error(transparent)]
     Assigner(#[from] AssignerConfigError),
+    /// A cluster that others could reach, and that has no name.
+    #[error(
+        "listen = {listen} can be reached from other machines, and the cluster has no name: set cluster = \"NAME\" (--cluster), \
+         the same on the Assigner and on all nodes, and unlike every other cluster's, so that no node or client that an address \
+         leads here by mistake mixes the two up"
+    )]
+    ClusterMissing {
+        /// The address listened on.
+        listen: SocketAddr,
+    },
     /// Two fields that contradict each other.
     #[error("{field} = {value} does not fit {other} = {other_value}: {advice}")]
     Conflict {
@@ -83,6 +94,22 @@ pub enum ConfigError {
         /// What to do.
         advice: &'static str,
     },
+}
+
+/// The cluster's name: as configured, or that of a cluster on loopback that was given none.
+pub(super) fn cluster_name(configured: Option<&ClusterName>) -> ClusterName {
+    configured.cloned().unwrap_or_else(ClusterName::local)
+}
+
+/// That a cluster has a name if others can reach it.
+pub(super) fn named_unless_loopback(
+    cluster: Option<&ClusterName>,
+    listen: SocketAddr,
+) -> Result<(), ConfigError> {
+    if cluster.is_some() || listen.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(ConfigError::ClusterMissing { listen })
 }
 
 /// That `value` lies in `range`.

@@ -2,10 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use softstore_sharding::NodeId;
 use softstore_sharding::session::VersionRange;
+use softstore_sharding::{ClusterName, NodeId};
 
-use super::check::{ConfigError, connectable, count_in_range, in_range, loopback_unless};
+use super::check::{
+    ConfigError, cluster_name, connectable, count_in_range, in_range, loopback_unless, named_unless_loopback,
+};
 use super::choice::{PullOrder, Transfer};
 
 /// The largest value that any node may be told to accept: 64 MiB.
@@ -26,6 +28,9 @@ pub struct NodeConfig {
     /// The node's stable name, kept over its restarts: 1 to 128 of `A-Z a-z 0-9 . _ -`. Two living nodes must not share
     /// one. Default: this machine's host name, or `node`.
     pub id: NodeId,
+    /// The cluster's name, the same as the Assigner's and the other nodes', and unlike every other cluster's. Default: `local` on
+    /// loopback; beyond it, none: it must be said.
+    pub cluster: Option<ClusterName>,
     /// Where gRPC listens: clients, other nodes. Port 0 takes a free one. Default 127.0.0.1:7401.
     pub listen: SocketAddr,
     /// `HOST:PORT` under which others reach the gRPC port. Default: what it listens on.
@@ -110,6 +115,7 @@ impl Default for NodeConfig {
     fn default() -> Self {
         Self {
             id: id_by_default(),
+            cluster: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7401)),
             advertise: None,
             http_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 7501))),
@@ -167,6 +173,12 @@ impl NodeConfig {
         Ok(())
     }
 
+    /// The cluster's name: as configured, or that of a cluster on loopback that was given none.
+    #[must_use]
+    pub fn cluster_name(&self) -> ClusterName {
+        cluster_name(self.cluster.as_ref())
+    }
+
     fn validate_who_and_where(&self) -> Result<(), ConfigError> {
         // serde builds an id without checking it.
         NodeId::new(self.id.as_str())?;
@@ -174,6 +186,7 @@ impl NodeConfig {
         if let Some(address) = self.http_listen {
             loopback_unless(self.insecure, "http_listen", address)?;
         }
+        named_unless_loopback(self.cluster.as_ref(), self.listen)?;
         match &self.advertise {
             Some(address) => connectable("advertise", address)?,
             None if self.listen.ip().is_unspecified() => {
@@ -292,10 +305,14 @@ mod tests {
     fn listening_on_all_addresses_wants_one_to_advertise() {
         let open = SocketAddr::from(([0, 0, 0, 0], 7401));
         let said = refused(|c| (c.listen, c.insecure) = (open, true));
+        assert!(said.contains("--cluster"), "{said}");
+        let named = ClusterName::new("prod").unwrap();
+        let said = refused(|c| (c.listen, c.insecure, c.cluster) = (open, true, Some(named.clone())));
         assert!(said.contains("--advertise"), "{said}");
         let config = NodeConfig {
             listen: open,
             insecure: true,
+            cluster: Some(named),
             advertise: Some("cache-0.cache:7401".into()),
             memory_bytes: 1 << 30,
             ..NodeConfig::default()

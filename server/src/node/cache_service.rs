@@ -14,6 +14,7 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::data_stream::DataStream;
+use super::identity::Unconfirmed;
 use super::metrics::count;
 use super::replies::{REPLIES_BYTES_MAX, Replies};
 use super::state::NodeState;
@@ -27,8 +28,23 @@ pub(super) struct CacheService(pub(super) Arc<NodeState>);
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl CacheService {
+    /// That a call is of this node's cluster, as far as it says.
+    fn confirmed<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let unconfirmed = request.extensions().get::<Unconfirmed>();
+        match unconfirmed
+            .map(|unconfirmed| unconfirmed.look(&self.0))
+            .transpose()?
+        {
+            Some(None) => Err(Status::unavailable(
+                "this node holds no assignment yet: nothing was done",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// A single operation as a unary call, on whichever node the client asked.
     async fn single(&self, kind: OpKind, request: Request<v1::Op>) -> Result<Response<v1::Reply>, Status> {
+        self.confirmed(&request)?;
         let call = guard::call_of(&request);
         let op = v1::Op {
             kind: kind.into(),
@@ -54,14 +70,13 @@ impl v1::cache_server::Cache for CacheService {
         request: Request<Streaming<OpBatch>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         let call = guard::call_of(&request);
-        Ok(Response::new(Box::pin(DataStream::new(
-            self.0.clone(),
-            request.into_inner(),
-            call,
-        ))))
+        let unconfirmed = request.extensions().get::<Unconfirmed>().copied();
+        let stream = DataStream::new(self.0.clone(), request.into_inner(), call, unconfirmed);
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn execute(&self, request: Request<OpBatch>) -> Result<Response<ReplyBatch>, Status> {
+        self.confirmed(&request)?;
         let malformed = |_: &_| count(&self.0.metrics.bad_requests);
         let call = guard::call_of(&request);
         let batch = request.into_inner().open().inspect_err(malformed)?;
@@ -202,6 +217,7 @@ mod tests {
         };
         let entry = NodeEntry {
             incarnation: owner.incarnation,
+            process: None,
             address: "host:1".into(),
             http_address: "".into(),
             zone: "".into(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use softstore_proto::error::WireError;
+use softstore_proto::identity::refused_by;
 use softstore_proto::v1;
 use softstore_proto::v1::transfer_client::TransferClient;
 use softstore_transfer::handoff::READ_LEASE_MS;
@@ -20,6 +21,7 @@ use thiserror::Error;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
+use super::identity::NodeIdentity;
 use super::state::PEER_CALL_TIMEOUT_MS;
 use crate::grpc;
 
@@ -94,8 +96,12 @@ impl From<tonic::Status> for PeerError {
 }
 
 /// Lazily connected, shared, and reconnecting by themselves.
-#[derive(Debug, Default)]
-pub struct Channels(Mutex<Kept>);
+#[derive(Debug)]
+pub struct Channels {
+    open: Mutex<Kept>,
+    /// Who calls.
+    identity: Arc<NodeIdentity>,
+}
 
 /// The connections that are kept.
 #[derive(Debug, Default)]
@@ -140,13 +146,47 @@ enum Lane {
 }
 
 impl Channels {
+    /// No connections yet, of this process.
+    pub(super) fn new(identity: Arc<NodeIdentity>) -> Self {
+        Self {
+            open: Mutex::default(),
+            identity,
+        }
+    }
+
     /// How many connections are open, or were.
     pub fn len(&self) -> usize {
-        self.0.lock().channels.len()
+        self.open.lock().channels.len()
+    }
+
+    /// A message that says whose it is.
+    fn declared<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        self.identity.declare(request.metadata_mut());
+        request
+    }
+
+    /// A message that tells the other node also how long its answer is waited for.
+    fn within<T>(&self, message: T, timeout_ms: u64) -> tonic::Request<T> {
+        let mut request = self.declared(message);
+        request.set_timeout(Duration::from_millis(timeout_ms));
+        request
+    }
+
+    /// Counts a refusal by a node of another cluster.
+    async fn noted<T>(
+        &self,
+        call: impl Future<Output = Result<T, tonic::Status>>,
+    ) -> Result<T, tonic::Status> {
+        call.await.inspect_err(|status| {
+            if refused_by(status).is_some() {
+                self.identity.count_refused();
+            }
+        })
     }
 
     fn client(&self, address: &Arc<str>, lane: Lane) -> Result<TransferClient<Channel>, PeerError> {
-        let mut kept = self.0.lock();
+        let mut kept = self.open.lock();
         let to = (address.clone(), lane);
         let channel = match kept.get(&to) {
             Some(channel) => channel,
@@ -172,9 +212,9 @@ impl Channels {
     /// # Errors
     /// If the provider cannot be reached in time, refuses, or answers nonsense.
     pub async fn take(&self, address: &Arc<str>, take: &Take) -> Result<(TakeReply, u64), PeerError> {
-        let request = within(v1::TakeRequest::from(take), PEER_CALL_TIMEOUT_MS);
+        let request = self.within(v1::TakeRequest::from(take), PEER_CALL_TIMEOUT_MS);
         let mut client = self.client(address, Lane::Calls)?;
-        let reply = whole_within(PEER_CALL_TIMEOUT_MS, client.take(request)).await?;
+        let reply = whole_within(PEER_CALL_TIMEOUT_MS, self.noted(client.take(request))).await?;
         let longest_pause_ms = reply.longest_pause_ms.into();
         Ok((reply.try_into()?, longest_pause_ms))
     }
@@ -184,9 +224,9 @@ impl Channels {
     /// # Errors
     /// If the giver cannot be reached in time, or refuses.
     pub async fn release(&self, address: &Arc<str>, release: &Release) -> Result<(), PeerError> {
-        let request = within(v1::ReleaseRequest::from(release), PEER_CALL_TIMEOUT_MS);
+        let request = self.within(v1::ReleaseRequest::from(release), PEER_CALL_TIMEOUT_MS);
         let mut client = self.client(address, Lane::Calls)?;
-        whole_within(PEER_CALL_TIMEOUT_MS, client.release(request)).await?;
+        whole_within(PEER_CALL_TIMEOUT_MS, self.noted(client.release(request))).await?;
         Ok(())
     }
 
@@ -201,9 +241,9 @@ impl Channels {
         peek: &PeekRequest,
         timeout_ms: u64,
     ) -> Result<(Vec<PeekAnswer>, u64), PeerError> {
-        let request = within(v1::PeekRequest::from(peek), timeout_ms);
+        let request = self.within(v1::PeekRequest::from(peek), timeout_ms);
         let mut client = self.client(address, Lane::Calls)?;
-        let reply = whole_within(timeout_ms, client.peek(request)).await?;
+        let reply = whole_within(timeout_ms, self.noted(client.peek(request))).await?;
         let longest_pause_ms = reply.longest_pause_ms.into();
         let answers = softstore_proto::transfer::peek_reply_from_wire(reply, peek.keys.len())?;
         Ok((answers, longest_pause_ms))
@@ -218,9 +258,9 @@ impl Channels {
         address: &Arc<str>,
         asked: &LeaseRequest,
     ) -> Result<LeaseReply, PeerError> {
-        let request = within(v1::LeaseRequest::from(asked), READ_LEASE_MS);
+        let request = self.within(v1::LeaseRequest::from(asked), READ_LEASE_MS);
         let mut client = self.client(address, Lane::Calls)?;
-        let reply = whole_within(READ_LEASE_MS, client.read_lease(request)).await?;
+        let reply = whole_within(READ_LEASE_MS, self.noted(client.read_lease(request))).await?;
         Ok(reply.try_into()?)
     }
 
@@ -235,9 +275,9 @@ impl Channels {
         asked: &FillRequest,
         timeout_ms: u64,
     ) -> Result<Vec<FillAnswer>, PeerError> {
-        let request = within(v1::FillRequest::from(asked), timeout_ms);
+        let request = self.within(v1::FillRequest::from(asked), timeout_ms);
         let mut client = self.client(address, Lane::Fills)?;
-        let reply = whole_within(timeout_ms, client.fill(request)).await?;
+        let reply = whole_within(timeout_ms, self.noted(client.fill(request))).await?;
         let answers = softstore_proto::readers::fill_reply_from_wire(reply, asked.keys.len());
         Ok(answers?)
     }
@@ -252,9 +292,9 @@ impl Channels {
         invalidate: &Invalidate,
         timeout_ms: u64,
     ) -> Result<(), PeerError> {
-        let request = within(v1::InvalidateRequest::from(invalidate), timeout_ms);
+        let request = self.within(v1::InvalidateRequest::from(invalidate), timeout_ms);
         let mut client = self.client(address, Lane::Calls)?;
-        whole_within(timeout_ms, client.invalidate(request)).await?;
+        whole_within(timeout_ms, self.noted(client.invalidate(request))).await?;
         Ok(())
     }
 
@@ -267,19 +307,13 @@ impl Channels {
         address: &Arc<str>,
         pull: &PullRequest,
     ) -> Result<tonic::Streaming<v1::PullItem>, PeerError> {
+        let request = self.declared(v1::PullRequest::from(pull));
         let mut client = self.client(address, Lane::Pulls)?;
-        whole_within(PEER_CALL_TIMEOUT_MS, client.pull(v1::PullRequest::from(pull))).await
+        whole_within(PEER_CALL_TIMEOUT_MS, self.noted(client.pull(request))).await
     }
 }
 
-/// A message that tells the other node how long its answer is waited for.
-fn within<T>(message: T, timeout_ms: u64) -> tonic::Request<T> {
-    let mut request = tonic::Request::new(message);
-    request.set_timeout(Duration::from_millis(timeout_ms));
-    request
-}
-
-/// The answer to a call, if all of it is there in time. What a request says itself (`within`) begins when it leaves, which is
+/// The answer to a call, if all of it is there in time. What a request says itself (`Channels::within`) begins when it leaves, which is
 /// after a connection was made, and ends with the answer's head.
 async fn whole_within<T>(
     timeout_ms: u64,
@@ -365,7 +399,7 @@ mod tests {
             }],
         };
         let calls = async {
-            let channels = Channels::default();
+            let channels = Channels::new(Arc::new(NodeIdentity::new(None)));
             let taken = channels.take(&half_answers().await, &take).await;
             assert!(
                 matches!(taken, Err(PeerError::Late(PEER_CALL_TIMEOUT_MS))),
@@ -386,13 +420,13 @@ mod tests {
     /// Plan: as many connections as are kept, the first of them used again, and one more. The second has gone, and no other.
     #[tokio::test]
     async fn the_connection_that_was_used_least_lately_makes_room() {
-        let channels = Channels::default();
+        let channels = Channels::new(Arc::new(NodeIdentity::new(None)));
         let address = |number: usize| -> Arc<str> { format!("127.0.0.1:{}", 1 + number).into() };
         let connect = |number| channels.client(&address(number), Lane::Calls).map(drop).unwrap();
         (0..CHANNELS_MAX).for_each(connect);
         connect(0);
         connect(CHANNELS_MAX);
-        let kept = channels.0.lock();
+        let kept = channels.open.lock();
         let is_kept = |number| kept.channels.contains_key(&(address(number), Lane::Calls));
         assert_eq!(kept.channels.len(), CHANNELS_MAX);
         assert!(!is_kept(1));
@@ -412,7 +446,7 @@ mod tests {
             }],
         };
         let begun = Instant::now();
-        let channels = Channels::default();
+        let channels = Channels::new(Arc::new(NodeIdentity::new(None)));
         let call = channels.fill(&address, &request, 300);
         let answer = tokio::time::timeout(Duration::from_secs(5), call).await;
         assert!(matches!(answer, Ok(Err(PeerError::Late(300)))), "{answer:?}");

@@ -31,6 +31,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Streaming;
 
+use super::identity::Unconfirmed;
 use super::metrics::{add, count};
 use super::operation::{Asked, Execution, Step, StoodStill, Wait};
 use super::replies::Replies;
@@ -57,6 +58,7 @@ pub(super) struct DataStream {
     call: Option<Arc<Call>>,
     inbound: Streaming<OpBatch>,
     inbound_ended: bool,
+    unconfirmed: Option<Unconfirmed>,
     /// The first batch was read.
     has_begun: bool,
     /// What the client is yet to be told of the stream.
@@ -134,7 +136,13 @@ impl Batch {
 }
 
 impl DataStream {
-    pub(super) fn new(state: Arc<NodeState>, inbound: Streaming<OpBatch>, call: Option<Arc<Call>>) -> Self {
+    /// `unconfirmed`: the client says a founding that this node does not know yet.
+    pub(super) fn new(
+        state: Arc<NodeState>,
+        inbound: Streaming<OpBatch>,
+        call: Option<Arc<Call>>,
+        unconfirmed: Option<Unconfirmed>,
+    ) -> Self {
         let (late_sender, late) = mpsc::unbounded_channel();
         let closing = Box::pin(state.closing.clone().cancelled_owned());
         let queue = StandingQueue::new(Limits {
@@ -146,6 +154,7 @@ impl DataStream {
             call,
             inbound,
             inbound_ended: false,
+            unconfirmed,
             has_begun: false,
             to_tell: ReplyBatchNotes::default(),
             batch: None,
@@ -178,6 +187,16 @@ impl DataStream {
         let Some(mut batch) = self.batch.take() else {
             return Ok(());
         };
+        if let Some(unconfirmed) = self.unconfirmed {
+            match unconfirmed.look(&self.state) {
+                Ok(None) => {}
+                Ok(Some(())) => self.unconfirmed = None,
+                Err(refusal) => {
+                    self.refusal = Some(refusal);
+                    return Ok(());
+                }
+            }
+        }
         if self.is_to_be_shed(&batch) {
             self.shed(batch, replies);
             return Ok(());
@@ -213,6 +232,11 @@ impl DataStream {
             let since = batch.ops.since_of(&op);
             match execution.run(&Asked::first(&op, since), replies) {
                 Step::Answered(status) => state.metrics.operation(op.kind, status.into()),
+                // What waits would perhaps be done after this node turns out to be of another cluster.
+                Step::Wait(_) if self.unconfirmed.is_some() => {
+                    replies.push_status(op.id, Status::NotReady);
+                    state.metrics.operation(op.kind, Status::NotReady.into());
+                }
                 Step::Wait(wait) => waits.push((index, wait, expires)),
             }
         }

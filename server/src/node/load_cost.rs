@@ -166,6 +166,7 @@ fn owner(store: &Arc<MokaStore>, gets: Gets, is_measured: bool) -> Arc<NodeState
     state.slicelet_stepped(Leave::without_end());
     let entry = NodeEntry {
         incarnation: me.life.incarnation,
+        process: None,
         address: me.address.clone(),
         http_address: "".into(),
         zone: "".into(),

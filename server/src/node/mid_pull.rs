@@ -75,6 +75,7 @@ pub(super) fn peer(name: &str, incarnation: u64) -> Peer {
 pub(super) fn entry(peer: &Peer) -> (NodeId, NodeEntry) {
     let entry = NodeEntry {
         incarnation: peer.life.incarnation,
+        process: None,
         address: peer.address.clone(),
         http_address: "".into(),
         zone: "".into(),

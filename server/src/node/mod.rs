@@ -11,7 +11,7 @@
 //!
 //!   an operation      waiting: held back   replies: on their way   standing_queue, saturation: too old, no time left   load: measured
 //!   replicas          lending, invalidations: as owner             reading: as replica
-//!   state             in_order: actions    standing: may it serve  givings: streams given at once                      metrics, watch
+//!   state             in_order: actions    standing: may it serve  givings: streams given at once                      metrics, watch, pauses
 //! ```
 
 mod cache_service;
@@ -19,6 +19,7 @@ mod channels;
 mod data_stream;
 mod giving;
 mod givings;
+mod identity;
 mod in_order;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
@@ -68,8 +69,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
+use tonic::service::interceptor::InterceptedService;
 use tower::util::MapResponseLayer;
 
+pub use self::identity::NodeIdentity;
 pub use self::metrics::NodeMetrics;
 pub use self::session::DrainOutcome;
 pub use self::state::{NodeState, StoreEngine};
@@ -197,16 +200,17 @@ impl Node {
             address: address.into(),
         };
         let core = handoff_core(&config, me.clone())?;
+        let http_address = http_addr.map_or_else(String::new, |http| http_address(&config, http));
+        let (state, events) = NodeState::new(config, core, store);
         let identity = Identity {
             peer: me,
-            http_address: http_addr
-                .map_or_else(String::new, |http| http_address(&config, http))
-                .into(),
-            zone: config.zone.as_str().into(),
+            http_address: http_address.into(),
+            zone: state.config.zone.as_str().into(),
             capacity_bytes: plan.store_bytes,
+            process: state.identity.process(),
+            cluster: state.identity.cluster().name,
         };
-        let slicelet = Slicelet::new(slicelet_config(&config), identity, Clock.now());
-        let (state, events) = NodeState::new(config, core, store);
+        let slicelet = Slicelet::new(slicelet_config(&state.config), identity, Clock.now());
         state.memory.set_plan(&plan);
         state.memory.set_transit(plan.transit_bytes);
         let keeper = Keeper::start(Kept {
@@ -428,6 +432,10 @@ fn serve_grpc(
     let transfer = TransferServer::new(transfer_service::TransferService(state.clone()))
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(grpc::REPLY_BYTES_MAX);
+    // Who belongs to another cluster is refused before its message is read.
+    let (of_clients, of_peers) = (state.clone(), state.clone());
+    let cache = InterceptedService::new(cache, move |request| of_clients.admit_client(request));
+    let transfer = InterceptedService::new(transfer, move |request| of_peers.admit_peer(request));
     let (health, health_service) = tonic_health::server::health_reporter();
     let incoming = listener::incoming(
         listener,

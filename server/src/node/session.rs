@@ -7,7 +7,7 @@ use softstore_proto::transfer::Relayed;
 use softstore_proto::v1;
 use softstore_proto::v1::assigner_client::AssignerClient;
 use softstore_sharding::session::{AssignerMessage, NodeMessage};
-use softstore_sharding::slicelet::{DrainEnd, Slicelet, SliceletAction, SliceletEvent};
+use softstore_sharding::slicelet::{Bar, DrainEnd, Slicelet, SliceletAction, SliceletEvent};
 use softstore_sharding::{Life, Timestamp};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -216,9 +216,14 @@ impl Session {
                 SliceletAction::ServesUnder {
                     lease_ms: Some(lease_ms),
                 } => {
+                    // A new life's first lease is none that was regained.
+                    self.state.conditions.clear(Kind::LeaseOver, "");
                     tracing::info!(lease_ms, "serving under leases");
                 }
-                SliceletAction::ServesUnder { lease_ms: None } => tracing::info!("serving without leases"),
+                SliceletAction::ServesUnder { lease_ms: None } => {
+                    self.state.conditions.clear(Kind::LeaseOver, "");
+                    tracing::info!("serving without leases");
+                }
                 SliceletAction::Reborn => self.reborn(),
                 SliceletAction::OffersHeard { behind_ms } => {
                     self.state
@@ -230,11 +235,47 @@ impl Session {
                 }
                 SliceletAction::EndDrain { reason } => self.end_drain(reason),
                 SliceletAction::Stop => self.stopped = true,
+                SliceletAction::Barred(by) => self.barred(&by),
+                SliceletAction::Admitted => {
+                    self.state.set_barred(None);
+                    tracing::info!("the Assigner hears this node again");
+                }
+                SliceletAction::ForeignAssignment { theirs } => {
+                    self.state.identity.count_refused();
+                    tracing::warn!(
+                        ours = ?self.state.identity.founding(), ?theirs,
+                        "the Assigner sent an assignment of another founding: not adopted"
+                    );
+                }
                 SliceletAction::Refused { reason } => {
                     count(&self.state.metrics.hellos_refused);
                     self.state.conditions.observe(Kind::HelloRefused, "", reason);
                 }
                 SliceletAction::WakeAt(at) => self.wake_at = at,
+            }
+        }
+    }
+
+    /// The Assigner does not hear this node. What it holds stays, and what it serves.
+    fn barred(&mut self, by: &Bar) {
+        self.state.set_barred(Some(match by {
+            Bar::NameTaken { .. } => {
+                "another process holds this node's name: waiting until it has left or died"
+            }
+            Bar::OtherCluster { .. } => "the Assigner is of another cluster",
+        }));
+        match by {
+            Bar::NameTaken { holder } => tracing::warn!(
+                name = %self.slicelet.life().node, %holder,
+                "another process holds this node's name: waiting until it has left or died"
+            ),
+            Bar::OtherCluster { theirs } => {
+                self.state.identity.count_refused();
+                tracing::warn!(
+                    assigner = %self.state.config.assigner, ours = %self.state.identity.cluster(), %theirs,
+                    "the Assigner is of another cluster: nothing that it says counts, and nothing is dropped. Mend --assigner or \
+                     --cluster; or, if its cluster was founded anew and this node's entries are not wanted, restart this node"
+                );
             }
         }
     }

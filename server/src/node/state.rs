@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use super::channels::{Channels, PeerError};
 use super::givings::Givings;
+use super::identity::NodeIdentity;
 use super::in_order::InOrder;
 use super::invalidations::Invalidations;
 use super::lending;
@@ -77,6 +78,8 @@ pub struct NodeState {
     pub conditions: Conditions,
     /// Peeks at givers.
     pub peeks: Peeks,
+    /// Which process this is, of which cluster.
+    pub identity: Arc<NodeIdentity>,
     /// Connections to other nodes.
     pub channels: Channels,
     /// What is about to be changed here, and may be read elsewhere.
@@ -118,6 +121,8 @@ pub struct NodeState {
     standing: Standing,
     /// Grows with each end of a lease.
     lease_ends: watch::Sender<u64>,
+    /// Why the Assigner does not hear this node, if so.
+    barred: Mutex<Option<&'static str>>,
     /// What it held and had given when its drain began; unset while it does not drain.
     drain_began: OnceLock<DrainReport>,
     /// Whether this node has time left.
@@ -146,14 +151,16 @@ impl NodeState {
     ) -> (Arc<Self>, mpsc::Receiver<SliceletEvent>) {
         let (to_slicelet, from_node) = mpsc::channel(SLICELET_EVENTS_MAX);
         // The Assigner counts from the last heartbeat, which is up to an interval older than the last step.
+        let identity = Arc::new(NodeIdentity::new(Some(config.cluster_name())));
         let state = Self {
+            channels: Channels::new(identity.clone()),
+            identity,
             config,
             clock: Clock,
             store,
             metrics: NodeMetrics::default(),
             conditions: Conditions::default(),
             peeks: Peeks::default(),
-            channels: Channels::default(),
             writes: Mutex::default(),
             invalidations: Invalidations::default(),
             copies: Copies::default(),
@@ -174,6 +181,7 @@ impl NodeState {
             givings: Givings::default(),
             standing: Standing::default(),
             lease_ends: watch::channel(0).0,
+            barred: Mutex::default(),
             drain_began: OnceLock::new(),
             saturation: Saturation::default(),
             pauses: Pauses::default(),
@@ -231,6 +239,9 @@ impl NodeState {
 
     /// Adopts an assignment and shows it to clients that watch.
     pub fn adopt(self: &Arc<Self>, assignment: &Arc<Assignment>) {
+        if let Some(founding) = assignment.founding() {
+            self.identity.found(founding);
+        }
         self.with_core(|core, now| ((), core.adopt(assignment, now)));
         self.assignment.send_replace(Some(assignment.clone()));
     }
@@ -578,6 +589,8 @@ impl NodeState {
             Err("draining")
         } else if self.is_suspended() {
             Err("suspended after standing still: waiting for the Assigner")
+        } else if let Some(why) = *self.barred.lock() {
+            Err(why)
         } else if core.assignment().is_none() {
             Err("waiting for an assignment")
         } else if !self.is_tenured(self.clock.now()) {
@@ -593,6 +606,18 @@ impl NodeState {
         } else {
             Ok(())
         }
+    }
+
+    /// Whether another node may leave out which cluster it is of: a build is listed that does not say it, or nothing is known
+    /// yet, and nothing is held that it could ask for.
+    pub(super) fn may_peers_be_silent(&self) -> bool {
+        let held = self.assignment.borrow();
+        held.as_ref().is_none_or(|held| held.lists_unidentified())
+    }
+
+    /// Why the Assigner does not hear this node, for the readiness; none: it does.
+    pub(super) fn set_barred(&self, why: Option<&'static str>) {
+        *self.barred.lock() = why;
     }
 
     /// Gauges and counters that are read when they are scraped.
@@ -672,6 +697,16 @@ impl NodeState {
             ),
             bytes("memory_used", "Memory counted against the budget", stats.bytes),
             bytes("memory_budget", "The store's budget", stats.budget_bytes),
+            counter(
+                "foreign_refused",
+                "Calls and words of another cluster that were refused here, or of this node that another cluster refused",
+                self.identity.refused_count(),
+            ),
+            counter(
+                "unidentified_calls",
+                "Calls that did not say which cluster they are of",
+                self.identity.unidentified_count(),
+            ),
             counter(
                 "entries_evicted",
                 "Entries evicted for want of room",

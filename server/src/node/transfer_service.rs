@@ -129,6 +129,13 @@ impl TransferService {
 impl v1::transfer_server::Transfer for TransferService {
     type PullStream = Pin<Box<dyn Stream<Item = Result<v1::PullItem, Status>> + Send>>;
 
+    async fn identify(&self, _: Request<v1::IdentifyRequest>) -> Result<Response<v1::IdentifyReply>, Status> {
+        let life = self.0.core().me().life.clone();
+        let identity = &self.0.identity;
+        let reply = softstore_proto::identity::identify_reply(&life, identity.process(), &identity.cluster());
+        Ok(Response::new(reply))
+    }
+
     async fn take(&self, request: Request<v1::TakeRequest>) -> Result<Response<v1::TakeReply>, Status> {
         let take: Take = self.decoded(request.into_inner())?;
         let reply = answer_when_heard(&self.0, &take).await;

@@ -42,6 +42,7 @@ impl Cluster {
         let config = AssignerConfig {
             listen: any_port,
             expect_nodes: 1,
+            founds_at_once: true,
             ..AssignerConfig::default()
         };
         let assigner = AssignerServer::start(config).await.expect("the Assigner starts");

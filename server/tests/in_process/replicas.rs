@@ -62,6 +62,7 @@ impl Cluster {
         let config = AssignerConfig {
             listen: any_port(),
             expect_nodes: nodes,
+            founds_at_once: true,
             rebalance_delay_ms: 0,
             ..AssignerConfig::default()
         };

@@ -71,6 +71,7 @@ async fn heartbeats_are_answered_while_the_sharder_is_stuck() {
     let config = AssignerConfig {
         listen: any_port,
         expect_nodes: 1,
+        founds_at_once: true,
         place_timeout_ms: 1_500,
         ..AssignerConfig::default()
     };
@@ -163,6 +164,7 @@ async fn who_asks_a_stuck_sharder_for_a_plan_is_told_so() {
     let config = AssignerConfig {
         listen: any_port,
         expect_nodes: 1,
+        founds_at_once: true,
         place_timeout_ms: 300,
         ..AssignerConfig::default()
     };

@@ -18,6 +18,10 @@ const CHURN_WINDOW_MS: u64 = 60_000;
 /// How old a report may be to balance by, in parts of the failure timeout: five heartbeats of six, at the defaults.
 const REPORT_AGE_MAX_NUM_DEN: (u64, u64) = (5, 6);
 
+/// With this part of the data set's bytes left to move, or half of a minute's budget if that is less, the Sharder can move what it
+/// wants to, some of it at least.
+const RESTING_CHURN_MIN: f64 = 0.1;
+
 /// What is known of balancing.
 #[derive(Debug, Default)]
 pub(super) struct Balance {
@@ -200,6 +204,13 @@ impl Assigner {
             && self.has_taker()
             && self.owner_without_report(now).is_none()
             && self.doubted_owner(now).is_none()
+    }
+
+    /// Whether that nothing moves, within such a budget, says that nothing is to move: not if most of the minute's is spent, or the
+    /// load is still changing. Where there never is a budget nothing will move, either.
+    pub(super) fn may_rest_on(&self, churn_max: f64) -> bool {
+        let of_a_minute = f64::from(self.config.balance_churn_percent_per_minute) / 100.0;
+        of_a_minute <= 0.0 || (churn_max > 0.0 && churn_max >= RESTING_CHURN_MIN.min(of_a_minute / 2.0))
     }
 
     /// The Sharder would move nothing: who owns something by now has its share.

@@ -14,9 +14,15 @@ pub struct AssignerConfig {
     /// How long after its start an Assigner waits for the hellos of all nodes that it hears of, in milliseconds.
     /// Default 4,000. Longer than the failure timeout, so that a node which lives has said hello.
     pub settle_ms: u64,
-    /// An Assigner that has heard of no assignment publishes its first when this many nodes have said hello, or after
-    /// `settle_ms`. Default: none, always wait. At least 1.
+    /// An Assigner that has heard of nobody who holds anything publishes no first assignment before this many nodes have said
+    /// hello. A floor: it waits for those who might come back all the same. Default: none. At least 1.
     pub expect_nodes: Option<usize>,
+    /// The cluster is new, and so are all of its nodes: an Assigner that has heard of nobody who holds anything begins as soon as
+    /// `expect_nodes` are there, or else after `settle_ms`. For development, drills and tests. Default false.
+    pub founds_at_once: bool,
+    /// How long an Assigner that knows of no founding waits from the first hello before it founds a cluster, in milliseconds.
+    /// Whoever holds something of one has said hello by then. Default 15,000; counts only if longer than `settle_ms`.
+    pub founding_settle_ms: u64,
     /// How long a node that joins empty waits to take whole what next drains or dies, before it is filled from all
     /// others, in milliseconds. Default 30,000.
     pub rebalance_delay_ms: u64,
@@ -57,6 +63,8 @@ impl Default for AssignerConfig {
             failure_timeout_ms: 3_000,
             settle_ms: 4_000,
             expect_nodes: None,
+            founds_at_once: false,
+            founding_settle_ms: 15_000,
             rebalance_delay_ms: 30_000,
             publish_interval_ms: 20,
             lease_ms: None,
@@ -87,7 +95,7 @@ pub enum AssignerConfigError {
         failure_timeout_ms: u64,
     },
     /// Waiting for no node makes no sense.
-    #[error("expect_nodes is 0; leave it out to wait for settle_ms")]
+    #[error("expect_nodes is 0; leave it out to begin with whoever comes")]
     ExpectNodes,
     /// Too short to outlive a late heartbeat, or longer than nodes believe.
     #[error("lease_ms is {0}, it must be {LEASE_MS_MIN} to {LEASE_MS_MAX}")]

@@ -70,7 +70,8 @@ impl Doubt {
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent(ms) => write!(f, "was not heard of for {ms} ms"),
+            // In whole seconds: who waits is told anew with each change.
+            Self::Silent(ms) => write!(f, "was not heard of for {} s", (ms / 1_000).max(1)),
             Self::Unreachable(address) => {
                 write!(f, "cannot be reached at {address}, where it says that it listens")
             }

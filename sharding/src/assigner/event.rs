@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::rounds::{PlaceJob, Ticket};
 use crate::assignment::{Assignment, AssignmentError};
 use crate::generation::{Generation, Incarnation};
+use crate::identity::{ClusterId, ForeignCluster, Founding, ProcessId};
 use crate::node::{Life, NodeId};
 use crate::session::{AssignerMessage, NodeMessage};
 use crate::sharder::Placement;
@@ -48,6 +49,19 @@ pub enum AssignerEvent {
     },
     /// An operator wants a node to leave. The same step's actions hold the [`AssignerAction::DrainAnswered`].
     DrainNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// The shell has looked for a holder, as an [`AssignerAction::SeekHolder`] asked it to.
+    HolderSought {
+        /// Whom.
+        life: Life,
+        /// What it found.
+        answer: HolderAnswer,
+    },
+    /// An operator wants the holder of a name to be taken for dead. The same step's actions hold the
+    /// [`AssignerAction::ForgetAnswered`].
+    ForgetNode {
         /// Which.
         node: NodeId,
     },
@@ -96,6 +110,13 @@ pub enum AssignerAction {
         /// Which.
         session: SessionId,
     },
+    /// Store this, and give it to [`Assigner::founded`](super::Assigner::founded) at the next start. Nothing waits for it.
+    Remember {
+        /// The cluster's founding.
+        founding: Founding,
+        /// The highest generation given out.
+        generation: Generation,
+    },
     /// A new assignment is out; the sends to the nodes are among the actions already.
     Published(Arc<Assignment>),
     /// Run this, wherever that holds nothing up, and feed what it returns. At most one is under way, unless it was given up.
@@ -109,8 +130,44 @@ pub enum AssignerAction {
         /// What the drain starts from, or why there is none.
         answer: Result<DrainStart, DrainError>,
     },
+    /// Look who answers at an address, within [`SEEK_MS_MAX`], and feed [`AssignerEvent::HolderSought`]. Nothing waits for it.
+    SeekHolder {
+        /// Who should be there. Its session broke.
+        life: Life,
+        /// Where.
+        address: Arc<str>,
+    },
+    /// The answer to [`AssignerEvent::ForgetNode`].
+    ForgetAnswered {
+        /// Whom the operator wants gone.
+        node: NodeId,
+        /// Why not, if not. Under leases it is gone once its own has ended.
+        answer: Result<(), ForgetError>,
+    },
     /// Something for the log and the metrics.
     Notice(Notice),
+}
+
+/// How long looking for a holder at its address may take, in milliseconds.
+pub const SEEK_MS_MAX: u64 = 500;
+
+/// Who answers at the address of a node whose session broke.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HolderAnswer {
+    /// The connection was refused: nobody listens there.
+    Refused,
+    /// This process of a node.
+    Process(ProcessId),
+    /// There was no answer in time, or one that does not say.
+    Unknown,
+}
+
+/// Why a node is not forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ForgetError {
+    /// No living node has that name.
+    #[error("no living node is called {0}")]
+    UnknownNode(NodeId),
 }
 
 /// What a drain starts from, by the node's last heartbeat; for a progress bar.
@@ -138,7 +195,7 @@ pub enum DrainError {
 pub enum DeathCause {
     /// It was not heard of for the failure timeout.
     Silent,
-    /// Another incarnation of the same node said hello.
+    /// The same process's next life said hello; or another process waits for the name, and this one was found gone.
     Replaced,
     /// The next life of the same process said hello.
     Reborn,
@@ -146,6 +203,8 @@ pub enum DeathCause {
     Goodbye,
     /// A recovering Assigner did not hear of it in time.
     NotRecovered,
+    /// An operator said so.
+    Forgotten,
 }
 
 /// Something worth a line in the log or a count in the metrics.
@@ -162,6 +221,43 @@ pub enum Notice {
     },
     /// A life that is dead said hello and was told.
     ToldDead(Life),
+    /// A node of another cluster said hello. It was told, and nothing else came of it.
+    OtherCluster {
+        /// Who.
+        life: Life,
+        /// Where it listens.
+        address: Arc<str>,
+        /// Its cluster.
+        theirs: ClusterId,
+        /// In what the two differ.
+        why: ForeignCluster,
+        /// It is worth a line in the log: the first of that cluster's, or the first for a while.
+        is_news: bool,
+    },
+    /// An Assigner that knows no founding has heard of several: it publishes nothing until all but one are gone, or its operator
+    /// names one.
+    TwoFoundings {
+        /// Which.
+        foundings: Vec<Founding>,
+    },
+    /// A process wants a name that another one holds: it waits. Said when it begins, and again from time to time.
+    NameTaken {
+        /// Who waits.
+        life: Life,
+        /// Where it listens.
+        address: Arc<str>,
+        /// Where the holder does; empty if that is yet to come back.
+        holder: Arc<str>,
+    },
+    /// A process that waited for its name has it.
+    NameFreed {
+        /// Who.
+        life: Life,
+        /// For how long it waited, in milliseconds.
+        after_ms: u64,
+    },
+    /// A recovering Assigner took a process for the holder of its name; the holder came, and that one waits now.
+    SteppedBack(Life),
     /// A node hands off all it owns and leaves.
     Draining(Life),
     /// A draining node was told that nobody can take what it holds.

@@ -145,6 +145,7 @@ fn is_claim_possible(claim: &RangeClaim, hello: &Hello) -> bool {
 mod tests {
     use super::*;
     use crate::generation::Incarnation;
+    use crate::identity::ClusterId;
     use crate::node::{Life, NodeId, Peer};
     use crate::session::Offer;
     use crate::slice::Slice;
@@ -179,6 +180,8 @@ mod tests {
             claims,
             versions: SESSION_VERSIONS,
             lease_ms: None,
+            process: None,
+            cluster: ClusterId::default(),
             offers: None,
         }
     }

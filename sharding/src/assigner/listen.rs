@@ -1,11 +1,15 @@
 //! What a node's message, or an operator's, changes in the [`Assigner`].
 
+use std::sync::Arc;
+
 use super::event::{AssignerAction, DeathCause, DrainError, DrainStart, Notice, SessionId};
 use super::graves::Grave;
 use super::hello::{self, HelloError};
 use super::member::Member;
+use super::names::Claim;
 use super::next::Reported;
 use super::{Assigner, Pending};
+use crate::assignment::Assignment;
 use crate::generation::Generation;
 use crate::node::{Life, NodeId};
 use crate::range_map::RangeMap;
@@ -45,6 +49,9 @@ impl Assigner {
 
     fn hello(&mut self, session: SessionId, hello: Hello, now: Timestamp, actions: &mut Vec<AssignerAction>) {
         let life = hello.peer.life.clone();
+        if let Err(why) = self.admit(&hello) {
+            return self.refuse_foreign(session, &hello, why, now, actions);
+        }
         let is_new_node = !self.members.contains_key(&life.node);
         let checked = match hello::check(&hello, self.config.lease_ms.is_some()) {
             Ok(()) if !self.believes(hello.generation) => Err(HelloError::Generation(hello.generation)),
@@ -57,7 +64,8 @@ impl Assigner {
             return refuse(session, life, &error, actions);
         }
         self.hear_of(hello.generation, actions);
-        if self.is_dead(&hello) || self.is_outlived(&life, session) {
+        let claim = self.claim_of(&hello, session, now);
+        if self.is_dead(&hello) || matches!(claim, Claim::Outlived) {
             self.graves.bury(life.clone(), Grave::default());
             let message = AssignerMessage::YouAreDead;
             actions.push(AssignerAction::Send { session, message });
@@ -65,21 +73,14 @@ impl Assigner {
             actions.push(AssignerAction::Notice(Notice::ToldDead(life)));
             return;
         }
-        let former = self.members.get(&life.node).filter(|member| member.life != life);
-        if former.is_some_and(|member| self.may_serve_still(member, now)) {
-            // The node comes back too soon: what its former life held is that one's until its lease is over.
-            actions.push(AssignerAction::CloseSession { session });
-            return;
+        match claim {
+            Claim::Taken => return self.name_taken(session, &hello, now, actions),
+            Claim::Succeeds(cause) => self.bury(&life.node, cause, actions),
+            Claim::Displaces => self.step_back(&life.node, actions),
+            Claim::Free | Claim::Outlived => {}
         }
-        if let Some(former) = former {
-            let offers = hello.offers.as_ref();
-            let is_same_process = offers.is_some_and(|offers| offers.former.contains(&former.life));
-            let cause = match is_same_process {
-                true => DeathCause::Reborn,
-                false => DeathCause::Replaced,
-            };
-            self.bury(&life.node, cause, actions);
-        }
+        self.name_given(&hello, now, actions);
+        self.belonging.heard(hello.cluster.founding);
         self.bind(session, &hello, now, actions);
         if let Some(offers) = &hello.offers {
             let behind_ms = self.fell_behind_ms(offers, now);
@@ -88,7 +89,8 @@ impl Assigner {
         }
         match &mut self.recovery {
             Some(recovery) => {
-                recovery.hello(&life, hello.lease_ms, now, &self.config);
+                let holds = hello.generation > Generation::NONE;
+                recovery.hello(&life, holds, hello.lease_ms, now, &self.config);
                 if let Some(member) = self.members.get_mut(&life.node) {
                     member.claims = hello.claims;
                     member.serving = hello.generation > Generation::NONE;
@@ -126,15 +128,6 @@ impl Assigner {
             .as_ref()
             .is_none_or(|recovery| recovery.is_dead(life));
         self.graves.holds(life) || (unlisted && !known && holds)
-    }
-
-    /// Whether a later life of the same node is here already. A hello can be late: it may lie in the sockets of an Assigner
-    /// that stood still, beside that of the next life, and be read after it. The earlier life had opened its session
-    /// before the later one opened its first.
-    fn is_outlived(&self, life: &Life, session: SessionId) -> bool {
-        self.members.get(&life.node).is_some_and(|member| {
-            member.life != *life && member.first_session.is_some_and(|first| session < first)
-        })
     }
 
     fn bind(&mut self, session: SessionId, hello: &Hello, now: Timestamp, actions: &mut Vec<AssignerAction>) {
@@ -194,6 +187,9 @@ impl Assigner {
         let Some(member) = self.members.get_mut(node) else {
             return;
         };
+        if member.forgotten && !matches!(message, NodeMessage::Goodbye) {
+            return;
+        }
         member.last_heard = now;
         if std::mem::take(&mut self.waits_for_unheard) {
             self.pending = self.pending.max(Pending::AtOnce);
@@ -236,6 +232,13 @@ impl Assigner {
             NodeMessage::Goodbye => self.bury(node, DeathCause::Goodbye, actions),
             NodeMessage::Handoffs(reports) => self.handoffs(&life, &reports, now),
             NodeMessage::HeldAssignment(held) => {
+                // What an assignment says counts if it is of this cluster, as its node said in its hello.
+                let ours = self.belonging.cluster.founding;
+                let is_ours = |held: &Arc<Assignment>| {
+                    held.founding()
+                        .is_none_or(|founding| ours.is_none_or(|ours| ours == founding))
+                };
+                let held = held.filter(is_ours);
                 if let Some(held) = &held
                     && self.believes(held.generation())
                 {

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::doubt::Probes;
-use super::event::SessionId;
+use super::event::{DeathCause, SessionId};
 use crate::generation::Generation;
+use crate::identity::{Founding, ProcessId};
 use crate::node::{Life, NodeEntry, NodeState};
 use crate::planted::{self, Bug};
 use crate::session::{ClaimPhase, Hello, LoadReport, Offers, RangeClaim, SESSION_VERSION_OF_REVIVAL};
@@ -40,12 +41,24 @@ impl Answers {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) life: Life,
+    /// The process that lives it; none: a build that does not say.
+    pub(super) process: Option<ProcessId>,
+    /// The founding that it said it belongs to.
+    pub(super) founding: Option<Founding>,
     pub(super) address: Arc<str>,
     pub(super) http_address: Arc<str>,
     pub(super) zone: Arc<str>,
     pub(super) capacity_bytes: u64,
     /// The session that it speaks on; a node without one lives on until it has been silent for too long.
     pub(super) session: Option<SessionId>,
+    /// When its last session broke without a goodbye; none while one is open.
+    pub(super) session_closed_at: Option<Timestamp>,
+    /// When it was last looked for at its address, since that.
+    pub(super) sought_at: Option<Timestamp>,
+    /// It is dead, for this reason, and somebody waits for its name: that one takes over whole what it had, if it asks soon.
+    pub(super) gone: Option<(Timestamp, DeathCause)>,
+    /// An operator wants it gone: it is not heard of any more.
+    pub(super) forgotten: bool,
     /// The first one that it spoke on.
     pub(super) first_session: Option<SessionId>,
     /// The newest assignment that it will hold once all that was sent on its session has arrived.
@@ -90,11 +103,17 @@ impl Member {
     pub(super) fn new(hello: &Hello, now: Timestamp) -> Self {
         Self {
             life: hello.peer.life.clone(),
+            process: hello.process,
+            founding: hello.cluster.founding,
             address: hello.peer.address.clone(),
             http_address: hello.http_address.clone(),
             zone: hello.zone.clone(),
             capacity_bytes: hello.capacity_bytes,
             session: None,
+            session_closed_at: None,
+            sought_at: None,
+            gone: None,
+            forgotten: false,
             first_session: None,
             sent: Generation::NONE,
             acknowledged: Generation::NONE,
@@ -128,7 +147,11 @@ impl Member {
         self.http_address = hello.http_address.clone();
         self.zone = hello.zone.clone();
         self.capacity_bytes = hello.capacity_bytes;
+        self.founding = hello.cluster.founding;
         self.session = Some(session);
+        self.session_closed_at = None;
+        self.sought_at = None;
+        self.gone = None;
         self.first_session.get_or_insert(session);
         self.sent = if planted::is(Bug::DiffOnWrongBase) {
             self.sent.max(hello.generation)
@@ -189,6 +212,7 @@ impl Member {
     pub(super) fn entry(&self) -> NodeEntry {
         NodeEntry {
             incarnation: self.life.incarnation,
+            process: self.process,
             address: self.address.clone(),
             http_address: self.http_address.clone(),
             zone: self.zone.clone(),
@@ -211,6 +235,7 @@ impl Member {
 mod tests {
     use super::*;
     use crate::generation::Incarnation;
+    use crate::identity::ClusterId;
     use crate::node::{NodeId, Peer};
     use crate::session::SESSION_VERSIONS;
     use crate::slice_key::SliceKey;
@@ -247,6 +272,8 @@ mod tests {
             claims: Vec::new(),
             versions: SESSION_VERSIONS,
             lease_ms: None,
+            process: None,
+            cluster: ClusterId::default(),
             offers: None,
         };
         let mut member = Member::new(&hello, Timestamp::ZERO);

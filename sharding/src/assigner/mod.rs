@@ -6,6 +6,8 @@
 //!
 //! ```text
 //!   event            what goes in and comes out              listen    what a node's message changes
+//!   founding         which cluster this is, and who belongs to another one
+//!   names            who waits for a name that another process holds
 //!   config, quiet    settings                                publish   when and to whom an assignment goes
 //!   member, graves   who lives, who is dead                  next      since and providers of the next assignment
 //!   hello            which hellos are refused                recovery  what a new Assigner learns before it publishes
@@ -28,12 +30,14 @@ mod doubt;
 mod event;
 mod explain;
 mod forced;
+mod founding;
 mod graves;
 mod hello;
 mod history;
 mod listen;
 mod loads;
 mod member;
+mod names;
 pub(crate) mod next;
 mod preview;
 mod publish;
@@ -48,7 +52,10 @@ mod unheard;
 pub use balance::HeldBack;
 pub use config::{AssignerConfig, AssignerConfigError, LEASE_DRIFT_PERCENT, LEASE_MS_MIN};
 pub use departures::{DEPARTURES_MAX, Departure};
-pub use event::{AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, Notice, SessionId};
+pub use event::{
+    AssignerAction, AssignerEvent, DeathCause, DrainError, DrainStart, ForgetError, HolderAnswer, Notice,
+    SEEK_MS_MAX, SessionId,
+};
 pub use explain::{
     CHANGES_MAX, ChangeCause, ChangeRecord, Explanations, MOVES_PER_CHANGE_MAX, MoveEnd, MoveRecord,
     MoveTotals,
@@ -57,7 +64,7 @@ pub use listen::{NODES_MAX, RELAY_BYTES_MAX};
 pub use preview::{PlanJob, PlanReport};
 pub use quiet::{QUIET_HOURS_MAX, QuietHours, QuietHoursError};
 pub use rounds::{PlaceJob, Ticket};
-pub use status::{BalanceStatus, ClusterStatus, HotKeyStatus, NodeStatus};
+pub use status::{BalanceStatus, ClusterStatus, ForeignStatus, HotKeyStatus, NameWaitStatus, NodeStatus};
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -73,10 +80,12 @@ use crate::time::Timestamp;
 
 use balance::Balance;
 use departures::Departures;
+use founding::Belonging;
 use graves::{Grave, Graves};
 use history::History;
 use loads::Loads;
 use member::Member;
+use names::Waiters;
 use next::Reported;
 use read_leases::ReadLeases;
 use recovery::Recovery;
@@ -95,6 +104,8 @@ pub struct Assigner {
     members: BTreeMap<NodeId, Member>,
     sessions: BTreeMap<SessionId, NodeId>,
     graves: Graves,
+    waiters: Waiters,
+    belonging: Belonging,
     /// Until the first assignment of this Assigner is out.
     recovery: Option<Recovery>,
     /// What the recovery found, until it is published.
@@ -156,6 +167,8 @@ impl Assigner {
             members: BTreeMap::new(),
             sessions: BTreeMap::new(),
             graves: Graves::default(),
+            waiters: Waiters::default(),
+            belonging: Belonging::default(),
             recovery: Some(Recovery::new(now)),
             recovered: None,
             history: History::default(),
@@ -192,11 +205,15 @@ impl Assigner {
         stored: Arc<Assignment>,
         now: Timestamp,
     ) -> Self {
-        let highest = stored.generation();
-        Self {
+        let (highest, founding) = (stored.generation(), stored.founding());
+        let resuming = Self {
             recovery: Some(Recovery::resuming(stored, now)),
             highest,
             ..Self::new(config, incarnation, sharder, now)
+        };
+        match founding {
+            Some(founding) => resuming.founded(founding, highest),
+            None => resuming,
         }
     }
 
@@ -211,7 +228,14 @@ impl Assigner {
         self.notice_standstill(now, &mut actions);
         match event {
             AssignerEvent::FromNode { session, message } => self.hear(session, message, now, &mut actions),
-            AssignerEvent::SessionClosed { session } => self.unbind(session),
+            AssignerEvent::SessionClosed { session } => self.session_closed(session, now),
+            AssignerEvent::HolderSought { life, answer } => {
+                self.holder_sought(&life, answer, now, &mut actions)
+            }
+            AssignerEvent::ForgetNode { node } => {
+                let answer = self.forget_node(&node, now, &mut actions);
+                actions.push(AssignerAction::ForgetAnswered { node, answer });
+            }
             AssignerEvent::DrainNode { node } => {
                 let answer = self.drain(&node, &mut actions);
                 actions.push(AssignerAction::DrainAnswered { node, answer });
@@ -306,7 +330,8 @@ impl Assigner {
     fn tick(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
         let timeout_ms = self.config.failure_timeout_ms;
         let silent = |member: &&Member| {
-            now.ms_since(member.last_heard) >= timeout_ms && !self.may_serve_still(member, now)
+            let is_silent = now.ms_since(member.last_heard) >= timeout_ms;
+            is_silent && member.gone.is_none() && !self.may_serve_still(member, now)
         };
         let dead: Vec<NodeId> = self
             .members
@@ -315,8 +340,10 @@ impl Assigner {
             .map(|member| member.life.node.clone())
             .collect();
         for node in dead {
-            self.bury(&node, DeathCause::Silent, actions);
+            self.let_go(&node, DeathCause::Silent, now, actions);
         }
+        self.bury_forgotten(now, actions);
+        self.tick_names(now, actions);
         for member in self.members.values_mut() {
             if member.reserve_until.is_some_and(|until| now >= until) {
                 member.reserve_until = None;
@@ -366,6 +393,17 @@ impl Assigner {
         self.wants(Pending::AtOnce);
     }
 
+    /// A session ended. Its node may come back, or have crashed.
+    fn session_closed(&mut self, session: SessionId, now: Timestamp) {
+        if let Some(node) = self.sessions.get(&session)
+            && let Some(member) = self.members.get_mut(node)
+            && member.session == Some(session)
+        {
+            member.session_closed_at = Some(now);
+        }
+        self.unbind(session);
+    }
+
     /// Forgets a session. The node that spoke on it lives on until it has been silent for too long.
     fn unbind(&mut self, session: SessionId) {
         if let Some(recovery) = &mut self.recovery {
@@ -383,7 +421,8 @@ impl Assigner {
 
     /// Asks for what a recovering Assigner still needs to know, and ends the recovery when it knows enough.
     fn recover(&mut self, now: Timestamp, actions: &mut Vec<AssignerAction>) {
-        let has_taker = self.has_taker();
+        self.reconsider_founding(now);
+        let (has_taker, is_founded) = (self.has_taker(), self.belonging.is_founded());
         let Some(recovery) = &mut self.recovery else {
             return;
         };
@@ -391,14 +430,22 @@ impl Assigner {
             let message = AssignerMessage::FetchAssignment;
             actions.push(AssignerAction::Send { session, message });
         }
-        if !recovery.is_ready(self.members.values(), now, &self.config) {
+        if !recovery.is_ready(self.members.values(), is_founded, now, &self.config) {
             return;
         }
+        if self.is_undecided(now, actions) {
+            return;
+        }
+        let Some(recovery) = &mut self.recovery else {
+            return;
+        };
         let ranges = recovery.merge(self.members.values(), self.highest);
         if self.members.is_empty() || (ranges.is_none() && !has_taker) {
             return;
         }
         let unheard = recovery.unheard();
+        self.belonging
+            .settle(recovery.known().and_then(Assignment::founding));
         self.history.inherit(recovery.take_known());
         self.recovery = None;
         for life in unheard {
@@ -430,7 +477,8 @@ impl Assigner {
     /// When a tick has something to do. What is overdue asks for a tick now: only ticks act on silence and waits.
     fn next_wake(&self, now: Timestamp) -> Timestamp {
         let regular = now.plus_ms(self.config.failure_timeout_ms / WAKES_PER_FAILURE_TIMEOUT);
-        let silence = self.members.values().map(|member| {
+        let silence = self.members.values().filter(|member| member.gone.is_none());
+        let silence = silence.map(|member| {
             let lease_over = member
                 .last_answered
                 .plus_ms(self.config.lease_wait_ms(member.lease_ms));
@@ -444,13 +492,15 @@ impl Assigner {
             .flat_map(|recovery| {
                 [
                     recovery.settled_at(&self.config),
+                    recovery.founds_at(&self.config),
                     recovery.leases_over_at(&self.config),
                 ]
             })
             .filter(|at| *at > now);
         let rounds = self.publish_at().into_iter().chain(self.round_ends_at());
         let rounds = rounds.chain(self.hold_ends_at()).chain(self.next_balance(now));
-        let rounds = rounds.chain(self.read_leases_over_at());
+        let rounds = rounds.chain(self.read_leases_over_at()).chain(self.next_seek());
+        let rounds = rounds.chain(self.next_successor_late());
         let due = silence.chain(waits).chain(settled).chain(rounds);
         due.fold(regular, Timestamp::min).max(now)
     }

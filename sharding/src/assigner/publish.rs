@@ -251,9 +251,12 @@ impl Assigner {
         });
         let assignment = Assignment::new(generation, ranges, directory)?
             .under_leases(self.config.lease_ms)
-            .with_revival_ms(self.config.revival_ms);
+            .with_revival_ms(self.config.revival_ms)
+            .of_founding(self.belonging.cluster.founding);
         let unchanged = self.assignment().is_some_and(|current| {
-            current.ranges() == assignment.ranges() && current.directory() == assignment.directory()
+            current.ranges() == assignment.ranges()
+                && current.directory() == assignment.directory()
+                && current.founding() == assignment.founding()
         });
         self.reported = still_open(&self.reported, &assignment);
         self.fenced_off.clear();
@@ -284,6 +287,9 @@ impl Assigner {
         let nodes: Vec<NodeId> = self.members.keys().cloned().collect();
         for node in nodes {
             self.send_update(&node, actions);
+        }
+        if let Some(founding) = assignment.founding() {
+            actions.push(AssignerAction::Remember { founding, generation });
         }
         actions.push(AssignerAction::Published(assignment));
     }

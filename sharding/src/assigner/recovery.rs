@@ -3,10 +3,13 @@
 //! It fetches the highest assignment that any hello names, and lays the claims of the hellos over it: per range the
 //! highest `since` wins, and providers carry over. It is ready when every life in that assignment, and every one that a
 //! member has fenced something for, has said hello, or when
-//! the settling time is over; having heard of no assignment, when the expected number of nodes is there, or likewise.
+//! the settling time is over. Having heard of no assignment and of nobody who holds one, it begins a cluster: under the
+//! founding that it knows, after the settling time; else it founds one, after a longer time that counts from the first
+//! hello. The expected number of nodes is a floor for that, and a trigger only where the config says so.
 //!
-//! The settling time counts from the start; but if nobody was heard of until its end, from the first hello: an Assigner
-//! that was cut off from all nodes at its start must not bury all but the first to come through.
+//! The settling time counts from the start; but if nobody was heard of until its end, from the first hello, and if nobody who
+//! holds anything, from the first who does: an Assigner that was cut off from all of them must not bury all but the first to
+//! come through.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -30,6 +33,10 @@ pub(super) struct Recovery {
     started: Timestamp,
     settle_from: Timestamp,
     heard_any: bool,
+    /// Somebody was heard of who holds an assignment.
+    heard_holder: bool,
+    /// When the first hello came, or the Assigner went on after it stood still.
+    first_heard: Option<Timestamp>,
     /// The longest lease that is known of an Assigner before this one: nodes say under which they serve, and assignments under
     /// which they were published.
     lease_ms: Option<u64>,
@@ -56,6 +63,8 @@ impl Recovery {
             started: now,
             settle_from: now,
             heard_any: false,
+            heard_holder: false,
+            first_heard: None,
             lease_ms: None,
             best: None,
             is_last_known: false,
@@ -75,6 +84,20 @@ impl Recovery {
         }
     }
 
+    /// The founding that the fetched assignment is of is nobody's any more.
+    pub(super) fn forget_fetched(&mut self) {
+        if !self.is_last_known {
+            self.best = None;
+        }
+        self.fetching = None;
+        self.asked.clear();
+    }
+
+    /// What was published last, as far as it is known.
+    pub(super) fn known(&self) -> Option<&Assignment> {
+        self.best.as_deref()
+    }
+
     /// Whether a life is dead that holds something: what was published last does not list it.
     pub(super) fn is_dead(&self, life: &Life) -> bool {
         let unlisted = |best: &Arc<Assignment>| !best.is_living(life);
@@ -84,21 +107,26 @@ impl Recovery {
     /// Counts the settling time anew, because the Assigner itself stood still.
     pub(super) fn restart(&mut self, now: Timestamp) {
         self.settle_from = now;
+        self.first_heard = self.first_heard.map(|_| now);
     }
 
-    /// A life said hello, and under which leases it serves.
+    /// A life said hello, whether it holds an assignment, and under which leases it serves.
     pub(super) fn hello(
         &mut self,
         life: &Life,
+        holds: bool,
         lease_ms: Option<u64>,
         now: Timestamp,
         config: &AssignerConfig,
     ) {
         self.lease_ms = self.lease_ms.max(lease_ms);
-        if !self.heard_any && now >= self.settle_from.plus_ms(config.settle_ms) {
+        let is_first = !self.heard_any || (holds && !self.heard_holder);
+        if is_first && now >= self.settle_from.plus_ms(config.settle_ms) {
             self.settle_from = now;
         }
         self.heard_any = true;
+        self.heard_holder |= holds;
+        self.first_heard.get_or_insert(now);
         self.heard.insert(life.clone());
     }
 
@@ -153,7 +181,8 @@ impl Recovery {
     /// Whether enough is known to publish. Requires that [`Recovery::next_fetch`] has been asked.
     pub(super) fn is_ready<'a>(
         &self,
-        mut members: impl Iterator<Item = &'a Member>,
+        members: impl Iterator<Item = &'a Member> + Clone,
+        is_founded: bool,
         now: Timestamp,
         config: &AssignerConfig,
     ) -> bool {
@@ -166,28 +195,49 @@ impl Recovery {
         if planted::is(Bug::NoSettleTime) || (planted::is(Bug::EmptyHelloTakesAll) && self.best.is_none()) {
             return true;
         }
-        if now >= self.settled_at(config) {
+        if let Some(best) = &self.best {
+            let mut listed = best.directory().iter().map(|(node, entry)| Life {
+                node: node.clone(),
+                incarnation: entry.incarnation,
+            });
+            let mut members = members;
+            return now >= self.settled_at(config)
+                || (listed.all(|life| self.heard.contains(&life))
+                    && members.all(|member| self.heard_takers_of(member)));
+        }
+        if members
+            .clone()
+            .any(|member| member.acknowledged > Generation::NONE)
+        {
+            return now >= self.settled_at(config);
+        }
+        self.may_begin(members.count(), is_founded, now, config)
+    }
+
+    /// Whether nobody is known to hold anything, and enough was waited for those who might: a cluster may begin, empty.
+    fn may_begin(&self, present: usize, is_founded: bool, now: Timestamp, config: &AssignerConfig) -> bool {
+        let are_all_here = config.expect_nodes.is_some_and(|expected| present >= expected);
+        if are_all_here && (config.founds_at_once || planted::is(Bug::ExpectNodesTriggers)) {
             return true;
         }
-        match (&self.best, config.expect_nodes) {
-            (Some(best), _) => {
-                let mut listed = best.directory().iter().map(|(node, entry)| Life {
-                    node: node.clone(),
-                    incarnation: entry.incarnation,
-                });
-                listed.all(|life| self.heard.contains(&life))
-                    && members.all(|member| self.heard_takers_of(member))
-            }
-            (None, Some(expected)) => {
-                let mut present = 0;
-                let none_holds = members.all(|member| {
-                    present += 1;
-                    member.acknowledged == Generation::NONE
-                });
-                none_holds && present >= expected
-            }
-            (None, None) => false,
+        if config.expect_nodes.is_some() && !are_all_here && !config.founds_at_once {
+            return false;
         }
+        let from = if is_founded || config.founds_at_once {
+            self.settled_at(config)
+        } else {
+            self.founds_at(config)
+        };
+        now >= from
+    }
+
+    /// When a cluster may be founded, by an Assigner that knows of none: who holds something of one may come back late, and after
+    /// others.
+    pub(super) fn founds_at(&self, config: &AssignerConfig) -> Timestamp {
+        let heard = self
+            .first_heard
+            .map_or(Timestamp::ZERO, |first| first.plus_ms(config.founding_settle_ms));
+        heard.max(self.settled_at(config))
     }
 
     /// Whether all have said hello for whom a member has fenced something. One may own a range by an assignment that only
@@ -356,6 +406,7 @@ mod tests {
 
     use super::*;
     use crate::generation::Incarnation;
+    use crate::identity::ClusterId;
     use crate::node::{NodeEntry, NodeId, NodeState, Peer};
     use crate::session::{Hello, SESSION_VERSIONS};
 
@@ -385,6 +436,8 @@ mod tests {
             claims: Vec::new(),
             versions: SESSION_VERSIONS,
             lease_ms: None,
+            process: None,
+            cluster: ClusterId::default(),
             offers: None,
         }
     }
@@ -400,8 +453,8 @@ mod tests {
         let now = Timestamp::from_ms(1_000);
         let mut recovery = Recovery::new(now);
         assert_eq!(recovery.leases_over_at(&config), now.plus_ms(1_102));
-        recovery.hello(&life("a"), Some(3_000), now, &config);
-        recovery.hello(&life("b"), None, now, &config);
+        recovery.hello(&life("a"), true, Some(3_000), now, &config);
+        recovery.hello(&life("b"), true, None, now, &config);
         assert_eq!(recovery.leases_over_at(&config), now.plus_ms(3_302));
         assert_eq!(recovery.leases_over_at(&AssignerConfig::default()), now);
     }
@@ -426,7 +479,7 @@ mod tests {
         let published = Arc::new(published.unwrap().under_leases(Some(3_000)));
         let session = SessionId::new(1);
         let mut fetching = Recovery::new(now);
-        fetching.hello(&life("a"), None, now, &config);
+        fetching.hello(&life("a"), true, None, now, &config);
         fetching.fetching = Some(Fetch {
             session,
             give_up_at: now.plus_ms(1_000),
@@ -452,6 +505,7 @@ mod tests {
         };
         let entry = NodeEntry {
             incarnation: life("a").incarnation,
+            process: None,
             address: "host:1".into(),
             http_address: "".into(),
             zone: "".into(),
@@ -461,19 +515,19 @@ mod tests {
         let best = Assignment::new(since(1), vec![(Slice::FULL, range)], directory).unwrap();
         let mut recovery = Recovery::new(now);
         recovery.best = Some(Arc::new(best));
-        recovery.hello(&life("a"), None, now, &config);
+        recovery.hello(&life("a"), true, None, now, &config);
         let mut a = Member::new(&hello("a"), now);
-        assert!(recovery.is_ready([&a].into_iter(), now, &config));
+        assert!(recovery.is_ready([&a].into_iter(), false, now, &config));
         a.claims = vec![RangeClaim {
             slice: Slice::FULL,
             since: since(1),
             providers: Vec::new(),
             phase: ClaimPhase::Fenced(life("b")),
         }];
-        assert!(!recovery.is_ready([&a].into_iter(), now, &config));
-        assert!(recovery.is_ready([&a].into_iter(), now.plus_ms(config.settle_ms), &config));
-        recovery.hello(&life("b"), None, now, &config);
+        assert!(!recovery.is_ready([&a].into_iter(), false, now, &config));
+        assert!(recovery.is_ready([&a].into_iter(), false, now.plus_ms(config.settle_ms), &config));
+        recovery.hello(&life("b"), true, None, now, &config);
         let b = Member::new(&hello("b"), now);
-        assert!(recovery.is_ready([&a, &b].into_iter(), now, &config));
+        assert!(recovery.is_ready([&a, &b].into_iter(), false, now, &config));
     }
 }

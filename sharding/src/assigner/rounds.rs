@@ -197,8 +197,7 @@ impl Assigner {
             };
             let held = asked.previous.filter(|_| round.urgency == Pending::Nothing);
             if held.is_some_and(|held| placement.is_as_held(held)) {
-                // What has no budget at all will never be given more.
-                if round.snapshot.churn_max > 0.0 || self.config.balance_churn_percent_per_minute == 0 {
+                if self.may_rest_on(round.snapshot.churn_max) {
                     self.rested();
                 }
                 return;

@@ -7,8 +7,9 @@ use super::balance::HeldBack;
 use super::departures::Departure;
 use super::{Assigner, Pending};
 use crate::generation::Generation;
+use crate::identity::{ClusterId, Founding};
 use crate::load::HOT_KEYS_MAX;
-use crate::node::{Life, NodeState};
+use crate::node::{Life, NodeId, NodeState};
 use crate::session::{HotKeyLoad, LoadReport};
 use crate::sharder::NodeRole;
 use crate::slice::Slice;
@@ -44,8 +45,48 @@ pub struct ClusterStatus {
     pub hot_keys: Vec<HotKeyStatus>,
     /// Whether and how load is balanced.
     pub balance: BalanceStatus,
+    /// Processes that wait for a name which another one holds, by name.
+    pub name_waits: Vec<NameWaitStatus>,
+    /// Which cluster this is. Its founding is not certain while the Assigner gathers hellos.
+    pub cluster: ClusterId,
+    /// The foundings between which the operator is to choose, this one first; empty if there is nothing to choose.
+    pub foundings_to_choose: Vec<Founding>,
+    /// Other clusters whose nodes were refused lately.
+    pub foreign: Vec<ForeignStatus>,
+    /// Nodes whose build says neither its process nor its cluster.
+    pub unidentified_nodes: u32,
     /// The lives that have drained and left, oldest first, at most [`DEPARTURES_MAX`](super::DEPARTURES_MAX).
     pub departures: Vec<Departure>,
+}
+
+/// Another cluster, nodes of which said hello here and were refused.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ForeignStatus {
+    /// Which.
+    pub cluster: ClusterId,
+    /// The last of its nodes that asked.
+    pub node: NodeId,
+    /// Where that listens.
+    pub address: Arc<str>,
+    /// How often its nodes were refused.
+    pub refused: u64,
+    /// Milliseconds since the last time.
+    pub ago_ms: u64,
+}
+
+/// A process that waits for a name which another one holds.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NameWaitStatus {
+    /// The name.
+    pub node: NodeId,
+    /// Where the process that waits listens.
+    pub address: Arc<str>,
+    /// Where the holder does; empty if that is yet to come back.
+    pub holder: Arc<str>,
+    /// For how long the process has waited, in milliseconds.
+    pub waits_ms: u64,
+    /// Milliseconds since the holder was last heard of.
+    pub holder_silent_ms: u64,
 }
 
 /// Whether and how load is balanced.
@@ -176,8 +217,42 @@ impl Assigner {
                 held_back: self.held_back(now),
                 churn_left: self.balance.churn_left(&self.config, now),
             },
+            name_waits: self.name_waits(now),
+            cluster: self.belonging.cluster.clone(),
+            foundings_to_choose: self.foundings_to_choose(now),
+            foreign: self.foreign(now),
+            unidentified_nodes: saturated(self.unidentified_count()),
             departures: self.departures.all(),
         }
+    }
+
+    /// How many nodes are of a build that says neither its process nor its cluster.
+    #[must_use]
+    pub fn unidentified_count(&self) -> usize {
+        self.members
+            .values()
+            .filter(|member| member.process.is_none())
+            .count()
+    }
+
+    /// How many processes wait for a name which another one holds.
+    #[must_use]
+    pub fn name_waits_count(&self) -> usize {
+        self.waiters.iter().count()
+    }
+
+    fn name_waits(&self, now: Timestamp) -> Vec<NameWaitStatus> {
+        let waits = self.waiters.iter().map(|(node, waiter)| {
+            let holder = self.members.get(node);
+            NameWaitStatus {
+                node: node.clone(),
+                address: waiter.address.clone(),
+                holder: holder.map_or_else(|| "".into(), |holder| holder.address.clone()),
+                waits_ms: now.ms_since(waiter.since),
+                holder_silent_ms: holder.map_or(0, |holder| now.ms_since(holder.last_heard)),
+            }
+        });
+        waits.collect()
     }
 
     /// The hot keys that the members report, hottest first, each once. What its owner and its replicas say of one is added up.
@@ -241,9 +316,42 @@ impl Assigner {
         counted
     }
 
+    fn foundings_to_choose(&self, now: Timestamp) -> Vec<Founding> {
+        let rivals = self.belonging.rivals(now);
+        let own = self.belonging.cluster.founding.filter(|_| !rivals.is_empty());
+        own.into_iter().chain(rivals).collect()
+    }
+
+    fn foreign(&self, now: Timestamp) -> Vec<ForeignStatus> {
+        let others = self.belonging.others(now).map(|(cluster, seen)| ForeignStatus {
+            cluster: cluster.clone(),
+            node: seen.node.clone(),
+            address: seen.address.clone(),
+            refused: seen.refused,
+            ago_ms: now.ms_since(seen.last),
+        });
+        others.collect()
+    }
+
     /// The first reason, for people; `None` if the cluster is settled.
     fn unsettled_because(&self, counted: &Counted, now: Timestamp) -> Option<String> {
         if self.recovery.is_some() {
+            if let [one, other, ..] = self.foundings_to_choose(now)[..] {
+                return Some(format!(
+                    "nodes of two foundings say hello, {one} and {other}: start the Assigner with --founding and the one to \
+                     keep; nodes of the other keep what they hold, and are refused"
+                ));
+            }
+            if let Some(expected) = self
+                .config
+                .expect_nodes
+                .filter(|expected| self.members.len() < *expected)
+            {
+                let present = self.members.len();
+                return Some(format!(
+                    "{present} of the {expected} nodes that are expected are here"
+                ));
+            }
             return Some(format!(
                 "the Assigner still gathers the hellos of the nodes ({} so far)",
                 self.members.len()

@@ -88,6 +88,7 @@ mod tests {
         };
         let entry = NodeEntry {
             incarnation,
+            process: None,
             address: "a:1".into(),
             http_address: "".into(),
             zone: "".into(),

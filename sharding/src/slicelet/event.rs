@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::assignment::Assignment;
+use crate::identity::{ClusterId, ClusterName, Founding, ProcessId};
 use crate::node::{Life, Peer};
 use crate::session::{AssignerMessage, HandoffReport, LoadReport, NodeMessage, Offers, RangeClaim};
 use crate::time::Timestamp;
@@ -18,6 +19,10 @@ pub struct Identity {
     pub zone: Arc<str>,
     /// Its store's budget in bytes.
     pub capacity_bytes: u64,
+    /// The process, through all of its lives.
+    pub process: ProcessId,
+    /// The configured name of its cluster; none: it joins any.
+    pub cluster: Option<ClusterName>,
 }
 
 /// What happens to a slicelet.
@@ -111,6 +116,17 @@ pub enum SliceletAction {
     },
     /// All is said; the slicelet does nothing any more.
     Stop,
+    /// The Assigner does not hear this process, which asks again. Said when that begins, or is for another reason, and again
+    /// from time to time. For the log and the readiness. What the process holds stays.
+    Barred(Bar),
+    /// The Assigner hears this process again. For the log and the readiness.
+    Admitted,
+    /// An assignment of another founding came, or one that says none where every build says it. It was not adopted. For the log
+    /// and the metrics.
+    ForeignAssignment {
+        /// Its founding.
+        theirs: Option<Founding>,
+    },
     /// The Assigner refused the hello for good; it is tried again at the longest pause, since the Assigner may be
     /// replaced by one that accepts it. For the log.
     Refused {
@@ -119,6 +135,21 @@ pub enum SliceletAction {
     },
     /// Tick at this moment or soon after. Replaces the moment asked for before.
     WakeAt(Timestamp),
+}
+
+/// Why the Assigner does not hear a process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Bar {
+    /// Another process holds the name.
+    NameTaken {
+        /// Where it listens; empty if that is not known.
+        holder: Arc<str>,
+    },
+    /// The Assigner is of another cluster.
+    OtherCluster {
+        /// The Assigner's.
+        theirs: ClusterId,
+    },
 }
 
 /// How a drain ended.

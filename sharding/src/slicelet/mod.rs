@@ -22,17 +22,18 @@ mod tenure;
 mod tests;
 
 pub use config::{SliceletConfig, SliceletConfigError};
-pub use event::{DrainEnd, Identity, SliceletAction, SliceletEvent};
+pub use event::{Bar, DrainEnd, Identity, SliceletAction, SliceletEvent};
 
 use std::sync::Arc;
 
 use crate::assignment::Assignment;
 use crate::generation::{Generation, Incarnation};
+use crate::identity::{ClusterId, Founding, ProcessId};
 use crate::node::Life;
 use crate::planted::{self, Bug};
 use crate::session::{
-    AssignerMessage, AssignmentUpdate, Hello, LastAnswer, LoadReport, NodeMessage, Offers, RangeClaim,
-    SESSION_VERSIONS,
+    AssignerMessage, AssignmentUpdate, Hello, LastAnswer, LoadReport, NAME_RETRY_MS, NodeMessage, Offers,
+    RangeClaim, SESSION_VERSIONS,
 };
 use crate::time::Timestamp;
 use standstill::{Signs, relies_until};
@@ -47,6 +48,8 @@ pub struct Slicelet {
     /// Failed attempts since the Assigner was last heard.
     failures: u32,
     held: Option<Arc<Assignment>>,
+    /// The founding of the first assignment that this process held: its own for as long as it runs, in all its lives.
+    founding: Option<Founding>,
     /// The generation that a full assignment was asked for at, so that it is asked for once.
     asked_full_at: Option<Generation>,
     /// Of the last heartbeat sent.
@@ -55,6 +58,7 @@ pub struct Slicelet {
     heartbeat_sent: Timestamp,
     suspended: Option<Suspension>,
     drain: Drain,
+    barred: Option<Barred>,
     /// Since when there has been no session; meaningless while one is open.
     without_session_since: Timestamp,
     last_step: Timestamp,
@@ -77,6 +81,19 @@ enum Link {
     Opening,
     Open,
 }
+
+/// The Assigner does not hear this process.
+#[derive(Clone, Debug)]
+struct Barred {
+    by: Bar,
+    /// When that was last said.
+    said: Timestamp,
+    /// How long to wait before the next hello, if the last one was answered so.
+    retry_ms: Option<u64>,
+}
+
+/// So often it is said again that the Assigner does not hear this process, in milliseconds.
+const BARRED_SAID_AGAIN_MS: u64 = 30_000;
 
 /// Why serving is suspended, and what ends it.
 #[derive(Clone, Copy, Debug)]
@@ -121,12 +138,14 @@ impl Slicelet {
             link: Link::Closed { retry_at: now },
             failures: 0,
             held: None,
+            founding: None,
             asked_full_at: None,
             sequence: 0,
             heartbeat_due: now,
             heartbeat_sent: Timestamp::ZERO,
             suspended: None,
             drain: Drain::No,
+            barred: None,
             without_session_since: now,
             last_step: now,
             life: LifeState::Living,
@@ -146,6 +165,21 @@ impl Slicelet {
     #[must_use]
     pub fn assignment(&self) -> Option<&Arc<Assignment>> {
         self.held.as_ref()
+    }
+
+    /// The process, through all of its lives.
+    #[must_use]
+    pub fn process(&self) -> ProcessId {
+        self.identity.process
+    }
+
+    /// The cluster that the node belongs to, as far as it knows.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        ClusterId {
+            name: self.identity.cluster.clone(),
+            founding: self.founding,
+        }
     }
 
     /// Whether the node is on its way out.
@@ -217,6 +251,8 @@ impl Slicelet {
         identity.peer.life.incarnation = incarnation;
         let (drain, suspended) = (self.drain, self.suspended.is_some());
         *self = Self {
+            founding: self.founding,
+            barred: self.barred.take(),
             drain,
             answered_before: self.answered,
             ..Self::new(self.config, identity, now)
@@ -317,6 +353,8 @@ impl Slicelet {
             claims,
             versions: SESSION_VERSIONS,
             lease_ms: self.tenure.lease_ms(),
+            process: Some(self.identity.process),
+            cluster: self.cluster(),
             offers: offers.map(|offers| Offers {
                 last_answer,
                 ..offers
@@ -334,6 +372,8 @@ impl Slicelet {
             .reconnect_min_ms
             .saturating_mul(1 << self.failures.min(FAILURES_MAX));
         let pause_ms = doubled.min(self.config.reconnect_max_ms);
+        let barred_ms = self.barred.as_mut().and_then(|barred| barred.retry_ms.take());
+        let pause_ms = barred_ms.unwrap_or(pause_ms);
         // Spread over half the pause by incarnation, so that a fleet does not return to a new Assigner in step.
         let spread = pause_ms / 2 + 1;
         let part = self.life().incarnation.get().rotate_left(self.failures) % spread;
@@ -352,6 +392,13 @@ impl Slicelet {
                 self.failures = FAILURES_MAX;
                 actions.push(SliceletAction::Refused { reason });
                 return;
+            }
+            AssignerMessage::NameTaken { holder } => {
+                return self.bar(Bar::NameTaken { holder }, NAME_RETRY_MS, now, actions);
+            }
+            AssignerMessage::OtherCluster { cluster } => {
+                let retry_ms = self.config.reconnect_max_ms;
+                return self.bar(Bar::OtherCluster { theirs: cluster }, retry_ms, now, actions);
             }
             AssignerMessage::YouAreDead => return self.die(actions),
             AssignerMessage::OffersHeard { behind_ms } => {
@@ -381,9 +428,47 @@ impl Slicelet {
             }
         }
         self.failures = 0;
+        if self.barred.take().is_some() {
+            actions.push(SliceletAction::Admitted);
+        }
+    }
+
+    /// The Assigner has heard nothing of what was said. The session that it closes is opened again.
+    fn bar(&mut self, by: Bar, retry_ms: u64, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        let same = |barred: &&Barred| std::mem::discriminant(&barred.by) == std::mem::discriminant(&by);
+        let known = self.barred.as_ref().filter(same).map(|barred| barred.said);
+        let said = known.filter(|said| now.ms_since(*said) < BARRED_SAID_AGAIN_MS);
+        if said.is_none() {
+            actions.push(SliceletAction::Barred(by.clone()));
+        }
+        self.barred = Some(Barred {
+            by,
+            said: said.unwrap_or(now),
+            retry_ms: Some(retry_ms),
+        });
+        self.failures = 0;
+    }
+
+    /// Whether an update is of this node's cluster. Silence is accepted of an Assigner while a build is listed that is silent.
+    fn is_ours(&self, theirs: Option<Founding>) -> bool {
+        match (self.founding, theirs) {
+            _ if planted::is(Bug::ForeignAssignmentAdopted) => true,
+            (None, _) => true,
+            (Some(ours), Some(theirs)) => ours == theirs,
+            (Some(_), None) => self.held.as_ref().is_none_or(|held| held.lists_unidentified()),
+        }
     }
 
     fn update(&mut self, update: &AssignmentUpdate, now: Timestamp, actions: &mut Vec<SliceletAction>) {
+        let theirs = match update {
+            AssignmentUpdate::Full(next) => next.founding(),
+            AssignmentUpdate::Diff(diff) => diff.founding,
+        };
+        if !self.is_ours(theirs) {
+            actions.push(SliceletAction::ForeignAssignment { theirs });
+            actions.push(SliceletAction::CloseSession);
+            return self.session_closed(now);
+        }
         let held = self.held_generation();
         let next = match update {
             AssignmentUpdate::Full(next) => next.clone(),
@@ -405,6 +490,7 @@ impl Slicelet {
             return self.die(actions);
         }
         self.asked_full_at = None;
+        self.founding = self.founding.or(next.founding());
         self.held = Some(next.clone());
         actions.push(SliceletAction::Adopt(next));
         if self.tenure.is_untold() {

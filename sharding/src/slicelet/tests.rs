@@ -36,6 +36,7 @@ fn assignment(number: u64, listed: bool) -> Arc<Assignment> {
     };
     let entry = NodeEntry {
         incarnation: me().incarnation,
+        process: None,
         address: "me:1".into(),
         http_address: "".into(),
         zone: "".into(),
@@ -84,6 +85,8 @@ impl Bench {
             http_address: "".into(),
             zone: "".into(),
             capacity_bytes: 1,
+            process: ProcessId::new(7).expect("not 0"),
+            cluster: None,
         };
         let now = Timestamp::from_ms(1_000);
         let slicelet = Slicelet::new(SliceletConfig::default(), identity, now);
@@ -420,4 +423,98 @@ fn a_contradicted_node_says_hello_again() {
         _ => None,
     });
     assert_eq!(hello.map(|hello| &hello.claims), Some(&claims));
+}
+
+/// The same as [`assignment`], of a founding, and with a directory that says its processes or does not.
+fn founded(number: u64, founding: Option<u128>, is_identified: bool) -> Arc<Assignment> {
+    let plain = assignment(number, true);
+    let mut directory = plain.directory().clone();
+    for entry in directory.values_mut() {
+        entry.process = ProcessId::new(7).filter(|_| is_identified);
+    }
+    let ranges = plain.ranges().iter();
+    let ranges = ranges.map(|(slice, range)| (slice, range.clone())).collect();
+    let founded = Assignment::new(generation(number), ranges, directory).unwrap();
+    Arc::new(founded.of_founding(founding.and_then(Founding::new)))
+}
+
+/// Plan: a node holds an assignment of founding 1. One of founding 2 comes, far newer, whole and as a diff; then one that says
+/// none. None is adopted, nothing is dropped, and each is told of; what says none is adopted while a node is listed whose build
+/// cannot say it. The founding outlasts a rebirth.
+#[test]
+fn f3_f4_assignments_of_another_founding_are_not_adopted() {
+    let mut bench = Bench::new();
+    bench.tick();
+    bench.step(SliceletEvent::SessionOpened {
+        claims: Vec::new(),
+        offers: None,
+    });
+    let held = founded(5, Some(1), true);
+    bench.step(update(AssignmentUpdate::Full(held.clone())));
+    assert_eq!(bench.slicelet.cluster().founding, Founding::new(1));
+    let foreign = founded(900, Some(2), true);
+    let diff = Arc::new(AssignmentDiff::between(&held, &foreign));
+    for (said, theirs) in [
+        (AssignmentUpdate::Full(foreign.clone()), Founding::new(2)),
+        (AssignmentUpdate::Diff(diff), Founding::new(2)),
+        (AssignmentUpdate::Full(founded(901, None, true)), None),
+    ] {
+        let actions = bench.step(update(said));
+        let refused = SliceletAction::ForeignAssignment { theirs };
+        assert_eq!(actions, [refused, SliceletAction::CloseSession]);
+        assert_eq!(bench.slicelet.assignment(), Some(&held));
+        bench.tick_after_ms(1_000);
+        bench.step(SliceletEvent::SessionOpened {
+            claims: Vec::new(),
+            offers: None,
+        });
+    }
+    bench.step(update(AssignmentUpdate::Full(founded(6, Some(1), false))));
+    let silent = founded(7, None, false);
+    let actions = bench.step(update(AssignmentUpdate::Full(silent.clone())));
+    assert!(actions.contains(&SliceletAction::Adopt(silent)));
+    bench.step(SliceletEvent::FromAssigner(AssignerMessage::YouAreDead));
+    bench.slicelet.reborn(Incarnation::new(8), bench.now);
+    assert_eq!(bench.slicelet.cluster().founding, Founding::new(1));
+}
+
+/// Plan: the Assigner answers hello after hello that another process has the name, then that it is of another cluster, then it hears
+/// this one. Each is told once at its beginning and again after half a minute, what is held stays, and a name is asked for again
+/// soon.
+#[test]
+fn n3_f3_a_process_that_is_not_heard_keeps_what_it_holds_and_says_so() {
+    let mut bench = Bench::serving();
+    let held = bench.slicelet.assignment().cloned();
+    let name = || AssignerMessage::NameTaken {
+        holder: "other:1".into(),
+    };
+    let cluster = || AssignerMessage::OtherCluster {
+        cluster: ClusterId::default(),
+    };
+    let mut refuse = |said: AssignerMessage, for_ms: u64| {
+        let (mut told, mut asked, begun) = (0, 0, bench.now);
+        while bench.now < begun.plus_ms(for_ms) {
+            let actions = bench.step(SliceletEvent::FromAssigner(said.clone()));
+            told += actions
+                .iter()
+                .filter(|action| matches!(action, SliceletAction::Barred(_)))
+                .count();
+            assert!(!actions.contains(&SliceletAction::Reborn));
+            bench.step(SliceletEvent::SessionClosed);
+            while !bench.tick_after_ms(10).contains(&SliceletAction::OpenSession) {}
+            bench.step(SliceletEvent::SessionOpened {
+                claims: Vec::new(),
+                offers: None,
+            });
+            asked += 1;
+            assert_eq!(bench.slicelet.assignment().cloned(), held);
+        }
+        (told, asked)
+    };
+    let (told, asked) = refuse(name(), 10_000);
+    assert_eq!(told, 1);
+    assert!((35..=80).contains(&asked), "{asked} times in 10 s");
+    assert_eq!(refuse(name(), 25_000).0, 1, "again after 30 s");
+    assert_eq!(refuse(cluster(), 10_000).0, 1);
+    assert!(bench.step(answer(0, 5)).contains(&SliceletAction::Admitted));
 }

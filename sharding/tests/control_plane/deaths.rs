@@ -51,8 +51,8 @@ fn dead_is_for_ever() {
     );
 }
 
-/// Plan: a killed node comes back before its former life was missed. Its hello kills the former life, and the new one
-/// takes whole what that had, cold; nobody else is touched.
+/// Plan: a killed node comes back before its former life was missed. It waits until that is known to be
+/// gone, half a second after its session broke, and takes whole what that had, cold; nobody else is touched.
 #[test]
 fn a_new_life_ends_the_former_one() {
     let mut fleet = Fleet::settled(&["a", "b", "c"]);
@@ -60,6 +60,7 @@ fn a_new_life_ends_the_former_one() {
     let dead = fleet.life("b");
     fleet.kill("b");
     fleet.start("b");
+    fleet.run_ms(1_000);
     fleet.settle();
     let reborn = fleet.life("b");
     assert!(fleet.notices.contains(&Notice::Died {

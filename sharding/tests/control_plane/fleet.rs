@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use softstore_sharding::assigner::{Notice, PlaceJob};
+use softstore_sharding::assigner::{HolderAnswer, Notice, PlaceJob};
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
 use softstore_sharding::session::{
     AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffOutcome, HandoffReport, LoadReport, Offers,
@@ -16,7 +16,8 @@ use softstore_sharding::sharder::{EvenRange, Sharder};
 use softstore_sharding::slicelet::{DrainEnd, Identity};
 use softstore_sharding::{
     Assigner, AssignerAction, AssignerConfig, AssignerEvent, Assignment, ClusterStatus, Incarnation, Life,
-    NodeId, Peer, SessionId, Slice, Slicelet, SliceletAction, SliceletConfig, SliceletEvent, Timestamp,
+    NodeId, Peer, ProcessId, SessionId, Slice, Slicelet, SliceletAction, SliceletConfig, SliceletEvent,
+    Timestamp,
 };
 
 /// The wall clock at the start.
@@ -115,6 +116,7 @@ impl Fleet {
     pub(crate) fn settled_with(config: AssignerConfig, sharder: MakeSharder, names: &[&str]) -> Self {
         let config = AssignerConfig {
             expect_nodes: Some(names.len()),
+            founds_at_once: true,
             ..config
         };
         let mut fleet = Self::with_sharder(config, sharder);
@@ -165,17 +167,20 @@ impl Fleet {
 
     /// Starts a process: a new life of the node with this name.
     pub(crate) fn start(&mut self, name: &str) {
+        let incarnation = self.draw_incarnation();
         let identity = Identity {
             peer: Peer {
                 life: Life {
                     node: id(name),
-                    incarnation: self.draw_incarnation(),
+                    incarnation,
                 },
                 address: format!("{name}:7401").into(),
             },
             http_address: "".into(),
             zone: "".into(),
             capacity_bytes: 1 << 30,
+            process: ProcessId::new(incarnation.get()).expect("not 0"),
+            cluster: None,
         };
         let node = Node {
             slicelet: Slicelet::new(SliceletConfig::default(), identity, self.now),
@@ -415,7 +420,16 @@ impl Fleet {
                 let at = delay_ms.map_or(Timestamp::NEVER, |ms| self.now.plus_ms(ms));
                 self.asked.push((at, job));
             }
-            AssignerAction::DrainAnswered { .. } => {}
+            AssignerAction::SeekHolder { life, .. } => {
+                let running = self.nodes.get(&life.node);
+                let process = running.map(|node| HolderAnswer::Process(node.slicelet.process()));
+                let answer = process.unwrap_or(HolderAnswer::Refused);
+                self.queued
+                    .push_back(AssignerEvent::HolderSought { life, answer });
+            }
+            AssignerAction::DrainAnswered { .. }
+            | AssignerAction::ForgetAnswered { .. }
+            | AssignerAction::Remember { .. } => {}
         }
     }
 
@@ -484,6 +498,9 @@ impl Fleet {
                 SliceletAction::WakeAt(at) => node.wake = at,
                 SliceletAction::Deliver { .. }
                 | SliceletAction::Refused { .. }
+                | SliceletAction::Barred(_)
+                | SliceletAction::Admitted
+                | SliceletAction::ForeignAssignment { .. }
                 | SliceletAction::LeaseEnded
                 | SliceletAction::LeaseRegained
                 | SliceletAction::ServesUnder { .. } => {}

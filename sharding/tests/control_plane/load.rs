@@ -7,8 +7,8 @@ use softstore_sharding::load::HOT_KEYS_MAX;
 use softstore_sharding::session::{Hello, HotKeyLoad, LoadReport, NodeMessage, SESSION_VERSIONS, SliceLoad};
 use softstore_sharding::sharder::{ClusterView, EvenRange, HotKey, Placement, Sharder};
 use softstore_sharding::{
-    Assigner, AssignerConfig, AssignerEvent, Generation, Incarnation, Life, NodeId, Peer, SessionId, Slice,
-    SliceKey, Timestamp,
+    Assigner, AssignerConfig, AssignerEvent, ClusterId, Generation, Incarnation, Life, NodeId, Peer,
+    SessionId, Slice, SliceKey, Timestamp,
 };
 
 /// What a Sharder was shown last.
@@ -46,6 +46,8 @@ fn hello(name: &str) -> NodeMessage {
         claims: Vec::new(),
         versions: SESSION_VERSIONS,
         lease_ms: None,
+        process: None,
+        cluster: ClusterId::default(),
         offers: None,
     })
 }
@@ -69,6 +71,7 @@ fn reported_loads_reach_the_sharder_and_operators() {
     let seen = Seen::default();
     let config = AssignerConfig {
         expect_nodes: Some(2),
+        founds_at_once: true,
         ..AssignerConfig::default()
     };
     let now = Timestamp::from_ms(500);

@@ -88,24 +88,31 @@ fn a_restart_without_an_assigner_is_sorted_out_later() {
     }
 }
 
-/// Plan: three expected nodes: the first assignment is made when the third has said hello, even and contiguous. With none
-/// expected, it is made after the settling time with those that are there.
+/// Plan: three nodes of a new cluster, the third of which comes later. Where the Assigner is told that all is new, the first
+/// assignment is made when the expected number is there; else when the settling time before a founding is over, which counts from
+/// the first hello, whether a number is expected or not. Even and contiguous in each case.
 #[test]
-fn the_first_assignment_waits_for_the_expected_nodes() {
-    let config = AssignerConfig::default();
-    for (expect_nodes, third_after_ms) in [(Some(3), 1_000), (None, 1_000)] {
-        let mut fleet = Fleet::new(AssignerConfig {
+fn the_first_assignment_is_even_and_waits_for_all() {
+    for (expect_nodes, founds_at_once) in [(Some(3), true), (Some(3), false), (None, false)] {
+        let config = AssignerConfig {
             expect_nodes,
-            ..config
-        });
+            founds_at_once,
+            ..AssignerConfig::default()
+        };
+        let mut fleet = Fleet::new(config);
+        fleet.run_ms(2_000);
         fleet.start("a");
         fleet.start("b");
-        fleet.run_ms(third_after_ms);
+        fleet.run_ms(1_000);
         assert!(fleet.published.is_empty());
         fleet.start("c");
         fleet.run_ms(100);
-        assert_eq!(fleet.published.is_empty(), expect_nodes.is_none());
-        fleet.run_ms(config.settle_ms);
+        assert_eq!(fleet.published.is_empty(), !founds_at_once);
+        if !founds_at_once {
+            fleet.run_ms(config.founding_settle_ms - 1_300);
+            assert!(fleet.published.is_empty());
+            fleet.run_ms(500);
+        }
         assert_eq!(fleet.published[0].ranges().len(), 3);
         assert!(
             fleet.published[0]

@@ -11,8 +11,8 @@ use softstore_sharding::session::{
 };
 use softstore_sharding::sharder::EvenRange;
 use softstore_sharding::{
-    Assigner, AssignerAction, AssignerConfig, AssignerEvent, Assignment, Generation, Incarnation, Life,
-    NodeId, Peer, Provider, SessionId, Slice, SliceKey, Timestamp,
+    Assigner, AssignerAction, AssignerConfig, AssignerEvent, Assignment, ClusterId, Generation, Incarnation,
+    Life, NodeId, Peer, Provider, SessionId, Slice, SliceKey, Timestamp,
 };
 
 const UNIX_MS: u64 = GENERATION_EPOCH_UNIX_MS + 1_000_000;
@@ -44,6 +44,8 @@ fn hello(life: &Life) -> Hello {
         claims: Vec::new(),
         versions: SESSION_VERSIONS,
         lease_ms: None,
+        process: None,
+        cluster: ClusterId::default(),
         offers: None,
     }
 }
@@ -72,6 +74,7 @@ impl Bare {
     fn new() -> Self {
         let config = AssignerConfig {
             expect_nodes: Some(2),
+            founds_at_once: true,
             ..AssignerConfig::default()
         };
         let now = Timestamp::from_ms(500);

@@ -54,6 +54,8 @@ mod tests {
             deadline_us: 100,
             ended: Ended::Removed,
             may_come_again: false,
+            answered: None,
+            overtaken_us: None,
         };
         let life = Life {
             node: NodeId::new("a").unwrap(),

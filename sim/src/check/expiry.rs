@@ -57,13 +57,14 @@ fn check_key(key: usize, operations: &[&Operation], drift_per_mille: u64) -> Vec
     let mut touches: Vec<Touch> = Vec::new();
     for operation in operations {
         let until_us = |ttl_ms| ran_by_us(operation) + lasts_us(ttl_ms, drift_per_mille);
+        let is_firm = operation.overtaken_us.is_none();
         let failed = matches!(
             operation.ended,
             Ended::Failed | Ended::Refused | Ended::Touched(false)
         );
         match operation.did {
             Did::Write { value, ttl_ms, .. } => {
-                let is_sure = matches!(operation.ended, Ended::Written(_));
+                let is_sure = is_firm && matches!(operation.ended, Ended::Written(_));
                 let by_us = if is_sure { operation.returned_us } else { u64::MAX };
                 let until_us = ttl_ms.map_or(u64::MAX, until_us);
                 placed.insert(value, Placed { by_us, until_us });
@@ -72,7 +73,7 @@ fn check_key(key: usize, operations: &[&Operation], drift_per_mille: u64) -> Vec
                 from_us: operation.invoked_us,
                 by_us: ran_by_us(operation),
                 until_us: until_us(ttl_ms),
-                is_sure: operation.ended == Ended::Touched(true),
+                is_sure: is_firm && operation.ended == Ended::Touched(true),
             }),
             _ => {}
         }

@@ -8,12 +8,14 @@
 //!   versions   H4: versions only grow
 //!   expiry     H5: nothing outlives its TTL
 //!   warmth     H6, H7: what nobody lost is still there
+//!   branches   what of it is judged together, where a life served on that was given up
 //!   deadlines  nothing starts after its deadline, nothing hangs
 //!   floors     what anybody had been told by when
 //! ```
 
 use std::collections::BTreeMap;
 
+pub mod branches;
 pub mod deadlines;
 pub mod expiry;
 mod floors;
@@ -38,10 +40,12 @@ pub struct Violation {
 #[must_use]
 pub fn check(history: &History) -> Vec<Violation> {
     let mut violations = owners::check(history);
-    violations.extend(staleness::check(history));
-    violations.extend(monotonic::check(history));
-    violations.extend(versions::check(history));
-    violations.extend(expiry::check(history));
+    for view in branches::views(history) {
+        violations.extend(staleness::check(&view));
+        violations.extend(monotonic::check(&view));
+        violations.extend(versions::check(&view));
+        violations.extend(expiry::check(&view));
+    }
     violations.extend(warmth::check(history));
     violations.extend(deadlines::check(history));
     violations
@@ -72,6 +76,8 @@ mod made {
             deadline_us: u64::MAX,
             ended,
             may_come_again: false,
+            answered: None,
+            overtaken_us: None,
         }
     }
 }

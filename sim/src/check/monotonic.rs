@@ -18,7 +18,10 @@ pub fn check(history: &History) -> Vec<Violation> {
 }
 
 fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
-    let told = operations.iter().filter_map(|operation| {
+    let told = operations
+        .iter()
+        .filter(|operation| operation.overtaken_us.is_none());
+    let told = told.filter_map(|operation| {
         let version = match operation.ended {
             Ended::Written(version) | Ended::Added { version, .. } | Ended::Read(Some((_, version))) => {
                 version

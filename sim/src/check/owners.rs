@@ -1,4 +1,5 @@
-//! H1: no two nodes serve a key as its owner at a time, and each operation is carried out by who owns the key then.
+//! H1: no two nodes serve a key as its owner at a time, and each operation is carried out by who owns the key then. A life that
+//! was cut off and given up may serve on beside those with newer acquisitions.
 
 use super::Violation;
 use crate::history::{Execution, History, Ownership};
@@ -9,10 +10,20 @@ pub fn check(history: &History) -> Vec<Violation> {
     let mut violations = Vec::new();
     let keys = 1 + history.ownerships.iter().map(|held| held.key).max().unwrap_or(0);
     for key in 0..keys {
-        let mut held: Vec<&Ownership> = history.ownerships.iter().filter(|held| held.key == key).collect();
+        let of_key = || history.ownerships.iter().filter(|held| held.key == key);
+        let mut held: Vec<Ownership> = of_key().cloned().collect();
+        for held in &mut held {
+            if history.cut_off.contains(&held.life.incarnation) {
+                let newer = of_key().filter(|other| other.life != held.life && other.since > held.since);
+                let overtaken_us = newer.map(|other| other.from_us).min();
+                held.to_us = held.to_us.min(overtaken_us.unwrap_or(u64::MAX));
+            }
+        }
+        // One that it takes up again was overtaken before.
+        held.retain(|held| held.from_us <= held.to_us);
         held.sort_by_key(|held| (held.from_us, held.to_us));
         let mut latest: Option<&Ownership> = None;
-        for next in held {
+        for next in &held {
             if let Some(before) =
                 latest.filter(|before| before.life != next.life && before.to_us > next.from_us)
             {
@@ -28,6 +39,10 @@ pub fn check(history: &History) -> Vec<Violation> {
         let executions = history.executions.iter().filter(|done| done.key == key);
         let mut newest: Option<&Execution> = None;
         for done in executions {
+            let is_older = newest.is_some_and(|newest| done.since < newest.since);
+            if is_older && history.cut_off.contains(&done.life.incarnation) {
+                continue;
+            }
             // An acquisition belongs to one life, and a newer one ends the older.
             let before = newest.filter(|before| {
                 done.since < before.since || (done.since == before.since && done.life != before.life)
@@ -135,6 +150,45 @@ mod tests {
                 Vec::new()
             ),
             1
+        );
+    }
+
+    #[test]
+    fn h1_who_was_given_up_may_serve_on_beside_newer_owners_only() {
+        let history = |ownerships, executions| History {
+            ownerships,
+            executions,
+            cut_off: [Incarnation::new(2)].into(),
+            ..History::default()
+        };
+        let cut_off = |number, from_us, to_us| Ownership {
+            life: Life {
+                incarnation: Incarnation::new(2),
+                ..life("z")
+            },
+            ..owned("z", number, from_us, to_us)
+        };
+        let beside = vec![
+            cut_off(1, 0, 30),
+            owned("b", 2, 10, 20),
+            owned("c", 3, 20, 90),
+            cut_off(1, 40, 100),
+        ];
+        assert_eq!(check(&history(beside, Vec::new())), []);
+        let both = vec![cut_off(1, 0, 100), owned("b", 2, 10, 25), owned("c", 3, 20, 90)];
+        assert_eq!(check(&history(both, Vec::new())).len(), 1);
+        let too_new = vec![owned("b", 2, 10, 25), cut_off(3, 20, 100)];
+        assert_eq!(check(&history(too_new, Vec::new())).len(), 1);
+        let late = |number| Execution {
+            life: cut_off(1, 0, 0).life,
+            ..done("z", number, 7)
+        };
+        assert_eq!(
+            check(&history(
+                Vec::new(),
+                vec![done("b", 2, 6), late(1), done("b", 2, 8)]
+            )),
+            []
         );
     }
 

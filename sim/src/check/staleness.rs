@@ -17,6 +17,27 @@ struct Effect {
     from_us: u64,
     /// By then it had surely happened; `u64::MAX` if that is not known.
     by_us: u64,
+    /// It was carried out where a newer owner served already: it hides nothing unless it is seen.
+    is_loose: bool,
+}
+
+impl Effect {
+    fn of(operation: &Operation, is_known: bool) -> Self {
+        let by_us = if is_known { operation.returned_us } else { u64::MAX };
+        match operation.overtaken_us {
+            // Older than all that was done there.
+            Some(overtaken_us) => Self {
+                from_us: overtaken_us.min(operation.invoked_us),
+                by_us: overtaken_us,
+                is_loose: true,
+            },
+            None => Self {
+                from_us: operation.invoked_us,
+                by_us,
+                is_loose: false,
+            },
+        }
+    }
 }
 
 /// A value that was seen.
@@ -45,34 +66,17 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
     for operation in operations {
         let (from_us, to_us) = (operation.invoked_us, operation.returned_us);
         let unknown = matches!(operation.ended, Ended::Unknown | Ended::Open);
+        let is_loose = operation.overtaken_us.is_some();
         match (operation.did, operation.ended) {
             (Did::Write { value, .. }, Ended::Written(_)) => {
-                writes.insert(
-                    value,
-                    Effect {
-                        from_us,
-                        by_us: to_us,
-                    },
-                );
+                writes.insert(value, Effect::of(operation, true));
             }
             (Did::Write { value, .. }, _) if unknown => {
-                writes.insert(
-                    value,
-                    Effect {
-                        from_us,
-                        by_us: u64::MAX,
-                    },
-                );
+                writes.insert(value, Effect::of(operation, false));
             }
             (Did::Add(delta), Ended::Added { number, .. }) => {
-                writes.insert(
-                    number,
-                    Effect {
-                        from_us,
-                        by_us: to_us,
-                    },
-                );
-                if number != delta {
+                writes.insert(number, Effect::of(operation, true));
+                if number != delta && !is_loose {
                     seen.push(Seen {
                         value: number - delta,
                         from_us,
@@ -81,10 +85,7 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
                 }
             }
             (Did::Add(_), _) if unknown => made_up_allowed = true,
-            (Did::Remove, Ended::Removed) => removals.push(Effect {
-                from_us,
-                by_us: to_us,
-            }),
+            (Did::Remove, Ended::Removed) => removals.push(Effect::of(operation, true)),
             (Did::Read, Ended::Read(Some((value, _)))) => seen.push(Seen {
                 value,
                 from_us,
@@ -94,12 +95,19 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
         }
     }
     // To have been seen is to have happened.
+    let mut effects: Vec<Effect> = Vec::new();
     for Seen { value, to_us, .. } in &seen {
-        if let Some(write) = writes.get_mut(value) {
-            write.by_us = write.by_us.min(*to_us);
+        match writes.get_mut(value) {
+            Some(write) if write.is_loose => effects.push(Effect {
+                by_us: *to_us,
+                ..*write
+            }),
+            Some(write) => write.by_us = write.by_us.min(*to_us),
+            None => {}
         }
     }
-    let mut effects: Vec<Effect> = writes.values().chain(&removals).copied().collect();
+    let firm = writes.values().chain(&removals).filter(|effect| !effect.is_loose);
+    effects.extend(firm);
     effects.retain(|effect| effect.by_us < u64::MAX);
     effects.sort_by_key(|effect| effect.by_us);
     // For each moment: the latest beginning among all that had surely happened by then.

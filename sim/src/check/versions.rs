@@ -28,20 +28,19 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
     let mut written: Vec<(u64, Version)> = Vec::new();
     let mut of_value: BTreeMap<i64, Version> = BTreeMap::new();
     for operation in operations {
-        let version = match (operation.did, operation.ended) {
-            (Did::Write { value, .. }, Ended::Written(version)) => {
-                of_value.insert(value, version);
-                written.push((operation.invoked_us, version));
-                version
-            }
-            (_, Ended::Added { number, version }) => {
-                of_value.insert(number, version);
-                written.push((operation.invoked_us, version));
-                version
-            }
-            (_, Ended::Read(Some((_, version)))) => version,
+        let (value, version) = match (operation.did, operation.ended) {
+            (Did::Write { value, .. }, Ended::Written(version)) => (Some(value), version),
+            (_, Ended::Added { number, version }) => (Some(number), version),
+            (_, Ended::Read(Some((_, version)))) => (None, version),
             _ => continue,
         };
+        of_value.extend(value.map(|value| (value, version)));
+        if operation.overtaken_us.is_some() {
+            continue;
+        }
+        if value.is_some() {
+            written.push((operation.invoked_us, version));
+        }
         told.push((operation.returned_us, version));
     }
     let mut violations = Vec::new();
@@ -61,7 +60,10 @@ fn check_key(key: usize, operations: &[&Operation]) -> Vec<Violation> {
         }
     }
     let mut expected_once: BTreeMap<Version, Version> = BTreeMap::new();
-    for operation in operations {
+    for operation in operations
+        .iter()
+        .filter(|operation| operation.overtaken_us.is_none())
+    {
         let (
             Did::Write {
                 expected: Some(expected),

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use softstore_sharding::planted::{self, Bug};
 use softstore_sharding::slicelet::{Identity, Slicelet, SliceletEvent};
 use softstore_sharding::{
-    Generation, Incarnation, Life, NodeId, Peer, PullId, RangeMap, SliceKey, Timestamp,
+    Generation, Incarnation, Life, NodeId, Peer, ProcessId, PullId, RangeMap, SliceKey, Timestamp,
 };
 use softstore_store::{ModelStore, ModelStoreConfig, Part, Store};
 use softstore_transfer::chunk::CHUNK_VERSIONS;
@@ -39,6 +39,8 @@ use streams::{Incoming, Outgoing};
 /// See the head of this file.
 pub(crate) struct Node {
     slot: usize,
+    /// The slot whose node's name it has: its own, but for twins and successors.
+    name: usize,
     process: u64,
     core: HandoffCore,
     slicelet: Slicelet,
@@ -78,11 +80,6 @@ pub(crate) fn slot_of(address: &str) -> Option<usize> {
     address.strip_prefix('n')?.strip_suffix(":1")?.parse().ok()
 }
 
-/// The slot that a node's name names.
-pub(crate) fn slot_of_node(node: &NodeId) -> Option<usize> {
-    node.as_str().strip_prefix('n')?.parse().ok()
-}
-
 /// Incarnations are drawn: their order says nothing about their age.
 fn new_incarnation(slot: usize, env: &mut Env) -> u64 {
     if planted::is(Bug::IncarnationReused) {
@@ -92,8 +89,8 @@ fn new_incarnation(slot: usize, env: &mut Env) -> u64 {
     }
 }
 
-fn peer(slot: usize, incarnation: u64) -> Peer {
-    let node = NodeId::new(&format!("n{slot}")).expect("a short plain name");
+fn peer(slot: usize, name: usize, incarnation: u64) -> Peer {
+    let node = NodeId::new(&format!("n{name}")).expect("a short plain name");
     let life = Life {
         node,
         incarnation: Incarnation::new(incarnation),
@@ -105,10 +102,10 @@ fn peer(slot: usize, incarnation: u64) -> Peer {
 }
 
 impl Node {
-    /// A process at a slot. Its timers run from now on.
-    pub(crate) fn start(slot: usize, env: &mut Env) -> Self {
+    /// A process at a slot, with the name of the node that is at home at `name`. Its timers run from now on.
+    pub(crate) fn start(slot: usize, name: usize, env: &mut Env) -> Self {
         let process = env.name();
-        let me = peer(slot, new_incarnation(slot, env));
+        let me = peer(slot, name, new_incarnation(slot, env));
         let clock = Clock::draw(env);
         let half_sizes = if env.plan.is_uneven {
             env.random.between(1, 4)
@@ -120,6 +117,8 @@ impl Node {
             http_address: "".into(),
             zone: "".into(),
             capacity_bytes: half_sizes << 19,
+            process: ProcessId::new(process + 1).expect("not 0"),
+            cluster: None,
         };
         let now = clock.now(env);
         let store = ModelStoreConfig {
@@ -132,6 +131,7 @@ impl Node {
             .collect();
         let mut node = Self {
             slot,
+            name,
             process,
             core: HandoffCore::new(me, env.plan.handoff.clone(), CHUNK_VERSIONS),
             slicelet: Slicelet::new(env.plan.slicelet, identity, now),
@@ -233,15 +233,13 @@ impl Node {
 
     pub(crate) fn timer_fired(&mut self, timer: NodeTimer, env: &mut Env) {
         match timer {
+            NodeTimer::Core if !env.is_due(&mut self.core_wake_us) => return,
+            NodeTimer::Slicelet if !env.is_due(&mut self.slicelet_wake_us) => return,
             NodeTimer::Core => {
-                self.core_wake_us = None;
                 let actions = self.core.tick(self.now(env));
                 self.carry_out(actions, env);
             }
-            NodeTimer::Slicelet => {
-                self.slicelet_wake_us = None;
-                self.tick_slicelet(env);
-            }
+            NodeTimer::Slicelet => self.tick_slicelet(env),
             NodeTimer::Waiting { token } => self.waited_long_enough(token, env),
             NodeTimer::Peek { peek } => self.peek_timed_out(peek, env),
             NodeTimer::Recall { order } => self.recall_again(order, env),

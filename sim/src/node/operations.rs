@@ -11,7 +11,7 @@ use super::Node;
 use super::peeks::Waiter;
 use super::replicas::Leave;
 use crate::env::{Env, NodeTimer};
-use crate::history::Execution;
+use crate::history::{Answered, Execution};
 use crate::message::{Condition, Endpoint, Message, Operation, Reply, Request};
 
 /// How long an operation waits for an assignment that its client knows already, in microseconds.
@@ -189,7 +189,9 @@ impl Node {
             if !self.may_change(token, slice, &mut waiting.leave, env) {
                 return Step::Wait(Why::Readers);
             }
-            return Step::Reply(self.flush(slice, env));
+            let reply = self.flush(slice, env);
+            waiting.request.answered = Some(self.answered(env));
+            return Step::Reply(reply);
         }
         let is_served = matches!(self.core.admit(request.at, request.since), Admission::Serve(_));
         if is_served
@@ -202,6 +204,7 @@ impl Node {
             && request.what == Operation::Get
             && let Some((reading, found)) = self.read_here(&request.key, request.at, request.since, env)
         {
+            waiting.request.answered = Some(lent_by(&reading, env));
             return found.map_or(Step::Fill(reading), Step::Reply);
         }
         match self.core.admit(request.at, request.since) {
@@ -238,7 +241,8 @@ impl Node {
                 let since = serving.since;
                 match (self.run(request, context), serving.pull) {
                     (Some(reply), _) => {
-                        self.log(request, since, env);
+                        waiting.request.answered = Some(self.answered(env));
+                        self.log(&waiting.request, since, env);
                         Step::Reply(reply)
                     }
                     (None, Some(pull)) => Step::Wait(Why::Peek(pull)),
@@ -249,6 +253,14 @@ impl Node {
             Admission::Behind => Step::Wait(Why::Assignment),
             Admission::NotReady => Step::Reply(Reply::NotReady),
             Admission::Moved(moved) => Step::Reply(moved_reply(moved)),
+        }
+    }
+
+    /// What is carried out now is carried out by this life.
+    fn answered(&self, env: &Env) -> Answered {
+        Answered {
+            by: self.life().incarnation,
+            at_us: env.now_us,
         }
     }
 
@@ -361,6 +373,7 @@ impl Node {
             absence: Absence::Final,
         };
         if let Some(reply) = self.run(&waiting.request, context) {
+            waiting.request.answered = Some(self.answered(env));
             self.log(&waiting.request, since, env);
             self.reply(&waiting.request, reply, env);
         }
@@ -405,11 +418,12 @@ impl Node {
     }
 
     pub(super) fn reply(&self, request: &Request, reply: Reply, env: &mut Env) {
-        let (operation, attempt) = (request.operation, request.attempt);
+        let is_sent_on = matches!(reply, Reply::Moved { .. } | Reply::NotReady | Reply::Behind);
         let message = Message::OperationReply {
-            operation,
-            attempt,
+            operation: request.operation,
+            attempt: request.attempt,
             reply,
+            answered: request.answered.filter(|_| !is_sent_on),
         };
         env.send(self.endpoint(), Endpoint::Client(request.client), message);
     }
@@ -420,6 +434,14 @@ fn changed(request: &Request) -> Slice {
     match request.what {
         Operation::Flush { slice } => slice,
         _ => Slice::single(request.at),
+    }
+}
+
+/// What a replica reads counts as its owner's.
+pub(super) fn lent_by(reading: &ReadingHere, env: &Env) -> Answered {
+    Answered {
+        by: reading.owner.life.incarnation,
+        at_us: env.now_us,
     }
 }
 

@@ -15,6 +15,7 @@ use softstore_transfer::message::{
     Entry, FillAnswer, FillKey, FillRequest, Invalidate, LeaseReply, LeaseRequest, Refusal,
 };
 
+use super::operations::lent_by;
 use super::{Node, slot_of};
 use crate::env::{Env, NodeTimer};
 use crate::message::{Endpoint, Message, Reply};
@@ -446,9 +447,10 @@ impl Node {
             env.counters.copies_not_kept += u64::from(!is_kept);
         }
         for (index, operation) in open.waiting.into_iter().enumerate() {
-            let Some(waiting) = self.waiting.remove(&operation) else {
+            let Some(mut waiting) = self.waiting.remove(&operation) else {
                 continue;
             };
+            waiting.request.answered = Some(lent_by(&open.reading, env));
             let has_asked = index == 0;
             let reply = match &answer {
                 FillAnswer::Found { entry, .. } if has_asked || Fills::is_for_joiners(may_keep) => {

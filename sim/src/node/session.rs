@@ -116,6 +116,11 @@ impl Node {
                 env.trace(|| format!("n{} is refused: {reason}", self.slot));
                 env.counters.hellos_refused += 1;
             }
+            SliceletAction::Barred(by) => env.trace(|| format!("n{} is not heard: {by:?}", self.slot)),
+            SliceletAction::Admitted => env.trace(|| format!("n{} is heard", self.slot)),
+            SliceletAction::ForeignAssignment { theirs } => {
+                env.trace(|| format!("n{} refuses an assignment of {theirs:?}", self.slot));
+            }
             SliceletAction::EndDrain { reason } => {
                 env.trace(|| format!("n{} ends its drain: {reason:?}", self.slot));
                 env.counters.drains += u64::from(reason == DrainEnd::Drained);
@@ -145,7 +150,7 @@ impl Node {
     fn begin_again(&mut self, env: &mut Env) {
         env.counters.reborn += 1;
         env.history.is_gentle = false;
-        let me = peer(self.slot, new_incarnation(self.slot, env));
+        let me = peer(self.slot, self.name, new_incarnation(self.slot, env));
         env.trace(|| format!("n{} was told that it is dead; now {}", self.slot, me.life));
         let incarnation = me.life.incarnation;
         if planted::is(Bug::WriteAfterFreeze) {

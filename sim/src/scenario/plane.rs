@@ -26,8 +26,8 @@ use softstore_sharding::session::{
 use softstore_sharding::sharder::auto::Standing;
 use softstore_sharding::sharder::{ClusterView, PlacedMove, Placement, Sharder};
 use softstore_sharding::{
-    Assignment, Generation, Incarnation, Life, NodeEntry, NodeState, Peer, RangeAssignment, Readers, Slice,
-    Timestamp,
+    Assignment, ClusterId, Generation, Incarnation, Life, NodeEntry, NodeState, Peer, ProcessId,
+    RangeAssignment, Readers, Slice, Timestamp,
 };
 
 use super::fleet::{LifeNumber, Seat};
@@ -134,6 +134,7 @@ impl Plane {
             failure_timeout_ms: FAILURE_TIMEOUT_MS,
             settle_ms: FAILURE_TIMEOUT_MS * 2,
             expect_nodes: Some(expected),
+            founds_at_once: true,
             rebalance_delay_ms: u64::from(rebalance_rounds) * ROUND_MS,
             balance_interval_ms: BEAT_MS,
             balance_churn_percent_per_minute: churn_percent,
@@ -306,6 +307,8 @@ impl Plane {
                 claims: claims.remove(&seat.life).unwrap_or_default(),
                 versions: SESSION_VERSIONS,
                 lease_ms: None,
+                process: ProcessId::new(life.incarnation.get()),
+                cluster: ClusterId::default(),
                 offers: None,
             };
             let session = Session {
@@ -479,6 +482,7 @@ pub(super) fn dealt(seats: &[Seat], owned: &Owned) -> Option<Assignment> {
         let life = life_of(seat);
         let entry = NodeEntry {
             incarnation: life.incarnation,
+            process: ProcessId::new(life.incarnation.get()),
             address: address(seat),
             http_address: address(seat),
             zone: zone(seat),

@@ -2,18 +2,21 @@
 //! `assignment.proto`), without gRPC's 5 bytes and what HTTP/2 and TCP put around them.
 //!
 //! This crate does not use the wire's own, so the lengths are computed here; `proto/tests/conversions/lengths.rs` compares them
-//! with what is encoded, for arbitrary messages. The encoding: a field is its tag (1 byte, for all field numbers are below 16)
+//! with what is encoded, for arbitrary messages. The encoding: a field is its tag (1 byte, 2 for field numbers above 15)
 //! and its value; fields that are 0 or empty are left out; messages, text and lists of them carry their length.
 
 use softstore_sharding::session::{
-    AssignerMessage, AssignmentUpdate, ClaimPhase, HandoffReport, Hello, HotKeyLoad, LoadReport, NodeMessage,
-    Offer, Offers, RangeClaim, SliceLoad,
+    AssignerMessage, AssignmentUpdate, ClaimPhase, DrainReport, HandoffReport, Hello, HotKeyLoad, LoadReport,
+    NodeMessage, Offer, Offers, RangeClaim, ServingReport, SliceLoad,
 };
 use softstore_sharding::{
-    Assignment, AssignmentDiff, Generation, Life, NodeEntry, NodeId, Provider, RangeAssignment, Slice,
+    Assignment, AssignmentDiff, ClusterId, Founding, Generation, Life, NodeEntry, NodeId, ProcessId,
+    Provider, RangeAssignment, Slice,
 };
 
 const TAG: u64 = 1;
+/// What the tag of a field whose number is above 15 takes more.
+const LONG_TAG_EXTRA: u64 = 1;
 const FIXED: u64 = 8;
 
 /// A number of variable length: 7 bits a byte.
@@ -89,6 +92,21 @@ fn entry(id: &NodeId, entry: &NodeEntry) -> u64 {
         + text(entry.zone.len())
         + TAG
         + 1
+        + process(entry.process)
+}
+
+fn process(process: Option<ProcessId>) -> u64 {
+    fixed(process.map_or(0, ProcessId::get))
+}
+
+/// 16 bytes, if it is said.
+fn founding(founding: Option<Founding>) -> u64 {
+    founding.map_or(0, |_| text(size_of::<Founding>()))
+}
+
+fn cluster(cluster: &ClusterId) -> u64 {
+    let name = cluster.name.as_ref().map_or(0, |name| name.as_str().len());
+    text(name) + founding(cluster.founding)
 }
 
 /// A whole assignment.
@@ -99,7 +117,11 @@ pub fn assignment_bytes(assignment: &Assignment) -> u64 {
     let directory = assignment.directory().iter();
     let directory: u64 = directory.map(|(id, node)| message(entry(id, node))).sum();
     let terms = number(assignment.lease_ms().unwrap_or(0)) + number(assignment.revival_ms());
-    message(generation(assignment.generation())) + ranges + directory + terms
+    message(generation(assignment.generation()))
+        + ranges
+        + directory
+        + terms
+        + founding(assignment.founding())
 }
 
 /// What changed.
@@ -115,6 +137,7 @@ pub fn diff_bytes(diff: &AssignmentDiff) -> u64 {
             .map(|id| message(id.as_str().len() as u64))
             .sum::<u64>()
         + number(diff.lease_ms.unwrap_or(0))
+        + founding(diff.founding)
         + number(diff.revival_ms)
 }
 
@@ -140,6 +163,8 @@ pub fn assigner_message_bytes(said: &AssignerMessage) -> u64 {
         | AssignerMessage::Drain
         | AssignerMessage::NoTaker => 0,
         AssignerMessage::Relay { from, payload } => message(life(from)) + text(payload.len()),
+        AssignerMessage::NameTaken { holder } => text(holder.len()),
+        AssignerMessage::OtherCluster { cluster: theirs } => cluster(theirs),
         AssignerMessage::Refused { reason } => text(reason.len()),
         // A number that is there is written, even if it is 0.
         AssignerMessage::OffersHeard { behind_ms } => {
@@ -174,6 +199,8 @@ fn hello(hello: &Hello) -> u64 {
         + each(&hello.claims, claim)
         + message(versions)
         + number(hello.lease_ms.unwrap_or(0))
+        + process(hello.process)
+        + cluster(&hello.cluster)
         + hello
             .offers
             .as_ref()
@@ -233,6 +260,26 @@ fn load(load: &LoadReport) -> u64 {
         + rates.into_iter().map(double).sum::<u64>()
         + each(&load.slices, slice_load)
         + each(&load.hot_keys, hot_key)
+        + each(&load.conditions, |line| line.len() as u64)
+        + load
+            .serving
+            .as_ref()
+            .map_or(0, |told| LONG_TAG_EXTRA + message(serving(told)))
+        + load
+            .drain
+            .as_ref()
+            .map_or(0, |told| LONG_TAG_EXTRA + message(drain(told)))
+}
+
+fn serving(told: &ServingReport) -> u64 {
+    let first = told
+        .first
+        .map_or(0, |(first, _)| message(slice(&first)) + TAG + 1);
+    number(told.unserved) + first
+}
+
+fn drain(told: &DrainReport) -> u64 {
+    number(told.entries_held) + number(told.entries_given) + number(told.bytes_given)
 }
 
 fn handoff(report: &HandoffReport) -> u64 {

@@ -43,7 +43,7 @@ async fn a_node_that_stands_still_is_not_settled() {
     // Long enough that it is not called dead meanwhile.
     let cluster = ProcessCluster::start_with(
         3,
-        &["--failure-timeout-ms=20000"],
+        &["--failure-timeout-ms=20000", "--settle-ms=21000"],
         &["--failure-timeout-ms=20000"],
     )
     .await;
@@ -71,7 +71,7 @@ async fn a_joiner_that_nobody_reaches_is_given_nothing() {
     drop(nobody);
     let advertise = format!("--advertise={address}");
 
-    let mut cluster = ProcessCluster::start_with(2, &["--rebalance-delay-s=1"], &[]).await;
+    let mut cluster = ProcessCluster::start_with(2, &["--rebalance-delay-ms=1000"], &[]).await;
     cluster.add("n3", &[&advertise]).await;
     until("n3 is doubted", async || {
         let n3 = cluster.status_of("n3").await?;
@@ -95,7 +95,7 @@ async fn a_joiner_that_nobody_reaches_is_given_nothing() {
 async fn an_owner_that_nobody_reaches_is_not_settled() {
     let mut proxy = Proxy::bind().await;
     let address = proxy.address().to_string();
-    let mut cluster = ProcessCluster::start_with(1, &["--rebalance-delay-s=1"], &[]).await;
+    let mut cluster = ProcessCluster::start_with(1, &["--rebalance-delay-ms=1000"], &[]).await;
     let n2 = cluster
         .add("n2", &[&format!("--advertise={address}")])
         .await
@@ -125,7 +125,7 @@ async fn an_owner_that_nobody_reaches_is_not_settled() {
 /// share, and not before.
 #[tokio::test(flavor = "multi_thread")]
 async fn filled_means_that_it_has_its_share() {
-    let mut cluster = ProcessCluster::start_with(3, &["--rebalance-delay-s=1"], &[]).await;
+    let mut cluster = ProcessCluster::start_with(3, &["--rebalance-delay-ms=1000"], &[]).await;
     fill(&cluster).await;
     cluster.add("n4", &[]).await;
     until("n4 is known", async || cluster.status_of("n4").await.map(|_| ())).await;

@@ -6,8 +6,12 @@
 mod comes_back;
 mod conditions;
 mod dead_cache;
+mod founding;
 mod honest;
 mod invented;
 mod memory;
+mod overlap;
 mod pauses;
 mod stuck_logs;
+mod twins;
+mod two_clusters;

@@ -23,7 +23,7 @@ const END: Duration = Duration::from_secs(1 + 9);
 /// Then the Assigner gets SIGTERM, and ends in its time.
 async fn nobody_waits(assigner_log: LogTo, node_log: LogTo) {
     let flags = ["--log=info,softstore_server=trace", NOBODY_IS_SLOW];
-    let assigner_flags = [&["--rebalance-delay-ms=600000"][..], &flags].concat();
+    let assigner_flags = [&["--rebalance-delay-ms=600000", "--settle-ms=20000"][..], &flags].concat();
     let mut cluster = ProcessCluster::start_logging(2, &assigner_flags, &flags, assigner_log, node_log).await;
     let ledger = Ledger::new(cluster.patient_client().await, KEYS, 100);
     ledger.fill().await;

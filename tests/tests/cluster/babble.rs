@@ -71,6 +71,10 @@ impl Assigner for Babbler {
     async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
         Err(Status::unimplemented("nobody asks"))
     }
+
+    async fn forget(&self, _: Request<v1::ForgetRequest>) -> Result<Response<v1::ForgetReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
 }
 
 #[tonic::async_trait]
@@ -106,6 +110,10 @@ impl Transfer for Babbler {
     }
 
     async fn release(&self, _: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+
+    async fn identify(&self, _: Request<v1::IdentifyRequest>) -> Result<Response<v1::IdentifyReply>, Status> {
         Err(Status::unimplemented("nobody asks"))
     }
 }

@@ -14,7 +14,7 @@ use softstore_tests::embedded::any_port;
 use softstore_tests::http::{self, Metrics};
 use softstore_tests::ledger::Ledger;
 use softstore_tests::process::{self, Signal};
-use softstore_tests::processes::{ProcessCluster, channel, life, until};
+use softstore_tests::processes::{ProcessCluster, channel, declared, life, until};
 use softstore_tests::proxy::Proxy;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -336,23 +336,23 @@ async fn hand_off_messages_for_another_life_are_refused() {
     };
     let mut raw = TransferClient::new(channel(&node.grpc).await);
     let before = node.metrics().await.get("peer_messages_refused_total");
-    let refused = raw.take(take(&stale)).await.expect_err("another life");
+    let refused = raw.take(declared(take(&stale))).await.expect_err("another life");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     let refused = raw
-        .peek(v1::PeekRequest {
+        .peek(declared(v1::PeekRequest {
             to: Some(stale.clone()),
             taker: Some(taker.clone()),
             keys: Vec::new(),
-        })
+        }))
         .await
         .expect_err("another life");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     let refused = raw
-        .release(v1::ReleaseRequest {
+        .release(declared(v1::ReleaseRequest {
             to: Some(stale),
             taker: Some(taker.clone()),
             ranges: Vec::new(),
-        })
+        }))
         .await
         .expect_err("another life");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
@@ -361,11 +361,11 @@ async fn hand_off_messages_for_another_life_are_refused() {
 
     let before = metrics.get("bad_requests_total");
     let refused = raw
-        .take(v1::TakeRequest {
+        .take(declared(v1::TakeRequest {
             ranges: Vec::new(),
             taker: None,
             ..take(&present)
-        })
+        }))
         .await;
     assert_eq!(refused.expect_err("no taker").code(), Code::InvalidArgument);
     let metrics = node.metrics().await;

@@ -14,7 +14,7 @@ use softstore_server::config::{AssignerConfig, PullOrder};
 use softstore_server::node::Node;
 use softstore_sharding::{FrequencyClass, Generation, Incarnation, Life, NodeId, Peer};
 use softstore_tests::embedded::{EmbeddedCluster, PATIENCE};
-use softstore_tests::processes::channel;
+use softstore_tests::processes::{channel, declared};
 use softstore_transfer::chunk;
 use softstore_transfer::message::{PullRequest, Take, TakeRange, TakeReply, TakenRange, Verdict};
 use tonic::Streaming;
@@ -184,7 +184,7 @@ impl Taker {
             ranges: ranges.collect(),
         };
         let reply = giver
-            .take(v1::TakeRequest::from(&take))
+            .take(declared(v1::TakeRequest::from(&take)))
             .await
             .expect("the take is answered");
         let reply = TakeReply::try_from(reply.into_inner()).expect("a reply as it must be");
@@ -211,7 +211,7 @@ impl Taker {
             cursor,
             ..self.pull.clone()
         };
-        let stream = self.giver.pull(v1::PullRequest::from(&request)).await;
+        let stream = self.giver.pull(declared(v1::PullRequest::from(&request))).await;
         stream.expect("the pull is granted").into_inner()
     }
 }

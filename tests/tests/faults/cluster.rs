@@ -155,7 +155,9 @@ impl Cluster {
         if Ownership::of_this_run() == Ownership::Leased {
             flags.extend(["--ownership=leased".to_owned(), format!("--lease-ms={LEASE_MS}")]);
         }
-        flags.extend(expected.map(|nodes| format!("--expect-nodes={nodes}")));
+        // Only the first Assigner is told how many to expect: the cluster is new to it.
+        flags.extend(expected.iter().map(|nodes| format!("--expect-nodes={nodes}")));
+        flags.extend(expected.map(|_| "--founds-at-once".to_owned()));
         self.start_process(ASSIGNER, flags).await;
     }
 
@@ -178,6 +180,7 @@ impl Cluster {
         flags.extend([
             format!("--failure-timeout-ms={}", FAILURE_TIMEOUT_MS),
             "--insecure".to_owned(),
+            "--cluster=faults".to_owned(),
             "--announce".to_owned(),
             "--exit-with-parent".to_owned(),
             "--log-format=json".to_owned(),

@@ -41,7 +41,12 @@ async fn a_log_that_cannot_be_written_stops_nobody() {
         (child, stdout, line)
     };
     let common = ["--announce", "--exit-with-parent", "--log=trace"];
-    let assigner = ["assigner", "--listen=127.0.0.1:0", "--expect-nodes=1"];
+    let assigner = [
+        "assigner",
+        "--listen=127.0.0.1:0",
+        "--expect-nodes=1",
+        "--founds-at-once",
+    ];
     let (mut assigner, _assigner_out, line) = start(owned(&[&assigner[..], &common].concat())).await;
     let address = line["assigner"].as_str().expect("an address");
     let node = [

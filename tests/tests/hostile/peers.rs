@@ -16,10 +16,10 @@ use softstore_proto::v1::transfer_server::{Transfer, TransferServer};
 use softstore_server::config::NodeConfig;
 use softstore_server::node::Node;
 use softstore_sharding::session::{AssignerMessage, AssignmentUpdate, Hello, NodeMessage, VersionRange};
-use softstore_sharding::{Generation, Incarnation, Life, NodeId, Peer, Version};
+use softstore_sharding::{ClusterId, Generation, Incarnation, Life, NodeId, Peer, Version};
 use softstore_tests::embedded::{PATIENCE, any_port, node_config};
 use softstore_tests::handed_over::{generation, handed_over};
-use softstore_tests::processes::{channel, until};
+use softstore_tests::processes::{channel, declared, until};
 use softstore_transfer::chunk;
 use softstore_transfer::message::{PullRequest, Take, TakeAnswer, TakeRange, TakeReply, TakenRange, Verdict};
 use tokio::net::TcpListener;
@@ -98,7 +98,7 @@ async fn a_taker_that_never_reads_is_cut() {
             .collect(),
     };
     until("the take is answered", async || {
-        let taken = giver.clone().take(v1::TakeRequest::from(&take)).await;
+        let taken = giver.clone().take(declared(v1::TakeRequest::from(&take))).await;
         taken.ok()
     })
     .await;
@@ -115,7 +115,7 @@ async fn a_taker_that_never_reads_is_cut() {
     let peak = Peak::of(&node);
     let mut unread = Vec::new();
     for _ in 0..PULLS {
-        let pulled = giver.pull(v1::PullRequest::from(&pull)).await;
+        let pulled = giver.pull(declared(v1::PullRequest::from(&pull))).await;
         unread.push(pulled.expect("the pull is granted").into_inner());
     }
     node.counted("connections_stalled_total", before, 1.0).await;
@@ -196,6 +196,10 @@ impl Assigner for Mute {
     async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
         Err(Status::unimplemented("nobody asks"))
     }
+
+    async fn forget(&self, _: Request<v1::ForgetRequest>) -> Result<Response<v1::ForgetReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
 }
 
 #[tonic::async_trait]
@@ -247,6 +251,10 @@ impl Transfer for Mute {
 
     async fn release(&self, _: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseReply>, Status> {
         Ok(Response::new(v1::ReleaseReply {}))
+    }
+
+    async fn identify(&self, _: Request<v1::IdentifyRequest>) -> Result<Response<v1::IdentifyReply>, Status> {
+        Err(Status::unimplemented("nobody asks"))
     }
 }
 
@@ -336,6 +344,8 @@ async fn a_node_that_never_reads_its_session_is_closed() {
         claims: Vec::new(),
         versions: VersionRange { min: 1, max: 1 },
         lease_ms: None,
+        process: None,
+        cluster: ClusterId::default(),
         offers: None,
     });
     let hello = encoded(&v1::NodeMessage::from(&hello));

@@ -50,15 +50,20 @@ impl HandoffCore {
         if self.revival_ms == 0 {
             return None;
         }
-        let is_same = |pull: &Pull| {
+        // All that awaits under it may be pulled under it, in one message.
+        let parts_awaiting = |id: PullId| {
+            let held = self.held.iter().filter(|(_, held)| held.pull == Some(id));
+            held.count()
+        };
+        let is_same = |id: PullId, pull: &Pull| {
             matches!(&pull.giver, Giver::Away(away) if *away == life)
                 && pull.deadline > now
-                && pull.ranges.len() < self.config.taken_ranges_max
+                && parts_awaiting(id) < self.config.taken_ranges_max
         };
         let known = self
             .pulls
             .iter()
-            .find(|(_, pull)| is_same(pull))
+            .find(|(id, pull)| is_same(**id, pull))
             .map(|(&id, _)| id);
         if known.is_none() && self.memories_awaiting().count() >= AWAITED_MAX {
             return None;
@@ -205,7 +210,7 @@ impl HandoffCore {
         for answer in &reply.answers {
             for (part, first_sent) in self.awaited_parts(&reply.from, answer) {
                 match &answer.verdict {
-                    Verdict::Fenced { next_version } if has_common_version => {
+                    Verdict::Fenced { next_version } if has_common_version && self.has_room_for(part) => {
                         self.given_back(part, *next_version, first_sent, reply, now, actions);
                         given.push((part, answer.since));
                     }
@@ -246,6 +251,13 @@ impl HandoffCore {
                 asking.send_at = send_at;
             }
         });
+    }
+
+    /// Whether the pull under which a part awaits can hold one more: an answer may be in smaller parts than were asked for.
+    fn has_room_for(&self, part: Slice) -> bool {
+        let memory = self.held.get(part.low()).and_then(|(_, held)| held.pull);
+        let pull = memory.and_then(|id| self.pulls.get(&id));
+        pull.is_some_and(|pull| pull.ranges.len() < self.config.taken_ranges_max)
     }
 
     /// The copy of a part is fenced for this node: its memory becomes the pull's without a gap. Versions go on above what the

@@ -50,7 +50,11 @@ impl HandoffCore {
             });
         }
         for (slice, past) in self.past.iter() {
-            if let End::Fenced { taker, .. } = &past.end {
+            // What a former life held is offered, with its taker. A claim to it would be newer than all that this life holds.
+            let is_inherited = past.end.copy().is_some_and(|copy| copy.inherited.is_some());
+            if let End::Fenced { taker, .. } = &past.end
+                && !is_inherited
+            {
                 let phase = ClaimPhase::Fenced(taker.life.clone());
                 claims.push(RangeClaim {
                     slice,

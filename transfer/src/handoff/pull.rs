@@ -66,6 +66,11 @@ impl HandoffCore {
     /// A pull is over: complete, or given up. Both the giver and the Assigner are told.
     pub fn pull_ended(&mut self, pull: PullId, end: PullEnd) -> Vec<Action> {
         let mut actions = Vec::new();
+        let is_away = |pull: &Pull| pull.giver_here().is_none();
+        if end != PullEnd::Overflow && self.pulls.get(&pull).is_some_and(is_away) {
+            // The last word of a stream whose giver has died since: the pull is a memory now.
+            return actions;
+        }
         self.end_pull(pull, end, &mut actions);
         actions
     }

@@ -204,6 +204,7 @@ impl Bench {
         let assigner = AssignerServer::start(AssignerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             expect_nodes: 1,
+            founds_at_once: true,
             ..AssignerConfig::default()
         })
         .await?;

@@ -204,6 +204,7 @@ pub(crate) fn be_assigner(listen: &str, expect_nodes: u32, ownership: Ownership)
         listen,
         // One at a fixed address follows another.
         expect_nodes: if listen.port() == 0 { expect_nodes } else { 0 },
+        founds_at_once: listen.port() == 0,
         rebalance_delay_ms: 0,
         ownership,
         ..AssignerConfig::default()

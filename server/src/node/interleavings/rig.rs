@@ -176,6 +176,7 @@ pub(super) fn whole(
     let entry = |name: &str| {
         let entry = NodeEntry {
             incarnation: life(name).incarnation,
+            process: None,
             address: peer(name).address,
             http_address: "".into(),
             zone: "".into(),

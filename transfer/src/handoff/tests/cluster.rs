@@ -75,6 +75,7 @@ pub(super) fn assignment(generation: u64, living: &str, ranges: &[(Slice, Says<'
     let directory = living.split(' ').map(|name| {
         let entry = NodeEntry {
             incarnation: life(name).incarnation,
+            process: None,
             address: peer(name).address,
             http_address: "".into(),
             zone: "".into(),

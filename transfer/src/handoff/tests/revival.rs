@@ -132,9 +132,7 @@ fn a1_h2_nobody_is_answered_before_it_is_settled() {
     cluster.reborn("a", "a2");
     cluster.adopt("b", &listed());
     let take = cluster.only_take();
-    cluster.deliver_take(&take).unwrap();
-    let (_, reply) = cluster.replies.pop_front().unwrap();
-    assert_eq!(reply.answers[0].verdict, crate::message::Verdict::Searching);
+    assert_eq!(cluster.deliver_take(&take), Err(Refusal::Unheard));
     cluster.adopt("a2", &listed());
     cluster.deliver_take(&take).unwrap();
     let reply = cluster.replies.pop_front().unwrap();
@@ -390,6 +388,9 @@ fn a14_a_giver_that_falls_silent_may_come_back() {
         "nothing is forgotten"
     );
     assert!(cluster.node("b").import_target(pull, key(5)).is_none());
+    // The old stream's last word comes late.
+    let actions = cluster.node("b").pull_ended(pull, PullEnd::Gone);
+    assert!(actions.is_empty());
     cluster.now = cluster.now.plus_ms(20_000);
     cluster.reborn("a", "a2");
     let offers = cluster.node("a2").offers().unwrap();
@@ -484,4 +485,19 @@ fn h8_a_take_for_the_former_life_is_refused() {
     let (to, now) = ("a2", cluster.now);
     let refused = cluster.node(to).take(&take, now).map(|_| ());
     assert_eq!(refused, Err(Refusal::WrongIncarnation));
+}
+
+/// Plan: a has fenced all for b and then begins anew. Its next life offers that, and names the taker; it claims nothing, since
+/// it holds no assignment under which it could have.
+#[test]
+fn a11_h8_what_a_former_life_fenced_is_offered_and_not_claimed() {
+    let mut cluster = Cluster::of("a b c");
+    cluster.adopt("a", &awaiting(1, "a b c", ("a", 1, &[]), &[]));
+    cluster.adopt("a b c", &awaiting(2, "a b c", ("b", 2, &[("a", 1)]), &[]));
+    cluster.settle();
+    cluster.reborn("a", "a2");
+    assert_eq!(cluster.node("a2").claims(), []);
+    let offers = cluster.node("a2").offers().expect("the copy is kept");
+    let takers: Vec<_> = offers.ranges.into_iter().map(|offer| offer.taker).collect();
+    assert_eq!(takers, [Some((life("b"), since(2)))]);
 }
