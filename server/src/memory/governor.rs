@@ -339,10 +339,9 @@ mod tests {
                 planned_transit_bytes: self.limit_bytes / 8,
             };
             let decision = self.governor.step(&reading, Timestamp::from_ms(self.now_ms));
-            // The store follows at 16 MiB a look.
-            self.budget_bytes = decision
-                .budget_bytes
-                .max(self.budget_bytes.saturating_sub(16 * MIB));
+            // The store evicts 16 MiB a look.
+            let reached = self.budget_bytes.min(self.store_bytes);
+            self.budget_bytes = decision.budget_bytes.max(reached.saturating_sub(16 * MIB));
             if decision.purge {
                 self.purges += 1;
                 self.free_bytes = 0;

@@ -5,8 +5,8 @@
 //! the youngest again and again, so that moka does not choose them as victims. Should it choose one all the same (which takes
 //! the whole room to be written anew between two rounds of housekeeping), whoever next makes moka evict gives it back first.
 //!
-//! A budget that falls is followed in steps of [`STEP_BYTES`], so that nobody who writes has more than that to evict at
-//! once: [`Ballast::budget_bytes`] is what holds now, and what all others go by.
+//! A budget that falls is followed at once down to what is held, and then in steps of [`STEP_BYTES`], so that nobody who
+//! writes has more than that to evict at once: [`Ballast::budget_bytes`] is what holds now, and what all others go by.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -78,10 +78,12 @@ impl Ballast {
         self.is_shed.load(Ordering::Acquire)
     }
 
-    /// The next budget on the way, if it is not there yet.
-    fn next(&self) -> Option<u64> {
+    /// The next budget on the way, if it is not there yet. What is beyond the entries that are held, and the reserve for those, goes
+    /// at once: a store that is still filling must not fill on.
+    fn next(&self, held_bytes: u64) -> Option<u64> {
         let (now, aim) = (self.budget_bytes(), self.aim_bytes.load(Ordering::Relaxed));
-        (now != aim).then(|| aim.max(now.saturating_sub(STEP_BYTES)))
+        let needed = held_bytes.saturating_add(held_bytes / ((1 << RESERVE_SHIFT) - 1));
+        (now != aim).then(|| aim.max(now.min(needed).saturating_sub(STEP_BYTES)))
     }
 }
 
@@ -109,7 +111,7 @@ impl MokaStore {
     /// Goes on towards the budget that was set, evicting, in a bounded number of steps.
     pub(super) fn approach_budget(&self) {
         for _ in 0..STEPS_MAX {
-            let Some(next) = self.ballast.next() else {
+            let Some(next) = self.ballast.next(self.gauges.bytes.load(Ordering::Relaxed)) else {
                 return;
             };
             self.ballast.budget_bytes.store(next, Ordering::Relaxed);
@@ -222,6 +224,25 @@ mod tests {
         assert!(bytes > 2 * MIB && bytes <= 3 * MIB, "{bytes}");
     }
 
+    /// Plan: a store of 64 MiB that holds some 10 gets 12, and 6. What it does not hold goes at once, in the first call, and costs no
+    /// entry.
+    #[test]
+    fn a_budget_that_is_not_used_falls_at_once() {
+        let rig = Rig::new(64 * MIB, 0);
+        (0..16_000).for_each(|number| rig.set(number, &[7; 200]));
+        let held = rig.bytes();
+        assert!(held > 8 * MIB && held < 11 * MIB, "{held}");
+        rig.store.set_budget(12 * MIB);
+        let stats = rig.store.stats();
+        assert_eq!(
+            (stats.budget_bytes, stats.bytes, stats.evicted),
+            (12 * MIB, held, 0)
+        );
+        rig.store.set_budget(6 * MIB);
+        assert_eq!(rig.store.stats().budget_bytes, 6 * MIB);
+        assert!(rig.bytes() <= 6 * MIB);
+    }
+
     /// Plan: a store of 64 MiB gets 8. One call does a bounded part of that, housekeeping the rest, and a write in between
     /// evicts no more than a step.
     #[test]
@@ -230,7 +251,8 @@ mod tests {
         (0..200_000).for_each(|number| rig.set(number, &[7; 200]));
         rig.store.set_budget(8 * MIB);
         let reached = rig.store.stats().budget_bytes;
-        assert_eq!(reached, 64 * MIB - super::STEPS_MAX as u64 * super::STEP_BYTES);
+        let steps_bytes = super::STEPS_MAX as u64 * super::STEP_BYTES;
+        assert!(reached.abs_diff(64 * MIB - steps_bytes) < MIB, "{reached}");
         let before = rig.store.stats().evicted;
         rig.set(1_000_000, &[7; 200]);
         assert!(rig.store.stats().evicted - before < 2_000);

@@ -47,12 +47,12 @@ pub(crate) fn can_run(test: &str) -> bool {
 
 /// An Assigner and nodes, the first of them in a group.
 pub(crate) struct Rig {
-    pub(crate) group: MemoryGroup,
+    pub(crate) limited: Node,
     pub(crate) limit_bytes: u64,
     assigner: String,
-    pub(crate) limited: Node,
-    // Dropped after the nodes' processes.
+    // Dropped after the nodes' processes, in this order.
     _assigner: Process,
+    pub(crate) group: MemoryGroup,
     logs: TempDir,
 }
 
