@@ -5,7 +5,7 @@
 //!   status, drain    --calls --->                                    --reading--> /metrics
 //!
 //!   service  the sessions and what operators ask     driver  the task     metrics     probing  do members answer
-//!   seek  who answers where a session broke          state_file  what is remembered on disk
+//!   seek     is a name's holder still there?         state_file  which cluster this is, kept
 //! ```
 //!
 //! One task owns the core, takes queued input before timers, and answers each step by its actions.

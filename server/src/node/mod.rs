@@ -11,7 +11,8 @@
 //!
 //!   an operation      waiting: held back   replies: on their way   standing_queue, saturation: too old, no time left   load: measured
 //!   replicas          lending, invalidations: as owner             reading: as replica
-//!   state             in_order: actions    standing: may it serve  givings: streams given at once                      metrics, watch, pauses, identity
+//!   calls             identity: which process, of which cluster, and who belongs elsewhere
+//!   state             in_order: actions    standing: may it serve  givings: streams given at once                      metrics, watch, pauses
 //! ```
 
 mod cache_service;

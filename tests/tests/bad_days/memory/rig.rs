@@ -329,10 +329,11 @@ pub(crate) trait Line {
 impl Line for Metrics {
     fn line(&self) -> String {
         let of = |name: &str| self.sum(name);
+        let mib = f64::from(1 << 20);
         format!(
-            "budget {:>5} MiB  transit {:>3} MiB  purges {}  shrinks {}  grows {}  cut {}",
-            of("memory_budget_bytes") as u64 / MIB,
-            of("transit_bytes") as u64 / MIB,
+            "budget {:>5.0} MiB  transit {:>3.0} MiB  purges {}  shrinks {}  grows {}  cut {}",
+            of("memory_budget_bytes") / mib,
+            of("transit_bytes") / mib,
             of("memory_purges_total"),
             of("memory_shrinks_total"),
             of("memory_grows_total"),
