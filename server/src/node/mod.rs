@@ -184,13 +184,13 @@ impl Node {
         let kernel = Kernel::default();
         let limit = kernel.limit();
         let plan = MemoryPlan::new(&limit, memory_bytes, config.transit_bytes_max as u64);
-        tell_plan(&plan, &limit);
         let Ports {
             grpc,
             grpc_addr,
             http,
             http_addr,
         } = Ports::bind(config.listen, config.http_listen).await?;
+        tell_plan(&plan, &limit);
         let address = config.advertise.clone().unwrap_or_else(|| grpc_addr.to_string());
         let life = Life {
             node: config.id.clone(),

@@ -1,7 +1,8 @@
-//! In which order a giver sends, and where a broken stream goes on. The test itself is the taker: it fences a node by
-//! hand, under an acquisition newer than any, and reads the stream as it comes.
+//! In which order a giver sends, and where a broken stream goes on. The test itself is the Assigner, once the real one has filled
+//! its part, and the taker: it gives all of a node's ranges to itself, fences them by hand, and reads the stream as it comes.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rand::SeedableRng;
@@ -12,7 +13,10 @@ use softstore_proto::v1;
 use softstore_proto::v1::transfer_client::TransferClient;
 use softstore_server::config::{AssignerConfig, PullOrder};
 use softstore_server::node::Node;
-use softstore_sharding::{FrequencyClass, Generation, Incarnation, Life, NodeId, Peer};
+use softstore_sharding::{
+    Assignment, FrequencyClass, Generation, Incarnation, Life, NodeEntry, NodeId, NodeState, Peer, Provider,
+    RangeAssignment,
+};
 use softstore_tests::embedded::{EmbeddedCluster, PATIENCE};
 use softstore_tests::processes::{channel, declared};
 use softstore_transfer::chunk;
@@ -32,8 +36,7 @@ const FUTURE_SEED: u64 = 3;
 /// Operations of one call to the client.
 const OPS_AT_ONCE: usize = 4_096;
 
-/// How far the taker's acquisition is ahead of the giver's, in milliseconds: the Assigner's own generations do not get
-/// there while a test runs, and until then nobody can say that the taker is dead.
+/// How far the taker's acquisition is ahead of the giver's, in milliseconds.
 const AHEAD_MS: u64 = 3_600_000;
 
 /// Entries, and how they are read. A key's index is its rank: key 0 is the most popular one.
@@ -89,10 +92,10 @@ impl Workload {
         order.into_iter().take_while(fits).collect()
     }
 
-    /// A cluster of one node that sends in `order`, with all entries in it, which `reads` has then read.
-    async fn run(&self, order: PullOrder, reads: &[usize]) -> EmbeddedCluster {
+    /// A node that sends in `order`, with all entries in it, which `reads` has then read. It owns everything; its Assigner is gone.
+    async fn run(&self, order: PullOrder, reads: &[usize]) -> Node {
         let change = |config: &mut softstore_server::config::NodeConfig| config.pull_order = order;
-        let cluster = EmbeddedCluster::start_with(1, AssignerConfig::default(), change).await;
+        let mut cluster = EmbeddedCluster::start_with(1, AssignerConfig::default(), change).await;
         let client = cluster.client().await.with_timeout(PATIENCE);
         self.fill(&client).await;
         for batch in reads.chunks(OPS_AT_ONCE) {
@@ -101,7 +104,7 @@ impl Workload {
                 assert!(got.expect("a get succeeds").is_some(), "an entry is missing");
             }
         }
-        cluster
+        cluster.nodes.pop().expect("it has one node")
     }
 
     async fn fill(&self, client: &Client) {
@@ -140,14 +143,42 @@ struct Received {
     class: FrequencyClass,
 }
 
-/// A taker that no Assigner has heard of.
+/// All of an assignment's ranges given to `taker` at `since`, by who had them.
+fn given_to(taker: &Peer, before: &Assignment, since: Generation) -> Assignment {
+    let ranges = before.ranges().iter().map(|(slice, range)| {
+        let giver = Provider {
+            life: range.owner.clone(),
+            since: range.since,
+        };
+        let given = RangeAssignment {
+            owner: taker.life.clone(),
+            since,
+            providers: vec![giver],
+            ..range.clone()
+        };
+        (slice, given)
+    });
+    let entry = NodeEntry {
+        incarnation: taker.life.incarnation,
+        process: None,
+        address: taker.address.clone(),
+        http_address: "".into(),
+        zone: "".into(),
+        state: NodeState::Serving,
+    };
+    let mut directory = before.directory().clone();
+    directory.insert(taker.life.node.clone(), entry);
+    Assignment::new(since, ranges.collect(), directory).expect("a valid assignment")
+}
+
+/// A taker in a node's name.
 struct Taker {
     giver: TransferClient<Channel>,
     pull: PullRequest,
 }
 
 impl Taker {
-    /// Fences all that a node holds.
+    /// Is given all that a node holds, and fences it.
     async fn fence(node: &Node) -> Self {
         let assignment = node
             .state()
@@ -173,6 +204,8 @@ impl Taker {
             number: assignment.generation().number + AHEAD_MS,
             assigner: assignment.generation().assigner,
         };
+        node.state()
+            .adopt(&Arc::new(given_to(&taker, &assignment, since)));
         let ranges = held.iter().map(|&(slice, range)| TakeRange {
             slice,
             since,
@@ -270,8 +303,8 @@ async fn the_first_fifth_of_a_pull_holds_what_will_be_read() {
     let past = workload.reads(PAST_SEED, READS);
     let future = workload.reads(FUTURE_SEED, READS);
     let pulled_hits_percent = async |order| {
-        let cluster = workload.run(order, &past).await;
-        let mut taker = Taker::fence(&cluster.nodes[0]).await;
+        let node = workload.run(order, &past).await;
+        let mut taker = Taker::fence(&node).await;
         let pulled = entries(&rest(&workload, taker.pull(Bytes::new()).await).await);
         assert_eq!(pulled.len(), ENTRIES, "{order:?}");
         let kept = workload.first_fifth(pulled.iter().map(|entry| entry.index));
@@ -298,8 +331,8 @@ async fn a_broken_pull_goes_on_behind_its_cursor() {
     let workload = Workload::new(ENTRIES);
     let past = workload.reads(PAST_SEED, READS);
     for order in [PullOrder::Hottest, PullOrder::Shuffled] {
-        let cluster = workload.run(order, &past).await;
-        let mut taker = Taker::fence(&cluster.nodes[0]).await;
+        let node = workload.run(order, &past).await;
+        let mut taker = Taker::fence(&node).await;
         let items = rest(&workload, taker.pull(Bytes::new()).await).await;
         let whole = entries(&items);
         let distinct: HashSet<usize> = whole.iter().map(|entry| entry.index).collect();
