@@ -90,7 +90,7 @@ fn free_parts(view: &ClusterView<'_>, slice: Slice) -> Vec<Slice> {
         return vec![slice];
     };
     let free = previous.ranges().iter().filter(|(range, held)| {
-        held.providers.is_empty() || (!view.owner_stays(held) && slice.covers(*range))
+        !held.keeps_whole() || (!view.owner_stays(held) && slice.covers(*range))
     });
     free.filter_map(|(range, _)| range.intersect(slice)).collect()
 }
