@@ -89,8 +89,9 @@ fn free_parts(view: &ClusterView<'_>, slice: Slice) -> Vec<Slice> {
     let Some(previous) = view.previous else {
         return vec![slice];
     };
-    let free = previous.ranges().iter().filter(|(range, held)| {
-        !held.keeps_whole() || (!view.owner_stays(held) && slice.covers(*range))
-    });
+    let free = previous
+        .ranges()
+        .iter()
+        .filter(|(range, held)| !held.keeps_whole() || (!view.owner_stays(held) && slice.covers(*range)));
     free.filter_map(|(range, _)| range.intersect(slice)).collect()
 }
