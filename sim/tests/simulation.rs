@@ -40,7 +40,7 @@ fn holds(mode: Mode) -> (u64, Counters) {
 fn h1_to_h7_hold_over_many_seeds() {
     let (loose, counters) = holds(Mode::Available);
     let happened = [
-        ("operations at lives that were given up", loose, 1_000),
+        ("operations at lives that were given up", loose, 100),
         ("hand-offs", counters.handoffs, 1_000),
         ("cold starts", counters.cold_starts, 100),
         ("peeks", counters.peeks, 500),

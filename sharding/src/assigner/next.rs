@@ -79,8 +79,13 @@ pub(crate) fn refreshed(
             .then(|| is_over(reported, slice, range.since))
             .flatten();
         if !lives(living, &range.owner) {
-            // Nobody awaits anything for the dead: only the last holder counts (H2).
-            range.awaits.retain(|_| planted::is(Bug::AwaitSurvivesSince));
+            // Nobody awaits anything for the dead, and who came back to them has what they may have overwritten since they began
+            // cold: only the last holder counts (H2).
+            if !planted::is(Bug::AwaitSurvivesSince) {
+                let held = range.clone();
+                range.providers.retain(|provider| !held.is_revival(provider));
+                range.awaits.clear();
+            }
         } else if is_over == Some(true) {
             range.awaits.clear();
         } else if let Some(first) = range

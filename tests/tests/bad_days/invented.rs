@@ -8,7 +8,7 @@ use softstore_proto::v1;
 use softstore_proto::v1::transfer_client::TransferClient;
 use softstore_sharding::generation::GENERATION_NUMBER_MAX;
 use softstore_sharding::{Generation, Incarnation, Life, NodeId, Peer, Slice};
-use softstore_tests::processes::{NodeProcess, ProcessCluster, channel};
+use softstore_tests::processes::{NodeProcess, ProcessCluster, channel, declared};
 use softstore_transfer::message::{Take, TakeRange};
 
 const KEYS: usize = 500;
@@ -47,7 +47,7 @@ async fn take(
         ranges: vec![TakeRange { slice, since, from }],
     };
     let mut transfer = TransferClient::new(channel(&node.grpc).await);
-    let answer = transfer.take(v1::TakeRequest::from(&take)).await;
+    let answer = transfer.take(declared(v1::TakeRequest::from(&take))).await;
     answer.map(|_| ()).map_err(|status| status.code())
 }
 
