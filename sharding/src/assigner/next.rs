@@ -591,6 +591,37 @@ mod tests {
         assert!(next[0].1.providers.is_empty());
     }
 
+    /// Plan: z fell silent, and b began cold in its place; z's next life is back, and listed for b. b dies before it is known to
+    /// have asked. b may have written what z's next life has in an older form, so that one provides it to nobody, be it to itself.
+    #[test]
+    fn a2_h2_who_came_back_to_an_owner_that_died_provides_nothing() {
+        let next_life = Life {
+            incarnation: Incarnation::new(2),
+            ..life("z")
+        };
+        let awaited = Provider {
+            life: life("z"),
+            since: generation(1),
+        };
+        let revived = Provider {
+            life: next_life.clone(),
+            ..awaited.clone()
+        };
+        let waiting = RangeAssignment {
+            providers: vec![revived],
+            awaits: vec![awaited],
+            ..range("b", 5, &[])
+        };
+        let lives: Living = [(next_life.node.clone(), next_life.incarnation)].into();
+        let held = Assignment::new(generation(9), vec![(Slice::FULL, waiting)], BTreeMap::new()).unwrap();
+        let nothing = RangeMap::new();
+        let left = refreshed(&held, &lives, &nothing, &RangeMap::new(), &Away::NOBODY);
+        let placement = Placement::new(vec![(Slice::FULL, next_life.node.clone())]).unwrap();
+        let next = placed(left, &placement, &lives, &Away::NOBODY, generation(10));
+        let RangeAssignment { owner, providers, .. } = &next[0].1;
+        assert_eq!((owner, providers.as_slice()), (&next_life, &[][..]));
+    }
+
     /// Plan: an owner that keeps its range under a new acquisition is done. It has revoked nothing: the mark stays, as it does
     /// where it is one of several providers.
     #[test]
