@@ -605,7 +605,7 @@ mod tests {
         };
         let revived = Provider {
             life: next_life.clone(),
-            ..awaited.clone()
+            ..awaited
         };
         let waiting = RangeAssignment {
             providers: vec![revived],

@@ -151,6 +151,8 @@ impl Cluster {
             format!("--http-listen={}", self.address(ASSIGNER, HTTP_PORT)),
             format!("--settle-ms={settle_ms}"),
             "--rebalance-delay-ms=600000".to_owned(),
+            // Who was killed is awaited as who was away: what is remembered for that must be given back before a cell ends.
+            "--revival-ms=6000".to_owned(),
         ];
         if Ownership::of_this_run() == Ownership::Leased {
             flags.extend(["--ownership=leased".to_owned(), format!("--lease-ms={LEASE_MS}")]);
