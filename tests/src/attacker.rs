@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prost::Message;
+use softstore_proto::identity::NAME_KEY;
 use softstore_proto::v1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -99,7 +100,7 @@ pub fn header(name: &[u8], value: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// The header block of a gRPC call.
+/// The header block of a gRPC call, which says that it is of the cluster that has no other name: else it would go no further.
 pub fn call_headers(path: &str) -> Vec<u8> {
     let path = [&[0x04], &integer(0, 7, path.len())[..], path.as_bytes()].concat();
     // POST and http are entries 3 and 6 of the static table.
@@ -108,6 +109,7 @@ pub fn call_headers(path: &str) -> Vec<u8> {
         path,
         header(b"content-type", b"application/grpc"),
         header(b"te", b"trailers"),
+        header(NAME_KEY.as_bytes(), b"local"),
     ]
     .concat()
 }
