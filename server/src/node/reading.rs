@@ -97,7 +97,9 @@ impl Copies {
                 Err(_) => return Filled::Unread,
             };
             let may_have = match filled {
-                Filled::Found { may_keep, .. } => Fills::is_for_joiners(may_keep),
+                Filled::Found {
+                    may_keep, deadline, ..
+                } => Fills::is_for_joiners(may_keep, deadline, state.clock.now()),
                 Filled::Absent | Filled::Unread => false,
             };
             if is_asker || may_have || filled == Filled::Unread {

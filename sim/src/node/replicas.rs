@@ -446,6 +446,7 @@ impl Node {
             env.counters.copies_kept += u64::from(is_kept);
             env.counters.copies_not_kept += u64::from(!is_kept);
         }
+        let sent = open.sent;
         for (index, operation) in open.waiting.into_iter().enumerate() {
             let Some(mut waiting) = self.waiting.remove(&operation) else {
                 continue;
@@ -453,7 +454,9 @@ impl Node {
             waiting.request.answered = Some(lent_by(&open.reading, env));
             let has_asked = index == 0;
             let reply = match &answer {
-                FillAnswer::Found { entry, .. } if has_asked || Fills::is_for_joiners(may_keep) => {
+                FillAnswer::Found { entry, .. }
+                    if has_asked || Fills::is_for_joiners(may_keep, deadline_of(entry, sent), now) =>
+                {
                     Some(Reply::Got(Some((entry.value.clone(), entry.version))))
                 }
                 FillAnswer::Absent if has_asked => Some(Reply::Got(None)),
@@ -471,13 +474,12 @@ impl Node {
 
     fn keep(&self, open: &OpenFill, entry: &Entry, now: Timestamp) -> bool {
         let epoch: Epoch = open.reading.epoch;
-        let ttl = entry.ttl_ms;
         let import = Import {
             key: &entry.key,
             at: open.at,
             value: &entry.value,
             version: entry.version,
-            deadline: ttl.map_or(Timestamp::NEVER, |ttl_ms| open.sent.plus_ms(ttl_ms)),
+            deadline: deadline_of(entry, open.sent),
             class: entry.class,
         };
         self.store.import_peeked(COPIES, epoch, now, &import) == ImportOutcome::Inserted
@@ -491,6 +493,12 @@ impl Node {
             ("readers waiting for those", self.replicas.open_fills.len()),
         ]
     }
+}
+
+/// Until when what a question brought lives: times to live count from its sending.
+fn deadline_of(entry: &Entry, sent: Timestamp) -> Timestamp {
+    let ttl_ms = entry.ttl_ms;
+    ttl_ms.map_or(Timestamp::NEVER, |ttl_ms| sent.plus_ms(ttl_ms))
 }
 
 fn moved_to_owner(reading: &ReadingHere) -> Reply {

@@ -10,13 +10,14 @@
 //!
 //! Who gets the value: whoever asked, since the owner has read it after that. Who joined later gets it only if the owner saw
 //! no write coming. Otherwise the owner may have read it before a write that was done, and acknowledged, before the reader
-//! came: the question was asked after the invalidation, so none has taken it away.
+//! came: the question was asked after the invalidation, so none has taken it away. Nor does a joiner get what has expired by the
+//! time of an answer that is late: it may have come after that (H5).
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use softstore_sharding::planted::{self, Bug};
-use softstore_sharding::{Epoch, SliceKey};
+use softstore_sharding::{Epoch, SliceKey, Timestamp};
 
 /// What a reader who found no copy is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,10 +82,11 @@ impl Fills {
             && (may_keep || planted::is(Bug::FillKeptWhileWritten))
     }
 
-    /// Whether one who joined a question after it was asked may have what it brought.
+    /// Whether one who joined a question after it was asked may have what it brought, that lives until `deadline`
+    /// ([`Timestamp::NEVER`]: it does not expire).
     #[must_use]
-    pub fn is_for_joiners(may_keep: bool) -> bool {
-        may_keep || planted::is(Bug::FillSharedWhileWritten)
+    pub fn is_for_joiners(may_keep: bool, deadline: Timestamp, now: Timestamp) -> bool {
+        now < deadline && (may_keep || planted::is(Bug::FillSharedWhileWritten))
     }
 
     /// How many questions are under way.
@@ -158,6 +160,16 @@ mod tests {
 
     #[test]
     fn h2_what_may_not_be_kept_is_not_for_joiners() {
-        assert!(Fills::is_for_joiners(true) && !Fills::is_for_joiners(false));
+        let now = Timestamp::from_ms(5);
+        assert!(Fills::is_for_joiners(true, Timestamp::NEVER, now));
+        assert!(!Fills::is_for_joiners(false, Timestamp::NEVER, now));
+    }
+
+    /// Plan: an answer is so late that the value has expired. Who joined may have come after that.
+    #[test]
+    fn h5_what_has_expired_is_not_for_joiners() {
+        let deadline = Timestamp::from_ms(50);
+        assert!(Fills::is_for_joiners(true, deadline, Timestamp::from_ms(49)));
+        assert!(!Fills::is_for_joiners(true, deadline, deadline));
     }
 }
