@@ -21,16 +21,6 @@ pub(super) struct Grave {
     pub(super) answers: Answers,
 }
 
-impl Grave {
-    /// That of a life which may only be away, and of which nothing else is known.
-    pub(super) fn of_one_away() -> Self {
-        Self {
-            may_return: true,
-            ..Self::default()
-        }
-    }
-}
-
 /// The lives that are known to be dead.
 #[derive(Debug, Default)]
 pub(super) struct Graves {

@@ -449,7 +449,17 @@ impl Assigner {
         self.history.inherit(recovery.take_known());
         self.recovery = None;
         for life in unheard {
-            self.graves.bury(life.clone(), Grave::of_one_away());
+            // Whose process goes on as a new life was told that this one is dead: by an Assigner that gave what it held to others.
+            // Who they were, and what they wrote, what was recovered does not say: so it brings nothing back (H2).
+            let offers = self.members.values().filter_map(|member| member.offers.as_ref());
+            let was_buried_before = offers
+                .flat_map(|offers| &offers.former)
+                .any(|former| *former == life);
+            let grave = Grave {
+                may_return: !was_buried_before,
+                ..Grave::default()
+            };
+            self.graves.bury(life.clone(), grave);
             let cause = DeathCause::NotRecovered;
             actions.push(AssignerAction::Notice(Notice::Died { life, cause }));
         }

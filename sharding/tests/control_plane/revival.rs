@@ -152,6 +152,33 @@ fn a2_h2_a_recovery_awaits_the_last_holder_only() {
     assert!(now.awaits.iter().all(|awaited| awaited.life == range.owner));
 }
 
+/// A2. Plan: an Assigner that nobody has outlived buried b, and gave what b held to one who is gone, too; b was told. The next one knows
+/// of an assignment from before alone, by which b's former life owned its ranges. That it had to come back says that others had them
+/// since: what it offers is wanted by nobody.
+#[test]
+fn a2_h2_a_recovery_wants_nothing_of_who_was_buried_before() {
+    let mut fleet = Fleet::settled(&["a", "b", "c"]);
+    let life = fleet.life("b");
+    let held = owned_by(fleet.assignment(), &life);
+    fleet.kill_assigner();
+    fleet.kill("b");
+    fleet.start("b");
+    fleet.node("b").offers = Some(offers_of(&life, &held));
+    let published = fleet.published.len();
+    fleet.start_assigner();
+    fleet.run_ms(6_000);
+    assert!(fleet.published.len() > published);
+    for next in &fleet.published[published..] {
+        for (slice, _) in &held {
+            let now = next.range_at(slice.low());
+            assert!(
+                now.owner != life && now.providers.is_empty() && now.awaits.is_empty(),
+                "{now:?}"
+            );
+        }
+    }
+}
+
 /// Plan: the Assigner is replaced while b is away. The next one goes on awaiting what the one before awaited.
 #[test]
 fn what_is_awaited_outlasts_an_assigner() {
