@@ -26,6 +26,10 @@ use crate::sent_frames::{Ending, SentFrames};
 /// How long a connection may take to say which protocol it speaks: one that stays silent must not keep its place.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How much a connection reads before all others that have something to do had their turn. The libraries above read on for as
+/// long as there is something to read: many thousand calls at once, if they are small.
+const TURN_BYTES: usize = 32 << 10;
+
 /// A connection that counts against the limit while it lives.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -39,6 +43,8 @@ pub(crate) struct Connection {
     /// Wakes whoever waits for something to read.
     is_cut: Pin<Box<WaitForCancellationFutureOwned>>,
     heard: Instant,
+    /// Read in this turn.
+    turn_bytes: usize,
     /// The other side closed it, or it broke.
     has_ended: bool,
     sent: Option<SentFrames>,
@@ -55,6 +61,7 @@ impl Connection {
             stall_ends: None,
             is_cut,
             heard: Instant::now(),
+            turn_bytes: 0,
             has_ended: false,
             sent: (protocol == Protocol::Http2).then(SentFrames::default),
             seat,
@@ -166,10 +173,17 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check_cut()?;
+        if self.turn_bytes >= TURN_BYTES {
+            self.turn_bytes = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {
-                self.heard(&buffer.filled()[before..]);
+                let read = &buffer.filled()[before..];
+                self.turn_bytes += read.len();
+                self.heard(read);
                 Poll::Ready(Ok(()))
             }
             broken @ Poll::Ready(Err(_)) => {
@@ -177,6 +191,7 @@ impl AsyncRead for Connection {
                 broken
             }
             Poll::Pending => {
+                self.turn_bytes = 0;
                 let patience = self.opening_ends.as_mut();
                 if patience.is_some_and(|end| end.as_mut().poll(context).is_ready()) {
                     self.count(|counters| &counters.silent);
