@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use softstore_sharding::assigner::{Assigner, AssignerAction, AssignerEvent, DeathCause, Notice, SessionId};
 use softstore_sharding::session::NodeMessage;
 use softstore_sharding::sharder::{EvenRange, Sharder};
-use softstore_sharding::{Assignment, Incarnation, Life, SliceKey};
+use softstore_sharding::{Assignment, Generation, Incarnation, Life, SliceKey};
 
 use crate::clock::Clock;
 use crate::config::Mode;
@@ -37,6 +37,8 @@ pub(crate) struct Control {
     buried: Vec<Burial>,
     /// What was published and not looked at yet.
     published: Option<Arc<Assignment>>,
+    /// The newest assignment that it had heard of when it first published one itself.
+    recovered: Generation,
 }
 
 /// A life that was declared dead for its silence.
@@ -104,6 +106,7 @@ impl Control {
             wake_us: None,
             buried: Vec::new(),
             published: None,
+            recovered: Generation::default(),
         };
         control.step(AssignerEvent::Tick, env);
         control
@@ -197,7 +200,13 @@ impl Control {
             AssignerAction::Published(assignment) => Some(assignment.clone()),
             _ => None,
         };
+        let recovered = |action: &AssignerAction| match action {
+            AssignerAction::Notice(Notice::Recovered { generation }) => Some(*generation),
+            _ => None,
+        };
+        self.recovered = actions.iter().find_map(recovered).unwrap_or(self.recovered);
         if let Some(assignment) = actions.iter().find_map(published) {
+            self.note_believed(&assignment, env);
             env.stored = Some(assignment.clone());
             self.published = Some(assignment);
         }
@@ -289,6 +298,31 @@ impl Control {
                 | AssignerAction::SeekHolder { .. }
                 | AssignerAction::Remember { .. }
                 | AssignerAction::ForgetAnswered { .. } => {}
+            }
+        }
+    }
+
+    /// Takes note of who is left out, and of who was left out before and is not now: an Assigner that met nobody who knew
+    /// better believes such a life.
+    fn note_believed(&self, assignment: &Assignment, env: &mut Env) {
+        let living = |assignment: &Assignment| -> Vec<Incarnation> {
+            assignment
+                .directory()
+                .values()
+                .map(|entry| entry.incarnation)
+                .collect()
+        };
+        let generation = assignment.generation();
+        let now = living(assignment);
+        let before = env.stored.as_deref().map(living).unwrap_or_default();
+        for life in before.into_iter().filter(|life| !now.contains(life)) {
+            env.left_out.insert(life, generation);
+        }
+        for life in now {
+            let left_out = env.left_out.get(&life);
+            let by_another = left_out.filter(|at| at.assigner != generation.assigner);
+            if by_another.is_some_and(|at| *at > self.recovered) {
+                env.history.believed_us.entry(life).or_insert(env.now_us);
             }
         }
     }

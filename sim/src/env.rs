@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
-use softstore_sharding::{Assignment, PullId};
+use softstore_sharding::{Assignment, Generation, Incarnation, PullId};
 use softstore_transfer::message::Entry;
 
 use crate::config::SimConfig;
@@ -125,6 +125,8 @@ pub(crate) struct Env {
     pub counters: Counters,
     /// What was published last, as the exclusive Assigner of leased ownership stores it before it tells anybody.
     pub stored: Option<Arc<Assignment>>,
+    /// By which assignment a life was first listed no more.
+    pub left_out: BTreeMap<Incarnation, Generation>,
     /// Hand-off messages that travel through the Assigner, by the number that is their payload.
     pub relayed: BTreeMap<u64, Message>,
     /// By time and order. Boxed: a tree moves what it holds, and an event is large.
@@ -154,6 +156,7 @@ impl Env {
             history: History::default(),
             counters: Counters::default(),
             stored: None,
+            left_out: BTreeMap::new(),
             relayed: BTreeMap::new(),
             queue: BTreeMap::new(),
             sequence: 0,

@@ -1,6 +1,6 @@
 //! [`History`]: what clients did and saw, and which node served which key when. All that the checkers know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use softstore_sharding::{Generation, Incarnation, Life, Version};
 
@@ -134,6 +134,8 @@ pub struct History {
     pub executions: Vec<Execution>,
     /// Lives that served on after the Assigner had given them up, as it may in `available` mode: it could not hear of them.
     pub cut_off: BTreeSet<Incarnation>,
+    /// Lives that an Assigner had left out and a later one, who met nobody that knew of it, believed again; and since when.
+    pub believed_us: BTreeMap<Incarnation, u64>,
     /// Nothing happened that may cost entries.
     pub is_gentle: bool,
     /// By how much a clock may have run too fast or too slow.

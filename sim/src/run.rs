@@ -36,6 +36,9 @@ pub struct SimReport {
     /// Operations that they carried out where a newer owner served already. Little is promised of those
     /// ([`check::branches`]).
     pub loose_operations: u64,
+    /// Lives that had been given up, and that an Assigner believed again who met nobody that knew of it: from then on nothing is
+    /// promised of their keys.
+    pub believed: u64,
 }
 
 /// How often it is looked whether the cluster is at rest, in microseconds.
@@ -114,6 +117,7 @@ pub fn run(seed: u64, config: &SimConfig) -> SimReport {
     }
     SimReport {
         cut_off: env.history.cut_off.len() as u64,
+        believed: env.history.believed_us.len() as u64,
         loose_operations: check::branches::loose_operations(&env.history),
         seed,
         violations,

@@ -91,6 +91,7 @@ struct Sum {
     violations: u64,
     cut_off: u64,
     loose_operations: u64,
+    believed: u64,
 }
 
 fn main() -> ExitCode {
@@ -173,6 +174,7 @@ impl Sum {
         self.violations += report.violations.len() as u64;
         self.cut_off += report.cut_off;
         self.loose_operations += report.loose_operations;
+        self.believed += report.believed;
     }
 }
 
@@ -328,8 +330,9 @@ fn tell(sum: &Sum, wall_seconds: f64, arguments: &Arguments) -> Result<(), Strin
         totals.simulated_seconds / totals.wall_seconds.max(f64::EPSILON)
     );
     println!(
-        "{} lives served on after they had been given up, and carried out {} operations where a newer owner served",
-        sum.cut_off, sum.loose_operations
+        "{} lives served on after they had been given up, and carried out {} operations where a newer owner served; \
+         {} were believed again by an Assigner that met nobody who knew",
+        sum.cut_off, sum.loose_operations, sum.believed
     );
     println!("{:?}", sum.counters);
     let Some(path) = &arguments.json else {

@@ -9,8 +9,9 @@
 //!   has changed the key there ([`Operation::overtaken_us`]). A loose removal or touch does nothing there, and promises nothing.
 //! - A *branch* holds what one such life carried out, and what was firm before it was overtaken: as if nobody else were there.
 //!
-//! If nobody is left who knows that such a life was given up, a later Assigner may believe it again, with all that it holds. From
-//! then on nothing is promised of its keys, and nothing is judged.
+//! If nobody is left who knows that such a life was given up, a later Assigner may believe it again, with all that it holds
+//! ([`History::believed_us`]). From then on nothing is promised of its keys, and nothing is judged: its old values may be served,
+//! by it or by who takes them from it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +30,7 @@ struct Loose {
 /// The histories that are to be judged in place of this one: the trunk first.
 #[must_use]
 pub fn views(history: &History) -> Vec<Cow<'_, History>> {
-    if history.cut_off.is_empty() {
+    if history.cut_off.is_empty() && history.believed_us.is_empty() {
         return vec![Cow::Borrowed(history)];
     }
     let tenures = Tenures::of(history);
@@ -42,7 +43,7 @@ pub fn views(history: &History) -> Vec<Cow<'_, History>> {
         None => Some(*operation),
         Some(loose) => overtaken(operation, loose.overtaken_us),
     };
-    let believed_us = tenures.believed_us();
+    let believed_us = tenures.believed_us(history);
     let is_judged = |operation: &Operation| {
         let until_us = believed_us.get(&operation.key).copied();
         until_us.is_none_or(|until_us| operation.returned_us < until_us)
@@ -92,6 +93,7 @@ fn view(history: &History, operations: impl Iterator<Item = Operation>) -> Cow<'
         ownerships: Vec::new(),
         executions: Vec::new(),
         cut_off: BTreeSet::new(),
+        believed_us: BTreeMap::new(),
         ..*history
     })
 }
@@ -142,22 +144,12 @@ impl<'a> Tenures<'a> {
         Some(Loose { by, overtaken_us })
     }
 
-    /// The keys that a life served again after it had been overtaken, and since when.
-    fn believed_us(&self) -> BTreeMap<usize, u64> {
-        let mut believed_us: BTreeMap<usize, u64> = BTreeMap::new();
-        for (&key, of_key) in &self.of_key {
-            let again = of_key.iter().filter(|held| {
-                let is_earlier = |other: &&&Ownership| other.life == held.life && other.since < held.since;
-                let earlier = of_key.iter().filter(is_earlier).map(|other| other.since).min();
-                let is_between = |other: &&Ownership| {
-                    let since = other.since;
-                    other.life != held.life && earlier.is_some_and(|from| from < since) && since < held.since
-                };
-                self.cut_off.contains(&held.life.incarnation) && of_key.iter().any(is_between)
-            });
-            believed_us.extend(again.map(|held| held.from_us).min().map(|from_us| (key, from_us)));
-        }
-        believed_us
+    /// The keys of lives that were believed again, and since when.
+    fn believed_us(&self, history: &History) -> BTreeMap<usize, u64> {
+        let since = |held: &&Ownership| history.believed_us.get(&held.life.incarnation).copied();
+        let of_key = self.of_key.iter();
+        let believed = of_key.filter_map(|(&key, held)| Some((key, held.iter().filter_map(since).min()?)));
+        believed.collect()
     }
 }
 
@@ -266,19 +258,18 @@ mod tests {
         assert_eq!(broken(crossed), 1, "nothing comes to a branch from the trunk");
     }
 
-    /// Plan: the life that was overtaken owns the key again, under a newer acquisition, with the old value. What was done before
-    /// is judged, what comes after is not.
+    /// Plan: an Assigner believes the life that was overtaken, and the old value is seen, there and at who takes it from there.
+    /// What was done before is judged, what comes after is not.
     #[test]
     fn who_is_believed_again_is_judged_until_then() {
         let again = |operations| {
             let mut history = history(operations);
-            let mut again = history.ownerships[0].clone();
-            (again.since.number, again.from_us) = (3, 300);
-            history.ownerships.push(again);
+            history.believed_us.insert(OLD, 300);
             branches_broken(&history)
         };
         let before = vec![write(OLD, 1, 10), write(NEW, 5, 110)];
-        assert_eq!(again([before.clone(), vec![read(OLD, 1, 320)]].concat()), 0);
+        let after = vec![read(OLD, 1, 320), read(NEW, 1, 340)];
+        assert_eq!(again([before.clone(), after].concat()), 0);
         assert!(again([before, vec![read(NEW, 1, 200)]].concat()) > 0);
     }
 
