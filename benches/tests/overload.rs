@@ -52,7 +52,7 @@ fn it_reports_each_phase_and_the_hand_off() {
 
 /// Plan: a node that has half a core sustains so much; for eight seconds twice that is offered. At least half of what was
 /// sustained must be accepted, a tenth or more of all must be refused, and next to nothing may run into its deadline or fail in
-/// a way that says nothing. Within three seconds after the load has dropped all is as before. (With `--queue-target-ms=0` most
+/// a way that says nothing. Within three seconds after the load has dropped a second begins in which all is accepted. (With `--queue-target-ms=0` most
 /// operations run into their deadline.)
 #[test]
 fn too_much_is_refused_and_the_rest_is_done_in_time() {
@@ -66,8 +66,5 @@ fn too_much_is_refused_and_the_rest_is_done_in_time() {
     assert!(refused > offered / 10.0, "too little was refused: {report}");
     let lost = of_overload("late_per_second") + of_overload("unknown_per_second");
     assert!(lost < offered / 50.0, "too much was not done in time: {report}");
-    assert!(
-        report["back_to_normal_ms"].is_u64(),
-        "not back to normal: {report}"
-    );
+    assert!(report["all_accepted_ms"].is_u64(), "still refused: {report}");
 }

@@ -240,3 +240,57 @@ impl AsyncWrite for Connection {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::places::{Limits, Places};
+
+    /// Plan: far more to read than a turn allows, read by one who goes on for as long as there is something. It is told to wait
+    /// once a turn, is woken at once, and reads all of it.
+    #[tokio::test]
+    async fn who_always_has_something_to_read_gives_way() {
+        const BYTES: usize = 16 * TURN_BYTES;
+        let limits = Limits {
+            connections_max: 1,
+            reserved: None,
+            transit_bytes_max: Arc::new(BYTES.into()),
+            stall: Duration::from_secs(60),
+        };
+        let seat = Places::open(limits, Arc::default(), CancellationToken::new())
+            .take()
+            .expect("there is room for one");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is there");
+        let address = listener.local_addr().expect("it is bound");
+        let sender = tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+            stream.write_all(&vec![0; BYTES]).await.expect("it is read");
+        });
+        let (stream, _) = listener.accept().await.expect("somebody connects");
+        let mut connection = Connection::new(stream, seat, Protocol::Http2);
+        let mut buffer = vec![0; TURN_BYTES / 2];
+        let (mut read, mut in_one_go, mut longest) = (0, 0, 0);
+        while read < BYTES {
+            let step = connection.read(&mut buffer);
+            let mut step = std::pin::pin!(step);
+            let bytes = std::future::poll_fn(|context| {
+                let polled = step.as_mut().poll(context);
+                if polled.is_pending() {
+                    in_one_go = 0;
+                }
+                polled
+            })
+            .await
+            .expect("nothing breaks");
+            read += bytes;
+            in_one_go += bytes;
+            longest = longest.max(in_one_go);
+        }
+        sender.await.expect("all was sent");
+        assert!(longest < 2 * TURN_BYTES, "{longest} bytes in one go");
+    }
+}

@@ -149,7 +149,9 @@ pub(crate) struct Report {
     before: PhaseReport,
     overload: PhaseReport,
     after: PhaseReport,
-    /// After the load dropped; none: not within the phase.
+    /// How long after the load dropped a second began in which all that was offered was accepted; none: not within the phase.
+    all_accepted_ms: Option<u64>,
+    /// The same of a second in which latencies were as before, too.
     back_to_normal_ms: Option<u64>,
     retries_busy: u64,
     hand_off: Option<HandOff>,
@@ -183,7 +185,9 @@ pub(crate) fn judge(
     };
     let (before, after) = (phase(Phase::Before)?, phase(Phase::After)?);
     let normal_ms = (before.accepted_p99_ms * NORMAL_TIMES).max(NORMAL_MS);
-    let back = back_to_normal(&slots[bounds[2].min(slots.len())..], normal_ms);
+    let after_overload = &slots[bounds[2].min(slots.len())..];
+    let is_accepted = |slot: &Slot| slot.counts.accepted == slot.counts.offered;
+    let is_normal = |slot: &Slot| is_accepted(slot) && slot.accepted.percentile_ms(99.0) <= normal_ms;
     Ok(Report {
         pinning: if pinned {
             format!(
@@ -199,7 +203,8 @@ pub(crate) fn judge(
         overload: phase(Phase::Overload)?,
         before,
         after,
-        back_to_normal_ms: back.map(|slots| slots as u64 * SLOT_MS),
+        all_accepted_ms: begun_ms(after_overload, is_accepted),
+        back_to_normal_ms: begun_ms(after_overload, is_normal),
         retries_busy,
         hand_off: watched.hand_off,
     })
@@ -260,13 +265,11 @@ pub(crate) fn timeline(slots: &[Slot]) -> String {
     out
 }
 
-/// After how many slots a second began in which every slot was normal: nothing refused or lost, and its p99 as before.
-fn back_to_normal(slots: &[Slot], normal_ms: f64) -> Option<usize> {
-    let is_normal = |slot: &Slot| {
-        slot.counts.accepted == slot.counts.offered && slot.accepted.percentile_ms(99.0) <= normal_ms
-    };
-    let calm = slots.windows(CALM_SLOTS.min(slots.len().max(1)));
-    calm.into_iter().position(|some| some.iter().all(is_normal))
+/// After how many milliseconds a second began of which each slot was as it should be.
+fn begun_ms(slots: &[Slot], is_well: impl Fn(&Slot) -> bool) -> Option<u64> {
+    let mut seconds = slots.windows(CALM_SLOTS.min(slots.len().max(1)));
+    let begun = seconds.position(|second| second.iter().all(&is_well));
+    begun.map(|slots| slots as u64 * SLOT_MS)
 }
 
 impl Report {
