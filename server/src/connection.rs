@@ -17,18 +17,19 @@ use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
+use crate::frames::{Ending, ReadFrames, SentFrames};
 use crate::grpc;
 use crate::listener::ListenerCounters;
 use crate::opening::{Opening, Protocol};
 use crate::places::{Place, Seat};
-use crate::sent_frames::{Ending, SentFrames};
 
 /// How long a connection may take to say which protocol it speaks: one that stays silent must not keep its place.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much a connection reads before all others that have something to do had their turn. The libraries above read on for as
-/// long as there is something to read: many thousand calls at once, if they are small.
-const TURN_BYTES: usize = 32 << 10;
+/// Frames other than data that a connection reads before all others that have something to do had their turn. The libraries above
+/// read on for as long as there is something to read: many thousand calls at once. Data is not bounded so: what waits in a socket
+/// is seen by nobody who could refuse it.
+const TURN_FRAMES: usize = 256;
 
 /// A connection that counts against the limit while it lives.
 #[derive(Debug)]
@@ -43,8 +44,10 @@ pub(crate) struct Connection {
     /// Wakes whoever waits for something to read.
     is_cut: Pin<Box<WaitForCancellationFutureOwned>>,
     heard: Instant,
-    /// Read in this turn.
-    turn_bytes: usize,
+    /// What is read, from behind the preface on.
+    read: Option<ReadFrames>,
+    /// Frames other than data that were read in this turn.
+    turn_frames: usize,
     /// The other side closed it, or it broke.
     has_ended: bool,
     sent: Option<SentFrames>,
@@ -61,7 +64,8 @@ impl Connection {
             stall_ends: None,
             is_cut,
             heard: Instant::now(),
-            turn_bytes: 0,
+            read: (protocol == Protocol::Http2).then(ReadFrames::default),
+            turn_frames: 0,
             has_ended: false,
             sent: (protocol == Protocol::Http2).then(SentFrames::default),
             seat,
@@ -95,6 +99,8 @@ impl Connection {
         }
         self.heard = Instant::now();
         self.place().was_read(bytes.len());
+        let frames = self.read.as_mut().map(|read| read.follow(bytes));
+        self.turn_frames += frames.unwrap_or(0);
         if self.opening.is_judged() {
             return;
         }
@@ -173,17 +179,15 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check_cut()?;
-        if self.turn_bytes >= TURN_BYTES {
-            self.turn_bytes = 0;
+        if self.turn_frames >= TURN_FRAMES {
+            self.turn_frames = 0;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {
-                let read = &buffer.filled()[before..];
-                self.turn_bytes += read.len();
-                self.heard(read);
+                self.heard(&buffer.filled()[before..]);
                 Poll::Ready(Ok(()))
             }
             broken @ Poll::Ready(Err(_)) => {
@@ -191,7 +195,7 @@ impl AsyncRead for Connection {
                 broken
             }
             Poll::Pending => {
-                self.turn_bytes = 0;
+                self.turn_frames = 0;
                 let patience = self.opening_ends.as_mut();
                 if patience.is_some_and(|end| end.as_mut().poll(context).is_ready()) {
                     self.count(|counters| &counters.silent);
@@ -248,17 +252,30 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::opening::HTTP2_PREFACE;
     use crate::places::{Limits, Places};
 
-    /// Plan: far more to read than a turn allows, read by one who goes on for as long as there is something. It is told to wait
-    /// once a turn, is woken at once, and reads all of it.
+    /// Plan: far more calls to read than a turn allows, by one who goes on for as long as there is something. It is told to wait
+    /// once a turn, is woken at once, and reads all of it. The same in data is read in one go.
     #[tokio::test]
     async fn who_always_has_something_to_read_gives_way() {
-        const BYTES: usize = 16 * TURN_BYTES;
+        const FRAMES: usize = 16 * TURN_FRAMES;
+        const WINDOW_UPDATE: u8 = 8;
+        let frames = |kind| {
+            [&[0, 0, 4, kind, 0, 0, 0, 0, 0], &[0, 0, 0, 1][..]]
+                .concat()
+                .repeat(FRAMES)
+        };
+        assert!(pauses(frames(WINDOW_UPDATE)).await >= 8);
+        assert!(pauses(frames(0)).await <= 4, "it only waits for the sender");
+    }
+
+    /// How often who reads all of this is told to wait.
+    async fn pauses(frames: Vec<u8>) -> usize {
         let limits = Limits {
             connections_max: 1,
             reserved: None,
-            transit_bytes_max: Arc::new(BYTES.into()),
+            transit_bytes_max: Arc::new((1 << 20).into()),
             stall: Duration::from_secs(60),
         };
         let seat = Places::open(limits, Arc::default(), CancellationToken::new())
@@ -266,31 +283,24 @@ mod tests {
             .expect("there is room for one");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback is there");
         let address = listener.local_addr().expect("it is bound");
-        let sender = tokio::spawn(async move {
-            let mut stream = TcpStream::connect(address).await.expect("somebody listens");
-            stream.write_all(&vec![0; BYTES]).await.expect("it is read");
-        });
+        let bytes = [HTTP2_PREFACE.to_vec(), frames].concat();
+        let length = bytes.len();
+        let mut sender = TcpStream::connect(address).await.expect("somebody listens");
         let (stream, _) = listener.accept().await.expect("somebody connects");
+        sender.write_all(&bytes).await.expect("the sockets hold it");
         let mut connection = Connection::new(stream, seat, Protocol::Http2);
-        let mut buffer = vec![0; TURN_BYTES / 2];
-        let (mut read, mut in_one_go, mut longest) = (0, 0, 0);
-        while read < BYTES {
+        let mut buffer = vec![0; 2_048];
+        let (mut read, mut pauses) = (0, 0);
+        while read < length {
             let step = connection.read(&mut buffer);
             let mut step = std::pin::pin!(step);
-            let bytes = std::future::poll_fn(|context| {
+            let next = std::future::poll_fn(|context| {
                 let polled = step.as_mut().poll(context);
-                if polled.is_pending() {
-                    in_one_go = 0;
-                }
+                pauses += usize::from(polled.is_pending());
                 polled
-            })
-            .await
-            .expect("nothing breaks");
-            read += bytes;
-            in_one_go += bytes;
-            longest = longest.max(in_one_go);
+            });
+            read += next.await.expect("nothing breaks");
         }
-        sender.await.expect("all was sent");
-        assert!(longest < 2 * TURN_BYTES, "{longest} bytes in one go");
+        pauses
     }
 }

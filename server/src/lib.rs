@@ -8,7 +8,7 @@
 //!   memory      the limit that counts, and how a node keeps under it
 //!   http        /metrics, /healthz, /readyz        exposition, readings    how metrics are written out
 //!   grpc        what gRPC ports have in common
-//!   listener, opening, connection, places, guard, sent_frames    sockets: their limits, what is counted there
+//!   listener, opening, connection, places, guard, frames    sockets: their limits, what is counted there
 //!   clock       the clocks that the cores are given
 //!   conditions  what a person needs to know: told when it begins, lasts, ends
 //!   events      a hand-off's phases in the log     log_queue               log lines that nobody waits for
@@ -23,6 +23,7 @@ pub mod config;
 mod connection;
 pub mod events;
 mod exposition;
+mod frames;
 mod grpc;
 mod guard;
 pub mod http;
@@ -33,4 +34,3 @@ pub mod node;
 pub mod opening;
 mod places;
 mod readings;
-mod sent_frames;

@@ -3,7 +3,7 @@
 //! The protocols' own parsers refuse garbage too, but inside the server libraries, where nobody can count it.
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Longest name of an HTTP/1 method, in bytes.
 const METHOD_BYTES_MAX: usize = 16;
