@@ -13,7 +13,8 @@ use softstore_sharding::session::{
 };
 use softstore_sharding::sharder::even_range::EvenRange;
 use softstore_sharding::{
-    Assigner, AssignerAction, AssignerConfig, AssignerEvent, ClusterId, Founding, Generation, Incarnation, ProcessId, SessionId, Timestamp,
+    Assigner, AssignerAction, AssignerConfig, AssignerEvent, ClusterId, Founding, Generation, Incarnation,
+    ProcessId, SessionId, Timestamp,
 };
 
 use crate::heap;

@@ -210,8 +210,8 @@ impl<'a> Argument<'a> {
             since,
             providers,
             readers,
-awaits: Vec::new(),
-}
+            awaits: Vec::new(),
+        }
     }
 }
 

@@ -17,8 +17,8 @@ use softstore_sharding::session::{
     LoadReport, NodeMessage, RangeClaim, SESSION_VERSIONS, SliceLoad,
 };
 use softstore_sharding::{
-    Assignment, AssignmentDiff, ClusterId, ClusterName, Founding, FrequencyClass, Generation, Incarnation, NodeEntry, NodeState, ProcessId, Provider,
-    RangeAssignment, Readers, Slice, SliceKey, Version,
+    Assignment, AssignmentDiff, ClusterId, ClusterName, Founding, FrequencyClass, Generation, Incarnation,
+    NodeEntry, NodeState, ProcessId, Provider, RangeAssignment, Readers, Slice, SliceKey, Version,
 };
 use softstore_transfer::chunk::{CHUNK_VERSIONS, ChunkEntry};
 use softstore_transfer::message::{
@@ -158,8 +158,8 @@ fn assignment(number: u64) -> Assignment {
         since: since(5),
         providers: Vec::new(),
         readers: Readers::default().replaced(vec![life(2, 0)]),
-awaits: Vec::new(),
-};
+        awaits: Vec::new(),
+    };
     let moving = RangeAssignment {
         owner: life(1, 0),
         since: since(number),
@@ -174,8 +174,8 @@ awaits: Vec::new(),
             },
         ],
         readers: Readers::default(),
-awaits: Vec::new(),
-};
+        awaits: Vec::new(),
+    };
     let entry = |index: u8, state| {
         let life = life(index, 0);
         let entry = NodeEntry {
