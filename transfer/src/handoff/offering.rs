@@ -125,9 +125,12 @@ impl HandoffCore {
         let mut unwanted: Vec<(Slice, CopyEnd)> = Vec::new();
         for (slice, range) in assignment.ranges().iter() {
             self.past.update(slice, |part, past| {
+                // As what its owner awaits. A later owner that lists it because a former one did has to ask that one.
                 let provides = |since: Generation| {
                     let mut providers = range.providers.iter();
-                    providers.any(|provider| provider.life == me && provider.since == since)
+                    providers.any(|provider| {
+                        provider.life == me && provider.since == since && range.is_revival(provider)
+                    })
                 };
                 let since = past.since;
                 if let Some(inherited) = past.end.copy_mut().and_then(|copy| copy.inherited.as_mut()) {

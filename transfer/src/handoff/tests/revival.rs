@@ -125,6 +125,21 @@ fn a1_h2_only_who_awaited_is_given_what_comes_back() {
     assert!(cluster.node("a2").is_empty());
 }
 
+/// A1: b leaves while it awaits, and the first assignment that a2 hears of gives all to c, which lists b and, since b did, a2. What
+/// was written at b is b's to give: once b is gone, c is not given what a held before b.
+#[test]
+fn a1_h2_who_did_not_await_is_given_nothing() {
+    let mut cluster = taken_over();
+    cluster.reborn("a", "a2");
+    let next = awaiting(4, "a2 b c", ("c", 4, &[("b", 2), ("a2", 1)]), &[]);
+    cluster.adopt("a2", &next);
+    assert!(cluster.node("a2").is_empty());
+    let without_b = awaiting(5, "a2 c", ("c", 4, &[("a2", 1)]), &[]);
+    cluster.adopt("a2 c", &without_b);
+    cluster.settle();
+    assert!(cluster.pulls.is_empty(), "c begins cold");
+}
+
 /// A1, before a2 knows whom it is kept for: nobody is told anything.
 #[test]
 fn a1_h2_nobody_is_answered_before_it_is_settled() {
