@@ -160,11 +160,12 @@ impl HandoffCore {
         let mut actions = Vec::new();
         self.stop_reading_by_assignment(&mut actions);
         self.report_again(assignment, &mut actions);
+        // Before anything is acquired: it may be this node that wants what is offered.
+        self.settle_offered(&mut actions);
         for (slice, range) in assignment.ranges().iter() {
             self.reconcile(slice, range, now, &mut actions);
         }
         self.drop_orphaned_copies(&mut actions);
-        self.settle_offered(&mut actions);
         self.end_pulls_of_the_dead(now, &mut actions);
         self.look_for_the_awaited(&mut actions);
         self.tick_pulls(now, &mut actions);

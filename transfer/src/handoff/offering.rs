@@ -25,7 +25,10 @@ impl HandoffCore {
         // Before anything is frozen: an import that comes later finds no pull.
         let pulls = std::mem::take(&mut self.pulls);
         for &pull in pulls.keys() {
-            actions.extend([Action::EndPull(pull), Action::StopPull(pull)]);
+            actions.push(Action::EndPull(pull));
+            if !planted::is(Bug::FreezeKeepsUpstream) {
+                actions.push(Action::StopPull(pull));
+            }
         }
         let revival_ms = if self.config.transfer { self.revival_ms } else { 0 };
         let keep_until = now.plus_ms(revival_ms);
@@ -140,6 +143,9 @@ impl HandoffCore {
                     return;
                 };
                 let owner = || (range.owner.clone(), range.since);
+                if planted::is(Bug::OwnCopyKept) && range.owner == me {
+                    return;
+                }
                 if !provides(since) {
                     unwanted.push((part, CopyEnd::Unlisted));
                 } else if !assignment.is_living(&kept_for.get_or_insert_with(owner).0) {

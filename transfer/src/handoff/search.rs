@@ -106,7 +106,7 @@ impl HandoffCore {
                 continue;
             };
             let since = pending.since;
-            match self.ask_self(part, taken) {
+            match self.ask_self(part, taken, since) {
                 SelfAnswer::Unfenced => self.keep(part, since, now, actions),
                 SelfAnswer::Offered => self.take_back(part, since, now, actions),
                 SelfAnswer::FencedTo(asking) if !self.is_dead(&asking.life) => {
@@ -227,7 +227,7 @@ impl HandoffCore {
             let (life, from) = (provider.life.clone(), provider.since);
             pending.next += 1;
             if life == self.me.life {
-                match self.ask_self(part, from) {
+                match self.ask_self(part, from, pending.since) {
                     SelfAnswer::Unfenced => return Some(Ending::Keep),
                     SelfAnswer::Offered => return Some(Ending::TakeBack),
                     SelfAnswer::NotStarted => {}
@@ -249,8 +249,8 @@ impl HandoffCore {
         Some(Ending::Cold(ColdReason::NoProvider))
     }
 
-    /// What this node itself, listed as a provider, has of a part.
-    fn ask_self(&self, part: Slice, from: Generation) -> SelfAnswer {
+    /// What this node itself, listed as a provider, has of a part for its acquisition under `since`.
+    fn ask_self(&self, part: Slice, from: Generation, since: Generation) -> SelfAnswer {
         if let Some((_, held)) = self.held.get(part.low()) {
             return if from > held.since {
                 SelfAnswer::NotStarted
@@ -265,7 +265,15 @@ impl HandoffCore {
                     Some(taker.address.clone()),
                     *since,
                 )),
-                End::Offered { .. } if past.since == from => SelfAnswer::Offered,
+                // Kept for another, or for an earlier acquisition, it may be older than what was written under that.
+                End::Offered { kept_for, .. }
+                    if past.since == from
+                        && kept_for
+                            .as_ref()
+                            .is_some_and(|kept| *kept == (self.me.life.clone(), since)) =>
+                {
+                    SelfAnswer::Offered
+                }
                 End::Offered { .. } | End::Dropped => SelfAnswer::Dropped,
             },
             _ => SelfAnswer::NotStarted,

@@ -167,6 +167,19 @@ fn a3_h2_a_node_does_not_go_on_with_what_it_held_before_another() {
     assert!(cluster.pulls.is_empty());
 }
 
+/// A3: a2 is to give to b, which leaves before it has asked, and hands the range on to a2 itself; then b is gone. What a2 held is
+/// older than what b wrote.
+#[test]
+fn a3_h2_what_is_kept_for_another_is_not_taken_back() {
+    let mut cluster = back();
+    // What b asks is lost, and a2 does not hear of the assignment in between, which listed b as well.
+    cluster.takes.clear();
+    cluster.adopt("a2", &awaiting(5, "a2 c", ("a2", 4, &[("a2", 1)]), &[]));
+    cluster.settle();
+    serving(&mut cluster, "a2");
+    assert!(cluster.pulls.is_empty(), "it begins cold");
+}
+
 /// R13: nobody has owned the range in between. a2 pulls from itself, and in time forgets the copy.
 #[test]
 fn what_nobody_took_over_is_taken_back() {
