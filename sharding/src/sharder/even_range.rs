@@ -76,10 +76,11 @@ impl Piece {
         self.slice.width().cast_signed()
     }
 
-    /// Gives it to a node. What is warm stays there, since its hand-off begins; what is cold may be shared out further.
+    /// Gives it to a node. What is warm stays there, since its hand-off begins; what is cold may be shared out further, unless it
+    /// is not to be cut: that might go to and fro for ever.
     fn settle_with(&mut self, taker: usize) {
         self.place = Place::Taker(taker);
-        self.fixed = self.warm;
+        self.fixed = self.warm || self.whole;
     }
 
     fn is_orphan(&self) -> bool {
@@ -419,7 +420,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::assignment::{Assignment, RangeAssignment, Readers};
+    use crate::assignment::{Assignment, Provider, RangeAssignment, Readers};
     use crate::generation::{Generation, Incarnation};
     use crate::node::NodeState;
 
@@ -467,6 +468,37 @@ mod tests {
             (*slice, range)
         });
         Assignment::new(Generation::NONE, ranges.collect(), BTreeMap::new()).unwrap()
+    }
+
+    /// Plan: half of the space is a dead node's, and is not to be cut, since what a silent life held of it is awaited. It is given away
+    /// once, and not to and fro for ever.
+    #[test]
+    fn what_is_not_to_be_cut_is_given_away_once() {
+        let life = |name: &str| node(name, 1, NodeRole::Eligible).life;
+        let range = |owner: &str, awaits: &[&str]| RangeAssignment {
+            owner: life(owner),
+            since: Generation {
+                number: 2,
+                assigner: Incarnation::new(9),
+            },
+            providers: Vec::new(),
+            readers: Readers::default(),
+            awaits: awaits
+                .iter()
+                .map(|name| Provider {
+                    life: life(name),
+                    since: Generation::NONE,
+                })
+                .collect(),
+        };
+        let half = SliceKey::new(1 << 63);
+        let slices = Slice::FULL.split_before(half).unwrap();
+        let ranges = vec![(slices.0, range("dead", &["away"])), (slices.1, range("a", &[]))];
+        let generation = range("a", &[]).since;
+        let previous = Assignment::new(generation, ranges, BTreeMap::new()).unwrap();
+        let nodes = ["a", "b", "c"].map(|name| node(name, 1 << 30, NodeRole::Eligible));
+        let placement = place(Some(&previous), &nodes);
+        assert!(placement.ranges().iter().any(|(slice, _)| *slice == slices.0));
     }
 
     fn slots(placement: &Placement, name: &str) -> i128 {
