@@ -47,6 +47,8 @@ async fn a_client_that_is_led_to_another_cluster_reads_and_writes_nothing_there(
     let of_b = b.patient_client().await;
     fill(&of_b, "b").await;
 
+    // A buries nobody until its client has met the node of B.
+    a.assigner.stand_still().await;
     let mut killed = a.take("n2");
     killed.process.signal(Signal::KILL);
     killed.process.exit_within(PATIENCE).await;
@@ -57,19 +59,24 @@ async fn a_client_that_is_led_to_another_cluster_reads_and_writes_nothing_there(
     })
     .await;
     let impatient = of_a.with_timeout(std::time::Duration::from_millis(200));
-    until(
-        "A has given the dead node's ranges away, and its client was refused",
-        async || {
-            count(&impatient, "a").await;
-            for index in 0..KEYS / 10 {
-                // Of keys that nobody owns for a while, writes fail.
-                let _ = impatient.set(key(index), "a").await;
-            }
-            let is_whole = a.status().await?.settled;
-            let was_refused = refused(b.node("n2")).await >= 1.0 && of_a.metrics().foreign_refused > 0;
-            (is_whole && was_refused).then_some(())
-        },
-    )
+    let read_and_write = async || {
+        count(&impatient, "a").await;
+        for index in 0..KEYS / 10 {
+            // Of keys that nobody owns for a while, writes fail.
+            let _ = impatient.set(key(index), "a").await;
+        }
+    };
+    until("A's client was refused", async || {
+        read_and_write().await;
+        let was_refused = refused(b.node("n2")).await >= 1.0 && of_a.metrics().foreign_refused > 0;
+        was_refused.then_some(())
+    })
+    .await;
+    a.assigner.signal(Signal::CONT);
+    until("A has given the dead node's ranges away", async || {
+        read_and_write().await;
+        a.status().await?.settled.then_some(())
+    })
     .await;
     assert_eq!(count(&of_b, "b").await, KEYS);
     count(&of_a, "a").await;
