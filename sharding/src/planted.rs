@@ -59,7 +59,7 @@ bugs! {
     ServesAfterFence, "serves-after-fence", 50, "a giver goes on serving after it has answered `Fenced`";
     ServesBeforeFence, "serves-before-fence", 50, "a taker serves before any provider has answered";
     ChunkOverwrites, "chunk-overwrites", 50, "a chunk's entry replaces one that stands there";
-    WrittenForgottenOnEviction, "written-forgotten-on-eviction", 300, "a written key is forgotten when its entry is evicted";
+    WrittenForgottenOnEviction, "written-forgotten-on-eviction", 500, "a written key is forgotten when its entry is evicted";
     LatePeekImported, "late-peek-imported", 2000, "a peek answered after the pull has ended, and its written keys are freed, is imported";
     AbsentDeleteUnrecorded, "absent-delete-unrecorded", 50, "the delete of an absent key is not remembered in a pull";
     TouchUnrecorded, "touch-unrecorded", 2000, "a touch is not remembered in a pull";

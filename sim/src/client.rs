@@ -19,6 +19,9 @@ const NO_NUMBER: i64 = -1;
 /// Most keys that are read at once.
 const MANY_MAX: u64 = 4;
 
+/// How long who knows of no node goes without asking for an assignment, at the most, in microseconds.
+const UNAWARE_US_MAX: u64 = 100_000;
+
 /// See the head of this file.
 pub(crate) struct Client {
     index: usize,
@@ -30,7 +33,7 @@ pub(crate) struct Client {
     seen: Vec<Version>,
     /// The slot last asked for its assignment.
     watched: usize,
-    pub(crate) stopped: bool,
+    stopped: bool,
 }
 
 struct Open {
@@ -121,7 +124,12 @@ impl Client {
                     Endpoint::Node(slot),
                     Message::Watch { generation },
                 );
-                let delay_us = self.random.between(50_000, env.plan.watch_us_max);
+                // Who knows of nobody yet asks again soon.
+                let us_max = match generation {
+                    Generation::NONE => UNAWARE_US_MAX,
+                    _ => env.plan.watch_us_max,
+                };
+                let delay_us = self.random.between(50_000, us_max);
                 self.timer(delay_us, ClientTimer::Watch, env);
             }
             ClientTimer::Retry { operation, attempt } => {
@@ -135,6 +143,12 @@ impl Client {
             }
             ClientTimer::Lost { operation, attempt } => self.lost(operation, attempt, env),
         }
+    }
+
+    /// Begins nothing any more, and asks for the newest assignment: it may have known for long of nobody who still is where he was.
+    pub(crate) fn end_of_faults(&mut self, env: &mut Env) {
+        self.stopped = true;
+        self.timer(0, ClientTimer::Watch, env);
     }
 
     /// Reads every key once, to see that all is served. (After the faults.)
@@ -160,6 +174,9 @@ impl Client {
         let is_read = env.plan.replication.is_some() && self.random.chance(500);
         let (what, did) = if is_read {
             (Operation::Get, Did::Read)
+        } else if self.random.chance(env.plan.removals_per_mille) {
+            let report_existence = self.random.chance(300);
+            (Operation::Delete { report_existence }, Did::Remove)
         } else if env.plan.is_counter(key) {
             self.on_counter(env)
         } else {
@@ -174,7 +191,7 @@ impl Client {
         self.invoke(key, what, did, false, env);
     }
 
-    fn on_counter(&mut self, _: &mut Env) -> (Operation, Did) {
+    fn on_counter(&mut self, env: &mut Env) -> (Operation, Did) {
         match self.random.below(10) {
             0..5 => {
                 let delta = i64::try_from(self.random.between(1, 1 << 44)).expect("44 bits");
@@ -188,7 +205,7 @@ impl Client {
                 Did::Remove,
             ),
             _ => {
-                let ttl_ms = self.random.between(50, 3_000);
+                let ttl_ms = self.random.between(50, env.plan.ttl_ms_max);
                 (Operation::Touch { ttl_ms }, Did::Touch { ttl_ms })
             }
         }
@@ -218,12 +235,13 @@ impl Client {
                 );
             }
             _ => {
-                let ttl_ms = self.random.between(50, 3_000);
+                let ttl_ms = self.random.between(50, env.plan.ttl_ms_max);
                 return (Operation::Touch { ttl_ms }, Did::Touch { ttl_ms });
             }
         };
         let number = i64::try_from(env.name()).expect("not that many names");
-        let ttl_ms = self.random.chance(300).then(|| self.random.between(30, 3_000));
+        let has_ttl = self.random.chance(env.plan.ttl_per_mille);
+        let ttl_ms = has_ttl.then(|| self.random.between(30, env.plan.ttl_ms_max));
         let value = Bytes::from(format!("{number}"));
         (
             Operation::Set {
@@ -390,13 +408,17 @@ impl Client {
             } => {
                 let current = |open: &&Open| open.attempt == attempt && open.is_in_flight;
                 if let Some(open) = self.open.get(&operation).filter(current) {
+                    let client = self.index;
+                    env.trace(|| {
+                        format!("client {client} is answered {operation}: {reply:?} by {answered:?}")
+                    });
                     for &line in &open.lines {
                         let recorded = &mut env.history.operations[line];
                         let is_of_it = match &reply {
                             Reply::Flushed(parts) => {
                                 parts.iter().any(|part| part.contains(self.keys[recorded.key].1))
                             }
-                            _ => true,
+                            _ => answered.is_some(),
                         };
                         if is_of_it {
                             recorded.answered = answered;

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use softstore_sharding::assigner::{Assigner, AssignerAction, AssignerEvent, DeathCause, Notice, SessionId};
+use softstore_sharding::assigner::{
+    Assigner, AssignerAction, AssignerEvent, DeathCause, HolderAnswer, Notice, SessionId,
+};
 use softstore_sharding::session::NodeMessage;
 use softstore_sharding::sharder::{EvenRange, Sharder};
 use softstore_sharding::{Assignment, Generation, Incarnation, Life, SliceKey};
@@ -52,6 +54,9 @@ pub(crate) struct Burial {
     /// Its settling time was not over.
     pub(crate) settling: bool,
 }
+
+/// How long it may take to look who answers at an address, in microseconds.
+const SEEK_US_MAX: u64 = 50_000;
 
 /// Clocks differ: what is judged by the simulation's is judged by this much, in per cent.
 const FULL_TIME_PERCENT: u64 = 90;
@@ -138,6 +143,11 @@ impl Control {
             }
             _ => {}
         }
+    }
+
+    /// It was looked who answers where a life listens whose session broke.
+    pub(crate) fn sought(&mut self, life: Life, answer: HolderAnswer, env: &mut Env) {
+        self.step(AssignerEvent::HolderSought { life, answer }, env);
     }
 
     /// It stands still for a while.
@@ -281,6 +291,12 @@ impl Control {
                         );
                     }
                 }
+                AssignerAction::SeekHolder { life, address } => {
+                    let Some(slot) = slot_of(&address) else { continue };
+                    let process = self.process;
+                    let delay_us = env.random.between(500, SEEK_US_MAX);
+                    env.after(delay_us, Event::Seek { process, life, slot });
+                }
                 AssignerAction::Notice(notice) => {
                     env.trace(|| format!("assigner: {notice:?}"));
                     if let Notice::Died {
@@ -295,7 +311,6 @@ impl Control {
                 // The Sharder was asked at once.
                 AssignerAction::DrainAnswered { .. }
                 | AssignerAction::Place(_)
-                | AssignerAction::SeekHolder { .. }
                 | AssignerAction::Remember { .. }
                 | AssignerAction::ForgetAnswered { .. } => {}
             }

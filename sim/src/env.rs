@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use softstore_sharding::generation::GENERATION_EPOCH_UNIX_MS;
-use softstore_sharding::{Assignment, Generation, Incarnation, PullId};
+use softstore_sharding::{Assignment, Generation, Incarnation, Life, PullId};
 use softstore_transfer::message::Entry;
 
 use crate::config::SimConfig;
@@ -22,10 +22,6 @@ use crate::trap::{Phase, Trap};
 
 /// Something that happens at a moment.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "events wait in boxes of their own, and nearly all deliver something"
-)]
 pub(crate) enum Event {
     Deliver {
         from: Endpoint,
@@ -40,6 +36,12 @@ pub(crate) enum Event {
     },
     AssignerWake {
         process: u64,
+    },
+    /// An Assigner looks who answers where a life listens whose session broke.
+    Seek {
+        process: u64,
+        life: Life,
+        slot: usize,
     },
     Client {
         client: usize,
@@ -232,6 +234,10 @@ impl Env {
         self.traps.push(trap);
     }
 
+    pub(crate) fn disarm(&mut self) {
+        self.traps.clear();
+    }
+
     /// A hand-off reaches a phase: if a trap waits for that, it springs.
     pub(crate) fn reaches(&mut self, phase: Phase, giver: usize, taker: usize) {
         let Some(index) = self.traps.iter().position(|trap| trap.phase == phase) else {
@@ -242,6 +248,7 @@ impl Env {
         for (deed, after_us) in trap.deeds() {
             self.after(after_us, Event::Fault(Fault::Strike { deed, giver, taker }));
         }
+        self.traps.extend(trap.next());
     }
 
     /// Whether a message is too large for its receiver.
@@ -259,6 +266,11 @@ impl Env {
 
     pub(crate) fn cut(&mut self, from: Endpoint, to: Endpoint) {
         self.cuts.insert((from, to));
+    }
+
+    /// Whether neither hears the other, or one does not.
+    pub(crate) fn is_cut(&self, one: Endpoint, other: Endpoint) -> bool {
+        self.cuts.contains(&(one, other)) || self.cuts.contains(&(other, one))
     }
 
     pub(crate) fn heal(&mut self, from: Endpoint, to: Endpoint) {

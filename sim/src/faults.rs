@@ -117,6 +117,8 @@ pub(crate) enum Fault {
     },
     /// Something is done the next time that a hand-off reaches a certain phase.
     Set(Trap),
+    /// What was set and not sprung is taken away.
+    Disarm,
     /// What a trap does to the two nodes of the hand-off that sprang it.
     Strike {
         deed: Deed,
@@ -150,24 +152,33 @@ pub(crate) fn draw(plan: &Plan, config: &SimConfig, random: &mut Random) -> Vec<
     let active_us = plan.begin_us() + config.active_ms * MS;
     let mut faults = vec![(active_us, Fault::End)];
     let mut at_us = plan.begin_us() + FIRST_FAULT_US;
-    for number in 0.. {
-        if at_us >= active_us {
-            break;
+    let mut drawn = Vec::new();
+    while at_us < active_us {
+        if plan.theme == Theme::Absences {
+            let (episode, lasts_us) = absence::draw(plan, random);
+            drawn.extend(
+                episode
+                    .into_iter()
+                    .map(|(after_us, fault)| (at_us + after_us, fault)),
+            );
+            at_us += lasts_us;
+            continue;
         }
         let fault = match plan.theme {
             Theme::Leases if random.chance(THEMED_PER_MILLE) => of_leases(plan, random),
-            Theme::Absences if random.chance(ABSENCES_PER_MILLE) => absence::draw(plan, random),
             _ => one(plan, random),
         };
-        if config
-            .faults_kept
-            .as_ref()
-            .is_none_or(|kept| kept.contains(&number))
-        {
-            faults.push((at_us, fault));
-        }
+        drawn.push((at_us, fault));
         at_us += random.between(plan.fault_pause_us / 10, plan.fault_pause_us * 2);
     }
+    let is_kept = |number: &usize| {
+        config
+            .faults_kept
+            .as_ref()
+            .is_none_or(|kept| kept.contains(number))
+    };
+    let kept = (0..).zip(drawn).filter(|(number, _)| is_kept(number));
+    faults.extend(kept.map(|(_, fault)| fault));
     faults
 }
 
@@ -211,10 +222,8 @@ fn of_leases(plan: &Plan, random: &mut Random) -> Fault {
     }
 }
 
-/// Where nodes that come back are the theme, so many faults in a thousand send one away.
-const ABSENCES_PER_MILLE: u64 = 600;
-
-fn one(plan: &Plan, random: &mut Random) -> Fault {
+/// Any fault.
+pub(crate) fn one(plan: &Plan, random: &mut Random) -> Fault {
     let slot = random.index(plan.slots);
     let back_after_us = random.chance(800).then(|| random.between(20 * MS, 2_500 * MS));
     let long_us = random.between(LONG_US.0, LONG_US.1);

@@ -61,6 +61,9 @@ impl Simulation {
             }
             Fault::Pause { slot, for_us } => {
                 if self.slots[slot].node.is_some() && self.may_silence(&[slot], for_us) {
+                    if self.slots[slot].paused_until_us <= now_us {
+                        self.slots[slot].paused_from_us = now_us;
+                    }
                     self.slots[slot].paused_until_us = now_us + for_us;
                     self.slots[slot].session_sleeps_until_us = now_us + for_us + for_us % SESSION_LAG_US_MAX;
                     self.slots[slot].stood_still = true;
@@ -160,6 +163,7 @@ impl Simulation {
                     .after(after_us, Event::Fault(Fault::RestartAssigner { down_us }));
             }
             Fault::Set(trap) => self.env.set_trap(trap),
+            Fault::Disarm => self.env.disarm(),
             Fault::Strike { deed, giver, taker } => self.strike(deed, giver, taker),
             Fault::RestartAssigner { down_us } => {
                 let all: Vec<usize> = (0..self.slots.len()).collect();
@@ -180,7 +184,7 @@ impl Simulation {
                 self.faults_ended = true;
                 self.env.heal_all();
                 for client in &mut self.clients {
-                    client.stopped = true;
+                    client.end_of_faults(&mut self.env);
                 }
             }
         }

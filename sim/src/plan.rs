@@ -13,7 +13,7 @@ use crate::random::Random;
 const REVIVAL_MS: u64 = 8_000;
 
 /// Of the seeds of `available` mode, so many in a thousand keep nodes from the Assigner for longer than the failure timeout.
-const CUT_OFF_PER_MILLE: u64 = 350;
+const CUT_OFF_PER_MILLE: u64 = 550;
 
 /// How long most clients go without asking a node for a newer assignment, at the most, in microseconds. (Others hear of a move
 /// from a node that says so, and read on from replicas of before.)
@@ -26,7 +26,7 @@ const REPLICATED_PER_MILLE: u64 = 400;
 const LEASES_PER_MILLE: u64 = 350;
 
 /// Of the seeds in which nodes may be cut off, in either mode, so many in a thousand are about nodes that come back.
-const ABSENCES_PER_MILLE: u64 = 500;
+const ABSENCES_PER_MILLE: u64 = 750;
 
 /// What most faults of a run have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +76,12 @@ pub(crate) struct Plan {
     pub drain_deadline_us: u64,
     pub fault_pause_us: u64,
     pub flush_per_mille: u64,
+    /// Of the operations, so many in a thousand remove a key, beside those that do anyway.
+    pub removals_per_mille: u64,
+    /// Of the writes, so many in a thousand give a time to live.
+    pub ttl_per_mille: u64,
+    /// The longest that a write or touch gives.
+    pub ttl_ms_max: u64,
     pub theme: Theme,
     /// Nothing happens that may cost entries: what is stored has to stay.
     pub is_gentle: bool,
@@ -176,6 +182,9 @@ impl Plan {
             },
             fault_pause_us: [30_000, 100_000, 400_000, 1_500_000][random.index(4)],
             flush_per_mille: if random.chance(300) { 10 } else { 0 },
+            removals_per_mille: 0,
+            ttl_per_mille: 300,
+            ttl_ms_max: 3_000,
             handoff: HandoffConfig {
                 pull_deadline_ms: random.between(300, 5_000),
                 copy_age_ms_max: 20_000,
@@ -202,7 +211,6 @@ impl Plan {
                 wide: random.below(4),
             }),
         };
-        plan.clients = plan.clients.min(config.clients_max.unwrap_or(usize::MAX));
         if plan.is_gentle {
             plan.be_gentle(random);
         } else if is_leased && plan.may_cut_off && random.chance(LEASES_PER_MILLE) {
@@ -210,6 +218,7 @@ impl Plan {
         } else if plan.may_cut_off && random.chance(ABSENCES_PER_MILLE) {
             plan.be_about_absences(random);
         }
+        plan.clients = plan.clients.min(config.clients_max.unwrap_or(usize::MAX));
         plan
     }
 
@@ -246,9 +255,32 @@ impl Plan {
         self.fault_pause_us = [1_500_000, 3_000_000][random.index(2)];
     }
 
+    /// What happens on either side of an absence has to last for about as long: clients that hear of nothing, pulls that go on,
+    /// operations that wait, entries that expire. The network is good, so that what is lost is lost on purpose.
     fn be_about_absences(&mut self, random: &mut Random) {
         self.theme = Theme::Absences;
-        self.fault_pause_us = [700_000, 1_500_000, 3_000_000][random.index(3)];
+        self.flush_per_mille = [0, 0, 30][random.index(3)];
+        match random.below(3) {
+            0 => (self.ttl_per_mille, self.ttl_ms_max) = (700, 9_000),
+            1 => self.removals_per_mille = 200,
+            _ => {}
+        }
+        if random.chance(800) {
+            self.watch_us_max = [5, 50, 50][random.index(3)] * WATCH_US_MAX;
+            (self.clients, self.lanes) = (4, 3);
+            self.peek_timeout_us = [20_000, 500_000, 900_000][random.index(3)];
+            self.handoff.pull_deadline_ms = 15_000;
+        }
+        // With two nodes, who is back is the only one that can take anything over.
+        self.nodes = self.nodes.max(3);
+        self.slots = self.nodes + 2;
+        self.assigner.expect_nodes = Some(self.nodes);
+        self.assigner.rebalance_delay_ms = self.assigner.rebalance_delay_ms.min(700);
+        self.budget_bytes = u64::MAX;
+        self.written_keys_max = 1_000_000;
+        self.delay_us_max = self.delay_us_max.min(6_000);
+        self.loss_per_mille = self.loss_per_mille.min(5);
+        self.slow_per_mille = self.slow_per_mille.min(5);
     }
 
     /// The network is itself again.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use softstore_sharding::Life;
-use softstore_sharding::assigner::DeathCause;
+use softstore_sharding::assigner::{DeathCause, HolderAnswer};
 
 use crate::check::{self, Violation};
 use crate::client::Client;
@@ -47,10 +47,15 @@ const REST_CHECK_US: u64 = 100_000;
 /// How long the last reads of all keys may take, in microseconds.
 const LAST_READS_US: u64 = 6_000_000;
 
+/// A standstill of so much of a failure timeout, in per cent, is noticed by a node whatever it knew before: by its own rule
+/// (`sharding/src/slicelet/standstill.rs`) from 57% on, and clocks differ by 2%.
+const ASLEEP_PERCENT: u64 = 60;
+
 /// An address, and the process that listens there, if any.
 #[derive(Default)]
 pub(crate) struct Slot {
     pub(crate) node: Option<Node>,
+    pub(crate) paused_from_us: u64,
     pub(crate) paused_until_us: u64,
     /// When it has woken, its tasks go on in any order: it reads nothing of the Assigner's before this.
     pub(crate) session_sleeps_until_us: u64,
@@ -64,6 +69,13 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Whether it stands still, for so long that it notices when it goes on. Who was cut off before it stood still for a moment goes
+    /// on as one that is cut off.
+    fn is_asleep(&self, env: &Env) -> bool {
+        let least_us = env.plan.assigner.failure_timeout_ms * 10 * ASLEEP_PERCENT;
+        self.paused_until_us > env.now_us && self.paused_until_us - self.paused_from_us >= least_us
+    }
+
     pub(crate) fn takes_part(&self) -> bool {
         self.node.as_ref().is_some_and(|node| !node.is_draining())
     }
@@ -76,6 +88,7 @@ pub(crate) struct Simulation {
     pub(crate) control: Option<Control>,
     pub(crate) clients: Vec<Client>,
     pub(crate) faults_ended: bool,
+    events: u64,
     /// Lives that were buried while they stood still.
     buried_asleep: BTreeSet<Life>,
     wrong_burials: Vec<Violation>,
@@ -90,6 +103,7 @@ pub fn run(seed: u64, config: &SimConfig) -> SimReport {
     let mut simulation = Simulation::start(Env::new(config.clone(), plan, random));
     simulation.run_until(end_us);
     let mut violations = simulation.come_to_rest();
+
     let Simulation {
         env, wrong_burials, ..
     } = simulation;
@@ -165,16 +179,18 @@ impl Simulation {
             control,
             clients,
             faults_ended: false,
+            events: 0,
             buried_asleep: BTreeSet::new(),
             wrong_burials: Vec::new(),
         }
     }
 
     fn run_until(&mut self, until_us: u64) {
-        while self.env.now_us < until_us {
+        while self.env.now_us < until_us && self.events < self.env.config.events_max {
             let Some(event) = self.env.next() else {
                 return;
             };
+            self.events += 1;
             self.happen(event);
         }
     }
@@ -208,9 +224,37 @@ impl Simulation {
                 }
                 self.judge_burials();
             }
+            Event::Seek { process, life, slot } => self.seek(process, life, slot),
             Event::Client { client, timer } => self.clients[client].timer_fired(timer, &mut self.env),
             Event::Fault(fault) => self.fault(fault),
         }
+    }
+
+    /// Looks for an Assigner who answers at an address.
+    fn seek(&mut self, process: u64, life: Life, slot: usize) {
+        let still_us = self
+            .control
+            .as_ref()
+            .and_then(|control| control.stands_still_until_us(&self.env));
+        if let Some(until_us) = still_us {
+            return self.env.put_off(until_us, Event::Seek { process, life, slot });
+        }
+        let state = &self.slots[slot];
+        let is_deaf = self.env.is_cut(Endpoint::Assigner, Endpoint::Node(slot))
+            || state.paused_until_us > self.env.now_us;
+        let answer = match &state.node {
+            _ if is_deaf => HolderAnswer::Unknown,
+            Some(node) => HolderAnswer::Process(node.process_id()),
+            None => HolderAnswer::Refused,
+        };
+        let asker = self
+            .control
+            .as_mut()
+            .filter(|control| control.process() == process);
+        if let Some(control) = asker {
+            control.sought(life, answer, &mut self.env);
+        }
+        self.judge_burials();
     }
 
     fn deliver(&mut self, from: Endpoint, to: Endpoint, message: Message) {
@@ -309,7 +353,7 @@ impl Simulation {
                 let Some(node) = node.filter(|node| !control.heard_lately(node.life(), &self.env)) else {
                     continue;
                 };
-                if slot.paused_until_us > self.env.now_us {
+                if slot.is_asleep(&self.env) {
                     self.buried_asleep.insert(node.life().clone());
                 } else {
                     self.env.history.cut_off.insert(node.life().incarnation);
@@ -337,7 +381,7 @@ impl Simulation {
                     invariant: "liveness",
                     what,
                 });
-            } else if slot.paused_until_us > self.env.now_us {
+            } else if slot.is_asleep(&self.env) {
                 self.buried_asleep.insert(life);
             } else if self.env.config.mode == Mode::Available {
                 self.env.history.cut_off.insert(life.incarnation);
@@ -350,6 +394,12 @@ impl Simulation {
         let give_up_us = self.env.now_us + self.env.config.settle_ms_max * 1_000;
         loop {
             self.run_until(self.env.now_us + REST_CHECK_US);
+            if self.events >= self.env.config.events_max {
+                let (events, now_us) = (self.events, self.env.now_us);
+                let what = format!("{events} events by {now_us} us, and no end of them");
+                let invariant = "liveness";
+                return vec![Violation { invariant, what }];
+            }
             let left = self.unrest();
             if left.is_empty() {
                 break;

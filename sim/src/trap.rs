@@ -132,9 +132,13 @@ pub(crate) enum Deed {
 pub(crate) struct Trap {
     pub(crate) phase: Phase,
     /// What is done, and how long after.
-    first: (Deed, u64),
-    second: Option<(Deed, u64)>,
+    deeds: [Option<(Deed, u64)>; DEEDS_MAX],
+    /// What is done at once when the next hand-off reaches a phase: one that often follows from this.
+    next: Option<(Phase, Deed)>,
 }
+
+/// Most that one trap does.
+const DEEDS_MAX: usize = 4;
 
 const MS: u64 = 1_000;
 
@@ -142,12 +146,29 @@ const MS: u64 = 1_000;
 const GENTLE_STALL_US_MAX: u64 = 700 * MS;
 
 impl Trap {
-    pub(crate) fn new(phase: Phase, first: (Deed, u64), second: Option<(Deed, u64)>) -> Self {
-        Self { phase, first, second }
+    /// Does `deeds` at a phase, each so long after it: four of them at the most.
+    pub(crate) fn new(phase: Phase, deeds: impl IntoIterator<Item = (Deed, u64)>) -> Self {
+        let mut deeds = deeds.into_iter();
+        Self {
+            phase,
+            deeds: std::array::from_fn(|_| deeds.next()),
+            next: None,
+        }
+    }
+
+    /// Another trap is set when this one is sprung.
+    pub(crate) fn and_then(self, phase: Phase, deed: Deed) -> Self {
+        let next = Some((phase, deed));
+        Self { next, ..self }
+    }
+
+    pub(crate) fn next(&self) -> Option<Self> {
+        let (phase, deed) = self.next?;
+        Some(Self::new(phase, [(deed, 0)]))
     }
 
     pub(crate) fn deeds(&self) -> impl Iterator<Item = (Deed, u64)> {
-        std::iter::once(self.first).chain(self.second)
+        self.deeds.into_iter().flatten()
     }
 }
 
@@ -179,27 +200,31 @@ fn draw_of_leases(plan: &Plan, random: &mut Random) -> Trap {
         (deed, random.below(us_max))
     };
     let (first, second) = (deed(), deed());
-    Trap {
-        phase: PHASES_OF_LEASES[random.index(PHASES_OF_LEASES.len())],
-        first,
-        second: random.chance(750).then_some(second),
-    }
+    let phase = PHASES_OF_LEASES[random.index(PHASES_OF_LEASES.len())];
+    Trap::new(
+        phase,
+        [first].into_iter().chain(random.chance(750).then_some(second)),
+    )
 }
 
 /// A trap that ends an owner's tenure while its replica does not hear of that.
 fn draw_owner_gone(random: &mut Random) -> Trap {
-    let for_us = random.between(700 * MS, 1_300 * MS);
+    // Who is killed has its name again after half a second, and a lease may be one second old by then.
+    let for_us = random.between(900 * MS, 1_400 * MS);
     let back_after_us = Some(random.between(5 * MS, 80 * MS));
-    let gone = if random.chance(500) {
+    let gone = if random.chance(650) {
         Deed::Kill(Role::Giver, back_after_us)
     } else {
         Deed::Drain(Role::Giver, back_after_us)
     };
-    Trap {
-        phase: [Phase::Granted, Phase::Filled][random.index(2)],
-        first: (Deed::Sever(Role::Taker, for_us), 0),
-        second: Some((gone, random.below(50 * MS))),
-    }
+    let phase = [Phase::Granted, Phase::Filled][random.index(2)];
+    Trap::new(
+        phase,
+        [
+            (Deed::Sever(Role::Taker, for_us), 0),
+            (gone, random.below(50 * MS)),
+        ],
+    )
 }
 
 /// Any trap.
@@ -209,22 +234,22 @@ pub(crate) fn draw(plan: &Plan, random: &mut Random) -> Trap {
     }
     let mut deed = || (any_deed(plan, random), soon_us(random));
     let (first, second) = (deed(), deed());
-    Trap {
-        phase: PHASES[random.index(PHASES.len())],
-        first,
-        second: random.chance(500).then_some(second),
-    }
+    let phase = PHASES[random.index(PHASES.len())];
+    Trap::new(
+        phase,
+        [first].into_iter().chain(random.chance(500).then_some(second)),
+    )
 }
 
 /// A trap that costs no entries.
 pub(crate) fn draw_gentle(random: &mut Random) -> Trap {
     let mut deed = || (gentle_deed(random), soon_us(random));
     let (first, second) = (deed(), deed());
-    Trap {
-        phase: PHASES[random.index(PHASES.len())],
-        first,
-        second: random.chance(700).then_some(second),
-    }
+    let phase = PHASES[random.index(PHASES.len())];
+    Trap::new(
+        phase,
+        [first].into_iter().chain(random.chance(700).then_some(second)),
+    )
 }
 
 /// At once, within a round trip, or a while after.
@@ -233,7 +258,7 @@ fn soon_us(random: &mut Random) -> u64 {
     random.below(us_max)
 }
 
-fn role(random: &mut Random) -> Role {
+pub(crate) fn role(random: &mut Random) -> Role {
     if random.chance(500) {
         Role::Giver
     } else {
@@ -241,7 +266,7 @@ fn role(random: &mut Random) -> Role {
     }
 }
 
-fn back_after_us(random: &mut Random) -> Option<u64> {
+pub(crate) fn back_after_us(random: &mut Random) -> Option<u64> {
     let after_us = random.between(20 * MS, 2_500 * MS);
     random.chance(800).then_some(after_us)
 }

@@ -117,3 +117,19 @@ fn the_same_seed_gives_the_same_history() {
         assert_ne!(run(7, &config).history, run(8, &config).history);
     }
 }
+
+/// Plan: a run that may have fewer events than it needs. It ends, and that is told; as that of a cluster would that says the same
+/// again and again.
+#[test]
+fn a_run_without_an_end_is_a_violation() {
+    let config = SimConfig {
+        events_max: 1_000,
+        ..SimConfig::default()
+    };
+    let report = run(7, &config);
+    let told = report
+        .violations
+        .iter()
+        .any(|violation| violation.invariant == "liveness" && violation.what.starts_with("1000 events"));
+    assert!(told, "{:?}", report.violations);
+}

@@ -89,6 +89,10 @@ fn new_incarnation(slot: usize, env: &mut Env) -> u64 {
     }
 }
 
+fn process_id(process: u64) -> ProcessId {
+    ProcessId::new(process + 1).expect("not 0")
+}
+
 fn peer(slot: usize, name: usize, incarnation: u64) -> Peer {
     let node = NodeId::new(&format!("n{name}")).expect("a short plain name");
     let life = Life {
@@ -117,7 +121,7 @@ impl Node {
             http_address: "".into(),
             zone: "".into(),
             capacity_bytes: half_sizes << 19,
-            process: ProcessId::new(process + 1).expect("not 0"),
+            process: process_id(process),
             cluster: None,
         };
         let now = clock.now(env);
@@ -167,6 +171,11 @@ impl Node {
 
     pub(crate) fn process(&self) -> u64 {
         self.process
+    }
+
+    /// As it calls itself before the Assigner.
+    pub(crate) fn process_id(&self) -> ProcessId {
+        process_id(self.process)
     }
 
     pub(crate) fn life(&self) -> &Life {
